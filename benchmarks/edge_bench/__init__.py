@@ -1,0 +1,1 @@
+"""The benchmark harness behind `edgewright bench`, on the agent's own engines."""

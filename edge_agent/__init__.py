@@ -1,0 +1,23 @@
+"""The agent: what runs on the device. Importing it loads no numpy, no engine and no MQTT.
+
+`Runtime` is the guarded pipeline for use inside another program; it is loaded when first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edge_contracts import __version__
+
+if TYPE_CHECKING:
+    from edge_agent.runtime import Runtime
+
+__all__ = ["Runtime", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Runtime":
+        from edge_agent.runtime import Runtime
+
+        return Runtime
+    raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")

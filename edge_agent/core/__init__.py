@@ -1,0 +1,1 @@
+"""Decisions of the agent as pure functions and tables: no socket, file, thread, clock or native library."""

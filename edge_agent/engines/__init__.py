@@ -1,0 +1,1 @@
+"""One module per inference engine; each implements `edge_agent.ports.Engine`."""

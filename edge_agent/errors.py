@@ -1,0 +1,75 @@
+"""Errors of the agent, on the branches of `edge_contracts.errors` by whose fault they are."""
+
+from __future__ import annotations
+
+from edge_contracts.errors import BundleError, DeviceError, OperatorError, TransportError, TrustError
+
+
+class EngineError(BundleError):
+    """The engine cannot load or run a model."""
+
+    reason = "engine"
+
+
+class EngineMemoryError(EngineError):
+    """An allocation failed inside the engine; its heap is not to be trusted afterwards."""
+
+    reason = "engine-memory"
+
+
+class EngineMissingError(DeviceError):
+    """No engine for the model's format is installed on this device."""
+
+    reason = "engine-missing"
+
+
+class TensorError(OperatorError):
+    """A request's tensor does not fit the model: name, dtype, shape or range. The message says which and why."""
+
+    reason = "tensor"
+
+
+class NotFoundError(TransportError):
+    """The other side says explicitly that it has no such object."""
+
+    reason = "not-found"
+
+
+class UnreachableError(TransportError):
+    """Nobody answered in time."""
+
+    reason = "unreachable"
+
+
+class RetryAfterError(TransportError):
+    """The depot asks to come back later; `delay_s` is its wish in seconds."""
+
+    reason = "retry-after"
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(f"the depot asks to wait {delay_s:g} s")
+        self.delay_s = delay_s
+
+
+class DamagedError(TransportError):
+    """Bytes arrived whose hash is not the one the manifest pins."""
+
+    reason = "damaged"
+
+
+class RefusedError(TrustError):
+    """Signed metadata did not verify: wrong signer, expired, rolled back, frozen, too large."""
+
+    reason = "refused"
+
+
+class PreflightError(DeviceError):
+    """The device lacks something the release requires; `reason` in the message is typed."""
+
+    reason = "preflight"
+
+
+class ConfigError(OperatorError):
+    """The agent's configuration is wrong; names the field."""
+
+    reason = "config"

@@ -1,0 +1,85 @@
+"""The seams of the agent: what the deciding code asks of the outside, each a Protocol of one or two verbs.
+
+Real implementations are in `engines` and `adapters`; simulators for tests implement the same Protocols. Nothing here
+imports numpy: arrays are named for type checkers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edge_contracts.codec import StrictRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+    Tensors = Mapping[str, Array]
+
+ObjectKind = Literal["metadata", "target", "blob"]
+
+
+class TensorInfo(StrictRecord, kw_only=True):
+    """A model's input or output as its engine declares it; -1 is a dimension of any size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class EngineSettings(StrictRecord, kw_only=True):
+    """What may be set on an engine, and nothing else may: session options are an allow-list because some pairs of
+    them crash the engine outright.
+
+    `optimise` off runs the graph as written (the "exact" arithmetic of the file). `cache` is a folder for optimised
+    models, keyed by engine version, CPU and digest; None means no cache.
+    """
+
+    threads: int = 1
+    optimise: bool = True
+    cache: Path | None = None
+
+
+class Session(Protocol):
+    """A loaded model. Not thread-safe: one caller at a time."""
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]: ...
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]: ...
+
+    def run(self, feeds: Tensors) -> dict[str, Array]:
+        """Return outputs by name. Raises EngineError; EngineMemoryError when an allocation failed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Loads model files of one format."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def load(self, model: Path, settings: EngineSettings) -> Session:
+        """Load a model file. Raises EngineError naming the file."""
+        ...
+
+
+class Carrier(Protocol):
+    """Brings pieces of the repository: over MQTT, HTTP or from a folder. It is never trusted."""
+
+    def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        """Return at most `length` bytes at `offset`, and the whole object's size.
+
+        Raises NotFoundError when the other side says it has no such object, RetryAfterError with its delay, and
+        UnreachableError when nobody answered in time.
+        """
+        ...

@@ -1,0 +1,122 @@
+"""The two signed documents of a rollout: the channel (who runs what now) and the family (what may run at all).
+
+A channel is signed by the `rollouts` role and can only choose among releases; a family document is signed by the
+releases role of its model and sets the floor below which no channel may go. Devices select themselves from the
+channel document (`edge_agent.core.selection`), so a wave costs one document whatever the size of the fleet.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edge_contracts import limits
+from edge_contracts.codec import Record, decode
+from edge_contracts.errors import ContractError
+from edge_contracts.names import Name, Sha256, Text, UtcTime, Version
+
+CHANNEL_SCHEMA = 1
+FAMILY_SCHEMA = 1
+
+
+class Release(Record, kw_only=True):
+    """A release as a channel names it: the version and the SHA-256 of its manifest, which the device checks against
+    the release's own signed target."""
+
+    version: Version
+    manifest_sha256: Sha256
+
+
+class Selector(Record, kw_only=True):
+    """A condition on a device fact: `board`, `architecture`, `device`, or a tag (`tag.site`). Any value matches."""
+
+    fact: Annotated[str, Meta(pattern=r"^(board|architecture|device|tag\.[A-Za-z0-9_.-]{1,64})$")]
+    values: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=256)]
+
+
+class Gates(Record, kw_only=True):
+    """What the device itself checks before a candidate is committed. Times in seconds."""
+
+    soak_s: Annotated[float, Meta(ge=0.0)] = 600.0
+    max_crashes: Annotated[int, Meta(ge=0)] = 0
+    max_error_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
+    min_requests: Annotated[int, Meta(ge=0)] = 0
+    shadow_requests: Annotated[int, Meta(ge=0)] = 100
+    min_agreement: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
+
+
+class MaintenanceWindow(Record, kw_only=True):
+    """A maintenance window in the device's UTC time; `start` and `end` as HH:MM, across midnight when end < start."""
+
+    start: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    end: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class Channel(Record, kw_only=True):
+    """What the devices subscribed to a channel run. `serial` grows with every signed change.
+
+    A device runs `candidate` if it matches every selector and its hash of (`rollout`, device) falls below
+    `percentage`; otherwise `stable`. Without `stable`, devices outside the wave keep what they have. `paused` stops
+    new starts and leaves running candidates alone. `blocked` lists manifests that were aborted: a device that runs
+    one goes back.
+    """
+
+    schema: int = CHANNEL_SCHEMA
+    channel: Name
+    model: Name
+    serial: Annotated[int, Meta(ge=1)]
+    stable: Release | None = None
+    candidate: Release | None = None
+    rollout: Name | None = None
+    percentage: Annotated[float, Meta(ge=0.0, le=100.0)] = 100.0
+    selectors: Annotated[tuple[Selector, ...], Meta(max_length=limits.MAX_TAGS)] = ()
+    mode: Literal["shadow", "live"] = "live"
+    paused: bool = False
+    gates: Gates = Gates()
+    window: MaintenanceWindow | None = None
+    deadline: UtcTime | None = None
+    blocked: Annotated[tuple[Sha256, ...], Meta(max_length=64)] = ()
+
+
+class Family(Record, kw_only=True):
+    """What holds for every release of a model: the oldest version any device may install, and revoked manifests."""
+
+    schema: int = FAMILY_SCHEMA
+    model: Name
+    serial: Annotated[int, Meta(ge=1)]
+    minimum_version: Version = "0.0.0"
+    revoked: Annotated[tuple[Sha256, ...], Meta(max_length=512)] = ()
+
+
+def parse_channel(data: bytes) -> Channel:
+    """Parse a channel document. Raises ContractError naming the field."""
+    channel = decode(data, Channel, limit=limits.MAX_DOCUMENT_BYTES, what="channel")
+    if channel.schema != CHANNEL_SCHEMA:
+        raise ContractError(f"schema {channel.schema} is not known here", subject="channel.schema")
+    if channel.candidate is not None and channel.rollout is None:
+        raise ContractError("a candidate needs the name of its rollout", subject="channel.rollout")
+    return channel
+
+
+def parse_family(data: bytes) -> Family:
+    """Parse a family document. Raises ContractError naming the field."""
+    family = decode(data, Family, limit=limits.MAX_DOCUMENT_BYTES, what="family")
+    if family.schema != FAMILY_SCHEMA:
+        raise ContractError(f"schema {family.schema} is not known here", subject="family.schema")
+    return family
+
+
+def channel_target(channel: str) -> str:
+    """Return the TUF target path of a channel document."""
+    return f"channels/{channel}.json"
+
+
+def family_target(model: str) -> str:
+    """Return the TUF target path of a family document."""
+    return f"models/{model}/family.json"
+
+
+def manifest_target(model: str, version: str) -> str:
+    """Return the TUF target path of a release's manifest."""
+    return f"models/{model}/{version}/manifest.json"

@@ -1,0 +1,66 @@
+"""Every limit on bytes that come from outside, each with its unit and its reason. Nothing else decides a size."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * 1024
+
+CHUNK_BYTES = 64 * KIB
+"""Default chunk of a file: fits every common broker's default packet limit with room for the envelope."""
+
+MAX_CHUNK_BYTES = 120 * KIB
+"""Largest chunk allowed: AWS IoT Core refuses payloads over 128 KB, and the envelope needs a few hundred bytes."""
+
+MAX_ENVELOPE_BYTES = 128 * 1000
+"""Largest message we publish or accept on any topic (the same AWS limit)."""
+
+MAX_MANIFEST_BYTES = 1 * MIB
+"""A manifest of 1 MiB pins about 14,000 chunks, which is 900 MB at the default chunk size."""
+
+MAX_DOCUMENT_BYTES = 64 * KIB
+"""Largest channel, family or job document: they are small decisions, read by every device at every change."""
+
+MAX_MESSAGE_BYTES = 64 * KIB
+"""Largest telemetry window, event or reported state."""
+
+MAX_CONFIG_BYTES = 256 * KIB
+"""Largest configuration, profile, task or recipe file: a person wrote it."""
+
+MAX_FILES = 4096
+"""Files in one bundle; beyond it the manifest itself would not fit its limit."""
+
+MAX_BUNDLE_BYTES = 4 * 1024 * MIB
+"""Sum of the file sizes of one bundle; the largest box in the profiles has 8 GB of memory."""
+
+MAX_PATH_CHARS = 200
+"""Length of a path inside a bundle: below every file system's limit once the store's own prefix is added."""
+
+MAX_PATH_DEPTH = 6
+"""Folders deep inside a bundle; ours are at most two."""
+
+MAX_VARIANTS = 32
+"""Rungs of one ladder."""
+
+MAX_TENSORS = 64
+"""Inputs or outputs of one model."""
+
+MAX_RANK = 8
+"""Dimensions of one tensor: what both engines accept."""
+
+MAX_LABELS = 100_000
+"""Class names in one manifest; the manifest's own size limit binds earlier."""
+
+MAX_TAGS = 32
+"""Tags on one device, or selectors in one document."""
+
+MAX_TENSOR_BYTES = 64 * MIB
+"""Bytes of all tensors of one inference request; a 4k RGB image in float32 is 100 MB and belongs in uint8."""
+
+MAX_ARCHIVE_MEMBERS = 256
+"""Arrays in one .npz archive of golden or probe samples."""
+
+MAX_ARCHIVE_BYTES = 256 * MIB
+"""Sum of the declared sizes of one .npz archive, checked before anything is inflated."""
+
+MAX_NESTING = 32
+"""Nesting of JSON values: our documents need six."""

@@ -1,0 +1,293 @@
+"""The bundle manifest: everything a device needs to know about a release, and the root of its Merkle tree.
+
+The manifest pins every file by SHA-256 and every file pins its chunks, so one signed hash covers all bytes and any
+carrier may deliver them in any order. How a bundle is made is in `edge_compression`, how it is signed in
+`edge_fleet`, how it is tried and served in `edge_agent`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edge_contracts import limits
+from edge_contracts.codec import Record, decode, encode
+from edge_contracts.errors import ContractError
+from edge_contracts.names import Name, RelativePath, Sha256, Text, UtcTime, Version, check_path
+
+MANIFEST_SCHEMA = 1
+MANIFEST_NAME = "manifest.json"
+
+DType = Literal[
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+]
+Format = Literal["onnx", "tflite"]
+GuardAction = Literal["warn", "clip", "reject", "fallback"]
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+Dimension = Annotated[int, Meta(ge=-1, description="-1: any size; the first dimension is the batch.")]
+Shape = Annotated[tuple[Dimension, ...], Meta(max_length=limits.MAX_RANK)]
+
+
+class FileEntry(Record, kw_only=True):
+    """One file of the bundle; `chunks` are the SHA-256 of its consecutive pieces of `Manifest.chunk_size` bytes."""
+
+    path: RelativePath
+    size: Count
+    sha256: Sha256
+    chunks: tuple[Sha256, ...]
+
+
+class SampleMapping(Record, kw_only=True):
+    """How a sample as the data set stores it becomes what the model is fed: `((x - offset) * scale)` cast to the
+    input's dtype. A request in `dtype` is mapped; one already in the input's own dtype is fed as it is. Where both
+    dtypes are equal the mapping always applies."""
+
+    dtype: DType
+    offset: float = 0.0
+    scale: float = 1.0
+
+
+class InputGuard(Record, kw_only=True):
+    """What is accepted of the tensor fed to the model, after mapping. None means no bound."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    out_of_range: GuardAction = "warn"
+    not_finite: GuardAction = "reject"
+
+
+class OutputGuard(Record, kw_only=True):
+    """What is accepted of the model's answer; an answer outside goes down the fallback ladder."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Input(Record, kw_only=True):
+    """One model input: its name, dtype and shape as the engine declares them, its mapping and its guard."""
+
+    name: Text
+    dtype: DType
+    shape: Shape
+    sample: SampleMapping
+    guard: InputGuard = InputGuard()
+
+
+class Output(Record, kw_only=True):
+    """One model output and what its numbers are; `logits` and `probabilities` have the classes on the last axis."""
+
+    name: Text
+    dtype: DType
+    shape: Shape
+    kind: Literal["logits", "probabilities", "values"] = "values"
+    guard: OutputGuard = OutputGuard()
+
+
+class Confidence(Record, kw_only=True):
+    """Out-of-distribution thresholds of one variant, quantiles of its own calibration scores.
+
+    `energy`: -logsumexp of the logits, above is suspicious (Liu et al. 2020, arXiv:2010.03759).
+    `max_softmax`: largest class probability, below is suspicious (Hendrycks and Gimpel 2017, arXiv:1610.02136).
+    """
+
+    energy: float | None = None
+    max_softmax: float | None = None
+
+
+class ConformalThreshold(Record, kw_only=True):
+    """Split-conformal threshold of one variant (Vovk et al. 2005): the set of answers whose score is at most `tau`
+    holds the truth with probability at least 1 - `alpha`, whatever the model."""
+
+    score: Literal["lac", "raps", "absolute_residual"]
+    alpha: Annotated[float, Meta(gt=0.0, lt=1.0)]
+    tau: float
+    samples: Count
+    model_sha256: Sha256
+
+
+class Variant(Record, kw_only=True):
+    """One rung of the ladder: a model file with what was measured of it where it was made.
+
+    `score` is the task's metric on the evaluation set and `drop` the points (hundredths) lost against the original;
+    `min_score` is the floor the probe set must reach on every device. `tolerance` is the largest difference from the
+    golden outputs, relative to their range. `latency_ms` is the median, `peak_memory_mb` the growth of a process that
+    loads and runs it. None means it was not measured.
+    """
+
+    id: Name
+    file: RelativePath
+    format: Format
+    recipe: RelativePath | None = None
+    size: Count
+    score: float | None = None
+    min_score: float | None = None
+    drop: float | None = None
+    agreement: Share | None = None
+    latency_ms: Positive | None = None
+    peak_memory_mb: Positive | None = None
+    tolerance: Positive = 1e-3
+    confidence: Confidence = Confidence()
+    conformal: tuple[ConformalThreshold, ...] = ()
+
+
+class SampleSet(Record, kw_only=True):
+    """A file of samples in NumPy's .npz format. `input_<i>` holds the samples of input i, in its `sample.dtype`.
+
+    Golden sets add `<variant id>/output_<j>`, the outputs seen where the bundle was made; probe sets add `y`, the
+    labels or target values.
+    """
+
+    file: RelativePath
+    samples: Annotated[int, Meta(ge=1)]
+
+
+class Engine(Record, kw_only=True):
+    """An engine that can run at least one variant, with the oldest version that was tried."""
+
+    name: Literal["onnxruntime", "litert"]
+    minimum: Text
+
+
+class Requirements(Record, kw_only=True):
+    """What a device must have before the first byte is fetched. Empty means anything will do."""
+
+    engines: tuple[Engine, ...] = ()
+    architectures: tuple[Text, ...] = ()
+    operators: tuple[Text, ...] = ()
+    memory_mb: Annotated[float, Meta(ge=0.0)] = 0.0
+
+
+class Budgets(Record, kw_only=True):
+    """What a variant may cost on the device; the device's profile may be stricter. None means no bound."""
+
+    latency_ms: Positive | None = None
+    memory_mb: Positive | None = None
+    load_s: Positive | None = None
+
+
+class LastResort(Record, kw_only=True):
+    """What to answer when no model can: nothing, the last good answer while it is fresh, or fixed output values."""
+
+    kind: Literal["abstain", "last_value", "constant"] = "abstain"
+    values: tuple[float, ...] = ()
+    fresh_s: Positive = 60.0
+
+
+class Lineage(Record, kw_only=True):
+    """Where the bundle comes from, so that any rung can be traced to a model, its data and the tools that made it."""
+
+    source_sha256: Sha256
+    data_sha256: Sha256 | None = None
+    host: Text = ""
+    tools: dict[str, str] = {}
+    command: Text = ""
+    parent: Text | None = None
+
+
+class Manifest(Record, kw_only=True):
+    """A release. `variants` is the ladder: preferred first, each later rung a fallback."""
+
+    schema: Annotated[int, Meta(ge=1)] = MANIFEST_SCHEMA
+    name: Name
+    version: Version
+    created: UtcTime
+    metric: Text | None = None
+    labels: Annotated[tuple[Text, ...], Meta(max_length=limits.MAX_LABELS)] = ()
+    license: Text = ""
+    inputs: Annotated[tuple[Input, ...], Meta(min_length=1, max_length=limits.MAX_TENSORS)]
+    outputs: Annotated[tuple[Output, ...], Meta(min_length=1, max_length=limits.MAX_TENSORS)]
+    variants: Annotated[tuple[Variant, ...], Meta(min_length=1, max_length=limits.MAX_VARIANTS)]
+    golden: SampleSet | None = None
+    probe: SampleSet | None = None
+    report: RelativePath | None = None
+    requirements: Requirements = Requirements()
+    budgets: Budgets = Budgets()
+    last_resort: LastResort = LastResort()
+    lineage: Lineage
+    chunk_size: Annotated[int, Meta(ge=1024, le=limits.MAX_CHUNK_BYTES)] = limits.CHUNK_BYTES
+    files: Annotated[tuple[FileEntry, ...], Meta(min_length=1, max_length=limits.MAX_FILES)]
+
+    def file(self, path: str) -> FileEntry:
+        """Return the entry of `path`. Raises ContractError if the bundle has no such file."""
+        for entry in self.files:
+            if entry.path == path:
+                return entry
+        raise ContractError("not listed in files", subject=f"manifest.files[{path}]")
+
+    def variant(self, variant_id: str) -> Variant:
+        """Return the rung of that id. Raises ContractError if there is none."""
+        for variant in self.variants:
+            if variant.id == variant_id:
+                return variant
+        raise ContractError("no such variant", subject=f"manifest.variants[{variant_id}]")
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of the sizes of all files, in bytes."""
+        return sum(entry.size for entry in self.files)
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Parse and check a manifest. Raises ContractError naming the field."""
+    manifest = decode(data, Manifest, limit=limits.MAX_MANIFEST_BYTES, what="manifest")
+    check_manifest(manifest)
+    return manifest
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """Return the canonical bytes that are hashed and signed. Raises ContractError if the manifest does not hold."""
+    check_manifest(manifest)
+    return encode(manifest)
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Check what types alone cannot: paths, uniqueness, references, chunk counts, totals. Raises ContractError."""
+    if manifest.schema != MANIFEST_SCHEMA:
+        raise ContractError(f"schema {manifest.schema} is not known here", subject="manifest.schema")
+    paths = [entry.path for entry in manifest.files]
+    _check_unique(paths, "manifest.files")
+    _check_unique([variant.id for variant in manifest.variants], "manifest.variants")
+    _check_unique([tensor.name for tensor in manifest.inputs], "manifest.inputs")
+    _check_unique([tensor.name for tensor in manifest.outputs], "manifest.outputs")
+    for index, entry in enumerate(manifest.files):
+        _check_file(entry, manifest.chunk_size, f"manifest.files[{index}]")
+    if manifest.total_bytes > limits.MAX_BUNDLE_BYTES:
+        raise ContractError(f"{manifest.total_bytes} bytes, over {limits.MAX_BUNDLE_BYTES}", subject="manifest.files")
+    known = set(paths)
+    for what, path in _references(manifest):
+        if path not in known:
+            raise ContractError(f"{path[:80]!r} is not listed in files", subject=what)
+
+
+def _references(manifest: Manifest) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for index, variant in enumerate(manifest.variants):
+        found.append((f"manifest.variants[{index}].file", variant.file))
+        if variant.recipe is not None:
+            found.append((f"manifest.variants[{index}].recipe", variant.recipe))
+    for name, samples in (("golden", manifest.golden), ("probe", manifest.probe)):
+        if samples is not None:
+            found.append((f"manifest.{name}.file", samples.file))
+    if manifest.report is not None:
+        found.append(("manifest.report", manifest.report))
+    return found
+
+
+def _check_file(entry: FileEntry, chunk_size: int, what: str) -> None:
+    check_path(entry.path, what=f"{what}.path")
+    if entry.path == MANIFEST_NAME:
+        raise ContractError("the manifest cannot list itself", subject=f"{what}.path")
+    expected = -(-entry.size // chunk_size)
+    if len(entry.chunks) != expected:
+        raise ContractError(f"{len(entry.chunks)} chunks for {entry.size} bytes, not {expected}", subject=what)
+
+
+def _check_unique(values: list[str], what: str) -> None:
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            raise ContractError(f"{value[:80]!r} appears twice", subject=f"{what}[{index}]")
+        seen.add(value)

@@ -1,0 +1,78 @@
+"""The topic tree, built and parsed in one place. At most seven levels, so AWS IoT Core's limit of eight holds.
+
+    ew/v1/<tenant>/hint                      retained: newest timestamp version (transfer.Hint)
+    ew/v1/<tenant>/d/<device>/presence       retained, Last Will (state.Presence)
+    ew/v1/<tenant>/d/<device>/reported       retained (state.ReportedState)
+    ew/v1/<tenant>/d/<device>/tele           telemetry windows, events and tombstones, QoS 1
+    ew/v1/<tenant>/d/<device>/req            requests to a depot (transfer.Request)
+    ew/v1/<tenant>/d/<device>/rsp/<nonce>    responses to one requester (transfer.Response)
+
+A device writes only below its own `d/<device>/`, so a broker's pattern ACL on the user name covers it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from edge_contracts.codec import StrictRecord
+from edge_contracts.errors import ContractError
+from edge_contracts.names import NAME_PATTERN
+
+ROOT = "ew/v1"
+DEPOT_GROUP = "depot"
+INGEST_GROUP = "ingest"
+
+DeviceTopic = Literal["presence", "reported", "tele", "req", "rsp"]
+
+_NAME = re.compile(NAME_PATTERN)
+_DEVICE_TOPIC = re.compile(
+    r"^ew/v1/([^/+#]{1,64})/d/([^/+#]{1,64})/(presence|reported|tele|req|rsp)(?:/([A-Za-z0-9]{1,64}))?$"
+)
+
+
+class DeviceAddress(StrictRecord, kw_only=True):
+    """Whose topic it is and which one; `nonce` only for responses."""
+
+    tenant: str
+    device: str
+    topic: DeviceTopic
+    nonce: str | None = None
+
+
+def hint_topic(tenant: str) -> str:
+    """Return the retained hint topic of a tenant."""
+    return f"{ROOT}/{_checked(tenant, 'tenant')}/hint"
+
+
+def device_topic(tenant: str, device: str, topic: DeviceTopic, nonce: str | None = None) -> str:
+    """Return a device's topic. Raises ContractError if a name cannot be a topic level."""
+    base = f"{ROOT}/{_checked(tenant, 'tenant')}/d/{_checked(device, 'device')}/{topic}"
+    return base if nonce is None else f"{base}/{nonce}"
+
+
+def all_devices(tenant: str, topic: DeviceTopic) -> str:
+    """Return the subscription for one topic of every device of a tenant."""
+    return f"{ROOT}/{_checked(tenant, 'tenant')}/d/+/{topic}"
+
+
+def shared(group: str, subscription: str) -> str:
+    """Return the shared form of a subscription (MQTT 5, section 4.8.2)."""
+    return f"$share/{group}/{subscription}"
+
+
+def parse_device_topic(topic: str) -> DeviceAddress:
+    """Parse a device topic. Raises ContractError naming the topic."""
+    found = _DEVICE_TOPIC.match(topic)
+    if found is None or not (_NAME.match(found[1]) and _NAME.match(found[2])):
+        raise ContractError("not a device topic", subject=topic[:200])
+    kind = found[3]
+    if (found[4] is not None) != (kind == "rsp"):
+        raise ContractError("only responses carry a nonce, and they must", subject=topic[:200])
+    return DeviceAddress(tenant=found[1], device=found[2], topic=kind, nonce=found[4])  # type: ignore[arg-type]
+
+
+def _checked(name: str, what: str) -> str:
+    if not _NAME.match(name):
+        raise ContractError(f"{name[:80]!r} cannot be a topic level", subject=what)
+    return name

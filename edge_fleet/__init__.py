@@ -1,0 +1,1 @@
+"""The release engineer's side: keys, the signed repository, releases, depots, rollouts, the telemetry store."""
