@@ -1,0 +1,53 @@
+# `make demo` and `make test` each work alone on a fresh machine with Python 3.11+, make and git.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP     = $(BIN)/pip --disable-pip-version-check
+# A stamp per set of extras: installed again only when what is asked for changes.
+DEMO   := $(VENV)/.installed-demo
+DEV    := $(VENV)/.installed-dev
+
+.PHONY: help demo test lint types layers tests schemas clean
+
+help:
+	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
+	@echo "make test    lint, types, layers and all tests"
+	@echo "make schemas write docs/schemas from the contracts"
+	@echo "make clean   remove the virtual environment and build products"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO): $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing the demo's packages into $(VENV) (once)..."
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(DEV): $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing the developers' packages into $(VENV) (once)..."
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(DEMO)
+
+demo: $(DEMO)
+	$(BIN)/edgewright demo --report demo-report.json
+
+test: lint types layers tests
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/mypy
+
+layers: $(DEV)
+	$(BIN)/lint-imports
+
+tests: $(DEV)
+	$(BIN)/pytest
+
+schemas: $(DEV)
+	$(BIN)/python -m edge_contracts.schemas docs/schemas
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
