@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     `--json` among the arguments they are one JSON object on standard error."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        edgewright.main(args=words, prog_name="edgewright", standalone_mode=False)
+        code = edgewright.main(args=words, prog_name="edgewright", standalone_mode=False)
     except EdgewrightError as error:
         _report(error, as_json="--json" in words)
         sys.exit(error.exit_code)
@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.Abort:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _report(error: EdgewrightError, *, as_json: bool) -> None:
