@@ -63,6 +63,48 @@ class RefusedError(TrustError):
     reason = "refused"
 
 
+class RolledBackError(RefusedError):
+    """Older than what this device has verified before: a replay or a repository restored from an old copy."""
+
+    reason = "rollback"
+
+
+class ExpiredError(RefusedError):
+    """Past its signed expiry: somebody holds newer metadata back, or nobody signs any more."""
+
+    reason = "expired"
+
+
+class SignatureError(RefusedError):
+    """Not signed by enough of the keys entitled to sign it."""
+
+    reason = "signature"
+
+
+class TooLargeError(RefusedError):
+    """More bytes than the signed length or than our own limit."""
+
+    reason = "too-large"
+
+
+class HashMismatchError(RefusedError):
+    """Not the bytes whose hash was signed."""
+
+    reason = "hash-mismatch"
+
+
+class MissingTargetError(RefusedError):
+    """No role entitled to it has signed such a target."""
+
+    reason = "not-found"
+
+
+class MalformedError(RefusedError):
+    """Signed or fetched metadata that cannot be read or contradicts itself."""
+
+    reason = "malformed"
+
+
 class PreflightError(DeviceError):
     """The device lacks something the release requires; `reason` in the message is typed."""
 

@@ -13,7 +13,7 @@ import msgspec
 from edge_contracts.codec import StrictRecord
 
 
-class Rung(StrictRecord, kw_only=True):
+class Rung(StrictRecord, frozen=True, kw_only=True):
     """One place to get an answer from: a variant of a release unpacked in `folder`. `role` is why it is on the ladder;
     `served_by` is how answers name it: "<role>:<version>/<variant>"."""
 
@@ -28,7 +28,7 @@ class Rung(StrictRecord, kw_only=True):
         return f"{self.role}:{self.version}/{self.variant}"
 
 
-class WorkerPlan(StrictRecord, kw_only=True):
+class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     """Everything a worker is told at its start, as one JSON argument. The listening socket and the link arrive as
     file descriptors; `flight_fd` is the shared counter page. -1 means not given."""
 
@@ -47,7 +47,7 @@ class WorkerPlan(StrictRecord, kw_only=True):
 # Worker to supervisor
 
 
-class Ready(StrictRecord, kw_only=True, tag_field="type", tag="ready"):
+class Ready(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="ready"):
     """The first rung is loaded and warm; requests are being answered."""
 
     pid: int
@@ -55,7 +55,7 @@ class Ready(StrictRecord, kw_only=True, tag_field="type", tag="ready"):
     load_ms: float
 
 
-class Heartbeat(StrictRecord, kw_only=True, tag_field="type", tag="heartbeat"):
+class Heartbeat(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
     """Totals since the worker's start; the supervisor takes differences. `histograms` are per tensor, fixed bins."""
 
     counters: dict[str, int]
@@ -66,7 +66,7 @@ class Heartbeat(StrictRecord, kw_only=True, tag_field="type", tag="heartbeat"):
     idle_s: float
 
 
-class Fault(StrictRecord, kw_only=True, tag_field="type", tag="fault"):
+class Fault(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="fault"):
     """A rung failed and the worker went on down its ladder, or the worker is about to end itself (`fatal`)."""
 
     served_by: str
@@ -75,7 +75,7 @@ class Fault(StrictRecord, kw_only=True, tag_field="type", tag="fault"):
     fatal: bool = False
 
 
-class Drained(StrictRecord, kw_only=True, tag_field="type", tag="drained"):
+class Drained(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="drained"):
     """No connection is left; the worker ends now."""
 
     cut: int = 0
@@ -84,26 +84,26 @@ class Drained(StrictRecord, kw_only=True, tag_field="type", tag="drained"):
 # Supervisor to worker
 
 
-class Prefer(StrictRecord, kw_only=True, tag_field="type", tag="prefer"):
+class Prefer(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="prefer"):
     """Serve from this variant of the active release from now on (None: the ladder's own first)."""
 
     variant: str | None
     threads: int | None = None
 
 
-class Shed(StrictRecord, kw_only=True, tag_field="type", tag="shed"):
+class Shed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="shed"):
     """Answer 503 with Retry-After to new requests; 0 ends it."""
 
     retry_after_s: float
 
 
-class AgentView(StrictRecord, kw_only=True, tag_field="type", tag="view"):
+class AgentView(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="view"):
     """The supervisor's own readings, for `/metrics` of the worker: name to value."""
 
     gauges: dict[str, float]
 
 
-class Drain(StrictRecord, kw_only=True, tag_field="type", tag="drain"):
+class Drain(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="drain"):
     """Stop accepting; answer what comes with `Connection: close`; end when no connection is left or after the time."""
 
     deadline_s: float
@@ -115,8 +115,8 @@ ToWorker = Prefer | Shed | AgentView | Drain
 MAX_LINE_BYTES = 256 * 1024
 """A heartbeat with every histogram is a few kilobytes; a longer line means a broken peer."""
 
-_to_supervisor = msgspec.json.Decoder(ToSupervisor)
-_to_worker = msgspec.json.Decoder(ToWorker)
+_to_supervisor: msgspec.json.Decoder[ToSupervisor] = msgspec.json.Decoder(ToSupervisor)
+_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 
 
 def line(message: ToSupervisor | ToWorker) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edge_contracts.codec import StrictRecord
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.generic]
     Tensors = Mapping[str, Array]
+else:
+    Array = Any
+    Tensors = Mapping[str, Any]
 
 ObjectKind = Literal["metadata", "target", "blob"]
 
 
-class TensorInfo(StrictRecord, kw_only=True):
+class TensorInfo(StrictRecord, frozen=True, kw_only=True):
     """A model's input or output as its engine declares it; -1 is a dimension of any size."""
 
     name: str
@@ -30,7 +33,7 @@ class TensorInfo(StrictRecord, kw_only=True):
     shape: tuple[int, ...]
 
 
-class EngineSettings(StrictRecord, kw_only=True):
+class EngineSettings(StrictRecord, frozen=True, kw_only=True):
     """What may be set on an engine, and nothing else may: session options are an allow-list because some pairs of
     them crash the engine outright.
 

@@ -14,13 +14,13 @@ from msgspec import Meta
 from edge_contracts import limits
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
-from edge_contracts.names import Name, Sha256, Text, UtcTime, Version
+from edge_contracts.names import Name, Sha256, Text, UtcTime, Version, parse_time
 
 CHANNEL_SCHEMA = 1
 FAMILY_SCHEMA = 1
 
 
-class Release(Record, kw_only=True):
+class Release(Record, frozen=True, kw_only=True):
     """A release as a channel names it: the version and the SHA-256 of its manifest, which the device checks against
     the release's own signed target."""
 
@@ -28,14 +28,14 @@ class Release(Record, kw_only=True):
     manifest_sha256: Sha256
 
 
-class Selector(Record, kw_only=True):
+class Selector(Record, frozen=True, kw_only=True):
     """A condition on a device fact: `board`, `architecture`, `device`, or a tag (`tag.site`). Any value matches."""
 
-    fact: Annotated[str, Meta(pattern=r"^(board|architecture|device|tag\.[A-Za-z0-9_.-]{1,64})$")]
+    fact: Annotated[str, Meta(pattern=r"^(board|architecture|device|tag\.[A-Za-z0-9_.-]{1,64})(?!\n)$")]
     values: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=256)]
 
 
-class Gates(Record, kw_only=True):
+class Gates(Record, frozen=True, kw_only=True):
     """What the device itself checks before a candidate is committed. Times in seconds."""
 
     soak_s: Annotated[float, Meta(ge=0.0)] = 600.0
@@ -46,14 +46,14 @@ class Gates(Record, kw_only=True):
     min_agreement: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.9
 
 
-class MaintenanceWindow(Record, kw_only=True):
+class MaintenanceWindow(Record, frozen=True, kw_only=True):
     """A maintenance window in the device's UTC time; `start` and `end` as HH:MM, across midnight when end < start."""
 
-    start: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-    end: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    start: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?!\n)$")]
+    end: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?!\n)$")]
 
 
-class Channel(Record, kw_only=True):
+class Channel(Record, frozen=True, kw_only=True):
     """What the devices subscribed to a channel run. `serial` grows with every signed change.
 
     A device runs `candidate` if it matches every selector and its hash of (`rollout`, device) falls below
@@ -79,7 +79,7 @@ class Channel(Record, kw_only=True):
     blocked: Annotated[tuple[Sha256, ...], Meta(max_length=64)] = ()
 
 
-class Family(Record, kw_only=True):
+class Family(Record, frozen=True, kw_only=True):
     """What holds for every release of a model: the oldest version any device may install, and revoked manifests."""
 
     schema: int = FAMILY_SCHEMA
@@ -96,6 +96,8 @@ def parse_channel(data: bytes) -> Channel:
         raise ContractError(f"schema {channel.schema} is not known here", subject="channel.schema")
     if channel.candidate is not None and channel.rollout is None:
         raise ContractError("a candidate needs the name of its rollout", subject="channel.rollout")
+    if channel.deadline is not None:
+        parse_time(channel.deadline, what="channel.deadline")
     return channel
 
 

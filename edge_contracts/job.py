@@ -10,12 +10,12 @@ from edge_contracts import limits
 from edge_contracts.channel import Release, Selector
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
-from edge_contracts.names import Name, UtcTime
+from edge_contracts.names import Name, UtcTime, parse_time
 
 JOB_SCHEMA = 1
 
 
-class Job(Record, kw_only=True):
+class Job(Record, frozen=True, kw_only=True):
     """One job. `limit_s` and `limit_mb` bound what it may cost the device; after `deadline` it is not started."""
 
     schema: int = JOB_SCHEMA
@@ -35,6 +35,8 @@ def parse_job(data: bytes) -> Job:
     job = decode(data, Job, limit=limits.MAX_DOCUMENT_BYTES, what="job")
     if job.schema != JOB_SCHEMA:
         raise ContractError(f"schema {job.schema} is not known here", subject="job.schema")
+    if job.deadline is not None:
+        parse_time(job.deadline, what="job.deadline")
     return job
 
 

@@ -64,3 +64,18 @@ MAX_ARCHIVE_BYTES = 256 * MIB
 
 MAX_NESTING = 32
 """Nesting of JSON values: our documents need six."""
+
+MAX_REQUEST_BYTES = MAX_TENSOR_BYTES + MIB
+"""Body of one inference request: its tensors in binary and their description."""
+
+MAX_REQUEST_JSON_BYTES = 16 * MIB
+"""JSON of one inference request; parsed numbers take ten times their text, and larger tensors belong in binary."""
+
+MAX_BUFFERED_BYTES = 2 * MAX_REQUEST_BYTES
+"""Bodies being received at one time, all connections together; beyond it new ones are asked to come back."""
+
+MAX_HEAD_BYTES = 32 * KIB
+"""Request line and headers of one HTTP request; common servers allow 8 to 64 KiB."""
+
+MAX_CONNECTIONS = 512
+"""Open HTTP connections of one worker: below the usual 1024 file descriptors of a process."""

@@ -7,6 +7,7 @@ carrier may deliver them in any order. How a bundle is made is in `edge_compress
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -31,7 +32,7 @@ Dimension = Annotated[int, Meta(ge=-1, description="-1: any size; the first dime
 Shape = Annotated[tuple[Dimension, ...], Meta(max_length=limits.MAX_RANK)]
 
 
-class FileEntry(Record, kw_only=True):
+class FileEntry(Record, frozen=True, kw_only=True):
     """One file of the bundle; `chunks` are the SHA-256 of its consecutive pieces of `Manifest.chunk_size` bytes."""
 
     path: RelativePath
@@ -40,7 +41,7 @@ class FileEntry(Record, kw_only=True):
     chunks: tuple[Sha256, ...]
 
 
-class SampleMapping(Record, kw_only=True):
+class SampleMapping(Record, frozen=True, kw_only=True):
     """How a sample as the data set stores it becomes what the model is fed: `((x - offset) * scale)` cast to the
     input's dtype. A request in `dtype` is mapped; one already in the input's own dtype is fed as it is. Where both
     dtypes are equal the mapping always applies."""
@@ -50,7 +51,7 @@ class SampleMapping(Record, kw_only=True):
     scale: float = 1.0
 
 
-class InputGuard(Record, kw_only=True):
+class InputGuard(Record, frozen=True, kw_only=True):
     """What is accepted of the tensor fed to the model, after mapping. None means no bound."""
 
     minimum: float | None = None
@@ -59,14 +60,14 @@ class InputGuard(Record, kw_only=True):
     not_finite: GuardAction = "reject"
 
 
-class OutputGuard(Record, kw_only=True):
+class OutputGuard(Record, frozen=True, kw_only=True):
     """What is accepted of the model's answer; an answer outside goes down the fallback ladder."""
 
     minimum: float | None = None
     maximum: float | None = None
 
 
-class Input(Record, kw_only=True):
+class Input(Record, frozen=True, kw_only=True):
     """One model input: its name, dtype and shape as the engine declares them, its mapping and its guard."""
 
     name: Text
@@ -76,7 +77,7 @@ class Input(Record, kw_only=True):
     guard: InputGuard = InputGuard()
 
 
-class Output(Record, kw_only=True):
+class Output(Record, frozen=True, kw_only=True):
     """One model output and what its numbers are; `logits` and `probabilities` have the classes on the last axis."""
 
     name: Text
@@ -86,7 +87,7 @@ class Output(Record, kw_only=True):
     guard: OutputGuard = OutputGuard()
 
 
-class Confidence(Record, kw_only=True):
+class Confidence(Record, frozen=True, kw_only=True):
     """Out-of-distribution thresholds of one variant, quantiles of its own calibration scores.
 
     `energy`: -logsumexp of the logits, above is suspicious (Liu et al. 2020, arXiv:2010.03759).
@@ -97,7 +98,7 @@ class Confidence(Record, kw_only=True):
     max_softmax: float | None = None
 
 
-class ConformalThreshold(Record, kw_only=True):
+class ConformalThreshold(Record, frozen=True, kw_only=True):
     """Split-conformal threshold of one variant (Vovk et al. 2005): the set of answers whose score is at most `tau`
     holds the truth with probability at least 1 - `alpha`, whatever the model."""
 
@@ -108,7 +109,7 @@ class ConformalThreshold(Record, kw_only=True):
     model_sha256: Sha256
 
 
-class Variant(Record, kw_only=True):
+class Variant(Record, frozen=True, kw_only=True):
     """One rung of the ladder: a model file with what was measured of it where it was made.
 
     `score` is the task's metric on the evaluation set and `drop` the points (hundredths) lost against the original;
@@ -133,7 +134,7 @@ class Variant(Record, kw_only=True):
     conformal: tuple[ConformalThreshold, ...] = ()
 
 
-class SampleSet(Record, kw_only=True):
+class SampleSet(Record, frozen=True, kw_only=True):
     """A file of samples in NumPy's .npz format. `input_<i>` holds the samples of input i, in its `sample.dtype`.
 
     Golden sets add `<variant id>/output_<j>`, the outputs seen where the bundle was made; probe sets add `y`, the
@@ -144,14 +145,14 @@ class SampleSet(Record, kw_only=True):
     samples: Annotated[int, Meta(ge=1)]
 
 
-class Engine(Record, kw_only=True):
+class Engine(Record, frozen=True, kw_only=True):
     """An engine that can run at least one variant, with the oldest version that was tried."""
 
     name: Literal["onnxruntime", "litert"]
     minimum: Text
 
 
-class Requirements(Record, kw_only=True):
+class Requirements(Record, frozen=True, kw_only=True):
     """What a device must have before the first byte is fetched. Empty means anything will do."""
 
     engines: tuple[Engine, ...] = ()
@@ -160,7 +161,7 @@ class Requirements(Record, kw_only=True):
     memory_mb: Annotated[float, Meta(ge=0.0)] = 0.0
 
 
-class Budgets(Record, kw_only=True):
+class Budgets(Record, frozen=True, kw_only=True):
     """What a variant may cost on the device; the device's profile may be stricter. None means no bound."""
 
     latency_ms: Positive | None = None
@@ -168,7 +169,7 @@ class Budgets(Record, kw_only=True):
     load_s: Positive | None = None
 
 
-class LastResort(Record, kw_only=True):
+class LastResort(Record, frozen=True, kw_only=True):
     """What to answer when no model can: nothing, the last good answer while it is fresh, or fixed output values."""
 
     kind: Literal["abstain", "last_value", "constant"] = "abstain"
@@ -176,7 +177,7 @@ class LastResort(Record, kw_only=True):
     fresh_s: Positive = 60.0
 
 
-class Lineage(Record, kw_only=True):
+class Lineage(Record, frozen=True, kw_only=True):
     """Where the bundle comes from, so that any rung can be traced to a model, its data and the tools that made it."""
 
     source_sha256: Sha256
@@ -187,7 +188,7 @@ class Lineage(Record, kw_only=True):
     parent: Text | None = None
 
 
-class Manifest(Record, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """A release. `variants` is the ladder: preferred first, each later rung a fallback."""
 
     schema: Annotated[int, Meta(ge=1)] = MANIFEST_SCHEMA
@@ -238,9 +239,11 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """Return the canonical bytes that are hashed and signed. Raises ContractError if the manifest does not hold."""
-    check_manifest(manifest)
-    return encode(manifest)
+    """Return the canonical bytes that are hashed and signed. Raises ContractError if a device would not accept them:
+    a value made in Python is checked only here, by parsing what it became."""
+    data = encode(manifest)
+    parse_manifest(data)
+    return data
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -248,15 +251,15 @@ def check_manifest(manifest: Manifest) -> None:
     if manifest.schema != MANIFEST_SCHEMA:
         raise ContractError(f"schema {manifest.schema} is not known here", subject="manifest.schema")
     paths = [entry.path for entry in manifest.files]
+    known = set(paths)
     _check_unique(paths, "manifest.files")
     _check_unique([variant.id for variant in manifest.variants], "manifest.variants")
     _check_unique([tensor.name for tensor in manifest.inputs], "manifest.inputs")
     _check_unique([tensor.name for tensor in manifest.outputs], "manifest.outputs")
     for index, entry in enumerate(manifest.files):
-        _check_file(entry, manifest.chunk_size, f"manifest.files[{index}]")
+        _check_file(entry, manifest.chunk_size, known, f"manifest.files[{index}]")
     if manifest.total_bytes > limits.MAX_BUNDLE_BYTES:
         raise ContractError(f"{manifest.total_bytes} bytes, over {limits.MAX_BUNDLE_BYTES}", subject="manifest.files")
-    known = set(paths)
     for what, path in _references(manifest):
         if path not in known:
             raise ContractError(f"{path[:80]!r} is not listed in files", subject=what)
@@ -276,8 +279,10 @@ def _references(manifest: Manifest) -> list[tuple[str, str]]:
     return found
 
 
-def _check_file(entry: FileEntry, chunk_size: int, what: str) -> None:
+def _check_file(entry: FileEntry, chunk_size: int, files: set[str], what: str) -> None:
     check_path(entry.path, what=f"{what}.path")
+    if any(str(folder) in files or str(folder) == MANIFEST_NAME for folder in PurePosixPath(entry.path).parents):
+        raise ContractError("lies below a file", subject=f"{what}.path")
     if entry.path == MANIFEST_NAME:
         raise ContractError("the manifest cannot list itself", subject=f"{what}.path")
     expected = -(-entry.size // chunk_size)

@@ -1,8 +1,9 @@
-"""The words contracts are made of: names, versions, digests, paths, times, each with the one pattern that defines it."""
+"""The words contracts are made of: names, versions, digests, paths and times, each with the pattern that defines it."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
@@ -10,10 +11,15 @@ from msgspec import Meta
 from edge_contracts.errors import ContractError
 from edge_contracts.limits import MAX_PATH_CHARS, MAX_PATH_DEPTH
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-VERSION_PATTERN = r"^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z]{1,16}(\.[0-9A-Za-z]{1,16}){0,3})?$"
-SHA256_PATTERN = r"^[0-9a-f]{64}$"
-TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$"
+# Every pattern ends in `(?!\n)$` because `$` alone, in Python, also matches before a final line feed.
+_END = r"(?!\n)$"
+_NUMBER = r"(0|[1-9][0-9]{0,8})"
+_IDENTIFIER = r"(?!0[0-9]+(?![0-9A-Za-z]))[0-9A-Za-z]{1,16}"
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}" + _END
+VERSION_PATTERN = rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_IDENTIFIER}(\.{_IDENTIFIER}){{0,3}})?" + _END
+SHA256_PATTERN = r"^[0-9a-f]{64}" + _END
+TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z" + _END
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="Letters, digits, '_', '.', '-'; at most 64.")]
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN, description="Semantic version, major.minor.patch[-pre].")]
@@ -35,6 +41,14 @@ def check_path(path: str, *, what: str) -> str:
     if not good or not all(_SEGMENT.fullmatch(segment) for segment in segments):
         raise ContractError(f"not a path inside the bundle: {path[:80]!r}", subject=what)
     return path
+
+
+def parse_time(text: str, *, what: str) -> datetime:
+    """Return the UTC time a `UtcTime` names; the pattern alone lets 30 February through. Raises ContractError."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ContractError(f"not a time: {text[:40]!r}", subject=what) from error
 
 
 def version_key(version: str) -> tuple[int, int, int, int, tuple[tuple[int, int, str], ...]]:

@@ -19,7 +19,7 @@ NotNegative = Annotated[float, Meta(ge=0.0)]
 EngineName = Literal["onnxruntime", "litert"]
 
 
-class Board(StrictRecord, kw_only=True):
+class Board(StrictRecord, frozen=True, kw_only=True):
     """Published figures of the board; `source` names where they are published."""
 
     description: Text
@@ -31,7 +31,7 @@ class Board(StrictRecord, kw_only=True):
     source: Text
 
 
-class ModelBudget(StrictRecord, kw_only=True):
+class ModelBudget(StrictRecord, frozen=True, kw_only=True):
     """What one model may cost on this class. `threads` is the engine's intra-op thread count."""
 
     latency_ms: Positive | None = None
@@ -43,7 +43,7 @@ class ModelBudget(StrictRecord, kw_only=True):
     reduce_range: bool = False
 
 
-class Threshold(StrictRecord, kw_only=True):
+class Threshold(StrictRecord, frozen=True, kw_only=True):
     """A reading's limits: CONSERVE and CRITICAL from there on, back only once it is `hysteresis` better."""
 
     conserve: float
@@ -51,7 +51,7 @@ class Threshold(StrictRecord, kw_only=True):
     hysteresis: NotNegative = 0.0
 
 
-class GovernorThresholds(StrictRecord, kw_only=True):
+class GovernorThresholds(StrictRecord, frozen=True, kw_only=True):
     """Temperatures in degrees Celsius, memory and disk in megabytes left, CPU and battery in percent.
 
     None means the reading is not watched. `dwell_s`: seconds a better level must hold before it is believed.
@@ -65,7 +65,7 @@ class GovernorThresholds(StrictRecord, kw_only=True):
     dwell_s: NotNegative = 30.0
 
 
-class NetworkBudget(StrictRecord, kw_only=True):
+class NetworkBudget(StrictRecord, frozen=True, kw_only=True):
     """How much the device may fetch and how: bytes a day, bytes a chunk, chunks in flight, tries of one chunk."""
 
     daily_mb: Positive = 1024.0
@@ -74,14 +74,14 @@ class NetworkBudget(StrictRecord, kw_only=True):
     retries: Annotated[int, Meta(ge=1, le=1000)] = 20
 
 
-class StorageBudget(StrictRecord, kw_only=True):
+class StorageBudget(StrictRecord, frozen=True, kw_only=True):
     """What the agent may write, for boxes on SD cards: megabytes a day, and the telemetry spool's size."""
 
     daily_writes_mb: Positive = 200.0
     spool_mb: Positive = 16.0
 
 
-class DeviceProfile(StrictRecord, kw_only=True):
+class DeviceProfile(StrictRecord, frozen=True, kw_only=True):
     """A device class. `isolation`: one process per model slot, or everything in one process on very small boxes."""
 
     name: Name
@@ -104,7 +104,8 @@ def parse_profile(value: object) -> DeviceProfile:
         threshold = getattr(profile.governor, name)
         if isinstance(threshold, Threshold):
             rising = name in _RISING
-            if (threshold.critical > threshold.conserve) != rising:
+            low, high = (threshold.conserve, threshold.critical) if rising else (threshold.critical, threshold.conserve)
+            if not low < high:  # also true of NaN, which TOML can spell
                 order = "above" if rising else "below"
                 raise ContractError(f"critical must lie {order} conserve", subject=f"profile.governor.{name}")
     return profile

@@ -31,7 +31,7 @@ UpdateState = Literal[
 Level = Literal["NORMAL", "CONSERVE", "CRITICAL"]
 
 
-class Presence(Record, kw_only=True):
+class Presence(Record, frozen=True, kw_only=True):
     """Birth message and Last Will, retained. Both carry the boot, so that a late Will is told from a new birth."""
 
     device: Name
@@ -40,14 +40,14 @@ class Presence(Record, kw_only=True):
     time: UtcTime | None = None
 
 
-class Installed(Record, kw_only=True):
+class Installed(Record, frozen=True, kw_only=True):
     """A release on the device, identified by its manifest's hash."""
 
     version: Version
     manifest_sha256: Sha256
 
 
-class SlotState(Record, kw_only=True):
+class SlotState(Record, frozen=True, kw_only=True):
     """One model slot: what it serves, what it can return to, and where its update is."""
 
     slot: Name
@@ -66,7 +66,7 @@ class SlotState(Record, kw_only=True):
     progress: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 
 
-class ReportedState(Record, kw_only=True):
+class ReportedState(Record, frozen=True, kw_only=True):
     """What the device runs and how it is. `(boot_id, sequence)` orders reports and makes gaps provable."""
 
     device: Name

@@ -17,7 +17,7 @@ from edge_contracts.state import Level
 Count = Annotated[int, Meta(ge=0)]
 
 
-class TelemetryWindow(Record, kw_only=True):
+class TelemetryWindow(Record, frozen=True, kw_only=True):
     """Statistics of one slot over one window.
 
     `latency_log2_us`: entry i counts answers that took [2^i, 2^(i+1)) microseconds; windows merge by addition.
@@ -44,7 +44,7 @@ class TelemetryWindow(Record, kw_only=True):
     drift: dict[str, float] = {}
 
 
-class Event(Record, kw_only=True):
+class Event(Record, frozen=True, kw_only=True):
     """Something that happened once: a transition, a refusal, a crash. `detail` holds the readings that caused it."""
 
     kind: Literal["event"] = "event"
@@ -59,7 +59,7 @@ class Event(Record, kw_only=True):
     detail: dict[str, str | int | float | bool] = {}
 
 
-class Tombstone(Record, kw_only=True):
+class Tombstone(Record, frozen=True, kw_only=True):
     """Says how many messages of lower priority the outbox had to drop, so that a gap has a known size."""
 
     kind: Literal["dropped"] = "dropped"

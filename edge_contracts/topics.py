@@ -26,12 +26,13 @@ INGEST_GROUP = "ingest"
 DeviceTopic = Literal["presence", "reported", "tele", "req", "rsp"]
 
 _NAME = re.compile(NAME_PATTERN)
+_NONCE = re.compile(r"^[A-Za-z0-9]{1,64}(?!\n)$")
 _DEVICE_TOPIC = re.compile(
-    r"^ew/v1/([^/+#]{1,64})/d/([^/+#]{1,64})/(presence|reported|tele|req|rsp)(?:/([A-Za-z0-9]{1,64}))?$"
+    r"^ew/v1/([^/+#]{1,64})/d/([^/+#]{1,64})/(presence|reported|tele|req|rsp)(?:/([A-Za-z0-9]{1,64}))?(?!\n)$"
 )
 
 
-class DeviceAddress(StrictRecord, kw_only=True):
+class DeviceAddress(StrictRecord, frozen=True, kw_only=True):
     """Whose topic it is and which one; `nonce` only for responses."""
 
     tenant: str
@@ -46,7 +47,9 @@ def hint_topic(tenant: str) -> str:
 
 
 def device_topic(tenant: str, device: str, topic: DeviceTopic, nonce: str | None = None) -> str:
-    """Return a device's topic. Raises ContractError if a name cannot be a topic level."""
+    """Return a device's topic; only `rsp` takes a nonce. Raises ContractError if a name cannot be a topic level."""
+    if nonce is not None and (topic != "rsp" or not _NONCE.match(nonce)):
+        raise ContractError(f"{nonce[:80]!r} cannot be the nonce of {topic}", subject="nonce")
     base = f"{ROOT}/{_checked(tenant, 'tenant')}/d/{_checked(device, 'device')}/{topic}"
     return base if nonce is None else f"{base}/{nonce}"
 

@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from edge_contracts.errors import EdgewrightError
 
@@ -83,19 +82,23 @@ def wait_for(what: str, probe: Callable[[], T | None], *, timeout_s: float = 30.
     raise DemoError(f"did not happen within {timeout_s:g} s: {what}")
 
 
-@dataclass
 class Stage:
     """The folder everything lives in and the long-running processes, all ended on exit."""
 
-    folder: Path
-    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *words: str, ready: str | None = None) -> None:
         """Start `edgewright WORDS` in the background, its output in `<name>.log`; wait for the line `ready`."""
+        self.start_process(name, command(*words), ready)
+
+    def start_process(self, name: str, words: list[str], ready: str | None = None) -> None:
+        """Start any command line the same way."""
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
             start = out.tell()
-            self._processes[name] = subprocess.Popen(command(*words), stdout=out, stderr=out)
+            self._processes[name] = subprocess.Popen(words, stdout=out, stderr=out)
         if ready is not None:
             wait_for(f"{name} says {ready!r}", lambda: ready in self._fresh(name, log, start))
 
@@ -109,6 +112,18 @@ class Stage:
             process.kill()
             process.wait()
 
+    def runs(self, name: str) -> bool:
+        """Return whether a process of that name was started and not stopped since."""
+        return name in self._processes
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a running process."""
+        return self._processes[name].pid
+
+    def wait(self, name: str) -> None:
+        """Wait until a process that was killed is gone, and forget it."""
+        self._processes.pop(name).wait(10)
+
     def log_tail(self, name: str, lines: int = 15) -> str:
         """Return the last lines of a process's output."""
         log = self.folder / f"{name}.log"
@@ -121,7 +136,7 @@ class Stage:
             raise DemoError(f"{name} ended with {code}: {text[-2000:]}")
         return text
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -48,8 +49,8 @@ class Story:
         self.samples, self.labels = held_out["x"], held_out["y"]
 
     @property
-    def broker_option(self) -> tuple[str, str]:
-        return ("--broker", f"127.0.0.1:{self.broker.port}")
+    def broker_options(self) -> tuple[str, ...]:
+        return ("--broker", f"127.0.0.1:{self.broker.port}", "--protocol", self.broker.protocol)
 
     def status(self) -> dict[str, Any]:
         """Return what `edgewright agent status --json` says."""
@@ -67,7 +68,7 @@ class Story:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the events of that name that have reached the fleet's store, oldest first."""
-        found = run_json("fleet", "events", str(self.fleet))
+        found = run_json("fleet", "events", str(self.fleet))["events"]
         return [event for event in found if event["event"] == name]
 
     def release(self, bundle: Path) -> None:
@@ -78,6 +79,10 @@ class Story:
         """Offer a release to every device of the channel."""
         words = ("--model", MODEL, "--version", version, "--channel", CHANNEL, "--soak", str(SOAK_S))
         run("fleet", "rollout", "start", str(self.fleet), *words)
+
+    def end_rollout(self, verb: str) -> None:
+        """`finish` the running rollout (its release becomes the stable one) or `abort` it."""
+        run("fleet", "rollout", verb, str(self.fleet), "--channel", CHANNEL)
 
     def wait_for_slot(
         self, what: str, test: Callable[[dict[str, Any]], bool], timeout_s: float = 45.0
@@ -122,9 +127,9 @@ def make_keys(story: Story) -> None:
     """Keys for every role, then the first signed release."""
     story.account.step("2. Keys and a signed release", "Five roles, five keys; the broker will hold none of them.")
     run("fleet", "init", str(story.fleet), "--family", MODEL)
-    keys = sorted((story.fleet / "keys").iterdir())
+    keys = sorted((story.fleet / "keys").glob("*.pem"))
     private = all(stat.S_IMODE(key.stat().st_mode) & 0o077 == 0 for key in [*keys, story.fleet / "keys"])
-    names = ", ".join(key.name for key in keys)
+    names = ", ".join(key.stem for key in keys)
     story.account.check("keys-made", private and len(keys) >= 5, f"{names}; readable by their owner only")
     story.release(story.bundle)
     target = story.fleet / "repository" / "targets" / Path(manifest_target(MODEL, "1.0.0")).parent
@@ -138,8 +143,8 @@ def update_over_mqtt(story: Story) -> None:
         "3. An agent pulls the update over MQTT",
         "A depot answers from the repository; the agent trusts only signatures.",
     )
-    stage.start("depot", "fleet", "depot", str(story.fleet), *story.broker_option, ready="depot ready")
-    stage.start("controller", "fleet", "controller", str(story.fleet), *story.broker_option, ready="controller ready")
+    stage.start("depot", "fleet", "depot", str(story.fleet), *story.broker_options, ready="depot ready")
+    stage.start("controller", "fleet", "controller", str(story.fleet), *story.broker_options, ready="controller ready")
     config = stage.folder / "agent.toml"
     settings = {"device": DEVICE, "state": story.state, "port": story.broker.port, "root": story.fleet / "root.json"}
     config.write_text(AGENT.format(protocol=story.broker.protocol, **settings))
@@ -148,6 +153,7 @@ def update_over_mqtt(story: Story) -> None:
     story.roll_out("1.0.0")
     slot = story.wait_for_slot("1.0.0 committed", lambda slot: slot["state"] == "committed")
     account.check("updated-over-mqtt", slot["serving"]["version"] == "1.0.0", f"{slot['served_by']} is committed")
+    story.end_rollout("finish")
 
 
 def answer(story: Story) -> None:
@@ -169,6 +175,7 @@ def refuse_bad_release(story: Story) -> None:
     story.roll_out("1.1.0")
     slot = story.wait_for_slot("1.1.0 rejected", lambda slot: slot["state"] == "rejected")
     account.check("bad-release-refused", "quality" in (slot["reason"] or ""), f"rejected: {slot['reason']}")
+    story.end_rollout("abort")
     accuracy, served_by = story.client().accuracy(story.samples[:30], story.labels[:30])
     account.check("first-keeps-serving", ":1.0.0/" in served_by, f"{served_by}, accuracy {accuracy:.2f}")
 
@@ -198,6 +205,7 @@ def survive_explosion(story: Story) -> None:
         slot = story.wait_for_slot("rolled back", lambda slot: slot["state"] == "rolled_back")
         before = load.answered
         wait_for("answers after the roll-back", lambda: load.answered > before + 20)
+    story.end_rollout("abort")
     serving = story.serving() or ""
     account.check("rolled-back", ":1.0.0/" in serving, f"{slot['reason']}; now {serving}")
     died = wait_for("the worker's death is reported", lambda: story.events("worker-died"))[-1]["detail"]
@@ -219,11 +227,13 @@ def survive_broker_loss(story: Story) -> None:
     wait_for("the spool drains", lambda: story.status()["spooled"] <= 1, timeout_s=60)
 
     def drained() -> dict[str, Any] | None:
-        device: dict[str, Any] = run_json("fleet", "devices", str(story.fleet))[0]
+        device: dict[str, Any] = run_json("fleet", "devices", str(story.fleet))["devices"][0]
         return device if device["online"] else None
 
     device = wait_for("the device is online again", drained)
-    account.check("spool-drained", device["gaps"] == 0, f"{spooled} spooled messages arrived; {device['gaps']} gaps")
+    account.check(
+        "spool-drained", device["gap_count"] == 0, f"{spooled} spooled messages arrived; {device['gap_count']} gaps"
+    )
 
 
 def refuse_tampering(story: Story, old_repository: Path) -> None:
@@ -248,12 +258,12 @@ def refuse_tampering(story: Story, old_repository: Path) -> None:
 
 
 def _refused_from(story: Story, name: str, repository: Path, reasons: set[str]) -> None:
-    known = len(story.status()["refusals"])
-    story.stage.start("attacker", "fleet", "depot", str(repository), *story.broker_option, ready="depot ready")
+    since = time.time()
+    story.stage.start("attacker", "fleet", "depot", str(repository), *story.broker_options, ready="depot ready")
 
     def refusal() -> dict[str, Any] | None:
-        found: list[dict[str, Any]] = story.status()["refusals"][known:]
-        return next((entry for entry in found if entry["reason"] in reasons), None)
+        found: list[dict[str, Any]] = story.status()["refusals"]
+        return next((entry for entry in found if entry["reason"] in reasons and entry["time"] > since), None)
 
     try:
         found = wait_for(f"a refusal for one of {sorted(reasons)}", refusal)

@@ -1,0 +1,109 @@
+"""`edgewright bench`: measure a model or the variants of a bundle, in turns, on the agent's own engines."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+
+from edge_agent.bundle import hash_file
+from edge_agent.quality import score
+from edge_bench.environment import environment
+from edge_bench.measure import Runner, measure_interleaved
+from edge_bench.report import BenchReport, SubjectReport, subject_report, table
+from edge_bench.scenario import Scenario, Subject, scenario
+from edge_bench.task import Task, check_model, read_task
+from edge_contracts.codec import plain
+from edge_contracts.errors import OperatorError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("path", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--task", "task_file", type=click.Path(path_type=Path, dir_okay=False), help="Task file: real inputs, and quality."
+)
+@click.option("--json", "json_to", metavar="FILE", help="Write the report with raw samples; - is standard output.")
+@click.option("--variants", default="", metavar="A,B", help="Only these variants of a bundle.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.05, max=600.0), default=3.0, show_default=True, help="Time for each model."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1, max=256), default=1, show_default=True, help="Threads of the engine."
+)
+def bench(path: Path, task_file: Path | None, json_to: str | None, variants: str, seconds: float, threads: int) -> None:
+    """Measure a model, or a bundle's variants in turns: load, first inference, latency, throughput, peak memory.
+
+    Without a task, a bundle is fed its golden samples and a model random inputs of its declared shapes. A latency whose
+    rounds differ by more than 5 % is marked unstable.
+
+    \b
+    Examples:
+      edgewright bench model.onnx --seconds 5
+      edgewright bench bundle --task watch_har.toml --variants int8-pc-minmax-rr,float --json report.json
+    """
+    task = read_task(task_file) if task_file is not None else None
+    wanted = [name.strip() for name in variants.split(",") if name.strip()]
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
+        what = scenario(path, task, wanted, Path(work))
+        report = run(path.name, what, task, threads=threads, seconds=seconds)
+    if json_to == "-":
+        click.echo(json.dumps(plain(report), sort_keys=True))
+        return
+    if json_to is not None:
+        _write(Path(json_to), report)
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table(report))
+    if not report.stable:
+        click.echo("Unstable: the rounds differ by more than 5 %; the machine was busy or changed its clock.", err=True)
+
+
+def run(name: str, what: Scenario, task: Task | None, *, threads: int, seconds: float) -> BenchReport:
+    """Measure a scenario. Raises RunnerError when it is one model and that cannot be measured."""
+    machine = environment()
+    plans = {subject.name: what.plan(subject, threads) for subject in what.subjects}
+    measured, failures = measure_interleaved(plans, seconds=seconds)
+    if not measured:
+        raise next(iter(failures.values()))
+    subjects: list[SubjectReport] = []
+    for subject in what.subjects:
+        size, digest = subject.model.stat().st_size, hash_file(subject.model)
+        if subject.name in failures:
+            error = str(failures[subject.name])
+            subjects.append(SubjectReport(name=subject.name, size=size, sha256=digest, error=error))
+            continue
+        quality = None if task is None else _score(what, subject, task, threads)
+        subjects.append(subject_report(subject.name, size, digest, measured[subject.name], quality))
+    fed = "random inputs" if what.samples is None else ("golden samples" if task is None else task.path.name)
+    return BenchReport(
+        subject=name,
+        inputs=fed,
+        threads=threads,
+        seconds=seconds,
+        metric=None if task is None else task.file.metric,
+        samples=None if task is None else task.x.shape[0],
+        stable=all(one.latency is None or one.latency.stable for one in subjects),
+        environment=machine,
+        subjects=tuple(subjects),
+    )
+
+
+def _score(what: Scenario, subject: Subject, task: Task, threads: int) -> float:
+    assert what.samples is not None
+    out = what.samples.with_name("answers.npz")
+    with Runner(what.plan(subject, threads)) as runner:
+        loaded = runner.loaded()
+        check_model(task, loaded.inputs, loaded.outputs)
+        runner.predict(what.samples, out)
+    with np.load(out, allow_pickle=False) as arrays:
+        return score(task.file.metric, [arrays["output_0"]], task.y)
+
+
+def _write(path: Path, report: BenchReport) -> None:
+    try:
+        path.write_text(json.dumps(plain(report), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(error.strerror or "cannot be written", subject=str(path)) from error

@@ -1,0 +1,174 @@
+"""Measuring several model files fairly: each in its own process, timed in turns so that all see the same machine.
+
+Here: starting runners, asking them, and interleaving rounds. What runs inside is `edge_bench.runner`; what the
+numbers say is `edge_bench.stats`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_bench.protocol import Failed, Loaded, Measure, Order, Predict, Predicted, RunnerPlan, Timed, parse_answer
+from edge_bench.stats import LatencySummary, summarise
+from edge_contracts.errors import BundleError
+
+ROUNDS = 7
+"""Turns of each model: the median of seven shrugs off three disturbed ones."""
+
+LOAD_TIMEOUT_S = 120.0
+"""Loading the largest model the profiles allow takes seconds; two minutes means it hangs."""
+
+
+class RunnerError(BundleError):
+    """The measuring process refused, crashed or ran out of time or memory with this model."""
+
+    reason = "runner"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured of one model file; `rounds` are the raw latencies in milliseconds."""
+
+    loaded: Loaded
+    rounds: list[NDArray[np.float64]]
+    latency: LatencySummary
+
+
+class Runner:
+    """The harness's end of one measuring process; a context manager that ends it."""
+
+    def __init__(self, plan: RunnerPlan) -> None:
+        self._name = Path(plan.model).name
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edge_bench.runner", msgspec.json.encode(plan).decode()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        self._pending = b""
+        self._loaded: Loaded | None = None
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def loaded(self) -> Loaded:
+        """Wait until the model is loaded. Raises RunnerError when it cannot be."""
+        if self._loaded is None:
+            answer = self._answer(LOAD_TIMEOUT_S)
+            assert isinstance(answer, Loaded)
+            self._loaded = answer
+        return self._loaded
+
+    def measure(self, seconds: float) -> NDArray[np.float64]:
+        """Return latencies in milliseconds of about `seconds` of inferences. Raises RunnerError."""
+        self.loaded()
+        answer = self._ask(Measure(seconds=seconds), seconds + LOAD_TIMEOUT_S)
+        assert isinstance(answer, Timed)
+        return np.asarray(answer.latencies_ms, dtype=np.float64)
+
+    def predict(self, samples: Path, out: Path, *, count: int | None = None, timeout_s: float = 600.0) -> None:
+        """Write the answers to the samples into `out`. Raises RunnerError."""
+        self.loaded()
+        answer = self._ask(Predict(samples=str(samples), out=str(out), count=count), timeout_s)
+        assert isinstance(answer, Predicted)
+
+    def _ask(self, order: Order, timeout_s: float) -> Loaded | Timed | Predicted:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(order) + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+        return self._answer(timeout_s)
+
+    def _answer(self, timeout_s: float) -> Loaded | Timed | Predicted:
+        answer = parse_answer(self._line(time.monotonic() + timeout_s))
+        if isinstance(answer, Failed):
+            raise RunnerError(answer.text, hint=f"reason: {answer.reason}")
+        return answer
+
+    def _line(self, deadline: float) -> bytes:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise RunnerError("no answer in time", subject=self._name)
+            data = os.read(descriptor, 1 << 16)
+            if not data:
+                raise self._ended()
+            self._pending += data
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def _ended(self) -> RunnerError:
+        code = self._process.wait(timeout=10)
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - 2000))
+        words = self._log.read().decode(errors="replace").strip().splitlines()
+        last = words[-1] if words else "nothing said"
+        return RunnerError(f"the measuring process ended with {code}: {last[:400]}", subject=self._name)
+
+
+def measure_interleaved(
+    plans: Mapping[str, RunnerPlan], *, seconds: float, rounds: int = ROUNDS
+) -> tuple[dict[str, Measurement], dict[str, RunnerError]]:
+    """Measure every plan, `seconds` in all for each, in `rounds` turns whose order rotates.
+
+    Loads one after another so that load times are not measured against each other. What fails is in the second
+    result, by the same key, and costs the others nothing.
+    """
+    samples: dict[str, list[NDArray[np.float64]]] = {name: [] for name in plans}
+    failures: dict[str, RunnerError] = {}
+    with ExitStack() as stack:
+        runners: dict[str, Runner] = {}
+        for name, plan in plans.items():
+            with _collect(failures, name):
+                runner = stack.enter_context(Runner(plan))
+                runner.loaded()
+                runners[name] = runner
+        for turn in range(rounds):
+            for name in _rotated([name for name in runners if name not in failures], turn):
+                with _collect(failures, name):
+                    samples[name].append(runners[name].measure(seconds / rounds))
+        measured = {
+            name: Measurement(loaded=runner.loaded(), rounds=samples[name], latency=summarise(samples[name]))
+            for name, runner in runners.items()
+            if name not in failures
+        }
+    return measured, failures
+
+
+def _rotated(names: list[str], turn: int) -> list[str]:
+    start = turn % len(names) if names else 0
+    return names[start:] + names[:start]
+
+
+@contextmanager
+def _collect(failures: dict[str, RunnerError], name: str) -> Iterator[None]:
+    try:
+        yield
+    except RunnerError as error:
+        failures[name] = error

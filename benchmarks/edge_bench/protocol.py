@@ -1,0 +1,87 @@
+"""What the harness says to a runner and what it answers: JSON lines over the runner's standard input and output.
+
+The runner is `edge_bench.runner`, one throw-away process a model file; the harness's end is `edge_bench.measure`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edge_agent.ports import TensorInfo
+from edge_contracts.codec import StrictRecord
+from edge_contracts.manifest import Format, SampleMapping
+
+
+class RunnerPlan(StrictRecord, frozen=True, kw_only=True):
+    """One model file to load and what to feed it: `samples` is a .npy file of samples in `mapping.dtype`, mapped as
+    the agent maps requests and fed one at a time. Empty `mapping` feeds the samples as they are."""
+
+    model: str
+    format: Format
+    samples: str
+    mapping: SampleMapping | None = None
+    threads: int = 1
+    optimise: bool = True
+    memory_limit_mb: float | None = None
+
+
+class Loaded(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="loaded"):
+    """The model is loaded and has answered once. Memory is the growth of the process's peak over the engine alone."""
+
+    load_ms: float
+    first_ms: float
+    peak_memory_mb: float
+    engine: str
+    engine_version: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+class Timed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="timed"):
+    """Latencies of one round in milliseconds, in the order they happened."""
+
+    latencies_ms: tuple[float, ...]
+
+
+class Predicted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="predicted"):
+    """Answers to all samples are in the file asked for, one array an output, `output_<i>`."""
+
+    count: int
+
+
+class Failed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="failed"):
+    """The runner could not; `reason` is an error's code."""
+
+    reason: str
+    text: str
+
+
+class Measure(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="measure"):
+    """Time inferences for about `seconds`."""
+
+    seconds: float
+
+
+class Predict(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="predict"):
+    """Answer the first `count` samples of a .npy file (all when None) and write the answers to `out` (.npz)."""
+
+    samples: str
+    out: str
+    count: int | None = None
+
+
+Answer = Loaded | Timed | Predicted | Failed
+Order = Measure | Predict
+
+_answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+_orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+
+
+def parse_answer(line: bytes) -> Answer:
+    """Parse one line of a runner. Raises msgspec.MsgspecError."""
+    return _answers.decode(line)
+
+
+def parse_order(line: bytes) -> Order:
+    """Parse one line of the harness. Raises msgspec.MsgspecError."""
+    return _orders.decode(line)

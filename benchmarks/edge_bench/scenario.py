@@ -1,0 +1,88 @@
+"""What is to be measured: the model files behind a path, which may be a model or a bundle, and what they are fed.
+
+Measuring them is in `measure`; presenting the result in `report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_agent.bundle import Bundle, open_bundle
+from edge_agent.samples import read_arrays, sample_inputs
+from edge_bench.protocol import RunnerPlan
+from edge_bench.task import FORMATS, Array, Task
+from edge_contracts.errors import OperatorError
+from edge_contracts.manifest import Format, SampleMapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One model file to measure, under the name the report gives it."""
+
+    name: str
+    model: Path
+    format: Format
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """The subjects and what they are fed: a .npy file of samples with their mapping, or None for random inputs."""
+
+    subjects: tuple[Subject, ...]
+    samples: Path | None
+    mapping: SampleMapping | None
+
+    def plan(self, subject: Subject, threads: int) -> RunnerPlan:
+        """Return how a subject is measured."""
+        return RunnerPlan(
+            model=str(subject.model),
+            format=subject.format,
+            samples="" if self.samples is None else str(self.samples),
+            mapping=self.mapping,
+            threads=threads,
+        )
+
+
+def scenario(path: Path, task: Task | None, variants: Collection[str], folder: Path) -> Scenario:
+    """Return what lies at `path`; samples are unpacked into `folder`. The task's samples go before a bundle's golden
+    ones. Raises OperatorError naming the path or variant, BundleError and ContractError for a bundle that does not
+    hold."""
+    bundle = open_bundle(path) if path.is_dir() else None
+    subjects = _bundle_subjects(bundle, variants) if bundle is not None else (_model_subject(path, variants),)
+    if task is not None:
+        return Scenario(subjects=subjects, samples=_unpack(task.x, folder), mapping=task.mapping)
+    if bundle is not None and bundle.manifest.golden is not None and len(bundle.manifest.inputs) == 1:
+        golden = bundle.manifest.golden.file
+        arrays = sample_inputs(read_arrays(bundle.path(golden), what=golden), bundle.manifest, what=golden)
+        mapping = bundle.manifest.inputs[0].sample
+        return Scenario(subjects=subjects, samples=_unpack(arrays[0], folder), mapping=mapping)
+    return Scenario(subjects=subjects, samples=None, mapping=None)
+
+
+def _model_subject(path: Path, variants: Collection[str]) -> Subject:
+    if not path.is_file():
+        raise OperatorError("no such model or bundle", subject=str(path))
+    if path.suffix not in FORMATS:
+        raise OperatorError(f"{path.suffix!r} is neither .onnx nor .tflite", subject=str(path))
+    if variants:
+        raise OperatorError("only a bundle has variants", subject="--variants")
+    return Subject(name=path.stem, model=path, format=FORMATS[path.suffix])
+
+
+def _bundle_subjects(bundle: Bundle, variants: Collection[str]) -> tuple[Subject, ...]:
+    known = {variant.id: variant for variant in bundle.manifest.variants}
+    for name in variants:
+        if name not in known:
+            raise OperatorError(f"no variant {name[:80]!r}", subject="--variants", hint=f"known: {', '.join(known)}")
+    chosen = [known[name] for name in variants] if variants else list(known.values())
+    return tuple(Subject(name=one.id, model=bundle.model_path(one), format=one.format) for one in chosen)
+
+
+def _unpack(samples: Array, folder: Path) -> Path:
+    path = folder / "samples.npy"
+    np.save(path, samples, allow_pickle=False)
+    return path

@@ -1,0 +1,221 @@
+"""The task file: a model, labelled samples, and how one becomes the other's input. Parsed once, checked against data.
+
+    name = "watch_har"            # the bundle's name unless another is given
+    model = "watch_har.onnx"      # .onnx or .tflite, beside the task file
+    metric = "top1"
+    labels = ["walk", "run"]      # optional: class names
+    license = "BSD-3-Clause"      # optional: of the model and its data
+    [data]
+    file = "watch_har.npz"        # x [N, ...], y [N], calib_x [M, ...]; optional array `slices` [N]
+    train = "watch_har_train.npz" # optional: disjoint x, y for passes that recover quality
+    [input]                       # what the model is fed: ((x - offset) * scale) cast to dtype
+    dtype = "float32"
+    scale = 1.0
+    offset = 0.0
+
+Whether the model takes such samples is checked by `check_model` with what its engine declares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from edge_agent.ports import TensorInfo
+from edge_agent.quality import METRICS
+from edge_agent.samples import read_arrays
+from edge_contracts import limits
+from edge_contracts.codec import StrictRecord, convert
+from edge_contracts.errors import BundleError, ContractError, OperatorError
+from edge_contracts.manifest import DType, Format, SampleMapping
+from edge_contracts.names import Name, Text
+
+Array = NDArray[Any]
+FORMATS: dict[str, Format] = {".onnx": "onnx", ".tflite": "tflite"}
+
+
+class DataSection(StrictRecord, frozen=True, kw_only=True):
+    """Where the samples are. `slices` names the array of group labels, used when it is there."""
+
+    file: Text
+    train: Text | None = None
+    slices: Text = "slices"
+
+
+class InputSection(StrictRecord, frozen=True, kw_only=True):
+    """What the model is fed: ((x - offset) * scale) cast to `dtype`."""
+
+    dtype: DType
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class TaskFile(StrictRecord, frozen=True, kw_only=True):
+    """The content of a task file."""
+
+    name: Name
+    model: Annotated[Text, Meta(min_length=1)]
+    metric: Text = "top1"
+    labels: Annotated[tuple[Text, ...], Meta(max_length=limits.MAX_LABELS)] = ()
+    license: Text = ""
+    data: DataSection
+    input: InputSection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task with its samples read. `overlap` counts calibration samples that are evaluation samples as well."""
+
+    path: Path
+    file: TaskFile
+    model: Path
+    format: Format
+    data: Path
+    x: Array
+    y: Array
+    calibration: Array
+    slices: Array | None
+    overlap: int
+
+    @property
+    def mapping(self) -> SampleMapping:
+        """The mapping from a sample as it is stored."""
+        return SampleMapping(dtype=_sample_dtype(self.x), offset=self.file.input.offset, scale=self.file.input.scale)
+
+
+def read_task(path: Path) -> Task:
+    """Read a task file and its samples.
+
+    Raises ContractError naming file and field, BundleError naming the array, OperatorError for an unknown metric.
+    """
+    file = _read_file(path)
+    if file.metric not in METRICS:
+        known = ", ".join(sorted(METRICS))
+        raise OperatorError(
+            f"{file.metric[:80]!r} is not known", subject=f"{path.name} metric", hint=f"one of: {known}"
+        )
+    if file.input.scale == 0.0 or not np.isfinite([file.input.scale, file.input.offset]).all():
+        raise ContractError("scale must be finite and not 0, offset finite", subject=f"{path.name} input.scale")
+    model, data = path.parent / file.model, path.parent / file.data.file
+    if model.suffix not in FORMATS:
+        raise ContractError(f"{model.suffix!r} is neither .onnx nor .tflite", subject=f"{path.name} model")
+    for what, wanted in (("model", model), ("data.file", data)):
+        if not wanted.is_file():
+            raise ContractError(f"no such file: {wanted}", subject=f"{path.name} {what}")
+    arrays = read_arrays(data, what=data.name)
+    x, y, calibration = (_array(arrays, name, data.name) for name in ("x", "y", "calib_x"))
+    _check_arrays(x, y, calibration, data.name)
+    return Task(
+        path=path,
+        file=file,
+        model=model,
+        format=FORMATS[model.suffix],
+        data=data,
+        x=x,
+        y=y,
+        calibration=calibration,
+        slices=_slices(arrays, file.data.slices, x.shape[0], data.name),
+        overlap=overlap(x, calibration),
+    )
+
+
+def _read_file(path: Path) -> TaskFile:
+    try:
+        text = path.read_bytes()
+        if len(text) > limits.MAX_CONFIG_BYTES:
+            raise ContractError(f"over the limit of {limits.MAX_CONFIG_BYTES} bytes", subject=str(path))
+        content = tomllib.loads(text.decode())
+    except OSError as error:
+        raise ContractError(f"cannot be read: {error.strerror}", subject=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"is no TOML: {error}", subject=str(path)) from error
+    return convert(content, TaskFile, what=f"{path.name} task")
+
+
+def _array(arrays: dict[str, Array], name: str, what: str) -> Array:
+    if name not in arrays:
+        raise BundleError("no such array", subject=f"{what}[{name}]", hint="a task's data has x, y and calib_x")
+    if arrays[name].ndim == 0 or arrays[name].shape[0] == 0:
+        raise BundleError("it has no sample", subject=f"{what}[{name}]")
+    return arrays[name]
+
+
+def _check_arrays(x: Array, y: Array, calibration: Array, what: str) -> None:
+    if x.shape[0] != y.shape[0]:
+        raise BundleError(f"{y.shape[0]} values for {x.shape[0]} samples in x", subject=f"{what}[y]")
+    if calibration.shape[1:] != x.shape[1:] or calibration.dtype != x.dtype:
+        raise BundleError(
+            f"samples of {calibration.shape[1:]} {calibration.dtype}, in x of {x.shape[1:]} {x.dtype}",
+            subject=f"{what}[calib_x]",
+        )
+    for name, values in (("x", x), ("y", y), ("calib_x", calibration)):
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise BundleError("it holds infinite values or NaN", subject=f"{what}[{name}]")
+
+
+def _slices(arrays: dict[str, Array], name: str, count: int, what: str) -> Array | None:
+    if name not in arrays:
+        if name != "slices":
+            raise BundleError("no such array", subject=f"{what}[{name}]")
+        return None
+    if arrays[name].shape != (count,):
+        raise BundleError(f"shape {arrays[name].shape}, one label a sample is ({count},)", subject=f"{what}[{name}]")
+    return arrays[name]
+
+
+def overlap(x: Array, calibration: Array) -> int:
+    """Return how many calibration samples are, byte for byte, evaluation samples too."""
+    seen = {_digest(sample) for sample in x}
+    return sum(_digest(sample) in seen for sample in calibration)
+
+
+def _digest(sample: Array) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=16).digest()
+
+
+def _sample_dtype(x: Array) -> DType:
+    dtype: DType = msgspec.convert(x.dtype.name, DType)
+    return dtype
+
+
+def check_model(task: Task, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+    """Compare the task with what the engine declares of the model. Raises ContractError naming the field."""
+    name = task.path.name
+    if len(inputs) != 1:
+        names = ", ".join(info.name for info in inputs)
+        raise ContractError(f"the model has {len(inputs)} inputs ({names}); a task feeds one", subject=f"{name} model")
+    info = inputs[0]
+    if info.dtype != task.file.input.dtype:
+        raise ContractError(f"the model takes {info.dtype}", subject=f"{name} input.dtype")
+    if info.shape and info.shape[0] not in (-1, 1):
+        raise ContractError(
+            f"the model's batch is fixed at {info.shape[0]}",
+            subject=f"{name} model",
+            hint="export it with a batch of 1 or of any size",
+        )
+    expected = info.shape[1:]
+    given = task.x.shape[1:]
+    if len(expected) != len(given) or any(e not in (-1, g) for e, g in zip(expected, given, strict=True)):
+        raise ContractError(f"samples of {given} for a model that takes {expected}", subject=f"{task.data.name}[x]")
+    if task.file.metric == "top1":
+        _check_classes(task, outputs[0])
+
+
+def _check_classes(task: Task, output: TensorInfo) -> None:
+    if task.y.dtype.kind not in "iu":
+        raise ContractError(f"class indices are integers, not {task.y.dtype}", subject=f"{task.data.name}[y]")
+    classes = output.shape[-1] if output.shape else -1
+    low, high = int(task.y.min()), int(task.y.max())
+    if low < 0 or (classes >= 0 and high >= classes):
+        raise ContractError(f"labels {low} to {high} for {classes} classes", subject=f"{task.data.name}[y]")
+    if task.file.labels and classes >= 0 and len(task.file.labels) != classes:
+        raise ContractError(f"{len(task.file.labels)} for {classes} classes", subject=f"{task.path.name} labels")

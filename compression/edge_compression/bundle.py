@@ -1,0 +1,230 @@
+"""Writing the bundle: variants, recipes, sample sets, report and the manifest that pins them all.
+
+Here: files and the manifest's records. What the sets and thresholds are is in `sets`; signing is the fleet's work.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.bundle import file_entry, hash_file
+from edge_agent.quality import score
+from edge_agent.samples import to_model, write_arrays
+from edge_bench.task import Task
+from edge_compression import sets
+from edge_compression.candidate import Candidate
+from edge_compression.passes import Float16
+from edge_compression.report import Report
+from edge_compression.search import Found, Search
+from edge_contracts.codec import plain
+from edge_contracts.errors import OperatorError
+from edge_contracts.manifest import (
+    MANIFEST_NAME,
+    Budgets,
+    Confidence,
+    Engine,
+    Input,
+    Lineage,
+    Manifest,
+    Output,
+    Requirements,
+    SampleSet,
+    Variant,
+    manifest_bytes,
+)
+from edge_contracts.profile import DeviceProfile
+
+Array = NDArray[Any]
+GOLDEN, PROBE, REPORT = "golden.npz", "probe.npz", "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """Everything the bundle is made from."""
+
+    task: Task
+    profile: DeviceProfile
+    search: Search
+    found: Found
+    report: Report
+
+
+@contextmanager
+def fresh_folder(out: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield an empty folder beside `out` that takes its place when the block ends well; otherwise nothing remains.
+
+    Raises OperatorError when `out` has content and `replace` is off, or cannot be written.
+    """
+    check_free(out, replace=replace)
+    making = out.parent / f".{out.name}.making"
+    try:
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+    except OSError as error:
+        raise OperatorError(error.strerror or "cannot be written", subject=str(out)) from error
+    try:
+        yield making
+        if out.exists():
+            shutil.rmtree(out)
+        making.rename(out)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def check_free(out: Path, *, replace: bool) -> None:
+    """Raise OperatorError unless `out` is absent, an empty folder, or may be replaced."""
+    if out.exists() and not out.is_dir():
+        raise OperatorError("is not a folder", subject=str(out))
+    if out.is_dir() and any(out.iterdir()) and not replace:
+        raise OperatorError("the folder is not empty", subject=str(out), hint="--force replaces it")
+
+
+def write_bundle(folder: Path, writing: Writing) -> Manifest:
+    """Write the bundle into an empty folder and return its manifest. Raises RunnerError, ContractError."""
+    found, task = writing.found, writing.task
+    rungs = [next(one for one in found.candidates if one.id == name) for name in found.ladder.rungs]
+    probe = sets.stratified(found.y, sets.probe_count(found.x), by_class=task.file.metric == "top1")
+    write_arrays(folder / PROBE, {"input_0": found.x[probe], "y": found.y[probe]})
+    outputs, golden_count = _write_golden(folder, writing, rungs)
+    variants = tuple(_write_variant(folder, writing, one, probe) for one in rungs)
+    (folder / REPORT).write_text(json.dumps(plain(writing.report), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    manifest = Manifest(
+        name=writing.report.name,
+        version=writing.report.version,
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        metric=task.file.metric,
+        labels=task.file.labels,
+        license=task.file.license,
+        inputs=(_input(task, found.tensor),),
+        outputs=outputs,
+        variants=variants,
+        golden=SampleSet(file=GOLDEN, samples=golden_count),
+        probe=SampleSet(file=PROBE, samples=probe.size),
+        report=REPORT,
+        requirements=_requirements(found, rungs),
+        budgets=_budgets(writing.profile),
+        lineage=_lineage(writing),
+        files=tuple(file_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()),
+    )
+    (folder / MANIFEST_NAME).write_bytes(manifest_bytes(manifest))
+    return manifest
+
+
+def _write_golden(folder: Path, writing: Writing, rungs: list[Candidate]) -> tuple[tuple[Output, ...], int]:
+    """Write the golden set with every rung's answers; return the model's outputs and the number of samples."""
+    found, metric = writing.found, writing.task.file.metric
+    chosen = sets.stratified(found.y, sets.golden_count(found.x), by_class=metric == "top1")
+    samples = folder / "golden.npy"
+    np.save(samples, found.x[chosen], allow_pickle=False)
+    arrays: dict[str, Array] = {"input_0": found.x[chosen]}
+    for one in rungs:
+        for index, answers in enumerate(writing.search.answers(one.model, samples)):
+            arrays[f"{one.id}/output_{index}"] = answers
+    samples.unlink()
+    write_arrays(folder / GOLDEN, arrays)
+    kind = sets.output_kind(found.answers, metric)
+    outputs = []
+    for index, info in enumerate(found.loaded.outputs):
+        own = kind if index == 0 else "values"
+        dtype = arrays[f"{rungs[-1].id}/output_{index}"].dtype.name
+        outputs.append(
+            Output(name=info.name, dtype=dtype, shape=info.shape, kind=own, guard=sets.output_guard(own))  # type: ignore[arg-type]
+        )
+    return tuple(outputs), chosen.size
+
+
+def _write_variant(folder: Path, writing: Writing, one: Candidate, probe: NDArray[np.intp]) -> Variant:
+    assert one.quality is not None
+    assert one.exactness is not None
+    assert one.measured is not None
+    assert one.answers is not None
+    metric, found = writing.task.file.metric, writing.found
+    model = folder / "variants" / f"{one.id}.{one.recipe.format}"
+    recipe = folder / "recipes" / f"{one.id}.toml"
+    for path in (model, recipe):
+        path.parent.mkdir(exist_ok=True)
+    shutil.copyfile(one.model, model)
+    recipe.write_text(one.recipe.text, encoding="utf-8")
+    probe_score = score(metric, [one.answers[probe]], found.y[probe])
+    return Variant(
+        id=one.id,
+        file=model.relative_to(folder).as_posix(),
+        format=one.recipe.format,
+        recipe=recipe.relative_to(folder).as_posix(),
+        size=one.size,
+        score=one.quality.score,
+        min_score=sets.score_floor(metric, probe_score, probe.size, one.exactness),
+        drop=one.quality.drop,
+        agreement=one.quality.agreement,
+        latency_ms=one.measured.latency.p50,
+        peak_memory_mb=one.measured.loaded.peak_memory_mb,
+        tolerance=sets.tolerance(one.exactness, least=_least_tolerance(one)),
+        confidence=_confidence(writing, one),
+    )
+
+
+def _least_tolerance(one: Candidate) -> float:
+    if one.recipe.eight_bit:
+        return sets.INTEGER_TOLERANCE
+    half = any(isinstance(step, Float16) for step in one.recipe.passes)
+    return sets.HALF_TOLERANCE if half else sets.FLOAT_TOLERANCE
+
+
+def _confidence(writing: Writing, one: Candidate) -> Confidence:
+    kind = sets.output_kind(writing.found.answers, writing.task.file.metric)
+    if kind == "values":
+        return Confidence()
+    return sets.confidence(writing.search.answers(one.model, writing.search.calibration)[0], kind)
+
+
+def _input(task: Task, tensor: Input) -> Input:
+    shape = (-1, *tensor.shape[1:]) if tensor.shape and tensor.shape[0] == -1 else tensor.shape
+    return Input(
+        name=tensor.name,
+        dtype=tensor.dtype,
+        shape=shape,
+        sample=tensor.sample,
+        guard=sets.input_guard(to_model(task.calibration, tensor)),
+    )
+
+
+def _requirements(found: Found, rungs: list[Candidate]) -> Requirements:
+    operators: tuple[str, ...] = ()
+    if rungs[0].recipe.format == "onnx":
+        from edge_compression.onnx_graph import operators as operators_of
+
+        operators = tuple(sorted({name for one in rungs for name in operators_of(one.model.read_bytes())}))
+    name = "onnxruntime" if found.loaded.engine == "onnxruntime" else "litert"
+    # The lightest rung is what a device must be able to hold; its trial drops the rungs that do not fit.
+    memory = min(one.measured.loaded.peak_memory_mb for one in rungs if one.measured is not None)
+    return Requirements(
+        engines=(Engine(name=name, minimum=found.loaded.engine_version),),  # type: ignore[arg-type]
+        operators=operators,
+        memory_mb=memory,
+    )
+
+
+def _budgets(profile: DeviceProfile) -> Budgets:
+    model = profile.model
+    return Budgets(latency_ms=model.latency_ms, memory_mb=model.memory_mb, load_s=model.load_s)
+
+
+def _lineage(writing: Writing) -> Lineage:
+    machine = writing.report.environment
+    return Lineage(
+        source_sha256=hash_file(writing.task.model),
+        data_sha256=hash_file(writing.task.data),
+        host=f"{machine.cpu}, {machine.architecture}",
+        tools={"python": machine.python, **machine.versions},
+        command=writing.report.command,
+    )

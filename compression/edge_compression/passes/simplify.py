@@ -1,0 +1,57 @@
+"""Graph simplification with onnxslim: constants folded, batch norms fused, dead nodes gone; kept only if it agrees."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import ClassVar
+
+from edge_compression.contract import Applied, Context
+from edge_compression.onnx_graph import load, run, save, session
+from edge_contracts.codec import StrictRecord
+from edge_contracts.manifest import Format
+
+CHECKED_SAMPLES = 8
+
+
+class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="simplify"):
+    """Simplify the graph. The result must agree with the given model on the first calibration samples within
+    `tolerance`, relative to the range of each output; otherwise the model is left as it was and the report says so."""
+
+    format: ClassVar[Format] = "onnx"
+    quantises: ClassVar[bool] = False
+
+    tolerance: float = 1e-4
+
+    def apply(self, model: bytes, context: Context) -> Applied:
+        import onnxslim
+
+        before = load(model)
+        after = onnxslim.slim(load(model))
+        if after is None:
+            return Applied(model=model, changed={"kept": "onnxslim gave no model back"})
+        slim = save(after)
+        difference = self._difference(model, slim, context)
+        if not difference <= self.tolerance:
+            return Applied(model=model, changed={"kept": f"the simplified graph differs by {difference:.2g}"})
+        return Applied(
+            model=slim,
+            changed={
+                "nodes_before": len(before.graph.node),
+                "nodes_after": len(after.graph.node),
+                "largest_difference": difference,
+            },
+        )
+
+    def _difference(self, before: bytes, after: bytes, context: Context) -> float:
+        import numpy as np
+
+        old, new = session(before), session(after)
+        worst = 0.0
+        for feeds in islice(context.calibration(), CHECKED_SAMPLES):
+            for expected, given in zip(run(old, feeds), run(new, feeds), strict=True):
+                if expected.shape != given.shape:
+                    return float("inf")
+                span = float(np.ptp(expected)) or 1.0
+                gap = np.abs(np.asarray(expected, np.float64) - np.asarray(given, np.float64))
+                worst = max(worst, float(gap.max(initial=0.0)) / span)
+        return worst

@@ -1,0 +1,218 @@
+"""The device's connection to the broker: connect, stay connected, subscribe again, say what happens.
+
+paho-mqtt 2 and Debian's 1.6, MQTT 5 with a fallback to 3.1.1. What travels over it is decided elsewhere: telemetry in
+`edge_agent.link`, requests for update bytes in `edge_agent.adapters.carriers`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+
+from edge_agent.config import BrokerConfig
+from edge_agent.core.backoff import full_jitter
+from edge_agent.errors import ConfigError
+from edge_contracts.limits import MAX_ENVELOPE_BYTES
+
+RECONNECT_BASE_S = 1.0
+RECONNECT_CAP_S = 60.0
+"""Waits between attempts, with full jitter: a fleet must not come back to its broker all in one second."""
+
+HANDSHAKE_S = 10.0
+"""How long a broker may take from the TCP connection to its CONNACK before it is taken for silent."""
+
+_log = logging.getLogger(__name__)
+_random = random.SystemRandom()
+
+
+@dataclass(frozen=True)
+class Up:
+    """Connected and subscribed."""
+
+
+@dataclass(frozen=True)
+class Down:
+    """The connection is gone or was not made."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A message on a subscribed topic."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """The broker has taken the QoS 1 message of that number."""
+
+    number: int
+
+
+LinkEvent = Up | Down | Arrived | Acknowledged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Will:
+    """What the broker publishes, retained, when the device goes without a goodbye."""
+
+    topic: str
+    payload: bytes
+
+
+class MqttLink:
+    """One connection in threads of its own. Events come on those threads; the receiver hands them on quickly."""
+
+    def __init__(
+        self,
+        settings: BrokerConfig,
+        client_id: str,
+        subscriptions: tuple[tuple[str, int], ...],
+        tell: Callable[[LinkEvent], None],
+        will: Will | None = None,
+    ) -> None:
+        """`subscriptions` are (topic filter, QoS), made again at every connection. Raises ConfigError naming a file
+        that cannot be used."""
+        self._settings = settings
+        self._client_id = client_id
+        self._subscriptions = subscriptions
+        self._tell = tell
+        self._will = will
+        self._version5 = settings.protocol != "3.1.1"
+        self._greeted = False
+        self._stop = threading.Event()
+        self._up = threading.Event()
+        self._down = threading.Event()
+        self._client = self._new_client()
+        self._thread = threading.Thread(target=self._run, name=f"mqtt-{client_id}", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        return self._up.is_set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Return whether the connection stands, after waiting at most `timeout_s` seconds for it."""
+        return self._up.wait(timeout_s)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> int | None:
+        """Hand over a message; return its number, or None without a connection. A message of QoS 1 is sent again
+        after a reconnection until `Acknowledged` comes with its number."""
+        if not self.connected:
+            return None
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        return int(info.mid) if info.rc == paho.MQTT_ERR_SUCCESS or qos > 0 else None
+
+    def stop(self) -> None:
+        """Say goodbye and end the threads. What was published before has been written out first."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._client.disconnect()
+            self._down.set()
+            self._thread.join(HANDSHAKE_S)
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._stop.is_set():
+            if self._once():
+                attempt = 0
+            delay = full_jitter(attempt, _random.random(), base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
+            attempt += 1
+            self._stop.wait(delay)
+
+    def _once(self) -> bool:
+        """Connect and stay until the connection ends; return whether the broker had accepted us."""
+        self._down.clear()
+        try:
+            self._client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+        except (OSError, ValueError) as error:
+            self._tell(Down(f"no connection: {error}"))
+            return False
+        self._client.loop_start()
+        accepted = self._wait_for_greeting()
+        if accepted:
+            self._down.wait()
+        self._client.loop_stop()
+        self._up.clear()
+        self._tell(Down("connection lost" if accepted else "the broker did not accept the connection"))
+        if not accepted and not self._greeted and self._settings.protocol == "auto":
+            self._version5 = not self._version5
+            self._client = self._new_client()
+        return accepted
+
+    def _wait_for_greeting(self) -> bool:
+        # Whichever comes first: CONNACK sets _up, a closed connection sets _down.
+        waited = 0.0
+        while not self._up.is_set() and not self._down.is_set() and waited < HANDSHAKE_S:
+            self._up.wait(0.05)
+            waited += 0.05
+        return self._up.is_set()
+
+    def _new_client(self) -> Any:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "client_id": self._client_id,
+            "protocol": paho.MQTTv5 if self._version5 else paho.MQTTv311,
+            "reconnect_on_failure": False,
+        }
+        if not self._version5:
+            options["clean_session"] = True
+        if hasattr(paho, "CallbackAPIVersion"):  # paho-mqtt 2; Debian 12 has 1.6
+            options["callback_api_version"] = paho.CallbackAPIVersion.VERSION2
+        client: Any = paho.Client(**options)
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_message, client.on_publish = self._on_message, self._on_publish
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        if settings.username is not None:
+            client.username_pw_set(settings.username, _secret(settings.password_file))
+        if settings.tls:
+            try:
+                client.tls_set(settings.ca_file, settings.certificate_file, settings.key_file)
+            except (OSError, ssl.SSLError, ValueError) as error:
+                raise ConfigError(f"TLS files cannot be used: {error}", subject="config.broker") from error
+        return client
+
+    # paho 1.6 and 2 differ in what follows the arguments named here.
+    def _on_connect(self, client: Any, _userdata: object, _flags: object, code: Any, *_: object) -> None:
+        if code != 0:
+            _log.warning("broker refused the connection: %s", code)
+            self._down.set()
+            return
+        self._greeted = True
+        for topic, qos in self._subscriptions:
+            client.subscribe(topic, qos)
+        self._up.set()
+        self._tell(Up())
+
+    def _on_disconnect(self, *_: object) -> None:
+        self._down.set()
+
+    def _on_message(self, _client: object, _userdata: object, message: Any) -> None:
+        if len(message.payload) <= MAX_ENVELOPE_BYTES:
+            self._tell(Arrived(str(message.topic), bytes(message.payload)))
+
+    def _on_publish(self, _client: object, _userdata: object, number: int, *_: object) -> None:
+        self._tell(Acknowledged(number))
+
+
+def _secret(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", subject="config.broker.password_file") from error

@@ -1,0 +1,280 @@
+"""Open Inference Protocol v2, the codec: request bytes to tensors and answers to response bytes, JSON and binary.
+
+Source: kserve/open-inference-protocol `specification/protocol/inference_rest.md` and its binary tensor data
+extension. Everything in a request is untrusted: sizes are checked against limits before anything is built from them,
+and every refusal is a TensorError naming the field. Sockets, paths and status codes are in `adapters.http`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from edge_agent.errors import TensorError
+from edge_agent.ports import Array
+from edge_agent.runtime import Answer
+from edge_contracts import limits
+from edge_contracts.codec import contract_error
+from edge_contracts.manifest import Manifest
+
+DATATYPES: Final[dict[str, str]] = {
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
+}
+_NAMES: Final = {dtype: datatype for datatype, dtype in DATATYPES.items()}
+_PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "litert_tflite"}
+_LISTS: Final[dict[str, Any]] = {"b": list[bool], "i": list[int], "u": list[int], "f": list[float]}
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    binary_data_size: int | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+    shared_memory_region: str | None = None
+    classification: int | None = None
+
+
+class _Input(msgspec.Struct, frozen=True):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: _Parameters = _Parameters()
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Output(msgspec.Struct, frozen=True):
+    name: str
+    parameters: _Parameters = _Parameters()
+
+
+class _Request(msgspec.Struct, frozen=True):
+    inputs: list[_Input]
+    id: str | None = None
+    outputs: list[_Output] | None = None
+    parameters: _Parameters = _Parameters()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferRequest:
+    """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary."""
+
+    id: str | None
+    tensors: dict[str, Array]
+    outputs: dict[str, bool]
+
+
+_request = msgspec.json.Decoder(_Request)
+_decoders = {kind: msgspec.json.Decoder(numbers) for kind, numbers in _LISTS.items()}
+_anything = msgspec.json.Decoder()
+
+
+def parse_request(body: bytes, json_length: int | None, manifest: Manifest) -> InferRequest:
+    """Parse an inference request; `json_length` is the Inference-Header-Content-Length, None without binary data.
+
+    Raises TensorError naming the field.
+    """
+    length = len(body) if json_length is None else json_length
+    if not 0 <= length <= len(body):
+        raise TensorError(
+            f"{length} is not within the body of {len(body)} bytes", subject="inference-header-content-length"
+        )
+    if length > limits.MAX_REQUEST_JSON_BYTES:
+        raise TensorError(
+            f"{length} bytes of JSON, over {limits.MAX_REQUEST_JSON_BYTES}",
+            subject="request",
+            hint="send large tensors with the binary tensor data extension",
+        )
+    try:
+        request = _request.decode(memoryview(body)[:length])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise TensorError(str(contract_error(error, "request"))) from error
+    tensors = _tensors(request.inputs, memoryview(body)[length:])
+    return InferRequest(id=request.id, tensors=tensors, outputs=_wanted(request, manifest))
+
+
+def encode_answer(answer: Answer, request: InferRequest, manifest: Manifest) -> tuple[bytes, int | None]:
+    """Return the response body and, if it holds binary tensors, the length of its JSON."""
+    outputs: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for name, binary in request.outputs.items():
+        array = answer.outputs.get(name)
+        if array is None:
+            continue
+        output: dict[str, Any] = {"name": name, "datatype": _NAMES[array.dtype.name], "shape": array.shape}
+        if binary:
+            blobs.append(array.tobytes())
+            output["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            output["data"] = array.ravel().tolist()
+        outputs.append(output)
+    response: dict[str, Any] = {
+        "model_name": manifest.name,
+        "model_version": manifest.version,
+        "outputs": outputs,
+        "parameters": _parameters(answer),
+    }
+    if request.id is not None:
+        response["id"] = request.id
+    head = msgspec.json.encode(response)
+    return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
+
+
+def model_metadata(manifest: Manifest) -> dict[str, Any]:
+    """Return the model's metadata; inputs are advertised in the dtype samples are stored in."""
+    return {
+        "name": manifest.name,
+        "versions": [manifest.version],
+        "platform": _PLATFORMS[manifest.variants[0].format],
+        "inputs": [
+            {"name": tensor.name, "datatype": _NAMES[tensor.sample.dtype], "shape": list(tensor.shape)}
+            for tensor in manifest.inputs
+        ],
+        "outputs": [
+            {"name": tensor.name, "datatype": _NAMES[tensor.dtype], "shape": list(tensor.shape)}
+            for tensor in manifest.outputs
+        ],
+    }
+
+
+def _parameters(answer: Answer) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "served_by": answer.served_by,
+        "abstained": answer.abstained,
+        "timing_us": answer.timing_us,
+    }
+    if answer.model_sha256 is not None:
+        parameters |= {"model_sha256": answer.model_sha256, "version": answer.version}
+    if answer.warnings:
+        parameters["warnings"] = "; ".join(answer.warnings)
+    return parameters
+
+
+def _wanted(request: _Request, manifest: Manifest) -> dict[str, bool]:
+    default = request.parameters.binary_data_output
+    known = [tensor.name for tensor in manifest.outputs]
+    if not request.outputs:
+        return dict.fromkeys(known, default)
+    wanted: dict[str, bool] = {}
+    for index, output in enumerate(request.outputs):
+        where = f"outputs[{index}]"
+        if output.name not in known:
+            raise TensorError(f"no output {output.name[:80]!r}; there is {', '.join(known)}", subject=f"{where}.name")
+        if output.parameters.classification is not None or output.parameters.shared_memory_region is not None:
+            raise TensorError("classification and shared memory are not served", subject=f"{where}.parameters")
+        binary = output.parameters.binary_data
+        wanted[output.name] = default if binary is None else binary
+    return wanted
+
+
+def _tensors(inputs: list[_Input], blob: memoryview) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
+    total = at = 0
+    for index, declared in enumerate(inputs[: limits.MAX_TENSORS + 1]):
+        where = f"inputs[{index}]"
+        dtype = DATATYPES.get(declared.datatype)
+        if dtype is None:
+            raise TensorError(
+                f"{declared.datatype[:80]!r} is not one of {', '.join(DATATYPES)}", subject=f"{where}.datatype"
+            )
+        size = _checked_bytes(declared.shape, np.dtype(dtype).itemsize, f"{where}.shape")
+        total += size
+        if index >= limits.MAX_TENSORS or total > limits.MAX_TENSOR_BYTES:
+            raise TensorError(
+                f"more than {limits.MAX_TENSOR_BYTES} bytes or {limits.MAX_TENSORS} tensors", subject="inputs"
+            )
+        if declared.name in tensors:
+            raise TensorError(f"{declared.name[:80]!r} appears twice", subject=f"{where}.name")
+        binary = declared.parameters.binary_data_size
+        if binary is None:
+            tensors[declared.name] = _from_json(declared, np.dtype(dtype), where)
+            continue
+        if binary != size or at + size > len(blob):
+            text = f"{binary} bytes, the shape needs {size} and {len(blob) - at} follow the JSON"
+            raise TensorError(text, subject=f"{where}.parameters.binary_data_size")
+        tensors[declared.name] = _from_binary(blob[at : at + size], np.dtype(dtype)).reshape(declared.shape)
+        at += size
+    if at != len(blob):
+        raise TensorError(f"{len(blob) - at} bytes after the last tensor", subject="request")
+    return tensors
+
+
+def _checked_bytes(shape: list[int], itemsize: int, where: str) -> int:
+    if len(shape) > limits.MAX_RANK:
+        raise TensorError(f"{len(shape)} dimensions, over {limits.MAX_RANK}", subject=where)
+    if any(size < 0 for size in shape):
+        raise TensorError("a dimension is negative", subject=where)
+    size = math.prod(shape) * itemsize  # Python's integers do not overflow
+    if size > limits.MAX_TENSOR_BYTES:
+        raise TensorError(f"{size} bytes, over {limits.MAX_TENSOR_BYTES}", subject=where)
+    return size
+
+
+def _from_binary(data: memoryview, dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "b":
+        flags = np.frombuffer(data, np.uint8)
+        return np.not_equal(flags, 0)
+    array: Array = np.frombuffer(data, dtype.newbyteorder("<"))
+    # The tensor starts wherever the JSON ended; engines expect their elements aligned.
+    return array if array.flags.aligned and array.dtype.isnative else array.astype(dtype)
+
+
+def _from_json(declared: _Input, dtype: np.dtype[Any], where: str) -> Array:
+    """Return the tensor of a flat or nested list of numbers."""
+    raw = bytes(declared.data)
+    if not raw:
+        raise TensorError("missing", subject=f"{where}.data")
+    if declared.datatype == "FP16":
+        raise TensorError("FP16 has no JSON form, send it in binary", subject=f"{where}.datatype")
+    try:
+        array = _numbers(_decoders[dtype.kind].decode(raw), dtype)
+    except msgspec.ValidationError:
+        array = _nested(raw, declared.shape, dtype, f"{where}.data")
+    except (msgspec.MsgspecError, OverflowError) as error:
+        raise TensorError(f"not {declared.datatype}: {error}", subject=f"{where}.data") from error
+    if array.size != math.prod(declared.shape):
+        raise TensorError(f"{array.size} elements, the shape has {math.prod(declared.shape)}", subject=f"{where}.data")
+    return array.reshape(declared.shape)
+
+
+def _nested(raw: bytes, shape: list[int], dtype: np.dtype[Any], where: str) -> Array:
+    try:
+        values = _flatten(_anything.decode(raw), shape)
+        return _numbers(msgspec.convert(values, _LISTS[dtype.kind]), dtype)
+    except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
+        raise TensorError(f"not {_NAMES[dtype.name]}: {contract_error(error, 'element')}", subject=where) from error
+
+
+def _flatten(values: Any, shape: list[int]) -> list[Any]:
+    """Flatten lists nested exactly as `shape` says. Raises msgspec.ValidationError."""
+    level = [values]
+    for size in shape:
+        if any(not isinstance(part, list) or len(part) != size for part in level):
+            raise msgspec.ValidationError(f"lists are not nested like the shape {shape}")
+        level = [item for part in level for item in part]
+    return level
+
+
+def _numbers(values: list[Any], dtype: np.dtype[Any]) -> Array:
+    """Return the array of numbers that all fit `dtype`. Raises OverflowError."""
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and infinity is the guards' business
+            return np.asarray(values, np.float64).astype(dtype)
+    if dtype.kind in "iu" and values:
+        bounds = np.iinfo(dtype)
+        if min(values) < bounds.min or max(values) > bounds.max:
+            raise OverflowError(f"a number is outside {bounds.min} to {bounds.max}")
+    return np.asarray(values, dtype)

@@ -1,0 +1,133 @@
+"""What the box says about itself: psutil and /sys, each reading None where the device has no such sensor.
+
+What follows from the readings is in `edge_agent.core.governor`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from edge_agent.core.governor import Readings
+
+MIB = 1024 * 1024
+_THROTTLED_NOW = 0b1111
+"""Low nibble of the Raspberry Pi firmware's flags: under-voltage, frequency capped, throttled, soft temperature limit.
+The high bits only say that it happened since boot."""
+
+
+class Sensors:
+    """Reads the sensors below `root` (the file system's, or a test's) and the disk that holds `state`."""
+
+    def __init__(self, state: Path, *, root: Path = Path("/")) -> None:
+        self._state = state
+        self._sys = root / "sys"
+        self._cpu: dict[int, float] = {}
+        self._read_at: float | None = None
+
+    def read(self, pids: Iterable[int], now: float) -> Readings:
+        """Return all readings at `now`, seconds of a clock that only goes forward."""
+        return Readings(
+            temperature_c=self._temperature(),
+            available_memory_mb=memory_available_mb(),
+            disk_free_mb=disk_free_mb(self._state),
+            cpu_percent=self._cpu_percent(pids, now),
+            battery_percent=self._battery(),
+            throttled=self._throttled(),
+        )
+
+    def _cpu_percent(self, pids: Iterable[int], now: float) -> float | None:
+        """Return the share of the box's CPU that the processes `pids` took since the last call, in percent.
+
+        Ours only, not the whole box's: what the governor can do about CPU is to do less itself.
+        """
+        used = {pid: seconds for pid in pids if (seconds := cpu_seconds_of(pid)) is not None}
+        spent = sum(seconds - self._cpu[pid] for pid, seconds in used.items() if pid in self._cpu)
+        before, self._cpu, self._read_at = self._read_at, used, now
+        if before is None or now <= before:
+            return None
+        return 100.0 * spent / (now - before) / (os.cpu_count() or 1)
+
+    def _temperature(self) -> float | None:
+        """Return the hottest thermal zone in degrees Celsius."""
+        zones = (_number(zone / "temp") for zone in self._sys.glob("class/thermal/thermal_zone*"))
+        # Zones that are switched off report 0 or nonsense; no working board is at 0 or above 200 degrees.
+        good = [value / 1000.0 for value in zones if value is not None and 0 < value < 200_000]
+        return max(good, default=None)
+
+    def _battery(self) -> float | None:
+        """Return the fullest battery's percentage, if one is discharging; on mains power it limits nothing."""
+        supplies = self._sys.glob("class/power_supply/*")
+        batteries = [s for s in supplies if _text(s / "type") == "Battery" and _text(s / "status") == "Discharging"]
+        levels = (_number(battery / "capacity") for battery in batteries)
+        return max((level for level in levels if level is not None), default=None)
+
+    def _throttled(self) -> bool | None:
+        for path in self._sys.glob("devices/platform/soc/soc:firmware/get_throttled"):
+            text = _text(path)
+            try:
+                return None if text is None else bool(int(text, 16) & _THROTTLED_NOW)
+            except ValueError:
+                return None
+        return None
+
+
+def disk_free_mb(folder: Path) -> float | None:
+    """Return the megabytes left on the file system of `folder`."""
+    try:
+        return shutil.disk_usage(folder).free / MIB
+    except OSError:
+        return None
+
+
+def memory_available_mb() -> float:
+    """Return the megabytes of memory that can be had without swapping."""
+    return psutil.virtual_memory().available / MIB
+
+
+def memory_of(pid: int) -> float | None:
+    """Return the resident memory of a process in megabytes, or None when it has ended."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def cpu_seconds_of(pid: int) -> float | None:
+    """Return the CPU time a process has used, in seconds, or None when it has ended."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return times.user + times.system
+
+
+def architecture() -> str:
+    """Return the machine's architecture as profiles name it."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def machine_boot_id() -> str:
+    """Return the kernel's identifier of this boot of the machine, or an empty text."""
+    return _text(Path("/proc/sys/kernel/random/boot_id")) or ""
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(_text(path) or "")
+    except ValueError:
+        return None

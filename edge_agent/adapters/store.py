@@ -1,0 +1,158 @@
+"""The device's state folder: where everything lies, and the only way anything in it is written.
+
+Every record is written to a temporary file in the same folder, fsynced, renamed over the old one, and the folder is
+fsynced: after a power cut at any system call there is the old record or the new one, never half of either. Releases
+come in whole folders by one rename and are immutable from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.core.record import UpdateRecord
+from edge_contracts import limits
+from edge_contracts.errors import ContractError, DeviceError
+from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+
+TEMPORARY = ".new"
+
+
+class StateError(DeviceError):
+    """The state folder cannot be read or written: permissions, or the disk is full."""
+
+    reason = "state"
+
+
+class DiskFullError(StateError):
+    """No space is left, or a quota is used up."""
+
+    reason = "disk-full"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o640) -> None:
+    """Replace the file at `path` by `data`, all or nothing, durable on return. Raises StateError naming the path."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StateError
+        raise kind(f"cannot be written: {error.strerror}", subject=str(path)) from error
+
+
+def move_durably(source: Path, destination: Path) -> None:
+    """Rename a finished folder to its final name, durable on return."""
+    source.rename(destination)
+    fsync_folder(destination.parent)
+    fsync_folder(source.parent)
+
+
+class StateFolder:
+    """The layout of the state folder and the records in it. One writer: the supervisor; the updater writes
+    `downloads`, `releases` and `tuf` only."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.releases = root / "releases"
+        self.downloads = root / "downloads"
+        self.slots = root / "slots"
+        self.tuf = root / "tuf"
+        self.cache = root / "cache"
+        self.audit = root / "audit.jsonl"
+        self.outbox = root / "outbox.db"
+        self.imports = root / "imports.json"
+        self.running = root / "running.json"
+        self.control = root / "control.sock"
+        self.traffic = root / "traffic.json"
+
+    def create(self) -> None:
+        """Make the folders. Raises StateError."""
+        try:
+            for folder in (self.root, self.releases, self.downloads, self.slots, self.tuf, self.cache):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        except OSError as error:
+            raise StateError(f"cannot be made: {error.strerror}", subject=str(self.root)) from error
+
+    def release(self, manifest_sha256: str) -> Path:
+        """Return the folder of an installed release."""
+        return self.releases / manifest_sha256
+
+    def has_release(self, manifest_sha256: str) -> bool:
+        """Return whether the release is installed: its folder got its final name only once everything was verified."""
+        return (self.releases / manifest_sha256 / MANIFEST_NAME).is_file()
+
+    def read_record(self, slot: str) -> UpdateRecord:
+        """Return the slot's record, or a new one. A record that does not parse was not written by this function's
+        counterpart: it raises StateError rather than start over and forget what was rejected."""
+        path = self.slots / f"{slot}.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=UpdateRecord)
+        except FileNotFoundError:
+            return UpdateRecord(slot=slot)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise StateError(f"cannot be read: {error}", subject=str(path)) from error
+
+    def write_record(self, record: UpdateRecord) -> None:
+        """Persist a slot's record."""
+        write_durably(self.slots / f"{record.slot}.json", msgspec.json.encode(record))
+
+    def read_manifest(self, manifest_sha256: str) -> Manifest:
+        """Return an installed release's manifest. Raises StateError if it is not what its folder's name says."""
+        return read_manifest(self.release(manifest_sha256), expected=manifest_sha256)[0]
+
+    def collect_garbage(self, keep: Iterable[str]) -> list[str]:
+        """Delete every release and every partial download whose manifest is not in `keep`; return their hashes."""
+        kept = set(keep)
+        gone: list[str] = []
+        for folder in (self.releases, self.downloads):
+            for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if entry.name not in kept:
+                    # Renamed first, so that a power cut never leaves half a release under a release's name.
+                    doomed = entry if entry.name.startswith(".gone-") else entry.with_name(f".gone-{entry.name}")
+                    if doomed is not entry:
+                        entry.rename(doomed)
+                        gone.append(entry.name)
+                    shutil.rmtree(doomed, ignore_errors=True)
+        return gone
+
+
+def read_manifest(folder: Path, *, expected: str | None = None) -> tuple[Manifest, str]:
+    """Return the manifest in a bundle folder and its SHA-256. Raises StateError naming the file."""
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > limits.MAX_MANIFEST_BYTES:
+            raise StateError(f"over {limits.MAX_MANIFEST_BYTES} bytes", subject=str(path))
+        data = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"cannot be read: {error.strerror}", subject=str(path)) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if expected is not None and digest != expected:
+        raise StateError("is not the manifest its folder is named after", subject=str(path))
+    try:
+        return parse_manifest(data), digest
+    except ContractError as error:
+        raise StateError(str(error), subject=str(path)) from error

@@ -1,0 +1,145 @@
+"""The group `bundle`: look at bundles, check their bytes, compare two. Nothing here changes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_agent.bundle import Bundle, open_bundle
+from edge_contracts.codec import encode, plain
+
+_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group()
+def bundle() -> None:
+    """Inspect, verify and compare bundles.
+
+    \b
+    Examples:
+      edgewright bundle inspect build/har
+      edgewright bundle verify build/har --json
+      edgewright bundle diff build/har-1.0.0 build/har-1.1.0
+    """
+
+
+@bundle.command()
+@click.argument("folder", type=_FOLDER)
+@_JSON
+def inspect(folder: Path, as_json: bool) -> None:
+    """Show what a bundle holds, without checking its files.
+
+    \b
+    Example:
+      edgewright bundle inspect build/har
+    """
+    opened = open_bundle(folder, verify=False)
+    if as_json:
+        click.echo(encode({"manifest_sha256": opened.manifest_sha256, "manifest": plain(opened.manifest)}))
+        return
+    manifest = opened.manifest
+    click.echo(f"{manifest.name} {manifest.version}, made {manifest.created}")
+    click.echo(f"manifest {opened.manifest_sha256}")
+    click.echo(f"{len(manifest.files)} files, {manifest.total_bytes:,} bytes")
+    for what, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
+        for tensor in tensors:
+            click.echo(f"{what} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
+    for variant in manifest.variants:
+        click.echo(
+            f"variant {variant.id}: {variant.format}, {variant.size:,} bytes, score {_number(variant.score)}, "
+            f"drop {_number(variant.drop)} pt, latency {_number(variant.latency_ms)} ms"
+        )
+
+
+@bundle.command()
+@click.argument("folder", type=_FOLDER)
+@_JSON
+def verify(folder: Path, as_json: bool) -> None:
+    """Check every file of a bundle against its manifest; signatures are checked by the fleet and the agent.
+
+    \b
+    Example:
+      edgewright bundle verify build/har
+    """
+    opened = open_bundle(folder)
+    manifest = opened.manifest
+    if as_json:
+        click.echo(
+            encode(
+                {
+                    "ok": True,
+                    "name": manifest.name,
+                    "version": manifest.version,
+                    "manifest_sha256": opened.manifest_sha256,
+                    "files": len(manifest.files),
+                    "bytes": manifest.total_bytes,
+                }
+            )
+        )
+        return
+    click.echo(f"{manifest.name} {manifest.version}: {len(manifest.files)} files match the manifest")
+
+
+@bundle.command()
+@click.argument("old", type=_FOLDER)
+@click.argument("new", type=_FOLDER)
+@_JSON
+def diff(old: Path, new: Path, as_json: bool) -> None:
+    """Show what differs between two bundles and how many bytes a device that has OLD must fetch for NEW.
+
+    \b
+    Example:
+      edgewright bundle diff build/har-1.0.0 build/har-1.1.0
+    """
+    found = compare(open_bundle(old, verify=False), open_bundle(new, verify=False))
+    if as_json:
+        click.echo(encode(found))
+        return
+    for kind in ("added", "removed", "changed"):
+        for path in found["files"][kind]:
+            click.echo(f"{kind} {path}")
+    for field, (before, after) in found["fields"].items():
+        click.echo(f"{field}: {str(before)[:200]} -> {str(after)[:200]}")
+    click.echo(f"{found['fetch_bytes']:,} of {found['total_bytes']:,} bytes to fetch")
+
+
+def compare(old: Bundle, new: Bundle) -> dict[str, Any]:
+    """Return the files added, removed and changed, the manifest fields that differ as [old, new], and the bytes of the
+    chunks of `new` that `old` does not hold."""
+    before = {entry.path: entry for entry in old.manifest.files}
+    after = {entry.path: entry for entry in new.manifest.files}
+    fields = {}
+    for name in new.manifest.__struct_fields__:
+        left, right = plain(getattr(old.manifest, name)), plain(getattr(new.manifest, name))
+        if name != "files" and left != right:
+            fields[name] = [left, right]
+    return {
+        "files": {
+            "added": sorted(after.keys() - before.keys()),
+            "removed": sorted(before.keys() - after.keys()),
+            "changed": sorted(
+                path for path in after.keys() & before.keys() if after[path].sha256 != before[path].sha256
+            ),
+        },
+        "fields": fields,
+        "fetch_bytes": _missing_bytes(old, new),
+        "total_bytes": new.manifest.total_bytes,
+    }
+
+
+def _missing_bytes(old: Bundle, new: Bundle) -> int:
+    held = {chunk for entry in old.manifest.files for chunk in entry.chunks}
+    missing, size = 0, new.manifest.chunk_size
+    for entry in new.manifest.files:
+        for index, chunk in enumerate(entry.chunks):
+            if chunk not in held:
+                held.add(chunk)
+                missing += min(size, entry.size - index * size)
+    return missing
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"

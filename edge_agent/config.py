@@ -1,0 +1,162 @@
+"""The agent's configuration, `agent.toml`: its fields, their checks and nothing that acts on them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_agent.errors import ConfigError
+from edge_contracts import limits
+from edge_contracts.codec import StrictRecord, convert
+from edge_contracts.errors import ContractError
+from edge_contracts.names import Name
+
+Seconds = Annotated[float, Meta(gt=0.0)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class DeviceConfig(StrictRecord, frozen=True, kw_only=True):
+    """Who this device is and where it keeps its state."""
+
+    id: Name
+    tenant: Name = "default"
+    profile: str = "x86-gateway"
+    state: str = "/var/lib/edgewright"
+    tags: Annotated[dict[str, str], Meta(max_length=limits.MAX_TAGS)] = {}
+
+
+class BrokerConfig(StrictRecord, frozen=True, kw_only=True):
+    """The MQTT broker. `protocol` auto tries MQTT 5 and falls back to 3.1.1. Secrets are read from files only."""
+
+    host: Annotated[str, Meta(min_length=1)]
+    port: Annotated[int, Meta(ge=1, le=65535)] = 1883
+    username: str | None = None
+    password_file: str | None = None
+    tls: bool = False
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+
+
+class TrustConfig(StrictRecord, frozen=True, kw_only=True):
+    """The initial trusted root, installed on the device by other means than the network."""
+
+    root: str
+
+
+class UpdatesConfig(StrictRecord, frozen=True, kw_only=True):
+    """When to look for updates, how long one answer and one attempt may take, and an optional HTTP mirror."""
+
+    poll_s: Seconds = 3600.0
+    timeout_s: Seconds = 30.0
+    deadline_s: Seconds = 3600.0
+    http: str | None = None
+
+
+class TelemetryConfig(StrictRecord, frozen=True, kw_only=True):
+    """How long one telemetry window is."""
+
+    window_s: Seconds = 60.0
+
+
+class SlotConfig(StrictRecord, frozen=True, kw_only=True):
+    """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's."""
+
+    name: Name
+    channel: Name | None = None
+    factory: str | None = None
+    http: str = "127.0.0.1:8080"
+    threads: Annotated[int, Meta(ge=1, le=256)] | None = None
+    memory_mb: Seconds | None = None
+    drain_s: Seconds = 5.0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `http`; valid once `parse_config` has accepted it."""
+        host, _, port = self.http.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class AgentConfig(StrictRecord, frozen=True, kw_only=True):
+    """The whole file."""
+
+    device: DeviceConfig
+    broker: BrokerConfig | None = None
+    trust: TrustConfig | None = None
+    updates: UpdatesConfig = UpdatesConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    slots: Annotated[tuple[SlotConfig, ...], Meta(min_length=1, max_length=16)]
+
+    @property
+    def state(self) -> Path:
+        return Path(self.device.state)
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read `agent.toml`; relative paths in it are taken from the file's own folder. Raises ConfigError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", subject=str(path)) from error
+    if len(data) > limits.MAX_CONFIG_BYTES:
+        raise ConfigError(f"over the limit of {limits.MAX_CONFIG_BYTES} bytes", subject=str(path))
+    try:
+        return _anchored(parse_config(tomllib.loads(data.decode())), path.resolve().parent)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is no TOML: {error}", subject=str(path)) from error
+
+
+def parse_config(value: object) -> AgentConfig:
+    """Check plain values from TOML. Raises ConfigError naming the field."""
+    try:
+        config = convert(value, AgentConfig, what="config")
+    except ContractError as error:
+        raise ConfigError(str(error)) from error
+    _check_slots(config)
+    if config.trust is None and any(slot.channel for slot in config.slots):
+        raise ConfigError("needed as soon as a slot has a channel", subject="config.trust.root")
+    mirror = config.updates.http
+    if mirror is not None and not mirror.startswith(("http://", "https://")):
+        raise ConfigError("must begin with http:// or https://", subject="config.updates.http")
+    if config.broker is not None and (config.broker.certificate_file is None) != (config.broker.key_file is None):
+        raise ConfigError("certificate_file and key_file belong together", subject="config.broker.key_file")
+    return config
+
+
+def _check_slots(config: AgentConfig) -> None:
+    names: set[str] = set()
+    addresses: set[str] = set()
+    for index, slot in enumerate(config.slots):
+        what = f"config.slots[{index}]"
+        if slot.name in names:
+            raise ConfigError(f"{slot.name!r} appears twice", subject=f"{what}.name")
+        if slot.channel is None and slot.factory is None:
+            raise ConfigError("a slot needs a channel, a factory bundle or both", subject=what)
+        host, separator, port = slot.http.rpartition(":")
+        if not (separator and host and port.isdecimal() and int(port) <= 65535):
+            raise ConfigError(f"{slot.http!r} is not HOST:PORT", subject=f"{what}.http")
+        if slot.http in addresses and int(port) != 0:
+            raise ConfigError(f"{slot.http!r} appears twice", subject=f"{what}.http")
+        names.add(slot.name)
+        addresses.add(slot.http)
+
+
+def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
+    def at(path: str | None) -> str | None:
+        return None if path is None else str(folder / Path(path).expanduser())
+
+    replace = msgspec.structs.replace
+    device = replace(config.device, state=at(config.device.state))
+    if device.profile.endswith(".toml"):
+        device = replace(device, profile=at(device.profile))
+    files = ("password_file", "ca_file", "certificate_file", "key_file")
+    broker = config.broker and replace(config.broker, **{name: at(getattr(config.broker, name)) for name in files})
+    trust = config.trust and replace(config.trust, root=at(config.trust.root))
+    slots = tuple(replace(slot, factory=at(slot.factory)) for slot in config.slots)
+    return replace(config, device=device, broker=broker, trust=trust, slots=slots)

@@ -1,0 +1,78 @@
+"""The governor: readings and thresholds in, level and reasons out. Pure; the readings come from
+`edge_agent.adapters.sensors`, what a level does is in `edge_agent.supervisor`.
+
+Getting worse is believed at once. Getting better is believed when a reading is better than its limit by the hysteresis
+and has stayed so for the dwell time, so a device at the edge does not flap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_contracts.profile import GovernorThresholds, Threshold
+from edge_contracts.state import Level
+
+LEVELS: tuple[Level, ...] = ("NORMAL", "CONSERVE", "CRITICAL")
+RISING = frozenset({"temperature_c", "cpu_percent"})
+"""Readings that are worse the higher they are; all others are worse the lower they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """What the sensors say; None means the device has no such sensor. `throttled`: the firmware slows the CPU now."""
+
+    temperature_c: float | None = None
+    available_memory_mb: float | None = None
+    disk_free_mb: float | None = None
+    cpu_percent: float | None = None
+    battery_percent: float | None = None
+    throttled: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GovernorState:
+    """The level, what caused it, and since when all readings have allowed a better one."""
+
+    level: Level = "NORMAL"
+    reasons: tuple[str, ...] = ()
+    better_since: float | None = None
+
+
+def govern(state: GovernorState, readings: Readings, thresholds: GovernorThresholds, now: float) -> GovernorState:
+    """Return the next state. `now` in seconds of a clock that only goes forward."""
+    held = {name: _level(name, readings, thresholds, state.level) for name in _WATCHED}
+    worst = max(held.values(), default=0)
+    current = LEVELS.index(state.level)
+    reasons = tuple(_reason(name, readings) for name, level in held.items() if level and level == worst)
+    if worst >= current:
+        return GovernorState(level=LEVELS[worst], reasons=reasons)
+    since = now if state.better_since is None else state.better_since
+    if now - since < thresholds.dwell_s:
+        return GovernorState(level=state.level, reasons=state.reasons, better_since=since)
+    return GovernorState(level=LEVELS[worst], reasons=reasons)
+
+
+_WATCHED = ("temperature_c", "available_memory_mb", "disk_free_mb", "cpu_percent", "battery_percent", "throttled")
+
+
+def _level(name: str, readings: Readings, thresholds: GovernorThresholds, level: Level) -> int:
+    """Return the index of the level this one reading asks for, given the level the device is at."""
+    value = getattr(readings, name)
+    if name == "throttled":
+        return 1 if value else 0
+    threshold: Threshold | None = getattr(thresholds, name)
+    if value is None or threshold is None:
+        return 0
+    sign = 1.0 if name in RISING else -1.0
+    current = LEVELS.index(level)
+    asked = 0
+    for index, limit in ((1, threshold.conserve), (2, threshold.critical)):
+        margin = threshold.hysteresis if current >= index else 0.0
+        if sign * value >= sign * limit - margin:
+            asked = index
+    return asked
+
+
+def _reason(name: str, readings: Readings) -> str:
+    value = getattr(readings, name)
+    return f"{name}={value:g}" if isinstance(value, float) else name

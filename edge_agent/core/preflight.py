@@ -1,0 +1,73 @@
+"""Whether a device has what a release requires, before the first byte of it is fetched. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_contracts.manifest import Manifest
+from edge_contracts.profile import DeviceProfile
+
+ENGINE_OF = {"onnx": "onnxruntime", "tflite": "litert"}
+DISK_RESERVE_MB = 16.0
+"""What stays free for records, audit and telemetry whatever is installed, in megabytes."""
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFacts:
+    """What the device has: engine versions by name, megabytes of memory available now and of disk free."""
+
+    architecture: str
+    engines: Mapping[str, str]
+    available_memory_mb: float
+    disk_free_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortfall:
+    """What is missing: `reason` is architecture, engine, memory, memory-budget, disk or disk-budget."""
+
+    reason: str
+    text: str
+
+
+def preflight(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfile, fetched_bytes: int) -> Shortfall | None:
+    """Return what the device lacks for the release, or None. `fetched_bytes` of it lie on the disk already."""
+    needs = manifest.requirements
+    if needs.architectures and facts.architecture not in needs.architectures:
+        return Shortfall(reason="architecture", text=f"{facts.architecture} is not in {list(needs.architectures)}")
+    lacking = _engine_lacking(manifest, facts, profile)
+    if lacking is not None:
+        return Shortfall(reason="engine", text=lacking)
+    size_mb = manifest.total_bytes / MIB
+    to_fetch_mb = size_mb - fetched_bytes / MIB
+    checks = (
+        ("memory-budget", "memory", needs.memory_mb, profile.model.memory_mb),
+        ("memory", "memory available", needs.memory_mb, facts.available_memory_mb),
+        ("disk-budget", "disk", size_mb, profile.model.disk_mb),
+        ("disk", "disk free", to_fetch_mb + DISK_RESERVE_MB, facts.disk_free_mb),
+    )
+    for reason, what, needed, have in checks:
+        if needed > have:
+            return Shortfall(reason=reason, text=f"needs {needed:.1f} MB, {what}: {have:.1f} MB")
+    return None
+
+
+def _engine_lacking(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfile) -> str | None:
+    """At least one engine that can run a variant has to be here, allowed by the profile and new enough."""
+    needed: dict[str, str] = {engine.name: engine.minimum for engine in manifest.requirements.engines}
+    for variant in manifest.variants:
+        if not manifest.requirements.engines:
+            needed[ENGINE_OF[variant.format]] = "0"
+    for name, minimum in needed.items():
+        version = facts.engines.get(name)
+        if version is not None and name in profile.engines and _numbers(version) >= _numbers(minimum):
+            return None
+    return f"needs {needed}, here are {dict(facts.engines)}, the profile allows {list(profile.engines)}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -1,0 +1,118 @@
+"""What a device wants, from a channel and a family document and the facts about itself. Pure; nothing is fetched here.
+
+A device puts itself into a rollout's wave by hashing, so raising the percentage only ever adds devices and a wave
+costs one signed document whatever the size of the fleet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from edge_contracts.channel import Channel, Family, MaintenanceWindow, Release, Selector
+from edge_contracts.names import version_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What selectors can ask about."""
+
+    device: str
+    board: str
+    architecture: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def value(self, fact: str) -> str | None:
+        """Return the fact of that selector name (`device`, `board`, `architecture`, `tag.<name>`), if there is one."""
+        if fact.startswith("tag."):
+            return self.tags.get(fact[4:])
+        return {"device": self.device, "board": self.board, "architecture": self.architecture}.get(fact)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """Manifests of the slot: `running` are served or on their way, `ready` are those of which every byte is here."""
+
+    running: frozenset[str] = frozenset()
+    ready: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What to do. `wish` is the release the device should run; `hold` says why a new start has to wait, `refused` why
+    it may not happen at all; `withdraw` names the running manifests that must go at once, each with the reason."""
+
+    wish: Release | None = None
+    hold: str | None = None
+    refused: str | None = None
+    withdraw: tuple[tuple[str, str], ...] = ()
+
+
+def bucket(rollout: str, device: str) -> float:
+    """Return the device's place in a rollout, uniform in [0, 100): the first 8 bytes of SHA-256("rollout/device")."""
+    digest = hashlib.sha256(f"{rollout}/{device}".encode()).digest()
+    # Shifted to 53 bits, which a float holds exactly, so the result stays below 100.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53 * 100.0
+
+
+def matches(selectors: tuple[Selector, ...], facts: Facts) -> bool:
+    """Return whether the device matches every selector."""
+    return all(facts.value(selector.fact) in selector.values for selector in selectors)
+
+
+def wanted(channel: Channel, facts: Facts) -> Release | None:
+    """Return the release this device should run by the channel, before any rule of the family."""
+    candidate = channel.candidate
+    if candidate is None or channel.rollout is None or candidate.manifest_sha256 in channel.blocked:
+        return channel.stable
+    if not matches(channel.selectors, facts):
+        return channel.stable
+    if bucket(channel.rollout, facts.device) >= channel.percentage:
+        return channel.stable
+    return candidate
+
+
+def decide(channel: Channel, family: Family, facts: Facts, held: Holdings, now: str) -> Decision:
+    """Return what to do about a slot; `now` is UTC time as in the documents.
+
+    A release that is blocked or revoked is withdrawn from the device; one that is blocked, revoked or below the
+    family's floor is not installed, whatever the channel says; a pause or a passed deadline stops new starts only.
+    """
+    withdraw = _withdrawal(channel, family, held.running)
+    wish = wanted(channel, facts)
+    if wish is None:
+        return Decision(withdraw=withdraw)
+    refused = _refusal(wish, channel, family)
+    if refused is not None:
+        return Decision(refused=refused, withdraw=withdraw)
+    if wish.manifest_sha256 in held.ready:
+        return Decision(wish=wish, withdraw=withdraw)
+    if version_key(wish.version) < version_key(family.minimum_version):
+        return Decision(refused="below-minimum", withdraw=withdraw)
+    if channel.paused:
+        return Decision(hold="paused", withdraw=withdraw)
+    if wish == channel.candidate and channel.deadline is not None and now > channel.deadline:
+        return Decision(hold="deadline", withdraw=withdraw)
+    return Decision(wish=wish, withdraw=withdraw)
+
+
+def _refusal(wish: Release, channel: Channel, family: Family) -> str | None:
+    if wish.manifest_sha256 in family.revoked:
+        return "revoked"
+    return "blocked" if wish.manifest_sha256 in channel.blocked else None
+
+
+def _withdrawal(channel: Channel, family: Family, running: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    revoked = running & set(family.revoked)
+    aborted = (running & set(channel.blocked)) - revoked
+    return tuple((sha, "revoked") for sha in sorted(revoked)) + tuple((sha, "aborted") for sha in sorted(aborted))
+
+
+def window_open(window: MaintenanceWindow | None, clock: str) -> bool:
+    """Return whether a maintenance window is open at `clock` ("HH:MM", UTC). No window is always open; a window whose
+    end is before its start goes across midnight; one whose end equals its start is open all day."""
+    if window is None or window.start == window.end:
+        return True
+    if window.start < window.end:
+        return window.start <= clock < window.end
+    return clock >= window.start or clock < window.end

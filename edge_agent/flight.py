@@ -1,0 +1,58 @@
+"""Requests in flight, counted in memory that outlives the worker: two 64-bit counters on one shared page.
+
+The worker counts up what it starts and what it finishes; the supervisor reads the difference after the worker is
+gone, whatever killed it. One worker writes a page, so no lock is needed: each counter is one aligned 8-byte store.
+A request counts from the moment its head was read; bytes still in the kernel's socket buffer are nobody's yet.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+_PAGE_BYTES = 4096
+_STARTED, _FINISHED = 0, 1
+
+
+class FlightPage:
+    """The shared counters. `create` on the supervisor's side, `open` with the inherited descriptor in the worker."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, _PAGE_BYTES)
+        self._counters = memoryview(self._map).cast("Q")
+
+    @classmethod
+    def create(cls) -> FlightPage:
+        """Return a new page of zeros; pass its `fd` to the worker (`pass_fds`)."""
+        fd = os.memfd_create("edgewright-flight", 0)
+        os.ftruncate(fd, _PAGE_BYTES)
+        return cls(fd)
+
+    @classmethod
+    def open(cls, fd: int) -> FlightPage:
+        """Return the page behind an inherited descriptor."""
+        return cls(fd)
+
+    def start(self) -> None:
+        """Count a request whose head was read."""
+        self._counters[_STARTED] += 1
+
+    def finish(self) -> None:
+        """Count a request whose answer was handed to the kernel, or whose client went away."""
+        self._counters[_FINISHED] += 1
+
+    @property
+    def started(self) -> int:
+        return self._counters[_STARTED]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests started and not finished; of a dead worker: the requests lost with it."""
+        return self._counters[_STARTED] - self._counters[_FINISHED]
+
+    def close(self) -> None:
+        """Give the memory and the descriptor back."""
+        self._counters.release()
+        self._map.close()
+        os.close(self.fd)

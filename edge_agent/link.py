@@ -1,0 +1,174 @@
+"""The device's side of the fleet: telemetry out of the spool, presence, reported state, and hints in.
+
+Everything is kept until the broker has acknowledged it; without a broker everything goes on and spools. The connection
+is `edge_agent.adapters.mqtt`, the spool `edge_agent.adapters.outbox`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from edge_agent.adapters.mqtt import Acknowledged, Arrived, Down, LinkEvent, MqttLink, Up, Will
+from edge_agent.adapters.outbox import Outbox
+from edge_agent.adapters.store import StateError
+from edge_agent.config import AgentConfig
+from edge_contracts.codec import encode
+from edge_contracts.limits import MAX_MESSAGE_BYTES
+from edge_contracts.state import Presence, ReportedState
+from edge_contracts.telemetry import Event, TelemetryWindow
+from edge_contracts.topics import device_topic, hint_topic
+from edge_contracts.transfer import Hint
+
+IN_FLIGHT = 20
+"""Messages handed to the broker and not acknowledged: MQTT 5's common Receive Maximum, and paho's own window."""
+
+REPORT_S = 2.0
+"""Least seconds between two reported states: a download in progress changes it many times a second."""
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who acts on what the link hears."""
+
+    def connected(self, up: bool) -> None: ...
+
+    def hinted(self, timestamp_version: int) -> None: ...
+
+
+class FleetLink:
+    """Made and used on the supervisor's event loop."""
+
+    def __init__(self, config: AgentConfig, boot_id: str, outbox: Outbox, listener: Listener) -> None:
+        device, tenant = config.device.id, config.device.tenant
+        self._boot_id = boot_id
+        self._device = device
+        self._outbox = outbox
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._topics = {name: device_topic(tenant, device, name) for name in ("presence", "reported", "tele")}
+        self._hint_topic = hint_topic(tenant)
+        self._in_flight: dict[int, int] = {}
+        self._last_row = 0
+        self._reported: ReportedState | None = None
+        self._reports = 0
+        self._report_after = 0.0
+        self._mqtt: MqttLink | None = None
+        if config.broker is not None:
+            will = Will(topic=self._topics["presence"], payload=self._presence(online=False))
+            subscriptions = ((self._hint_topic, 1),)
+            self._mqtt = MqttLink(config.broker, f"ew-{device}", subscriptions, self._from_thread, will)
+
+    @property
+    def up(self) -> bool:
+        return self._mqtt is not None and self._mqtt.connected
+
+    def start(self) -> None:
+        if self._mqtt is not None:
+            self._mqtt.start()
+
+    def put(self, build: Callable[[int], TelemetryWindow | Event]) -> None:
+        """Spool a message; it is durable at once and goes out when it can. A full disk loses it, and says so here."""
+        try:
+            self._outbox.put(build)
+            self._outbox.commit(utc_now())
+        except StateError as error:
+            _log.error("%s", error)
+        self._pump()
+
+    def report(self, state: ReportedState) -> None:
+        """Publish the reported state if it says something new; its sequence and time are set here."""
+        now = self._loop.time()
+        if not self.up or now < self._report_after or state == self._reported:
+            return
+        self._reported, self._report_after = state, now + REPORT_S
+        numbered = msgspec.structs.replace(state, sequence=self._reports, time=utc_now())
+        self._reports += 1
+        self._publish_retained("reported", encode(numbered))
+
+    def tick(self) -> None:
+        """Make acknowledgements durable and send what waits. To be called about once a second."""
+        try:
+            self._outbox.commit(utc_now())
+        except StateError as error:
+            _log.error("%s", error)
+        self._pump()
+
+    async def stop(self) -> None:
+        """Say goodbye and close the spool."""
+        if self._mqtt is not None:
+            if self.up:
+                self._publish_retained("presence", self._presence(online=False))
+                await self._drain(2.0)
+            await asyncio.to_thread(self._mqtt.stop)
+        self._outbox.close()
+
+    async def _drain(self, limit_s: float) -> None:
+        deadline = self._loop.time() + limit_s
+        while self._in_flight and self.up and self._loop.time() < deadline:
+            await asyncio.sleep(0.02)
+
+    def _pump(self) -> None:
+        if self._mqtt is None:
+            return
+        while self.up and len(self._in_flight) < IN_FLIGHT:
+            waiting = self._outbox.pending(self._last_row, IN_FLIGHT - len(self._in_flight))
+            if not waiting:
+                return
+            for row, body in waiting:
+                number = self._mqtt.publish(self._topics["tele"], body, qos=1)
+                if number is None:
+                    return
+                self._in_flight[number] = row
+                self._last_row = row
+
+    def _from_thread(self, event: LinkEvent) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._hear, event)
+
+    def _hear(self, event: LinkEvent) -> None:
+        if isinstance(event, Acknowledged):
+            row = self._in_flight.pop(event.number, None)
+            if row is not None:
+                self._outbox.acknowledge(row)
+                self._pump()
+        elif isinstance(event, Arrived):
+            self._hint(event)
+        elif isinstance(event, Up):
+            _log.info("connected to the broker")
+            self._publish_retained("presence", self._presence(online=True))
+            self._reported = None
+            self._report_after = 0.0
+            self._listener.connected(True)
+            self._pump()
+        elif isinstance(event, Down):
+            _log.info("no broker: %s", event.reason)
+            self._listener.connected(False)
+
+    def _hint(self, event: Arrived) -> None:
+        if event.topic != self._hint_topic or len(event.payload) > MAX_MESSAGE_BYTES:
+            return
+        try:
+            hint = msgspec.json.decode(event.payload, type=Hint)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return  # anybody may write there; a hint that cannot be read is none
+        self._listener.hinted(hint.timestamp_version)
+
+    def _publish_retained(self, topic: str, payload: bytes) -> None:
+        if self._mqtt is not None:
+            self._mqtt.publish(self._topics[topic], payload, qos=1, retain=True)
+
+    def _presence(self, *, online: bool) -> bytes:
+        time = utc_now() if online else None
+        return encode(Presence(device=self._device, boot_id=self._boot_id, online=online, time=time))
+
+
+def utc_now() -> str:
+    """Return the device's UTC time as contracts write it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

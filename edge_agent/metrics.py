@@ -1,0 +1,91 @@
+"""What a runtime counts, in plain lists and dictionaries, and their Prometheus text, built when somebody asks.
+
+Nothing of prometheus-client is on the inference path: it is imported at the first scrape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+LATENCY_BINS = 32
+"""Bin i counts answers that took [2^i, 2^(i+1)) µs; the last one, 36 minutes, takes everything longer."""
+
+COUNTERS = {
+    "requests": "Inference requests accepted for an answer",
+    "errors": "Failures of a rung: loading, running or an answer its guard refused",
+    "rejected": "Requests refused because a tensor did not fit",
+    "abstained": "Answers that said nothing",
+    "fallbacks": "Answers not given by the first rung",
+    "shed": "Requests asked to come back later",
+    "guard_input": "Inputs an input guard objected to",
+    "guard_output": "Answers an output guard refused",
+    "out_of_distribution": "Samples unlike the calibration data",
+}
+
+
+class Tally:
+    """Totals since the start of one runtime. Written by one thread at a time."""
+
+    __slots__ = ("counters", "latency_log2_us", "latency_sum_us", "served_by")
+
+    def __init__(self) -> None:
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.served_by: dict[str, int] = {}
+        self.latency_log2_us = [0] * LATENCY_BINS
+        self.latency_sum_us = 0
+
+    def answered(self, served_by: str, timing_us: int) -> None:
+        """Count one answer and how long it took, in microseconds."""
+        self.served_by[served_by] = self.served_by.get(served_by, 0) + 1
+        self.latency_log2_us[min(max(timing_us, 1).bit_length(), LATENCY_BINS) - 1] += 1
+        self.latency_sum_us += timing_us
+
+
+def exposition(tally: Tally, gauges: Mapping[str, float], labels: Mapping[str, str]) -> bytes:
+    """Return the Prometheus text of a tally and of other readings, every sample with `labels`."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_View(tally, gauges, labels))
+    return generate_latest(registry)
+
+
+class _View:
+    """Shows a tally as metric families; holds nothing itself."""
+
+    def __init__(self, tally: Tally, gauges: Mapping[str, float], labels: Mapping[str, str]) -> None:
+        self._tally, self._gauges = tally, gauges
+        self._names, self._values = list(labels), list(labels.values())
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        for name, text in COUNTERS.items():
+            yield self._filled(CounterMetricFamily(f"edgewright_{name}", text, labels=self._names), name)
+        served = CounterMetricFamily("edgewright_served_by", "Answers per rung", labels=[*self._names, "rung"])
+        for rung, count in self._tally.served_by.items():
+            served.add_metric([*self._values, rung], count)
+        yield served
+        latency = HistogramMetricFamily("edgewright_latency_seconds", "Time of an answer", labels=self._names)
+        latency.add_metric(self._values, self._buckets(), self._tally.latency_sum_us / 1e6)
+        yield latency
+        for name, value in self._gauges.items():
+            gauge = GaugeMetricFamily(f"edgewright_agent_{name}", "The agent's own reading", labels=self._names)
+            gauge.add_metric(self._values, value)
+            yield gauge
+
+    def _filled(self, family: Any, name: str) -> Metric:
+        family.add_metric(self._values, self._tally.counters[name])
+        assert family is not None
+        return family  # type: ignore[no-any-return]
+
+    def _buckets(self) -> list[tuple[str, float]]:
+        total, buckets = 0, []
+        for index, count in enumerate(self._tally.latency_log2_us[:-1]):
+            total += count
+            buckets.append((repr(2 ** (index + 1) / 1e6), float(total)))
+        return [*buckets, ("+Inf", float(total + self._tally.latency_log2_us[-1]))]

@@ -1,0 +1,52 @@
+"""Finding and reading a device profile by name or by path. What a profile says is in `edge_contracts.profile`.
+
+The named profiles lie beside the project in a checkout (`firmware_configs/profiles`) and inside the package
+`edgewright` in an installed wheel; both are found by path relative to this package, so no other room is imported.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from edge_agent.errors import ConfigError
+from edge_contracts import limits
+from edge_contracts.profile import DeviceProfile, parse_profile
+
+_SITE = Path(__file__).resolve().parent.parent
+_FOLDERS = (_SITE / "edgewright" / "firmware_configs" / "profiles", _SITE / "firmware_configs" / "profiles")
+
+
+def profile_names() -> tuple[str, ...]:
+    """Return the names of the profiles that ship with Edgewright, sorted."""
+    return tuple(sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.toml")}))
+
+
+def load_profile(name_or_path: str | Path) -> DeviceProfile:
+    """Return the profile of that name, or the one in the TOML file at that path (it ends in `.toml`).
+
+    Raises ConfigError when there is none or it is no TOML, ContractError naming the field when it does not hold.
+    """
+    path = _find(str(name_or_path))
+    try:
+        data = path.read_bytes()
+        if len(data) > limits.MAX_CONFIG_BYTES:
+            raise ConfigError(f"over the limit of {limits.MAX_CONFIG_BYTES} bytes", subject=str(path))
+        return parse_profile(tomllib.loads(data.decode()))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", subject=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is no TOML: {error}", subject=str(path)) from error
+
+
+def _find(name: str) -> Path:
+    if name.endswith(".toml"):
+        return Path(name)
+    for folder in _FOLDERS:
+        path = folder / f"{name}.toml"
+        if "/" not in name and path.is_file():
+            return path
+    known = ", ".join(profile_names()) or "none"
+    raise ConfigError(
+        f"no profile named {name[:80]!r}", subject="profile", hint=f"known: {known}; or a path to a .toml"
+    )

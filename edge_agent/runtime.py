@@ -1,0 +1,266 @@
+"""The guarded pipeline, in process: input checks → mapping → input guard → engine → output guard → fallback ladder.
+
+    from edge_agent import Runtime
+
+    with Runtime.open("bundle") as runtime:
+        answer = runtime.infer({"x": array})
+
+Nothing of HTTP, processes or updates is here: the worker wires this into a process, `adapters.http` into a protocol.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.bundle import open_bundle
+from edge_agent.core.fallback import WELL, LadderRelease, build_ladder, failed, preferred_order, walk
+from edge_agent.errors import EngineMemoryError, TensorError
+from edge_agent.last_resort import ABSTAIN, LastResort
+from edge_agent.messages import Rung
+from edge_agent.metrics import Tally
+from edge_agent.ports import Array, EngineSettings, Tensors
+from edge_agent.rungs import GuardError, Intake, LoadedRung, load_rung
+from edge_contracts.errors import BundleError, EdgewrightError
+from edge_contracts.manifest import Manifest
+
+FaultListener = Callable[[Rung, str, str], None]
+"""Told of a rung that failed, with the reason code and the text."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one request. `served_by` names the rung, `model_sha256` its model file (None: no model answered).
+
+    `outputs` is empty when `abstained`. `timing_us` covers everything from the checks to the guards.
+    """
+
+    outputs: dict[str, Any]
+    served_by: str
+    version: str | None
+    model_sha256: str | None
+    abstained: bool
+    warnings: tuple[str, ...]
+    timing_us: int
+
+
+class Runtime:
+    """Serves a ladder of rungs; rungs below the first are loaded when first needed. Thread-safe: one at a time.
+
+    Raises from `infer` only for what the caller must act on: TensorError (the request does not fit) and
+    EngineMemoryError (an allocation failed inside the engine: end the process, its heap is not to be trusted).
+    """
+
+    def __init__(
+        self, ladder: Sequence[Rung], *, settings: EngineSettings | None = None, on_fault: FaultListener | None = None
+    ) -> None:
+        """Open the first release of the ladder whose manifest can be read. Raises BundleError if there is none."""
+        self.ladder = tuple(ladder)
+        self.manifest: Manifest = _first_manifest(self.ladder)
+        self.tally = Tally()
+        self.busy_since: float | None = None
+        self._settings = settings or EngineSettings()
+        self._on_fault = on_fault
+        self._intake = Intake(self.manifest)
+        self._order = preferred_order(self.ladder, None)
+        self._health = [WELL] * len(self.ladder)
+        self._loaded: dict[int, LoadedRung] = {}
+        self._same_inputs: set[int] = set()  # rungs that are fed what the first release is fed
+        self._resort = LastResort(self.manifest)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: str | Path, *, settings: EngineSettings | None = None) -> Runtime:
+        """Open one bundle folder, verify all its files and load its first variant that works.
+
+        Raises BundleError or ContractError naming the file or field.
+        """
+        bundle = open_bundle(Path(folder))
+        release = LadderRelease(
+            role="local",
+            folder=str(folder),
+            manifest_sha256=bundle.manifest_sha256,
+            manifest=bundle.manifest,
+        )
+        runtime = cls(build_ladder([release]), settings=settings)
+        runtime.warm()
+        return runtime
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def serving(self) -> str:
+        """Who would answer now: `served_by` of the first rung that does not rest, else of the last resort."""
+        for index in walk(self._order, self._health, time.monotonic()):
+            return self.ladder[index].served_by
+        return self._resort.name
+
+    def warm(self) -> str:
+        """Load rungs from the top until one has run once; return its `served_by`. Raises EngineMemoryError."""
+        with self._lock:
+            for index in walk(self._order, self._health, time.monotonic()):
+                if self._load(index) is not None:
+                    break
+        return self.serving
+
+    def prefer(self, variant: str | None, threads: int | None = None) -> str:
+        """Serve from this variant of the first release from now on (None: the ladder's first); return who serves.
+
+        What was loaded and is not preferred is unloaded: a lighter variant saves no memory beside a heavier one.
+        """
+        with self._lock:
+            settings = self._settings
+            if threads is not None and threads != settings.threads:
+                self._settings = EngineSettings(threads=threads, optimise=settings.optimise, cache=settings.cache)
+                self._unload(keep=None)
+            self._order = preferred_order(self.ladder, variant)
+            self._unload(keep=self._order[0] if self._order else None)
+        return self.warm()
+
+    def infer(self, tensors: Tensors) -> Answer:
+        """Answer one request: arrays by input name, in the input's `sample.dtype` or the model's own dtype.
+
+        Raises TensorError naming the tensor that does not fit, EngineMemoryError.
+        """
+        with self._lock:
+            start = time.perf_counter_ns()
+            self.busy_since = time.monotonic()
+            try:
+                return self._infer(tensors, start)
+            except TensorError:
+                self.tally.counters["rejected"] += 1
+                raise
+            finally:
+                self.busy_since = None
+
+    def close(self) -> None:
+        """Unload every rung."""
+        with self._lock:
+            self._unload(keep=None)
+
+    def _infer(self, tensors: Tensors, start: int) -> Answer:
+        feeds = self._intake.fit(tensors)
+        objections = self._intake.guard(feeds)
+        counters = self.tally.counters
+        counters["requests"] += 1
+        warnings: list[str] = []
+        trusted = True
+        if objections:
+            counters["guard_input"] += 1
+            warnings = [verdict.text for verdict in objections]
+            trusted = all(verdict.action != "fallback" for verdict in objections)
+        answer = self._climb_down(tensors, feeds, warnings, start) if trusted else None
+        return answer or self._last_resort(len(feeds[0]) if feeds[0].shape else 1, warnings, start)
+
+    def _climb_down(self, tensors: Tensors, feeds: list[Array], warnings: list[str], start: int) -> Answer | None:
+        """Try the rungs in order. A rung is blamed for failing only if another one could answer the same request:
+        when none can, the request is at fault, and a hostile client cannot put the whole ladder to rest."""
+        blamed: list[tuple[int, str, str]] = []
+        for index in walk(self._order, self._health, self.busy_since or 0.0):
+            rung = self._loaded.get(index) or self._load(index)
+            if rung is None:
+                continue
+            try:
+                outputs, confidence = rung.answer(feeds if index in self._same_inputs else rung.refit(tensors))
+            except EngineMemoryError as error:
+                self._tell(index, error.reason, str(error))
+                raise
+            except EdgewrightError as error:
+                self.tally.counters["errors"] += 1
+                self.tally.counters["guard_output"] += isinstance(error, GuardError)
+                warnings.append(f"{rung.served_by}: {error}")
+                blamed.append((index, error.reason, str(error)))
+                continue
+            if confidence.action == "warn":
+                self.tally.counters["out_of_distribution"] += 1
+                warnings.append(confidence.text)
+            for culprit in blamed:
+                self._blame(*culprit)
+            return self._answer(index, rung, outputs, warnings, start)
+        return None
+
+    def _answer(
+        self, index: int, rung: LoadedRung, outputs: dict[str, Array], warnings: list[str], start: int
+    ) -> Answer:
+        if self._health[index] is not WELL:
+            self._health[index] = WELL
+        if index != self._order[0]:
+            self.tally.counters["fallbacks"] += 1
+        self._resort.remember(outputs, self.busy_since or 0.0)
+        timing_us = (time.perf_counter_ns() - start) // 1000
+        self.tally.answered(rung.served_by, timing_us)
+        return Answer(
+            outputs=outputs,
+            served_by=rung.served_by,
+            version=rung.rung.version,
+            model_sha256=rung.model_sha256,
+            abstained=False,
+            warnings=tuple(warnings),
+            timing_us=timing_us,
+        )
+
+    def _last_resort(self, batch: int, warnings: list[str], start: int) -> Answer:
+        outputs = self._resort.outputs(batch, time.monotonic())
+        if not outputs:
+            self.tally.counters["abstained"] += 1
+        timing_us = (time.perf_counter_ns() - start) // 1000
+        served_by = self._resort.name if outputs else ABSTAIN
+        self.tally.counters["fallbacks"] += 1
+        self.tally.answered(served_by, timing_us)
+        return Answer(
+            outputs=outputs,
+            served_by=served_by,
+            version=None,
+            model_sha256=None,
+            abstained=not outputs,
+            warnings=tuple(warnings),
+            timing_us=timing_us,
+        )
+
+    def _load(self, index: int) -> LoadedRung | None:
+        try:
+            rung = load_rung(self.ladder[index], self._settings)
+            rung.warm()
+        except EngineMemoryError as error:
+            self._tell(index, error.reason, str(error))
+            raise
+        except EdgewrightError as error:
+            self.tally.counters["errors"] += 1
+            self._blame(index, error.reason, str(error), hard=True)
+            return None
+        self._loaded[index] = rung
+        if rung.bundle.manifest.inputs == self.manifest.inputs:
+            self._same_inputs.add(index)
+        return rung
+
+    def _blame(self, index: int, reason: str, text: str, *, hard: bool = False) -> None:
+        before = self._health[index]
+        self._health[index] = failed(before, time.monotonic(), hard=hard)
+        if before is WELL or self._health[index].rest_until > before.rest_until:
+            self._tell(index, reason, text)
+
+    def _tell(self, index: int, reason: str, text: str) -> None:
+        if self._on_fault is not None:
+            self._on_fault(self.ladder[index], reason, text)
+
+    def _unload(self, *, keep: int | None) -> None:
+        for index in [index for index in self._loaded if index != keep]:
+            self._loaded.pop(index).session.close()
+
+
+def _first_manifest(ladder: Sequence[Rung]) -> Manifest:
+    problem: EdgewrightError = BundleError("no rung to serve from", subject="ladder")
+    for rung in ladder:
+        try:
+            return open_bundle(Path(rung.folder), verify=False).manifest
+        except EdgewrightError as error:
+            problem = error
+    raise problem

@@ -1,0 +1,251 @@
+"""Keeping one slot served: which worker answers, which one warms up beside it, which ones drain, and restarts.
+
+A new ladder gets a new worker; the old one is drained once the new one is ready, so no request finds nobody. What the
+ladder is and what a death means for an update is decided by the owner, `edge_agent.slot`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Protocol
+
+from edge_agent.config import SlotConfig
+from edge_agent.core.backoff import doubling
+from edge_agent.messages import AgentView, Drain, Fault, Heartbeat, Prefer, Ready, Rung, Shed, WorkerPlan
+from edge_agent.worker_process import Callbacks, Death, WorkerProcess
+from edge_contracts.profile import DeviceProfile
+
+BACKLOG = 128
+"""Connections that wait in the kernel while a worker is replaced."""
+
+RESTART_BASE_S = 0.25
+RESTART_CAP_S = 60.0
+STEADY_S = 60.0
+"""A worker that has lived this long starts the backoff anew."""
+
+PATIENCE = 3
+"""Deaths in a row before the first release is left out, so that a broken file does not keep the slot silent."""
+
+REST_S = 600.0
+"""How long it is left out, in seconds."""
+
+_log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """Whom a worker's news goes to."""
+
+    def ready(self, worker: WorkerProcess, ready: Ready) -> None: ...
+
+    def heartbeat(self, worker: WorkerProcess, heartbeat: Heartbeat) -> None: ...
+
+    def fault(self, worker: WorkerProcess, fault: Fault) -> None: ...
+
+    def died(self, worker: WorkerProcess, death: Death) -> None: ...
+
+    def demoted(self, rung: Rung) -> None: ...
+
+
+class Serving:
+    """The workers of one slot. `serve` says what, everything else follows."""
+
+    def __init__(
+        self, listener: socket.socket, config: SlotConfig, profile: DeviceProfile, owner: Owner, cache: str
+    ) -> None:
+        """`cache` is the folder of optimised models, given to every worker."""
+        self._listener = listener
+        self._config = config
+        self._profile = profile
+        self._owner = owner
+        self._ladder: tuple[Rung, ...] = ()
+        self._current: WorkerProcess | None = None
+        self._next: WorkerProcess | None = None
+        self._draining: set[WorkerProcess] = set()
+        self._starting: asyncio.Task[None] | None = None
+        self._deaths = 0
+        self._ready_at = 0.0
+        self._not_before = 0.0
+        self._rests_until = 0.0
+        self._stopping = False
+        self._prefer: str | None = None
+        self._shed_s = 0.0
+        self._cache = cache
+
+    @property
+    def workers(self) -> list[WorkerProcess]:
+        """Every worker that runs: the serving one first."""
+        serving = [worker for worker in (self._current, self._next) if worker is not None]
+        return serving + [worker for worker in self._draining if worker not in serving]
+
+    @property
+    def served_by(self) -> str | None:
+        """The rung answers come from now."""
+        worker = self._current
+        if worker is None or worker.ready is None:
+            return None
+        return worker.heartbeat.rung if worker.heartbeat is not None else worker.ready.served_by
+
+    @property
+    def variant(self) -> str | None:
+        """The variant of that rung."""
+        return None if self.served_by is None else self.served_by.rpartition("/")[2]
+
+    @property
+    def manifests(self) -> frozenset[str]:
+        """Manifests of which some worker has files open or may open them."""
+        return frozenset(rung.manifest_sha256 for worker in self.workers for rung in worker.plan.ladder)
+
+    def serve(self, ladder: tuple[Rung, ...], *, urgent: bool = False) -> None:
+        """Serve from this ladder from now on; `urgent` forgets the backoff, as after a roll back."""
+        if urgent:
+            self._deaths, self._not_before, self._rests_until = 0, 0.0, 0.0
+        changed = ladder != self._ladder
+        self._ladder = ladder
+        if changed and self._next is not None:
+            self._retire(self._next)
+            self._next = None
+        if not ladder and self._current is not None:
+            self._drain(self._current)  # nothing is left to serve; silence is better than a refused release
+            self._current = None
+        elif changed or (self._current is None and self._next is None):
+            self._launch()
+
+    def tick(self) -> None:
+        """Watch the workers and start one that is due. To be called about once a second."""
+        for worker in self.workers:
+            worker.watch()
+        now = asyncio.get_running_loop().time()
+        if self._rests_until and now >= self._rests_until:
+            self._rests_until = 0.0
+            self._launch()
+        if self._current is None and self._next is None:
+            self._launch()
+
+    def conserve(self, *, lightest: bool, shed_s: float) -> None:
+        """Serve from the last variant of the first release if `lightest`, and turn requests away if `shed_s` > 0."""
+        own = [rung for rung in self._ladder if rung.manifest_sha256 == self._ladder[0].manifest_sha256]
+        prefer = own[-1].variant if lightest and len(own) > 1 else None
+        if self._current is not None and prefer != self._prefer:
+            self._current.tell(Prefer(variant=prefer))
+        if self._current is not None and shed_s != self._shed_s:
+            self._current.tell(Shed(retry_after_s=shed_s))
+        self._prefer, self._shed_s = prefer, shed_s
+
+    def view(self, gauges: dict[str, float]) -> None:
+        """Give the serving worker the agent's own readings, for `/metrics`."""
+        if self._current is not None:
+            self._current.tell(AgentView(gauges=gauges))
+
+    async def stop(self) -> None:
+        """Drain every worker; kill what has not ended in time."""
+        self._stopping = True
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
+        workers = self.workers
+        for worker in workers:
+            self._drain(worker)
+        waiting = [asyncio.create_task(worker.ended()) for worker in workers]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=self._config.drain_s + 2.0)
+            if late:
+                for worker in workers:
+                    worker.kill("stop-timeout")
+                await asyncio.wait(late)
+
+    # Inside
+
+    def _launch(self) -> None:
+        ladder = self._effective()
+        due = asyncio.get_running_loop().time() >= self._not_before
+        if self._stopping or self._starting is not None or not ladder or not due:
+            return
+        self._listener.listen(BACKLOG)
+        self._starting = asyncio.create_task(self._start(ladder))
+
+    def _effective(self) -> tuple[Rung, ...]:
+        """Return the ladder without a first release that rests, unless it is all there is."""
+        if not self._rests_until:
+            return self._ladder
+        others = tuple(rung for rung in self._ladder if rung.manifest_sha256 != self._ladder[0].manifest_sha256)
+        return others or self._ladder
+
+    async def _start(self, ladder: tuple[Rung, ...]) -> None:
+        model = self._profile.model
+        plan = WorkerPlan(
+            slot=self._config.name,
+            ladder=ladder,
+            threads=self._config.threads or model.threads,
+            cache=self._cache,
+            memory_limit_mb=self._config.memory_mb or model.memory_mb,
+            drain_s=self._config.drain_s,
+        )
+        callbacks = Callbacks(
+            ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._owner.fault, died=self._on_death
+        )
+        try:
+            self._next = await WorkerProcess.start(plan, self._listener, callbacks)
+        except OSError as error:
+            _log.error("slot %s: no worker can be started: %s", self._config.name, error)
+            self._back_off()
+        finally:
+            self._starting = None
+        if ladder != self._effective():  # another ladder was asked for while this one started
+            if self._next is not None:
+                self._retire(self._next)
+                self._next = None
+            self._launch()
+
+    def _on_ready(self, worker: WorkerProcess, ready: Ready) -> None:
+        if worker is not self._next:
+            return  # it was retired while it warmed up
+        old, self._current, self._next = self._current, worker, None
+        self._ready_at = asyncio.get_running_loop().time()
+        if old is not None:
+            self._drain(old)
+        if self._prefer is not None:
+            worker.tell(Prefer(variant=self._prefer))
+        if self._shed_s:
+            worker.tell(Shed(retry_after_s=self._shed_s))
+        self._owner.ready(worker, ready)
+
+    def _on_death(self, worker: WorkerProcess, death: Death) -> None:
+        self._draining.discard(worker)
+        mine = worker in (self._current, self._next)
+        if worker is self._current:
+            self._current = None
+        if worker is self._next:
+            self._next = None
+        if mine and not self._stopping:
+            self._back_off()
+            self._rest_if_hopeless(worker.first)
+        self._owner.died(worker, death)
+        if mine and self._current is None and self._next is None:
+            self._launch()
+
+    def _back_off(self) -> None:
+        now = asyncio.get_running_loop().time()
+        steady = self._ready_at and now - self._ready_at > STEADY_S
+        self._deaths = 1 if steady else self._deaths + 1
+        # The first restart is immediate: connections wait in the backlog.
+        delay = 0.0 if self._deaths == 1 else doubling(self._deaths - 2, base_s=RESTART_BASE_S, cap_s=RESTART_CAP_S)
+        self._not_before = now + delay
+
+    def _rest_if_hopeless(self, rung: Rung) -> None:
+        others = {other.manifest_sha256 for other in self._ladder} - {rung.manifest_sha256}
+        if self._deaths >= PATIENCE and others and not self._rests_until:
+            self._rests_until = asyncio.get_running_loop().time() + REST_S
+            self._not_before = 0.0
+            self._owner.demoted(rung)
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        """End a worker that was not ready yet."""
+        worker.draining = True
+        self._draining.add(worker)
+        worker.kill("superseded")
+
+    def _drain(self, worker: WorkerProcess) -> None:
+        worker.draining = True
+        self._draining.add(worker)
+        worker.tell(Drain(deadline_s=self._config.drain_s))

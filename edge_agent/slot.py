@@ -1,0 +1,373 @@
+"""One model slot: its record, its listening socket, its worker, and the steps that carry an update on.
+
+What may follow what is the table in `edge_agent.core.update`; here the record is advanced, persisted, reported, and
+then acted on: try, swap, roll back, restart. Fetching is the updater's, telemetry and the broker are the supervisor's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge_agent.adapters.store import StateError, StateFolder, read_manifest
+from edge_agent.config import SlotConfig
+from edge_agent.core.events import (
+    Crashed,
+    Event,
+    Expired,
+    Failed,
+    Restarted,
+    ShadowPassed,
+    TrialBegan,
+    TrialPassed,
+)
+from edge_agent.core.fallback import LadderRelease, Role, build_ladder
+from edge_agent.core.record import UpdateRecord
+from edge_agent.core.selection import window_open
+from edge_agent.core.tally import Tally
+from edge_agent.core.update import advance, judge
+from edge_agent.errors import ConfigError
+from edge_agent.messages import Fault, Heartbeat, Ready, Rung
+from edge_agent.serving import Serving
+from edge_agent.trial_process import try_release
+from edge_agent.trials import TrialPlan
+from edge_agent.worker_process import Death, WorkerProcess
+from edge_contracts.manifest import Manifest
+from edge_contracts.profile import DeviceProfile
+from edge_contracts.state import Installed, SlotState
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Something to tell the fleet and the audit log."""
+
+    event: str
+    severity: str = "info"
+    slot: str | None = None
+    text: str = ""
+    detail: dict[str, str | int | float | bool] = field(default_factory=dict)
+    audited: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a slot works with. `clock` gives seconds since the epoch and does not jump while the agent runs."""
+
+    state: StateFolder
+    profile: DeviceProfile
+    clock: Callable[[], float]
+    tell: Callable[[News], None]
+
+
+class Slot:
+    """The supervisor's side of one slot. All methods run on the supervisor's event loop."""
+
+    def __init__(self, config: SlotConfig, around: Surroundings) -> None:
+        self.config = config
+        self.window = Tally()
+        self.totals = Tally()
+        self.progress: float | None = None
+        self._around = around
+        self.record = around.state.read_record(config.name)
+        self._unsaved = False
+        self._factory = self._open_factory()
+        self._soak = Tally()
+        self._soaks_since: float | None = None
+        self._trial: asyncio.Task[None] | None = None
+        self._socket = _bind(config)
+        self.serving = Serving(self._socket, config, around.profile, self, str(around.state.cache))
+
+    @property
+    def http(self) -> str:
+        """HOST:PORT where the slot answers, with the port the system gave."""
+        host, port = self._socket.getsockname()[:2]
+        return f"{host}:{port}"
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model the slot is for, once a release or a factory bundle has told it."""
+        if self.record.candidate is not None:
+            return self.record.candidate.model
+        return None if self._factory is None else self._factory[2].name
+
+    @property
+    def factory(self) -> Installed | None:
+        return None if self._factory is None else self._factory[1]
+
+    def start(self, *, clean: bool) -> None:
+        """Go on from the persisted record; `clean` if the agent had been stopped in order."""
+        self.apply(Restarted(clean=clean))
+        self.serving.serve(self._ladder())
+
+    def apply(self, event: Event) -> None:
+        """Advance the record, persist it, tell of the transition, and act on it. Raises TransitionError."""
+        before, now = self.record, self._around.clock()
+        after = advance(before, event, now)
+        if after is before or after == before:
+            return
+        self.record = after
+        self._save()
+        if _visible(after) != _visible(before):
+            self._tell_transition(before, after)
+        if after.state not in ("preflight", "downloading"):
+            self.progress = None
+        if after.serving != before.serving:
+            self._soak.clear()
+            self._soaks_since = None
+            self.serving.serve(self._ladder(), urgent=after.state != "active")
+        self._drive()
+
+    def tick(self) -> None:
+        """Look at deadlines, gates and the worker. To be called about once a second."""
+        if self._unsaved:
+            self._save()
+        if self.record.deadline is not None:
+            self.apply(Expired())
+        if self._soaks_since is not None:
+            served_s = self._around.clock() - self._soaks_since
+            verdict = judge(self.record, self._soak.requests, self._soak.failures, served_s)
+            if verdict is not None:
+                self.apply(verdict)
+        self.serving.tick()
+        self._drive()
+
+    async def stop(self) -> None:
+        """Drain the worker and give the socket back."""
+        if self._trial is not None:
+            self._trial.cancel()
+            await asyncio.gather(self._trial, return_exceptions=True)
+        await self.serving.stop()
+        self._socket.close()
+
+    def keeps(self) -> frozenset[str]:
+        """Return the manifests that garbage collection must leave alone."""
+        return self.record.manifests | self.serving.manifests
+
+    def reported(self) -> SlotState:
+        """Return the slot as the reported state shows it."""
+        record = self.record
+        since = datetime.fromtimestamp(record.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if record.since else None
+        candidate = record.candidate
+        return SlotState(
+            slot=record.slot,
+            channel=self.config.channel,
+            model=self.model,
+            state=record.state,
+            reason=record.reason,
+            since=since,
+            serving=record.serving or self.factory,
+            variant=self.serving.variant,
+            served_by=self.serving.served_by,
+            last_good=record.last_good,
+            factory=self.factory,
+            candidate=None
+            if candidate is None
+            else Installed(version=candidate.version, manifest_sha256=candidate.manifest_sha256),
+            rollout=candidate.rollout if candidate else None,
+            progress=self.progress,
+        )
+
+    # What the worker side tells (serving.Owner)
+
+    def ready(self, worker: WorkerProcess, ready: Ready) -> None:
+        self._news("worker-ready", text=ready.served_by, detail={"pid": ready.pid, "load_ms": ready.load_ms})
+        if not self._uncommitted(worker.first):
+            return
+        served = next((rung for rung in worker.plan.ladder if rung.served_by == ready.served_by), worker.first)
+        if self._uncommitted(served):
+            self._soaks_since = self._around.clock()
+        else:
+            self.apply(Crashed(reason="load"))
+
+    def heartbeat(self, worker: WorkerProcess, heartbeat: Heartbeat) -> None:
+        self.window.add(worker.heartbeat, heartbeat)
+        self.totals.add(worker.heartbeat, heartbeat)
+        if self._uncommitted(worker.first):
+            self._soak.add(worker.heartbeat, heartbeat)
+
+    def fault(self, worker: WorkerProcess, fault: Fault) -> None:  # noqa: ARG002
+        text = f"{fault.served_by}: {fault.text}"
+        self._news("rung-failed", "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
+
+    def died(self, worker: WorkerProcess, death: Death) -> None:
+        for tally in (self.window, self.totals):
+            tally.count("lost", death.lost)
+        if worker.draining and (death.drained or death.reason == "superseded"):
+            return
+        for tally in (self.window, self.totals):
+            tally.count("deaths", 1)
+        detail: dict[str, str | int | float | bool] = {
+            "pid": death.pid,
+            "code": death.code,
+            "reason": death.reason,
+            "lost": death.lost,
+            "version": worker.first.version,
+        }
+        text = f"worker {death.pid} of {worker.first.served_by} ended: {death.reason}, {death.lost} requests lost"
+        self._news("worker-died", "error", text=text, detail=detail)
+        if self._uncommitted(worker.first) and not worker.draining:
+            self._soak.count("lost", death.lost)
+            self.apply(Crashed(reason=death.reason))
+
+    def demoted(self, rung: Rung) -> None:
+        self._news("release-rests", "error", text=f"{rung.served_by} keeps dying; the next rung serves for a while")
+
+    # Inside
+
+    def _uncommitted(self, rung: Rung) -> bool:
+        serving = self.record.serving
+        return not self.record.committed and serving is not None and rung.manifest_sha256 == serving.manifest_sha256
+
+    def _drive(self) -> None:
+        """Take the next step the record's state asks for."""
+        record = self.record
+        if self._trial is not None and record.state != "trial":
+            self._trial.cancel()
+            self._trial = None
+        if record.state == "verified" and self._trial is None and self._window_open():
+            self.apply(TrialBegan())
+        elif record.state == "trial" and self._trial is None and record.candidate is not None:
+            self._trial = asyncio.create_task(self._try(record.candidate.manifest_sha256))
+        elif record.state == "shadow" and self._may_go_live():
+            self.apply(ShadowPassed())
+
+    def _may_go_live(self) -> bool:
+        candidate = self.record.candidate
+        return candidate is not None and candidate.mode == "live" and self._window_open()
+
+    def _window_open(self) -> bool:
+        candidate = self.record.candidate
+        clock = datetime.fromtimestamp(self._around.clock(), UTC).strftime("%H:%M")
+        return candidate is not None and window_open(candidate.window, clock)
+
+    async def _try(self, manifest_sha256: str) -> None:
+        """Try the candidate and advance the record by the verdict."""
+        model = self._around.profile.model
+        try:
+            manifest = self._around.state.read_manifest(manifest_sha256)
+            plan = TrialPlan(
+                folder=str(self._around.state.release(manifest_sha256)),
+                threads=self.config.threads or model.threads,
+                latency_ms=model.latency_ms,
+                memory_mb=self.config.memory_mb or model.memory_mb,
+                load_s=model.load_s,
+            )
+            verdict = await try_release(plan, len(manifest.variants))
+        except (OSError, StateError) as error:
+            event: Event = Failed(reason="trial-crash")
+            text = str(error)
+        else:
+            usable, text = verdict.usable, verdict.text
+            event = TrialPassed(usable=usable) if usable else Failed(reason=f"trial-{verdict.reason}")
+        candidate = self.record.candidate
+        if self.record.state == "trial" and candidate is not None and candidate.manifest_sha256 == manifest_sha256:
+            self._news("trial", "info" if isinstance(event, TrialPassed) else "warning", text=text)
+            self._trial = None
+            self.apply(event)
+
+    def _ladder(self) -> tuple[Rung, ...]:
+        """Return the rungs to serve from, best first. A release that cannot be read is left out and told of."""
+        releases: list[LadderRelease] = []
+        record = self.record
+        for role, release in (("active", record.serving), ("last-good", record.last_good)):
+            if release is None:
+                continue
+            try:
+                manifest = self._around.state.read_manifest(release.manifest_sha256)
+            except StateError as error:
+                self._news("release-damaged", "error", text=str(error))
+                continue
+            folder = self._around.state.release(release.manifest_sha256)
+            releases.append(_on_ladder(role, folder, release, manifest, record))  # type: ignore[arg-type]
+        if self._factory is not None:
+            folder, release, manifest = self._factory
+            releases.append(_on_ladder("factory", folder, release, manifest, record))
+        return build_ladder(releases)
+
+    def _open_factory(self) -> tuple[Path, Installed, Manifest] | None:
+        if self.config.factory is None:
+            return None
+        folder = Path(self.config.factory)
+        try:
+            manifest, sha256 = read_manifest(folder)
+        except StateError as error:
+            raise ConfigError(str(error), subject=f"config.slots[{self.config.name}].factory") from error
+        return folder, Installed(version=manifest.version, manifest_sha256=sha256), manifest
+
+    def _save(self) -> None:
+        """Persist the record. When the disk does not take it, answering goes on and saving is tried again."""
+        try:
+            self._around.state.write_record(self.record)
+            self._unsaved = False
+        except StateError as error:
+            if not self._unsaved:
+                _log.error("%s", error)
+            self._unsaved = True
+
+    def _tell_transition(self, before: UpdateRecord, after: UpdateRecord) -> None:
+        detail: dict[str, str | int | float | bool] = {"from": before.state, "to": after.state}
+        if after.candidate is not None:
+            detail |= {"version": after.candidate.version, "manifest_sha256": after.candidate.manifest_sha256}
+            detail |= {"rollout": after.candidate.rollout or "", "serial": after.candidate.serial}
+        if after.reason is not None:
+            detail["reason"] = after.reason
+        severity = "warning" if after.state in ("rejected", "rolled_back") else "info"
+        text = after.state if after.reason is None else f"{after.state}: {after.reason}"
+        self._news(f"update-{after.state.replace('_', '-')}", severity, text=text, detail=detail)
+
+    def _news(
+        self,
+        event: str,
+        severity: str = "info",
+        *,
+        text: str = "",
+        detail: dict[str, str | int | float | bool] | None = None,
+    ) -> None:
+        news = News(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
+        self._around.tell(news)
+
+
+def _visible(record: UpdateRecord) -> tuple[object, ...]:
+    """Return what makes a transition worth telling; a change of gates alone does not."""
+    candidate = None if record.candidate is None else record.candidate.manifest_sha256
+    return (record.state, record.reason, candidate, record.serving)
+
+
+def _on_ladder(role: Role, folder: Path, release: Installed, manifest: Manifest, record: UpdateRecord) -> LadderRelease:
+    usable = record.usable.get(release.manifest_sha256)
+    return LadderRelease(
+        role=role, folder=str(folder), manifest_sha256=release.manifest_sha256, manifest=manifest, usable=usable
+    )
+
+
+def _bind(config: SlotConfig) -> socket.socket:
+    """Return the slot's socket, bound but not listening: before there is a model, connections are refused.
+
+    After an agent was killed, its workers drain before they let go of the address, so it is tried for that long.
+    """
+    host, port = config.address
+    deadline = time.monotonic() + config.drain_s + 3.0
+    while True:
+        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            bound.close()
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            text = f"cannot listen on {config.http}: {error.strerror}"
+            hint = "another program listens there, or the address is not this machine's"
+            raise ConfigError(text, subject=f"config.slots[{config.name}].http", hint=hint) from error
+        bound.setblocking(False)
+        return bound

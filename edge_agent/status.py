@@ -1,0 +1,163 @@
+"""What `agent status` shows: asked of a running agent, or read from the records when none runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import deque
+
+import msgspec
+
+from edge_agent.adapters.audit import audit_files, verify_audit
+from edge_agent.adapters.store import StateFolder
+from edge_agent.core.audit import Entry
+from edge_agent.core.record import UpdateRecord, installed
+from edge_contracts.codec import Record
+from edge_contracts.state import Level, SlotState
+
+REFUSALS = 10
+"""Refusals shown, newest last."""
+
+
+class Refusal(Record, frozen=True, kw_only=True):
+    """An update that was refused, rejected or rolled back, and why. `time` in seconds since the epoch."""
+
+    time: float
+    event: str
+    slot: str | None = None
+    reason: str = ""
+    text: str = ""
+
+
+class SlotStatus(SlotState, frozen=True, kw_only=True):
+    """One slot: what is reported of it, and where it answers, which processes serve it and what they have counted."""
+
+    http: str | None = None
+    workers: tuple[int, ...] = ()
+    counters: dict[str, int] = {}
+    rejected: tuple[str, ...] = ()
+
+
+class AgentStatus(Record, frozen=True, kw_only=True):
+    """The whole device. Without a running agent `running` is false and what only a process knows is missing."""
+
+    running: bool
+    device: str = ""
+    pid: int | None = None
+    updater_pid: int | None = None
+    boot_id: str | None = None
+    level: Level | None = None
+    level_reasons: tuple[str, ...] = ()
+    broker: str | None = None
+    broker_connected: bool = False
+    memory_mb: float | None = None
+    slots: tuple[SlotStatus, ...] = ()
+    trusted: dict[str, int] = {}
+    spooled: int = 0
+    dropped: int = 0
+    audit_head: str | None = None
+    audit_problem: str | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+
+def refusal_of(entry: Entry) -> Refusal | None:
+    """Return the refusal an audit entry tells of, if it does."""
+    if entry.event not in ("update-refused", "update-rejected", "update-rolled-back"):
+        return None
+    reason = str(entry.detail.get("reason", ""))
+    return Refusal(time=entry.time, event=entry.event, slot=entry.slot, reason=reason, text=entry.text)
+
+
+def stored_status(state: StateFolder) -> AgentStatus:
+    """Return what the records of a stopped agent say; nothing when none has ever run here. Raises StateError for
+    records that cannot be read."""
+    if not state.slots.is_dir():
+        return AgentStatus(running=False)
+    head, problem = None, None
+    try:
+        head = verify_audit(state.audit).digest
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    return AgentStatus(
+        running=False,
+        slots=tuple(_slot(state.read_record(path.stem)) for path in sorted(state.slots.glob("*.json"))),
+        spooled=_spooled(state),
+        audit_head=head,
+        audit_problem=problem,
+        refusals=tuple(stored_refusals(state)),
+    )
+
+
+def stored_refusals(state: StateFolder) -> deque[Refusal]:
+    """Return the newest refusals in the audit log, oldest first."""
+    found: deque[Refusal] = deque(maxlen=REFUSALS)
+    for path in audit_files(state.audit):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                refusal = refusal_of(msgspec.json.decode(line, type=Entry))
+                if refusal is not None:
+                    found.append(refusal)
+    return found
+
+
+def _slot(record: UpdateRecord) -> SlotStatus:
+    return SlotStatus(
+        slot=record.slot,
+        channel=record.candidate.channel if record.candidate else None,
+        model=record.candidate.model if record.candidate else None,
+        state=record.state,
+        reason=record.reason,
+        serving=record.serving,
+        last_good=record.last_good,
+        candidate=installed(record.candidate) if record.candidate else None,
+        rollout=record.candidate.rollout if record.candidate else None,
+        rejected=record.rejected,
+    )
+
+
+def _spooled(state: StateFolder) -> int:
+    if not state.outbox.exists():
+        return 0
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{state.outbox}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM messages").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def status_text(status: AgentStatus) -> str:
+    """Return the status as a screen of text."""
+    lines = [_headline(status)]
+    for slot in status.slots:
+        lines.extend(_slot_lines(slot))
+    if status.broker is not None:
+        lines.append(f"broker    {status.broker} {'connected' if status.broker_connected else 'not connected'}")
+    lines.append(f"spool     {status.spooled} messages waiting, {status.dropped} dropped")
+    lines.append(f"audit     {status.audit_problem or (status.audit_head or '-')[:16]}")
+    lines.extend(
+        f"refused   {refusal.slot or '*'}: {refusal.reason or refusal.event} ({refusal.text[:100]})"
+        for refusal in status.refusals[-5:]
+    )
+    return "\n".join(lines)
+
+
+def _headline(status: AgentStatus) -> str:
+    if not status.running:
+        return "no agent runs here; this is what its records say"
+    reasons = f" ({', '.join(status.level_reasons)})" if status.level_reasons else ""
+    memory = "" if status.memory_mb is None else f", {status.memory_mb:.0f} MB"
+    return f"device    {status.device}, agent {status.pid}{memory}, level {status.level}{reasons}"
+
+
+def _slot_lines(slot: SlotStatus) -> list[str]:
+    reason = f" ({slot.reason})" if slot.reason else ""
+    progress = "" if slot.progress is None else f" {slot.progress:.0%}"
+    lines = [f"slot      {slot.slot}: {slot.state}{reason}{progress}"]
+    for name in ("serving", "candidate", "last_good", "factory"):
+        release = getattr(slot, name)
+        if release is not None:
+            lines.append(f"  {name:<10}{release.version}  {release.manifest_sha256[:16]}")
+    if slot.http is not None:
+        workers = ", ".join(map(str, slot.workers)) or "none"
+        lines.append(f"  answers   http://{slot.http}  by {slot.served_by or 'nobody'}  workers {workers}")
+    return lines

@@ -1,0 +1,316 @@
+"""The updater: a short-lived process that looks for signed wishes, fetches what they name and says what it did.
+
+    python -m edge_agent.updater <UpdatePlan JSON>
+
+It verifies and stores; it never decides what is served. Whatever it says goes out as one JSON line each
+(`edge_agent.updates`); it may be killed at any moment and goes on from the chunks it has. It is a process of its own
+because python-tuf costs 25 MB that the supervisor should not hold for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.adapters.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
+from edge_agent.adapters.downloads import Download, Traffic
+from edge_agent.adapters.mqtt_carrier import MqttCarrier
+from edge_agent.adapters.sensors import architecture, disk_free_mb, memory_available_mb
+from edge_agent.adapters.store import StateFolder, write_durably
+from edge_agent.adapters.tuf import TrustedRepository
+from edge_agent.core.preflight import DeviceFacts, preflight
+from edge_agent.core.record import Candidate
+from edge_agent.core.selection import Facts, Holdings, decide
+from edge_agent.engines import installed_engines
+from edge_agent.errors import ConfigError, HashMismatchError, MalformedError
+from edge_agent.ports import Carrier
+from edge_agent.profiles import load_profile
+from edge_agent.updates import (
+    Checking,
+    Fault,
+    Fetching,
+    FromUpdater,
+    Hold,
+    Offer,
+    SlotPlan,
+    Stored,
+    Trouble,
+    Trusted,
+    UpdatePlan,
+    Withdraw,
+)
+from edge_contracts import limits
+from edge_contracts.channel import (
+    Channel,
+    Release,
+    channel_target,
+    family_target,
+    manifest_target,
+    parse_channel,
+    parse_family,
+)
+from edge_contracts.codec import Record
+from edge_contracts.errors import BundleError, ContractError, DeviceError, EdgewrightError, TransportError, TrustError
+from edge_contracts.manifest import parse_manifest
+from edge_contracts.names import parse_time
+
+PROGRESS_S = 0.25
+"""Seconds between two progress lines."""
+
+WASTE = 2
+"""A release may cost at most this many times its own size in fetched bytes, in one attempt."""
+
+Say = Callable[[FromUpdater], None]
+
+
+class DayTraffic(Record, frozen=True, kw_only=True):
+    """Bytes fetched on one UTC day, kept over restarts."""
+
+    day: str = ""
+    used: int = 0
+
+
+class Updater:
+    """One look at the repository for every slot of the plan."""
+
+    def __init__(self, plan: UpdatePlan, carrier: Carrier, say: Say) -> None:
+        self._plan = plan
+        self._say = say
+        self._carrier = carrier
+        self._state = StateFolder(Path(plan.state))
+        self._profile = load_profile(plan.profile)
+        self._facts = Facts(
+            device=plan.device, board=self._profile.name, architecture=architecture(), tags=dict(plan.tags)
+        )
+        self._repository = TrustedRepository(self._state.tuf, _read_root(plan.root), carrier, time.time())
+
+    def run(self) -> None:
+        """Look, and fetch what is wished. Every trouble is said, none raised: one slot's does not stop another's."""
+        try:
+            self._say(Trusted(versions=self._repository.refresh()))
+        except EdgewrightError as error:
+            self._say(trouble(error, None))
+            return
+        for slot in self._plan.slots:
+            try:
+                self._update(slot)
+            except EdgewrightError as error:
+                self._say(trouble(error, slot.slot))
+        self._repository.close()
+
+    def _update(self, slot: SlotPlan) -> None:
+        channel = self._channel(slot.channel)
+        family = parse_family(self._repository.fetch(family_target(channel.model), limits.MAX_DOCUMENT_BYTES))
+        held = Holdings(running=frozenset(slot.running), ready=frozenset(slot.ready))
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        decision = decide(channel, family, self._facts, held, now)
+        for manifest, reason in decision.withdraw:
+            self._say(Withdraw(slot=slot.slot, manifest_sha256=manifest, reason=reason))
+        if decision.refused is not None:
+            text = f"channel {channel.channel} serial {channel.serial} names a release that may not be installed"
+            self._say(Trouble(fault="operator", reason=decision.refused, text=text, slot=slot.slot))
+        elif decision.hold is not None:
+            self._say(Hold(slot=slot.slot, reason=decision.hold))
+        elif decision.wish is not None:
+            self._have(slot, channel, decision.wish)
+
+    def _channel(self, name: str) -> Channel:
+        channel = parse_channel(self._repository.fetch(channel_target(name), limits.MAX_DOCUMENT_BYTES))
+        if channel.channel != name:
+            raise MalformedError(f"is the document of channel {channel.channel!r}", subject=channel_target(name))
+        return channel
+
+    def _have(self, slot: SlotPlan, channel: Channel, wish: Release) -> None:
+        if wish.manifest_sha256 in slot.rejected and channel.serial == slot.serial:
+            return
+        candidate = Candidate(
+            model=channel.model,
+            version=wish.version,
+            manifest_sha256=wish.manifest_sha256,
+            channel=channel.channel,
+            serial=channel.serial,
+            rollout=channel.rollout if wish == channel.candidate else None,
+            mode=channel.mode if wish == channel.candidate else "live",
+            gates=channel.gates,
+            window=channel.window,
+        )
+        if wish.manifest_sha256 not in slot.ready and not self._plan.may_install:
+            self._say(Hold(slot=slot.slot, reason="governor"))
+            return
+        self._say(Offer(slot=slot.slot, candidate=candidate))
+        if wish.manifest_sha256 not in slot.ready:
+            self._install(slot.slot, candidate)
+
+    def _install(self, slot: str, wish: Candidate) -> None:
+        self._say(Checking(slot=slot))
+        data = self._manifest(wish)
+        manifest = parse_manifest(data)
+        traffic = self._traffic(WASTE * manifest.total_bytes + limits.MIB)
+        teller = _Teller(self._say, slot)
+        download = Download(
+            state=self._state,
+            manifest_bytes=data,
+            carrier=self._carrier,
+            network=self._profile.network,
+            traffic=traffic,
+            told=teller,
+        )
+        if not self._state.has_release(wish.manifest_sha256):
+            self._check(download)
+            teller.now(0, manifest.total_bytes)
+            try:
+                download.run()
+            finally:
+                self._count(traffic.used)
+        teller.now(manifest.total_bytes, manifest.total_bytes)
+        self._say(Stored(slot=slot))
+
+    def _manifest(self, wish: Candidate) -> bytes:
+        """Return the manifest's bytes, signed by the family's role and the very ones the channel names."""
+        target = manifest_target(wish.model, wish.version)
+        data = self._repository.fetch(target, limits.MAX_MANIFEST_BYTES)
+        if hashlib.sha256(data).hexdigest() != wish.manifest_sha256:
+            raise HashMismatchError("is not the manifest the channel names", subject=target)
+        manifest = parse_manifest(data)
+        if (manifest.name, manifest.version) != (wish.model, wish.version):
+            raise MalformedError(f"says it is {manifest.name} {manifest.version}", subject=target)
+        self._repository.saw_time(parse_time(manifest.created, what="manifest.created").timestamp())
+        return data
+
+    def _check(self, download: Download) -> None:
+        facts = DeviceFacts(
+            architecture=architecture(),
+            engines=installed_engines(),
+            available_memory_mb=memory_available_mb(),
+            disk_free_mb=disk_free_mb(self._state.root) or 0.0,
+        )
+        shortfall = preflight(download.manifest, facts, self._profile, download.fetched_bytes())
+        if shortfall is not None:
+            raise ShortfallError(shortfall.reason, shortfall.text)
+
+    def _traffic(self, limit: int) -> Traffic:
+        if self._plan.directory is not None:
+            return Traffic(limit=limit)  # a stick costs no network
+        today = self._day()
+        left = int(self._profile.network.daily_mb * limits.MIB) - today.used
+        return Traffic(limit=max(0, min(limit, left)))
+
+    def _count(self, used: int) -> None:
+        if self._plan.directory is None:
+            today = self._day()
+            kept = DayTraffic(day=today.day, used=today.used + used)
+            write_durably(self._state.traffic, msgspec.json.encode(kept))
+
+    def _day(self) -> DayTraffic:
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
+        try:
+            found = msgspec.json.decode(self._state.traffic.read_bytes(), type=DayTraffic)
+        except (OSError, msgspec.MsgspecError):
+            return DayTraffic(day=today)
+        return found if found.day == today else DayTraffic(day=today)
+
+
+class ShortfallError(DeviceError):
+    """The device lacks what the release requires."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.code = reason
+
+
+class _Teller:
+    """Says how far a download is, not too often."""
+
+    def __init__(self, say: Say, slot: str) -> None:
+        self._say = say
+        self._slot = slot
+        self._next = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:
+            self.now(done, total)
+
+    def now(self, done: int, total: int) -> None:
+        self._next = time.monotonic() + PROGRESS_S
+        self._say(Fetching(slot=self._slot, done=done, total=total))
+
+
+def trouble(error: EdgewrightError, slot: str | None) -> Trouble:
+    """Return what is said of an error: by whose fault, and the stable reason."""
+    branches: tuple[tuple[type[EdgewrightError], Fault], ...] = (
+        (TrustError, "trust"),
+        (TransportError, "transport"),
+        (DeviceError, "device"),
+        (BundleError, "bundle"),
+        (ContractError, "bundle"),
+    )
+    fault: Fault = next((fault for branch, fault in branches if isinstance(error, branch)), "operator")
+    reason = error.code if isinstance(error, ShortfallError) else error.reason
+    return Trouble(fault=fault, reason=reason, text=str(error)[:1000], slot=slot)
+
+
+def carrier_of(plan: UpdatePlan) -> tuple[Carrier, Callable[[], None]]:
+    """Return the plan's carrier and what closes it. Raises ConfigError when the plan names none."""
+    if plan.directory is not None:
+        return DirectoryCarrier(Path(plan.directory)), lambda: None
+    carriers: list[Carrier] = []
+    close: Callable[[], None] = lambda: None  # noqa: E731
+    if plan.http is not None:
+        carriers.append(HttpCarrier(plan.http, timeout_s=plan.timeout_s))
+    if plan.broker is not None:
+        mqtt = MqttCarrier(plan.broker, plan.tenant, plan.device, timeout_s=plan.timeout_s)
+        carriers.append(mqtt)
+        close = mqtt.close
+    if not carriers:
+        raise ConfigError("neither a broker nor an HTTP mirror is configured", subject="config.broker")
+    return (carriers[0] if len(carriers) == 1 else FallbackCarrier(carriers)), close
+
+
+def _read_root(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", subject="config.trust.root") from error
+
+
+def say_line(message: FromUpdater) -> None:
+    """Write one line to standard output."""
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _end_with_parent() -> None:
+    """End this process when its standard input closes, which happens when the supervisor is gone."""
+    os.read(0, 1)
+    os._exit(0)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the plan given as the only argument."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        plan = msgspec.json.decode(arguments[0].encode(), type=UpdatePlan)
+        # One at a time: an updater whose supervisor was killed may need a moment to notice.
+        lock = (Path(plan.state) / "updater.lock").open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        carrier, close = carrier_of(plan)
+        try:
+            Updater(plan, carrier, say_line).run()
+        finally:
+            close()
+    except EdgewrightError as error:
+        say_line(trouble(error, None))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

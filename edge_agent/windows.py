@@ -1,0 +1,49 @@
+"""Making a telemetry window out of what a slot has counted. Adding up is in `edge_agent.core.tally`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_agent.slot import Slot
+from edge_contracts.state import Level
+from edge_contracts.telemetry import TelemetryWindow
+
+Frame = tuple[str, str, str, str]
+"""Device, boot id, and the window's start and end in UTC."""
+
+
+def window_message(
+    slot: Slot, frame: Frame, level: Level, gauges: dict[str, float]
+) -> Callable[[int], TelemetryWindow]:
+    """Return what builds the slot's window from its sequence number; what was counted is copied now."""
+    device, boot_id, start, end = frame
+    tally, report = slot.window, slot.reported()
+    resources = {name: value for name, value in gauges.items() if name not in ("level", "spooled", "dropped")}
+    memory = [worker.memory_mb for worker in slot.serving.workers[:1]]
+    if memory and memory[0] is not None:
+        resources["worker_memory_mb"] = memory[0]
+    counters = {name: value for name, value in tally.counters.items() if value}
+    served_by = {name: value for name, value in tally.served_by.items() if value}
+    latency = tuple(tally.latency_log2_us)
+    histograms = {name: tuple(bins) for name, bins in tally.histograms.items()}
+
+    def build(sequence: int) -> TelemetryWindow:
+        return TelemetryWindow(
+            device=device,
+            boot_id=boot_id,
+            sequence=sequence,
+            start=start,
+            end=end,
+            slot=report.slot,
+            model=slot.model,
+            version=report.serving.version if report.serving else None,
+            variant=report.variant,
+            level=level,
+            counters=counters,
+            served_by=served_by,
+            latency_log2_us=latency,
+            resources=resources,
+            histograms=histograms,
+        )
+
+    return build

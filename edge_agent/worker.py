@@ -1,0 +1,214 @@
+"""The worker: one process that serves one slot's ladder over HTTP. `python -m edge_agent.worker <WorkerPlan JSON>`
+
+It inherits the listening socket, the link to the supervisor and the flight page as file descriptors. Deciding what
+to serve, starting, watching and replacing workers is the supervisor's; here is only: load, warm, say Ready, answer,
+report, drain. A failed allocation in the engine ends the process at once: its heap is not to be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.adapters.http import OipApp, Serving
+from edge_agent.adapters.server import HttpServer
+from edge_agent.engines import engine_for
+from edge_agent.errors import EngineMemoryError
+from edge_agent.flight import FlightPage
+from edge_agent.memory import HEADROOM_MB, limit_growth, offer_to_oom_killer
+from edge_agent.messages import (
+    MAX_LINE_BYTES,
+    AgentView,
+    Drain,
+    Drained,
+    Fault,
+    Heartbeat,
+    Prefer,
+    Ready,
+    Rung,
+    Shed,
+    ToSupervisor,
+    WorkerPlan,
+    line,
+    parse_to_worker,
+)
+from edge_agent.ports import EngineSettings
+from edge_agent.runtime import Runtime
+from edge_contracts.errors import EdgewrightError
+
+EXIT_MEMORY = 70
+"""Exit code after a failed allocation in the engine."""
+
+HANG_S = 30.0
+"""An inference that runs longer is a hang: the worker stops its heartbeats, and the supervisor kills it."""
+
+_OOM_SCORE = 500
+
+
+class Worker:
+    """One slot's worker. `announce` is told everything that also goes to the supervisor."""
+
+    def __init__(self, plan: WorkerPlan, listening: socket.socket, flight: FlightPage) -> None:
+        self._plan = plan
+        self._listening = listening
+        self._serving = Serving(on_memory_error=self._die)
+        self._server = HttpServer(OipApp(self._serving, flight))
+        self._loop = asyncio.get_running_loop()
+        self._link: asyncio.StreamWriter | None = None
+        self._drain_s = asyncio.Future[float]()
+        self._last_requests = 0
+        self._last_request_at = time.monotonic()
+
+    async def run(self, link: socket.socket | None = None) -> int:
+        """Serve until told to drain; return the exit code. Must be called inside the loop that made the worker."""
+        loop = self._loop
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.drain, self._plan.drain_s)
+        tasks: set[asyncio.Task[None]] = set()
+        if link is not None:
+            reader, self._link = await asyncio.open_connection(sock=link, limit=MAX_LINE_BYTES)
+            tasks = {loop.create_task(self._listen(reader))}
+        try:
+            started = time.monotonic()
+            runtime = self._load()
+            await self._server.start(self._listening)
+            load_ms = (time.monotonic() - started) * 1000
+            self._say(Ready(pid=os.getpid(), served_by=runtime.serving, load_ms=load_ms))
+            tasks.add(loop.create_task(self._beat(runtime)))
+            deadline_s = await self._drain_s
+            self._serving.draining = True
+            cut = await self._server.drain(deadline_s)
+            self._beat_once(runtime)
+            self._say(Drained(cut=cut))
+            if self._link is not None and not self._link.is_closing():
+                await self._link.drain()
+        except EngineMemoryError as error:
+            self._die(error)
+        except EdgewrightError as error:
+            self._say(Fault(served_by="", reason=error.reason, text=str(error)[:2000], fatal=True))
+            return error.exit_code
+        except ConnectionError:
+            pass  # the supervisor is gone and everything is answered
+        finally:
+            for task in tasks:
+                task.cancel()
+        return 0
+
+    def drain(self, deadline_s: float) -> None:
+        """Begin to drain; the first deadline given holds."""
+        if not self._drain_s.done():
+            self._drain_s.set_result(deadline_s)
+
+    def _load(self) -> Runtime:
+        """Load and warm the first rung that works. The memory cap is set between the engine and the model, so that
+        it bounds what models cost here and not what the engine's code costs."""
+        plan = self._plan
+        settings = EngineSettings(threads=plan.threads, cache=None if plan.cache is None else Path(plan.cache))
+        runtime = Runtime(plan.ladder, settings=settings, on_fault=self._fault)
+        for model_format in dict.fromkeys(variant.format for variant in runtime.manifest.variants):
+            engine_for(model_format)
+        if plan.memory_limit_mb is not None:
+            limit_growth(plan.memory_limit_mb + HEADROOM_MB)
+        runtime.warm()
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: later collections need not walk it
+        self._serving.runtime = runtime
+        return runtime
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Obey the supervisor; without one there is nothing to live for but the requests at hand."""
+        try:
+            while data := await reader.readline():
+                self._obey(data)
+        except (ConnectionError, ValueError):  # ValueError: a line over the limit
+            pass
+        self.drain(self._plan.drain_s)
+
+    def _obey(self, data: bytes) -> None:
+        message = parse_to_worker(data)
+        runtime = self._serving.runtime
+        match message:
+            case Drain(deadline_s=deadline_s):
+                self.drain(deadline_s)
+            case Shed(retry_after_s=retry_after_s):
+                self._serving.retry_after_s = retry_after_s
+            case AgentView(gauges=gauges):
+                self._serving.gauges = gauges
+            case Prefer(variant=variant, threads=threads) if runtime is not None:
+                try:
+                    runtime.prefer(variant, threads)
+                except EngineMemoryError as error:
+                    self._die(error)
+                self._beat_once(runtime)
+
+    async def _beat(self, runtime: Runtime) -> None:
+        while True:
+            await asyncio.sleep(self._plan.heartbeat_s)
+            busy_since = runtime.busy_since
+            if busy_since is None or time.monotonic() - busy_since < HANG_S:
+                self._beat_once(runtime)
+
+    def _beat_once(self, runtime: Runtime) -> None:
+        tally, now = runtime.tally, time.monotonic()
+        total = tally.counters["requests"] + tally.counters["rejected"]
+        if total != self._last_requests or runtime.busy_since is not None:
+            self._last_requests, self._last_request_at = total, now
+        self._say(
+            Heartbeat(
+                counters=dict(tally.counters),
+                served_by=dict(tally.served_by),
+                latency_log2_us=tuple(tally.latency_log2_us),
+                rung=runtime.serving,
+                idle_s=now - self._last_request_at,
+            )
+        )
+
+    def _fault(self, rung: Rung, reason: str, text: str) -> None:
+        """Report a failed rung, from the loop's thread or the inference thread; before `_die` in either case."""
+        fatal = reason == EngineMemoryError.reason
+        message = Fault(served_by=rung.served_by, reason=reason, text=text[:2000], fatal=fatal)
+        if threading.current_thread() is threading.main_thread():
+            self._say(message)
+        else:
+            self._loop.call_soon_threadsafe(self._say, message)
+
+    def _say(self, message: ToSupervisor) -> None:
+        if self._link is not None and not self._link.is_closing():
+            self._link.write(line(message))
+
+    def _die(self, error: EngineMemoryError) -> None:
+        """End at once, after `_fault` has told the supervisor. Requests in flight stay counted in the flight page."""
+        sys.stderr.write(f"worker {self._plan.slot}: {error}; ending\n")
+        sys.stderr.flush()
+        os._exit(EXIT_MEMORY)
+
+
+async def serve(plan: WorkerPlan, listening: socket.socket, link: socket.socket | None, flight: FlightPage) -> int:
+    """Run one worker in this process's event loop; return its exit code."""
+    return await Worker(plan, listening, flight).run(link)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the worker of the plan given as the one argument."""
+    plan = msgspec.json.decode(arguments[0], type=WorkerPlan)
+    offer_to_oom_killer(_OOM_SCORE)
+    listening = socket.socket(fileno=plan.listen_fd)
+    listening.setblocking(False)
+    link = socket.socket(fileno=plan.link_fd) if plan.link_fd >= 0 else None
+    flight = FlightPage.open(plan.flight_fd) if plan.flight_fd >= 0 else FlightPage.create()
+    return asyncio.run(serve(plan, listening, link, flight))
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # an inference that never ends would hold up an ordinary exit

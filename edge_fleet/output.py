@@ -1,0 +1,65 @@
+"""How the fleet's commands speak: one JSON document with `--json`, tables and sentences without; arguments they share.
+
+What is asked for goes to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edge_contracts.codec import plain
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+fleet_argument = click.argument("folder", metavar="DIR", type=FOLDER)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+db_option = click.option("--db", metavar="URL", help="Database URL of the store; DIR/fleet.db by default.")
+
+
+def utc_now() -> datetime:
+    """Return the time a command starts at: the one place where commands read the clock."""
+    return datetime.now(UTC)
+
+
+def emit(value: object, as_json: bool, sentence: str) -> None:
+    """Print a result: the value as JSON, or the sentence."""
+    click.echo(json.dumps(plain(value), indent=2, sort_keys=True) if as_json else sentence)
+
+
+def log(line: str) -> None:
+    """Print a line of a running service, with its time, on standard error."""
+    click.echo(f"{utc_now():%Y-%m-%dT%H:%M:%SZ} {line}", err=True)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on standard output."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    Console().print(table)
+
+
+def until_signalled() -> Callable[[], bool]:
+    """Return a question that is answered with yes once this process was asked to end (SIGTERM, SIGINT)."""
+    signalled: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        signalled.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return lambda: bool(signalled)

@@ -1,0 +1,153 @@
+"""The engines: what they load, what they refuse, their cache, and failed allocations."""
+
+import subprocess
+import sys
+
+import bundle_maker
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_agent.engines import engine_for, installed_engines
+from edge_agent.errors import EngineError, EngineMissingError
+from edge_agent.ports import EngineSettings
+
+X, Y = bundle_maker.samples(4)
+
+
+def _write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def _external(location, **entries):
+    weights = numpy_helper.from_array(bundle_maker.WEIGHTS, "w")
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        weights.external_data.add(key=key, value=value)
+    return weights
+
+
+def _model(*, initializers=(), nodes=None, outputs=None):
+    graph = helper.make_graph(
+        nodes or [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        outputs or [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        list(initializers),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def test_onnx_runs_with_dynamic_batch(tmp_path):
+    session = engine_for("onnx").load(_write(tmp_path / "m.onnx", bundle_maker.linear_model()), EngineSettings())
+    assert [(info.name, info.dtype, info.shape) for info in session.inputs] == [("x", "float32", (-1, 4))]
+    assert (session.run({"x": X})["y"].argmax(axis=1) == Y).all()
+    session.close()
+    with pytest.raises(EngineError, match="closed"):
+        session.run({"x": X})
+
+
+def test_unoptimised_and_optimised_agree(tmp_path):
+    path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
+    plain = engine_for("onnx").load(path, EngineSettings(optimise=False)).run({"x": X})["y"]
+    np.testing.assert_allclose(engine_for("onnx").load(path, EngineSettings()).run({"x": X})["y"], plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("location", ["../../etc/passwd", "/etc/passwd", "weights.bin"])
+def test_external_data_is_refused(tmp_path, location):
+    (tmp_path / "weights.bin").write_bytes(bundle_maker.WEIGHTS.tobytes())
+    path = _write(tmp_path / "m.onnx", _model(initializers=[_external(location)]).SerializeToString())
+    with pytest.raises(EngineError, match=r"m\.onnx: a tensor's data is in another file"):
+        engine_for("onnx").load(path, EngineSettings())
+
+
+def test_external_data_hidden_in_a_branch_is_refused(tmp_path):
+    value = helper.make_tensor_value_info("b", TensorProto.FLOAT, [4, 3])
+    branch = helper.make_graph([helper.make_node("Constant", [], ["b"], value=_external("../w"))], "b", [], [value])
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True))),
+        helper.make_node("If", ["c"], ["w"], then_branch=branch, else_branch=branch),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    path = _write(tmp_path / "m.onnx", _model(nodes=nodes).SerializeToString())
+    with pytest.raises(EngineError, match="another file"):
+        engine_for("onnx").load(path, EngineSettings())
+
+
+def test_a_model_that_only_mentions_a_location_is_served(tmp_path):
+    model = _model(initializers=[numpy_helper.from_array(bundle_maker.WEIGHTS, "w")])
+    model.metadata_props.add(key="location", value="../../etc/passwd")
+    model.graph.doc_string = "location"
+    session = engine_for("onnx").load(_write(tmp_path / "m.onnx", model.SerializeToString()), EngineSettings())
+    assert session.run({"x": X})["y"].shape == (4, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", b"location \x0a\xff\xff\xff\xff\xff\xff", b"ORTM" * 8])
+def test_bytes_that_are_no_model_are_refused_by_name(tmp_path, data):
+    with pytest.raises(EngineError, match=r"m\.onnx"):
+        engine_for("onnx").load(_write(tmp_path / "m.onnx", data), EngineSettings())
+
+
+def test_a_missing_file_and_an_unknown_format_are_typed(tmp_path):
+    with pytest.raises(EngineError, match=r"gone\.onnx"):
+        engine_for("onnx").load(tmp_path / "gone.onnx", EngineSettings())
+    with pytest.raises(EngineMissingError):
+        engine_for("pickle")
+
+
+def test_the_optimised_model_is_cached_and_a_damaged_cache_is_rebuilt(tmp_path):
+    path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
+    settings = EngineSettings(cache=tmp_path / "cache")
+    engine_for("onnx").load(path, settings)
+    (cached,) = (tmp_path / "cache").iterdir()
+    for damage in (b"", b"\x00" * 100):
+        cached.write_bytes(damage)
+        assert engine_for("onnx").load(path, settings).run({"x": X})["y"].shape == (4, 3)
+        assert onnx.load(cached).graph.node
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_cache(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
+    session = engine_for("onnx").load(path, EngineSettings(cache=tmp_path / "file" / "cache"))
+    assert session.run({"x": X})["y"].shape == (4, 3)
+
+
+def test_a_failed_allocation_is_typed(tmp_path):
+    path = _write(tmp_path / "m.onnx", bundle_maker.exploding_model())
+    script = f"""
+import numpy as np
+from pathlib import Path
+from edge_agent.engines import engine_for
+from edge_agent.errors import EngineMemoryError
+from edge_agent.memory import limit_growth
+from edge_agent.ports import EngineSettings
+session = engine_for("onnx").load(Path({str(path)!r}), EngineSettings())
+limit_growth(64)
+for size in (1e8, 1e10, 1e17):
+    try:
+        session.run({{"x": np.full((1, 4), size, np.float32)}})
+    except EngineMemoryError as error:
+        print("typed")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert done.stdout.split() == ["typed"] * 3, done.stderr
+
+
+def test_a_shape_the_model_cannot_take_is_an_engine_error(tmp_path):
+    session = engine_for("onnx").load(_write(tmp_path / "m.onnx", bundle_maker.linear_model()), EngineSettings())
+    with pytest.raises(EngineError):
+        session.run({"x": np.zeros((1, 5), np.float32)})
+
+
+def test_engines_are_named_without_importing_them():
+    script = (
+        "import sys; from edge_agent.engines import installed_engines as i; print(sorted(i()));"
+        "print({'numpy', 'onnxruntime', 'ai_edge_litert'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert done.stdout == "['litert', 'onnxruntime']\nset()\n"
+    assert installed_engines()["onnxruntime"] == engine_for("onnx").version

@@ -1,0 +1,59 @@
+"""The state folder: all or nothing, and never without a way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.adapters.store import DiskFullError, StateError, StateFolder, write_durably
+from edge_agent.core.record import UpdateRecord
+
+
+def folder(path: Path) -> StateFolder:
+    state = StateFolder(path / "state")
+    state.create()
+    return state
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    state = folder(tmp_path)
+    record = UpdateRecord(slot="main", state="offered", since=5.0, rejected=("a" * 64,))
+    state.write_record(record)
+    assert state.read_record("main") == record
+
+
+def test_unwritten_slot_is_idle(tmp_path: Path) -> None:
+    assert folder(tmp_path).read_record("main") == UpdateRecord(slot="main")
+
+
+def test_damaged_record_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    state = folder(tmp_path)
+    (state.slots / "main.json").write_text("{")
+    with pytest.raises(StateError, match="main.json"):
+        state.read_record("main")
+
+
+def test_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record"
+    write_durably(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskFullError, match="No space left"):
+        write_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_garbage_collection_keeps_what_is_named(tmp_path: Path) -> None:
+    state = folder(tmp_path)
+    for name in ("keep", "gone"):
+        (state.releases / name).mkdir()
+        (state.downloads / name).mkdir()
+    (state.releases / ".gone-half").mkdir()
+    assert state.collect_garbage({"keep"}) == ["gone", "gone"]
+    assert [path.name for path in state.releases.iterdir()] == ["keep"]
+    assert [path.name for path in state.downloads.iterdir()] == ["keep"]

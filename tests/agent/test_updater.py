@@ -1,0 +1,265 @@
+"""The updater against real signed repositories: what arrives is what was signed, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, troubles
+
+from edge_agent.adapters.carriers import DirectoryCarrier
+from edge_agent.adapters.downloads import BITMAP
+from edge_agent.errors import UnreachableError
+from edge_agent.ports import ObjectKind
+from edge_agent.updates import Offer
+from edge_contracts import limits
+from edge_fleet.channel_changes import pause
+from edge_fleet.release import revoke, set_floor
+from edge_fleet.rollout import change_rollout
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> UpdateSite:
+    site = UpdateSite(tmp_path)
+    site.release("1.0.0", padding=300_000)
+    site.start("1.0.0")
+    return site
+
+
+def test_wished_release_is_fetched_and_stored(site: UpdateSite) -> None:
+    messages = site.look()
+    assert names(messages) == ["Trusted", "Offer", "Checking", "Fetching", "Stored"]
+    offer = next(message for message in messages if isinstance(message, Offer))
+    folder = site.state.release(offer.candidate.manifest_sha256)
+    original = site.folder / "bundle-1.0.0"
+    for path in original.rglob("*"):
+        if path.is_file():
+            assert (folder / path.relative_to(original)).read_bytes() == path.read_bytes()
+    assert not list(folder.rglob(BITMAP))
+    assert not list(site.state.downloads.iterdir())
+
+
+def test_rejected_release_is_not_fetched_again_under_the_same_serial(site: UpdateSite) -> None:
+    offer = next(message for message in site.look() if isinstance(message, Offer))
+    wish = offer.candidate
+    assert names(site.look(rejected=(wish.manifest_sha256,), serial=wish.serial)) == ["Trusted"]
+    assert "Offer" in names(site.look(rejected=(wish.manifest_sha256,), serial=wish.serial - 1))
+
+
+def test_release_at_hand_is_offered_and_not_fetched(site: UpdateSite) -> None:
+    offer = next(message for message in site.look() if isinstance(message, Offer))
+    assert names(site.look(ready=(offer.candidate.manifest_sha256,))) == ["Trusted", "Offer"]
+
+
+def test_paused_rollout_holds(site: UpdateSite) -> None:
+    change_rollout(site.fleet, CHANNEL, pause, site.now)
+    assert names(site.look()) == ["Trusted", "Hold"]
+
+
+def test_release_below_the_floor_is_refused(site: UpdateSite) -> None:
+    set_floor(site.fleet, MODEL, "2.0.0", site.now)
+    assert troubles(site.look()) == [("operator", "below-minimum")]
+
+
+def test_revoked_release_is_withdrawn(site: UpdateSite) -> None:
+    offer = next(message for message in site.look() if isinstance(message, Offer))
+    revoke(site.fleet, MODEL, "1.0.0", site.now)
+    assert "Withdraw" in names(site.look(running=(offer.candidate.manifest_sha256,)))
+
+
+def test_missing_requirements_refuse_before_the_first_byte(tmp_path: Path) -> None:
+    site = UpdateSite(tmp_path)
+    from edge_contracts.manifest import Requirements
+
+    site.release("1.0.0", requirements=Requirements(architectures=("riscv64",)))
+    site.start("1.0.0")
+
+    def no_blob(kind: ObjectKind, name: str, offset: int, data: bytes) -> bytes:
+        assert kind != "blob"
+        return data
+
+    messages = site.look(TamperingCarrier(site.carrier, no_blob))
+    assert troubles(messages) == [("device", "architecture")]
+
+
+# Attacks
+
+
+def replaced(target: str, data: bytes | None = None) -> object:
+    def change(kind: ObjectKind, name: str, offset: int, original: bytes) -> bytes:
+        if not name.endswith(target):
+            return original
+        return (original.replace(b'"version"', b'"versiom"') if data is None else data)[: len(original) or None]
+
+    return change
+
+
+def test_tampered_manifest_is_refused(site: UpdateSite) -> None:
+    messages = site.look(TamperingCarrier(site.carrier, replaced("manifest.json")))  # type: ignore[arg-type]
+    assert troubles(messages) == [("trust", "hash-mismatch")]
+    assert not list(site.state.releases.iterdir())
+
+
+def test_tampered_channel_is_refused(site: UpdateSite) -> None:
+    messages = site.look(TamperingCarrier(site.carrier, replaced("test.json")))  # type: ignore[arg-type]
+    assert troubles(messages) == [("trust", "hash-mismatch")]
+
+
+def test_replayed_old_repository_is_refused(site: UpdateSite) -> None:
+    old = site.keep_copy("old")
+    site.release("1.1.0")
+    site.look()
+    assert troubles(site.look(DirectoryCarrier(old))) == [("trust", "rollback")]
+
+
+def test_replay_is_refused_even_with_the_trusted_files_gone(site: UpdateSite) -> None:
+    old = site.keep_copy("old")
+    site.release("1.1.0")
+    site.look()
+    shutil.rmtree(site.state.tuf / "trusted")
+    assert troubles(site.look(DirectoryCarrier(old))) == [("trust", "rollback")]
+
+
+def test_wrong_signer_is_refused(site: UpdateSite, tmp_path: Path) -> None:
+    other = UpdateSite(tmp_path / "other")
+    other.release("6.6.6")
+    other.start("6.6.6")
+    assert troubles(site.look(DirectoryCarrier(other.repository))) == [("trust", "signature")]
+
+
+def test_frozen_repository_is_refused(tmp_path: Path) -> None:
+    site = UpdateSite(tmp_path, datetime.now(UTC) - timedelta(days=3))
+    site.release("1.0.0")
+    site.start("1.0.0")
+    assert troubles(site.look()) == [("trust", "expired")]
+
+
+def test_clock_set_to_1970_does_not_revive_expired_metadata(
+    site: UpdateSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stale = UpdateSite(tmp_path / "stale", datetime.now(UTC) - timedelta(days=3))
+    stale.release("1.0.0")
+    stale.start("1.0.0")
+    old = stale.keep_copy("old")
+    stale.sign_again(timedelta(days=3))
+    assert "Stored" in names(stale.look())
+    shutil.rmtree(stale.state.tuf / "trusted")
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    assert troubles(stale.look(DirectoryCarrier(old)))[0][0] == "trust"
+
+
+def test_clock_set_to_1970_does_not_lock_the_device_out(site: UpdateSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.look()
+    site.release("1.1.0")
+    site.start("1.1.0")
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    assert "Stored" in names(site.look())
+
+
+def test_clock_far_ahead_does_not_lock_the_device_out(site: UpdateSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: 4e9)
+        assert troubles(site.look()) == [("trust", "expired")]
+    assert "Stored" in names(site.look())
+
+
+def test_oversized_metadata_is_refused(site: UpdateSite) -> None:
+    big = TamperingCarrier(site.carrier, lambda kind, name, offset, data: data)
+    original = big.read
+
+    def read(kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        if name == "timestamp.json":
+            return b" " * length, 10 * limits.MIB
+        return original(kind, name, offset, length)
+
+    big.read = read  # type: ignore[method-assign]
+    assert troubles(site.look(big)) == [("trust", "too-large")]
+
+
+def test_endless_target_is_cut_off_at_its_signed_length(site: UpdateSite) -> None:
+    endless = TamperingCarrier(site.carrier, lambda kind, name, offset, data: data)
+    original = endless.read
+
+    def read(kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        if name.endswith("manifest.json"):
+            return b" " * length, 10**12
+        return original(kind, name, offset, length)
+
+    endless.read = read  # type: ignore[method-assign]
+    assert troubles(site.look(endless)) == [("trust", "too-large")]
+
+
+def test_unsigned_channel_is_refused(tmp_path: Path) -> None:
+    site = UpdateSite(tmp_path)
+    site.release("1.0.0")
+    assert troubles(site.look()) == [("trust", "not-found")]
+
+
+def test_damaged_chunks_are_asked_again_within_the_budget(site: UpdateSite) -> None:
+    messages = site.look(TamperingCarrier(site.carrier, lambda k, n, o, d: d[::-1] if k == "blob" else d))
+    assert troubles(messages)[0][0] == "transport"
+    assert troubles(messages)[0][1] in ("damaged", "byte-budget")
+    assert not list(site.state.releases.iterdir())
+
+
+# Resuming
+
+
+class Interrupted:
+    """Brings blobs until `left` are used up; counts what it brought."""
+
+    def __init__(self, inner: DirectoryCarrier, left: int) -> None:
+        self._inner, self.left, self.blobs = inner, left, 0
+
+    def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        if kind == "blob":
+            if self.left <= 0:
+                raise UnreachableError("gone")
+            self.left -= 1
+            self.blobs += 1
+        return self._inner.read(kind, name, offset, length)
+
+
+def test_interrupted_download_fetches_only_what_is_missing(site: UpdateSite) -> None:
+    inner = DirectoryCarrier(site.repository)
+    first = Interrupted(inner, 3)
+    assert troubles(site.look(first)) == [("transport", "unreachable")]
+    rest = Interrupted(inner, 10**6)
+    messages = site.look(rest)
+    assert names(messages)[-1] == "Stored"
+    whole = sum(len(entry["chunks"]) for entry in json.loads(_manifest(site))["files"])
+    assert first.blobs + rest.blobs == whole
+
+
+def test_chunk_damaged_on_the_disk_is_fetched_again(site: UpdateSite) -> None:
+    site.look(Interrupted(DirectoryCarrier(site.repository), 3))
+    (partial,) = site.state.downloads.iterdir()
+    for path in partial.rglob("*"):
+        if path.is_file() and path.name != BITMAP:
+            path.write_bytes(b"\xff" * path.stat().st_size)
+    assert names(site.look())[-1] == "Stored"
+
+
+def test_files_of_an_installed_release_are_not_fetched_again(site: UpdateSite) -> None:
+    site.look()
+    site.release("1.1.0", padding=300_000, license="changed")
+    site.start("1.1.0")
+    counting = Interrupted(DirectoryCarrier(site.repository), 10**6)
+    assert names(site.look(counting))[-1] == "Stored"
+    assert counting.blobs == 0
+
+
+def test_day_budget_is_kept_over_runs(site: UpdateSite) -> None:
+    plan = site.plan()
+    assert plan.directory is not None  # a stick costs nothing: no record of it
+    site.look()
+    assert not site.state.traffic.exists()
+
+
+def _manifest(site: UpdateSite) -> bytes:
+    (release,) = site.state.releases.iterdir()
+    return (release / "manifest.json").read_bytes()

@@ -1,0 +1,269 @@
+"""One fully filled example of every contract, and a strategy that makes any value of a contract from its type alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from edge_contracts.channel import Channel, Family, Gates, MaintenanceWindow, Release, Selector
+from edge_contracts.job import Job
+from edge_contracts.manifest import (
+    Budgets,
+    Confidence,
+    ConformalThreshold,
+    Engine,
+    FileEntry,
+    Input,
+    InputGuard,
+    LastResort,
+    Lineage,
+    Manifest,
+    Output,
+    OutputGuard,
+    Requirements,
+    SampleMapping,
+    SampleSet,
+    Variant,
+)
+from edge_contracts.profile import Board, DeviceProfile, GovernorThresholds, ModelBudget, Threshold
+from edge_contracts.state import Installed, Presence, ReportedState, SlotState
+from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
+from edge_contracts.transfer import Hint, Request, Response
+
+
+def digest(text: str) -> str:
+    """Return a SHA-256 that is the same in every run."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_entry(path: str, size: int, chunk_size: int = 65536) -> FileEntry:
+    """Return an entry whose digests are made up and whose chunk count is right."""
+    pieces = -(-size // chunk_size)
+    chunks = tuple(digest(f"{path}#{index}") for index in range(pieces))
+    return FileEntry(path=path, size=size, sha256=digest(path), chunks=chunks)
+
+
+MANIFEST = Manifest(
+    name="har",
+    version="1.2.0",
+    created="2026-11-22T06:00:00Z",
+    metric="top1",
+    labels=("walking", "sitting"),
+    license="BSD-3-Clause",
+    inputs=(
+        Input(
+            name="window",
+            dtype="float32",
+            shape=(-1, 6, 100),
+            sample=SampleMapping(dtype="int16", offset=0.5, scale=0.0078125),
+            guard=InputGuard(minimum=-4.0, maximum=4.0, out_of_range="clip"),
+        ),
+    ),
+    outputs=(Output(name="scores", dtype="float32", shape=(-1, 2), kind="logits", guard=OutputGuard(minimum=-50.0)),),
+    variants=(
+        Variant(
+            id="int8",
+            file="models/int8.onnx",
+            format="onnx",
+            recipe="recipes/int8.toml",
+            size=70000,
+            score=0.81,
+            min_score=0.78,
+            drop=0.4,
+            agreement=0.99,
+            latency_ms=0.25,
+            peak_memory_mb=3.5,
+            tolerance=0.05,
+            confidence=Confidence(energy=-1.25, max_softmax=0.4),
+            conformal=(
+                ConformalThreshold(
+                    score="lac", alpha=0.1, tau=0.625, samples=500, model_sha256=digest("models/int8.onnx")
+                ),
+            ),
+        ),
+        Variant(id="float32", file="models/float32.onnx", format="onnx", size=130000),
+    ),
+    golden=SampleSet(file="golden.npz", samples=8),
+    probe=SampleSet(file="probe.npz", samples=64),
+    report="report.json",
+    requirements=Requirements(
+        engines=(Engine(name="onnxruntime", minimum="1.17"),), architectures=("x86_64", "aarch64"), memory_mb=64.0
+    ),
+    budgets=Budgets(latency_ms=20.0, memory_mb=32.0, load_s=5.0),
+    last_resort=LastResort(kind="constant", values=(0.5, 0.5), fresh_s=30.0),
+    lineage=Lineage(source_sha256=digest("source"), data_sha256=digest("data"), tools={"onnxruntime": "1.31.1"}),
+    files=(
+        file_entry("models/int8.onnx", 70000),
+        file_entry("models/float32.onnx", 130000),
+        file_entry("recipes/int8.toml", 300),
+        file_entry("golden.npz", 4096),
+        file_entry("probe.npz", 65536),
+        file_entry("report.json", 0),
+    ),
+)
+CHANNEL = Channel(
+    channel="wrist",
+    model="har",
+    serial=7,
+    stable=Release(version="1.1.0", manifest_sha256=digest("1.1.0")),
+    candidate=Release(version="1.2.0", manifest_sha256=digest("1.2.0")),
+    rollout="har-2026-11",
+    percentage=12.5,
+    selectors=(Selector(fact="board", values=("pi-4", "pi-5")), Selector(fact="tag.site", values=("berlin",))),
+    mode="shadow",
+    gates=Gates(soak_s=900.0, max_crashes=1, min_requests=50),
+    window=MaintenanceWindow(start="22:30", end="04:00"),
+    deadline="2026-12-01T00:00:00Z",
+    blocked=(digest("1.0.9"),),
+)
+FAMILY = Family(model="har", serial=3, minimum_version="1.1.0", revoked=(digest("1.0.0"),))
+JOB = Job(
+    job="bench-42",
+    kind="benchmark",
+    model="har",
+    release=Release(version="1.2.0", manifest_sha256=digest("1.2.0")),
+    selectors=(Selector(fact="architecture", values=("aarch64",)),),
+    parameters={"runs": 200, "pace_hz": 12.5, "warm": True, "scenario": "single"},
+    limit_s=300.0,
+    limit_mb=128.0,
+    deadline="2026-12-01T00:00:00Z",
+)
+PRESENCE = Presence(device="dev-1", boot_id="3f2a", online=True, time="2026-11-22T06:00:00Z")
+INSTALLED = Installed(version="1.1.0", manifest_sha256=digest("1.1.0"))
+REPORTED = ReportedState(
+    device="dev-1",
+    boot_id="3f2a",
+    sequence=12,
+    time="2026-11-22T06:00:00.250Z",
+    agent_version="0.1.0",
+    board="pi-4",
+    architecture="aarch64",
+    tags={"site": "berlin"},
+    level="CONSERVE",
+    slots=(SlotState(slot="wrist", channel="wrist", model="har", state="active", serving=INSTALLED, progress=0.5),),
+    trusted={"timestamp": 9, "snapshot": 4},
+    audit_head=digest("audit"),
+    spooled=3,
+)
+WINDOW = TelemetryWindow(
+    device="dev-1",
+    boot_id="3f2a",
+    sequence=13,
+    start="2026-11-22T06:00:00Z",
+    end="2026-11-22T06:01:00Z",
+    slot="wrist",
+    model="har",
+    version="1.1.0",
+    variant="int8",
+    counters={"requests": 120, "errors": 0},
+    served_by={"active:1.1.0/int8": 120},
+    latency_log2_us=(0, 0, 0, 0, 0, 0, 0, 100, 20),
+    resources={"cpu_percent": 12.5},
+    histograms={"window": (1, 2, 3)},
+    drift={"window": 0.02},
+)
+EVENT = Event(
+    device="dev-1",
+    boot_id="3f2a",
+    sequence=14,
+    time="2026-11-22T06:01:30Z",
+    event="rolled_back",
+    severity="warning",
+    slot="wrist",
+    text="worker died during soak",
+    detail={"crashes": 2, "signal": 9},
+)
+TOMBSTONE = Tombstone(device="dev-1", boot_id="3f2a", sequence=15, time="2026-11-22T06:02:00Z", first=4, count=3)
+PROFILE = DeviceProfile(
+    name="pi-4",
+    board=Board(description="example", architecture="aarch64", cores=4, memory_mb=4096.0, source="product brief"),
+    engines=("onnxruntime", "litert"),
+    model=ModelBudget(latency_ms=50.0, reduce_range=True),
+    governor=GovernorThresholds(temperature_c=Threshold(conserve=75.0, critical=80.0, hysteresis=5.0)),
+)
+HINT = Hint(timestamp_version=41)
+REQUEST = Request(id=5, reply="ew/v1/default/d/dev-1/rsp/a1", kind="blob", name=digest("blob"), offset=65536)
+RESPONSE = Response(id=5, status="ok", offset=65536, total=70000, body=b"\x00\x01\xff")
+
+EXAMPLES: dict[str, msgspec.Struct] = {
+    "manifest": MANIFEST,
+    "channel": CHANNEL,
+    "family": FAMILY,
+    "job": JOB,
+    "presence": PRESENCE,
+    "reported-state": REPORTED,
+    "telemetry-window": WINDOW,
+    "event": EVENT,
+    "tombstone": TOMBSTONE,
+    "device-profile": PROFILE,
+    "hint": HINT,
+    "request": REQUEST,
+    "response": RESPONSE,
+}
+
+
+def any_value(kind: type) -> st.SearchStrategy[Any]:
+    """Return a strategy for any value a contract's type allows, constraints included."""
+    return _strategy(msgspec.inspect.type_info(kind))
+
+
+def _strategy(info: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
+    if isinstance(info, msgspec.inspect.Metadata):
+        return _strategy(info.type)
+    return _STRATEGIES[type(info)](info)
+
+
+def _struct(info: Any) -> st.SearchStrategy[Any]:
+    return st.builds(info.cls, **{field.name: _strategy(field.type) for field in info.fields})
+
+
+def _text(info: Any) -> st.SearchStrategy[str]:
+    if info.pattern is not None:
+        return st.from_regex(info.pattern, fullmatch=True)
+    characters = st.characters(exclude_categories=["Cs"])
+    return st.text(characters, min_size=info.min_length or 0, max_size=min(info.max_length or 40, 40))
+
+
+def _integer(info: Any) -> st.SearchStrategy[int]:
+    low = info.ge if info.ge is not None else -(2**53)
+    return st.integers(min_value=low, max_value=info.le if info.le is not None else 2**53)
+
+
+def _number(info: Any) -> st.SearchStrategy[float]:
+    low, high = info.ge if info.gt is None else info.gt, info.le if info.lt is None else info.lt
+    return st.floats(
+        min_value=low,
+        max_value=high,
+        exclude_min=info.gt is not None,
+        exclude_max=info.lt is not None,
+        allow_nan=False,
+        allow_infinity=False,
+    )
+
+
+def _sequence(info: Any) -> st.SearchStrategy[tuple[Any, ...]]:
+    items = st.lists(_strategy(info.item_type), min_size=info.min_length or 0, max_size=(info.min_length or 0) + 2)
+    return items.map(tuple)
+
+
+def _mapping(info: Any) -> st.SearchStrategy[dict[Any, Any]]:
+    return st.dictionaries(_strategy(info.key_type), _strategy(info.value_type), max_size=3)
+
+
+_STRATEGIES: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
+    msgspec.inspect.StructType: _struct,
+    msgspec.inspect.StrType: _text,
+    msgspec.inspect.IntType: _integer,
+    msgspec.inspect.FloatType: _number,
+    msgspec.inspect.BoolType: lambda _: st.booleans(),
+    msgspec.inspect.NoneType: lambda _: st.none(),
+    msgspec.inspect.BytesType: lambda _: st.binary(max_size=64),
+    msgspec.inspect.LiteralType: lambda info: st.sampled_from(info.values),
+    msgspec.inspect.UnionType: lambda info: st.one_of(*(_strategy(kind) for kind in info.types)),
+    msgspec.inspect.VarTupleType: _sequence,
+    msgspec.inspect.DictType: _mapping,
+}

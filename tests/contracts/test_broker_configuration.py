@@ -1,0 +1,177 @@
+"""The shipped Mosquitto configuration, enforced by a real Mosquitto: a device sees and writes what is its own."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from broker_identities import Authority, Identity
+from brokers import Mosquitto, free_port
+
+from edge_contracts.topics import DEPOT_GROUP, INGEST_GROUP, all_devices, device_topic, hint_topic, shared
+
+CONFIGS = Path(__file__).parents[2] / "firmware_configs" / "mosquitto"
+ANY = "ANY"  # stands for the level the ACL writes as %u or +
+REPLACED = ("listener", "cafile", "certfile", "keyfile", "acl_file", "persistence", "log_dest")
+
+
+def shipped_lines(folder: Path, port: int) -> list[str]:
+    """Return the shipped configuration with its paths and port replaced, all else as it is."""
+    lines = [line for line in (CONFIGS / "mosquitto.conf").read_text().splitlines() if line and line[0] != "#"]
+    kept = [line for line in lines if not line.startswith(REPLACED)]
+    here = {"cafile": "ca.pem", "certfile": "broker.pem", "keyfile": "broker.key"}
+    files = [f"{option} {folder / name}" for option, name in here.items()]
+    return [f"listener {port} 127.0.0.1", *files, f"acl_file {CONFIGS / 'acl'}", "log_dest stderr", *kept]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("broker")
+
+
+@pytest.fixture(scope="module")
+def authority(folder: Path) -> Authority:
+    authority = Authority(folder)
+    authority.issue("broker")
+    return authority
+
+
+@pytest.fixture(scope="module")
+def broker(folder: Path, authority: Authority) -> Iterator[Mosquitto]:
+    port = free_port()
+    with Mosquitto(folder, lines=shipped_lines(folder, port), port=port) as running:
+        yield running
+
+
+class Fleet:
+    """Makes clients by common name and closes them all."""
+
+    def __init__(self, broker: Mosquitto, authority: Authority) -> None:
+        self._broker = broker
+        self._authority = authority
+        self._made: list[Identity] = []
+
+    def join(self, name: str, *topics: str, username: str | None = None) -> Identity:
+        pair = self._authority.issue(name)
+        identity = Identity(self._broker.port, self._authority.file, pair, username=username)
+        self._made.append(identity)
+        identity.subscribe(*topics)
+        return identity
+
+    def close(self) -> None:
+        for identity in self._made:
+            identity.close()
+
+
+@pytest.fixture
+def fleet(broker: Mosquitto, authority: Authority) -> Iterator[Fleet]:
+    fleet = Fleet(broker, authority)
+    yield fleet
+    fleet.close()
+
+
+def own(device: str, topic: str, nonce: str | None = None) -> str:
+    return device_topic("default", device, topic, nonce)  # type: ignore[arg-type]
+
+
+def test_acl_covers_exactly_the_topic_tree() -> None:
+    granted: set[tuple[str, str, str]] = set()
+    who = "pattern"
+    for line in (CONFIGS / "acl").read_text().splitlines():
+        if line.startswith("user "):
+            who = line.split()[1]
+        elif line and line[0] != "#":
+            kind, access, topic = line.split()
+            assert kind == ("pattern" if who == "pattern" else "topic")
+            granted.add((who, access, topic))
+    device = {
+        (access, own(ANY, topic).replace(ANY, "%u"))
+        for access, topic in [
+            ("write", "presence"),
+            ("write", "reported"),
+            ("write", "tele"),
+            ("write", "req"),
+        ]
+    }
+    answers = own(ANY, "rsp", ANY)
+    device |= {("read", answers.replace(ANY, "%u", 1).replace(ANY, "+")), ("read", hint_topic("default"))}
+    depot = {
+        ("read", all_devices("default", "req")),
+        ("write", answers.replace(ANY, "+")),
+        ("write", hint_topic("default")),
+    }
+    controller = {("read", all_devices("default", topic)) for topic in ("presence", "reported", "tele")}
+    expected = {"pattern": device, "depot": depot, "controller": controller}
+    assert granted == {(who, access, topic) for who, rights in expected.items() for access, topic in rights}
+
+
+def test_a_device_reports_under_its_own_name(fleet: Fleet) -> None:
+    controller = fleet.join("controller", *(all_devices("default", t) for t in ("presence", "reported", "tele")))
+    device = fleet.join("dev-a")
+    for topic in ("presence", "reported", "tele"):
+        device.publish(own("dev-a", topic), topic.encode())
+    controller.wait_for(b"tele")
+    assert {name for name, _ in controller.received} == {own("dev-a", t) for t in ("presence", "reported", "tele")}
+
+
+def test_device_a_cannot_write_the_topics_of_device_b(fleet: Fleet) -> None:
+    controller = fleet.join("controller", *(all_devices("default", t) for t in ("presence", "reported", "tele")))
+    depot = fleet.join("depot", all_devices("default", "req"))
+    attacker = fleet.join("dev-a")
+    for topic in ("presence", "reported", "tele", "req"):
+        attacker.publish(own("dev-b", topic), b"forged")
+    attacker.publish(own("dev-a", "tele"), b"last")
+    attacker.publish(own("dev-a", "req"), b"last")
+    assert controller.wait_for(b"last") == [(own("dev-a", "tele"), b"last")]
+    assert depot.wait_for(b"last") == [(own("dev-a", "req"), b"last")]
+
+
+def test_device_a_cannot_read_the_responses_or_requests_of_device_b(fleet: Fleet) -> None:
+    attacker = fleet.join("dev-a", "#", own("dev-b", "rsp", "n1"), all_devices("default", "rsp") + "/+", "ew/v1/#")
+    victim = fleet.join("dev-b", own("dev-b", "rsp", "n1"))
+    depot = fleet.join("depot")
+    victim.publish(own("dev-b", "req"), b"secret question")
+    depot.publish(own("dev-b", "rsp", "n1"), b"secret answer")
+    assert victim.wait_for(b"secret answer") == [(own("dev-b", "rsp", "n1"), b"secret answer")]
+    depot.publish(own("dev-a", "rsp", "n2"), b"mine")
+    assert {body for _, body in attacker.wait_for(b"mine")} == {b"mine"}
+
+
+def test_a_device_cannot_answer_in_place_of_a_depot(fleet: Fleet) -> None:
+    victim = fleet.join("dev-b", own("dev-b", "rsp", "n1"), hint_topic("default"))
+    attacker = fleet.join("dev-a")
+    attacker.publish(own("dev-b", "rsp", "n1"), b"forged")
+    attacker.publish(hint_topic("default"), b"forged")
+    fleet.join("depot").publish(own("dev-b", "rsp", "n1"), b"true")
+    assert victim.wait_for(b"true") == [(own("dev-b", "rsp", "n1"), b"true")]
+
+
+def test_the_user_name_is_the_certificates_whatever_the_client_claims(fleet: Fleet) -> None:
+    controller = fleet.join("controller", all_devices("default", "tele"))
+    attacker = fleet.join("dev-a", username="dev-b")
+    attacker.publish(own("dev-b", "tele"), b"forged")
+    attacker.publish(own("dev-a", "tele"), b"last")
+    assert controller.wait_for(b"last") == [(own("dev-a", "tele"), b"last")]
+
+
+def test_depots_and_ingesters_share_their_subscriptions(fleet: Fleet) -> None:
+    depot = fleet.join("depot", shared(DEPOT_GROUP, all_devices("default", "req")))
+    ingest = fleet.join("controller", shared(INGEST_GROUP, all_devices("default", "tele")))
+    device = fleet.join("dev-a")
+    device.publish(own("dev-a", "req"), b"question")
+    device.publish(own("dev-a", "tele"), b"window")
+    depot.wait_for(b"question")
+    ingest.wait_for(b"window")
+
+
+def test_no_certificate_no_connection(broker: Mosquitto, authority: Authority) -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        Identity(broker.port, authority.file, None, username="dev-a")
+
+
+def test_a_certificate_of_another_authority_is_refused(broker: Mosquitto, authority: Authority, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger").issue("dev-a")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        Identity(broker.port, authority.file, stranger)

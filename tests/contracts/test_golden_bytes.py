@@ -1,0 +1,48 @@
+"""The exact bytes of everything that is signed. A change here is a change of format that deployed devices will see:
+raise the document's schema number, do not just replace the golden file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import contract_examples
+import pytest
+
+from edge_contracts.channel import parse_channel, parse_family
+from edge_contracts.codec import encode
+from edge_contracts.job import parse_job
+from edge_contracts.manifest import manifest_bytes, parse_manifest
+
+GOLDEN = Path(__file__).parent / "golden"
+SIGNED = {
+    "manifest": (parse_manifest, "7ddabd46c23fc5991fe20e40bcdcb50af6480170eee7c97bdd1211efe9bec2f6"),
+    "channel": (parse_channel, "fbf815400851e687776cc4a5a7e55f943c07134a7b4d38c1c19790fb46f44d42"),
+    "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
+    "job": (parse_job, "26bcebecad90126014f8717c8744cb2e287c1b21a79b075bd8f6b99684a1d760"),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_signed_document_is_byte_for_byte_the_golden_one(name: str) -> None:
+    golden = (GOLDEN / f"{name}.json").read_bytes()
+    assert encode(contract_examples.EXAMPLES[name]) == golden
+    assert hashlib.sha256(golden).hexdigest() == SIGNED[name][1]
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_golden_document_parses_to_the_example(name: str) -> None:
+    parse = SIGNED[name][0]
+    assert parse((GOLDEN / f"{name}.json").read_bytes()) == contract_examples.EXAMPLES[name]
+
+
+def test_manifest_bytes_are_its_canonical_encoding() -> None:
+    assert manifest_bytes(contract_examples.MANIFEST) == encode(contract_examples.MANIFEST)
+
+
+def test_canonical_bytes_do_not_depend_on_the_order_of_keys() -> None:
+    assert (
+        encode({"b": 1, "a": {"d": 2, "c": 3}})
+        == encode({"a": {"c": 3, "d": 2}, "b": 1})
+        == b'{"a":{"c":3,"d":2},"b":1}'
+    )

@@ -1,0 +1,101 @@
+"""The rollout's decisions: every verb in every phase, and what each leaves behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge_contracts.channel import Channel, Release
+from edge_fleet import channel_changes
+from edge_fleet.channel_changes import ALLOWED, Plan, abort, advance, finish, pause, phase, resume, start
+from edge_fleet.errors import RolloutError
+
+ONE = Release(version="1.0.0", manifest_sha256="1" * 64)
+TWO = Release(version="2.0.0", manifest_sha256="2" * 64)
+STABLE = Channel(channel="stable", model="har", serial=4, stable=ONE)
+
+
+def plan(release: Release = TWO, **values: Any) -> Plan:
+    return Plan(channel="stable", model="har", release=release, **values)
+
+
+RUNNING = start(STABLE, plan(percentage=10.0))
+PHASES = {"idle": STABLE, "running": RUNNING, "paused": pause(RUNNING)}
+VERBS = {
+    "start": lambda channel: start(channel, plan()),
+    "pause": pause,
+    "resume": resume,
+    "advance": lambda channel: advance(channel, 50.0),
+    "abort": abort,
+    "finish": finish,
+}
+
+
+@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_works_exactly_in_the_phases_of_the_table(verb: Any, name: Any) -> None:
+    channel = PHASES[name]
+    assert phase(channel) == name
+    if name in ALLOWED[verb]:
+        assert VERBS[verb](channel).serial == channel.serial + 1
+    else:
+        with pytest.raises(RolloutError, match=f"cannot {verb} while {name}"):
+            VERBS[verb](channel)
+
+
+def test_the_first_rollout_of_a_channel_has_a_candidate_and_no_stable() -> None:
+    first = start(None, plan(ONE))
+    assert (first.serial, first.stable, first.candidate, first.rollout) == (1, None, ONE, "r1-1.0.0")
+
+
+def test_finish_makes_the_candidate_stable_for_everyone() -> None:
+    done = finish(RUNNING)
+    assert (done.stable, done.candidate, done.rollout) == (TWO, None, None)
+    assert (done.percentage, done.selectors, done.paused) == (100.0, (), False)
+
+
+def test_abort_blocks_the_candidate_and_keeps_stable() -> None:
+    done = abort(RUNNING)
+    assert (done.stable, done.candidate, done.blocked) == (ONE, None, (TWO.manifest_sha256,))
+
+
+def test_an_aborted_release_cannot_be_offered_again() -> None:
+    with pytest.raises(RolloutError, match="aborted"):
+        start(abort(RUNNING), plan())
+
+
+def test_the_blocked_list_forgets_its_oldest_when_full() -> None:
+    channel = Channel(channel="stable", model="har", serial=1, blocked=tuple(f"{n:064x}" for n in range(64)))
+    done = abort(start(channel, plan()))
+    assert len(done.blocked) == channel_changes.MAX_BLOCKED
+    assert done.blocked[-1] == TWO.manifest_sha256
+
+
+def test_what_is_stable_already_is_not_offered() -> None:
+    with pytest.raises(RolloutError, match="stable here already"):
+        start(STABLE, plan(ONE))
+
+
+def test_a_channel_never_changes_its_model() -> None:
+    with pytest.raises(RolloutError, match="for 'har'"):
+        start(STABLE, Plan(channel="stable", model="other", release=TWO))
+
+
+@pytest.mark.parametrize("percentage", [5.0, 10.0, None])
+def test_a_wave_only_widens(percentage: float | None) -> None:
+    with pytest.raises(RolloutError):
+        advance(RUNNING, percentage)
+
+
+def test_a_shadow_must_go_live_before_it_can_be_finished() -> None:
+    shadow = start(STABLE, plan(mode="shadow"))
+    with pytest.raises(RolloutError, match="shadow only"):
+        finish(shadow)
+    assert finish(advance(shadow, mode="live")).stable == TWO
+    with pytest.raises(RolloutError, match="only widens"):
+        advance(RUNNING, mode="shadow")
+
+
+def test_pausing_changes_nothing_but_the_pause() -> None:
+    assert resume(pause(RUNNING)) == channel_changes.replace(RUNNING, serial=RUNNING.serial + 2)

@@ -1,0 +1,76 @@
+"""An attacker with a copy of the repository and with some of its keys: writes what the attacker wants it to say.
+
+forged = Forger(site, folder)                  a copy of the fleet's repository, with the keys of the site's fleet
+forged.list_target("rollouts", path, data, key="releases")
+forged.publish()                               snapshot and timestamp signed anew with their own keys
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from fleet_site import Site
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, MetaFile, TargetFile
+
+from edge_fleet.repository import hashed_path
+
+
+class Forger:
+    """See the module. `folder` is the forged repository."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        shutil.copytree(site.repository, folder)
+        self.folder = folder
+        self._keys = site.fleet / "keys"
+        self._changed: dict[str, int] = {}
+
+    def read(self, role: str) -> Metadata[Any]:
+        """Return the newest metadata of a role."""
+        return Metadata.from_file(str(self._newest(role)))
+
+    def edit(self, role: str, change: Callable[[Any], None], *, key: str) -> None:
+        """Change a role's metadata, raise its version and sign it with the named key alone."""
+        metadata = self.read(role)
+        change(metadata.signed)
+        metadata.signed.version += 1
+        metadata.signatures.clear()
+        metadata.sign(self._signer(key))
+        name = "timestamp.json" if role == "timestamp" else f"{metadata.signed.version}.{role}.json"
+        metadata.to_file(str(self.folder / "metadata" / name))
+        self._changed[role] = metadata.signed.version
+
+    def list_target(self, role: str, path: str, data: bytes, *, key: str) -> None:
+        """Write a target and list it in a role, whether the role may sign that path or not."""
+        entry = TargetFile.from_data(path, data, ["sha256"])
+        place = self.folder / "targets" / hashed_path(path, entry.hashes["sha256"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        self.edit(role, lambda signed: signed.targets.__setitem__(path, entry), key=key)
+
+    def publish(self, *, expires: datetime | None = None) -> None:
+        """Sign a snapshot of what was changed and a timestamp, with the online keys; `expires` is the timestamp's."""
+        changed = {f"{role}.json": MetaFile(version) for role, version in self._changed.items()}
+        self.edit("snapshot", lambda signed: signed.meta.update(changed), key="snapshot")
+
+        def stamp(signed: Any) -> None:
+            signed.snapshot_meta = MetaFile(self._changed["snapshot"])
+            if expires is not None:
+                signed.expires = expires.astimezone(UTC).replace(microsecond=0)
+
+        self.edit("timestamp", stamp, key="timestamp")
+
+    def _newest(self, role: str) -> Path:
+        if role == "timestamp":
+            return self.folder / "metadata" / "timestamp.json"
+        found = (self.folder / "metadata").glob(f"*.{role}.json")
+        return max(found, key=lambda path: int(path.name.partition(".")[0]))
+
+    def _signer(self, key: str) -> CryptoSigner:
+        private = load_pem_private_key((self._keys / f"{key}.pem").read_bytes(), password=None)
+        return CryptoSigner(private)

@@ -1,0 +1,58 @@
+"""What an import may not load: a device's memory is spent by imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+ENGINES = ("numpy", "onnxruntime", "ai_edge_litert", "tflite_runtime")
+NETWORK = ("paho", "tuf", "securesystemslib", "cryptography", "urllib3", "uvicorn", "httptools")
+TOOLCHAIN = (
+    "onnx",
+    "onnxslim",
+    "rich",
+    "sqlalchemy",
+    "torch",
+    "optuna",
+    "scipy",
+    "edge_fleet",
+    "edge_compression",
+    "edge_bench",
+)
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return the top-level modules that importing `module` loads in a fresh interpreter."""
+    code = f"import {module}, sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "kept_out"),
+    [
+        ("edge_contracts", (*ENGINES, *NETWORK, *TOOLCHAIN, "msgspec", "edge_agent")),
+        ("edge_agent", (*ENGINES, *NETWORK, *TOOLCHAIN, "psutil", "prometheus_client")),
+        ("edge_agent.ports", (*ENGINES, *NETWORK, *TOOLCHAIN)),
+        (
+            "edge_agent.supervisor",
+            (*ENGINES, *TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "uvicorn"),
+        ),
+        ("edge_agent.worker", (*TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "paho")),
+        ("edge_agent.updater", (*ENGINES, *TOOLCHAIN, "uvicorn")),
+        ("edge_agent.cli", (*ENGINES, *NETWORK, *TOOLCHAIN)),
+        ("edgewright.cli", (*ENGINES, *NETWORK, *TOOLCHAIN, "edge_agent")),
+    ],
+)
+def test_importing_loads_nothing_heavy(module: str, kept_out: tuple[str, ...]) -> None:
+    assert not loaded_by(module) & set(kept_out)
+
+
+def test_a_core_module_imports_without_any_dependency_but_msgspec() -> None:
+    ours = {"edge_agent", "edge_contracts"}
+    heavy = {*ENGINES, *NETWORK, *TOOLCHAIN, "psutil", "sqlite3", "asyncio", "socket"}
+    loaded = loaded_by("edge_agent.core.update")
+    assert ours <= loaded
+    assert not loaded & heavy

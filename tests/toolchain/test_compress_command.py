@@ -1,0 +1,157 @@
+"""`edgewright compress` from task file to bundle, on a small fitted network."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toolchain_models
+from click.testing import CliRunner
+
+from edge_agent.bundle import open_bundle
+from edge_agent.samples import read_arrays
+from edge_compression.cli import compress
+from edge_contracts.errors import OperatorError
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILE = """
+name = "test"
+engines = ["onnxruntime"]
+[board]
+description = "a test"
+architecture = "x86_64"
+cores = 1
+memory_mb = 1000
+source = "none"
+[model]
+prefer = "size"
+reduce_range = false
+"""
+CRASHING = """
+summary = "asks for an operator the model has not"
+[[passes]]
+pass = "static_int8"
+operators = ["LSTM"]
+"""
+IDLE = """
+summary = "a knob that changes nothing"
+[[passes]]
+pass = "simplify"
+[[passes]]
+pass = "compact"
+[[passes]]
+pass = "compact"
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compress")
+    toolchain_models.write_task(folder)
+    recipes = folder / "recipes"
+    recipes.mkdir()
+    for name in ("float", "int8-pc-bias-rr", "int8-dynamic"):
+        shutil.copy(ROOT / "compression" / "recipes" / f"{name}.toml", recipes)
+    (recipes / "crashing.toml").write_text(CRASHING)
+    (recipes / "idle.toml").write_text(IDLE)
+    (folder / "profile.toml").write_text(PROFILE)
+    return folder
+
+
+def words(place: Path, out: str, *more: str) -> list[str]:
+    given = [str(place / "waves.toml"), "--profile", str(place / "profile.toml"), "--out", str(place / out)]
+    return [*given, "--recipes", str(place / "recipes"), "--max-drop", "1.5pt", "--json", *more]
+
+
+@pytest.fixture(scope="module")
+def report(place: Path) -> dict[str, Any]:
+    done = CliRunner().invoke(compress, words(place, "bundle", "--version", "2.1.0"), catch_exceptions=False)
+    assert done.exit_code == 0
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_bundle_verifies_and_says_what_it_holds(place: Path, report: dict[str, Any]) -> None:
+    bundle = open_bundle(place / "bundle", verify=True)
+    manifest = bundle.manifest
+    assert (manifest.name, manifest.version) == ("waves", "2.1.0")
+    assert [one.id for one in manifest.variants] == report["ladder"]
+    assert manifest.variants[-1].id == "float"
+    assert manifest.inputs[0].shape == (-1, 3, 32)
+    assert manifest.inputs[0].guard.maximum is not None
+    assert manifest.outputs[0].kind == "logits"
+    assert manifest.lineage.source_sha256 and manifest.lineage.data_sha256
+    assert "Conv" in manifest.requirements.operators or "ConvInteger" in manifest.requirements.operators
+
+
+def test_the_best_eight_bit_variant_is_on_the_ladder_and_smaller(place: Path, report: dict[str, Any]) -> None:
+    assert report["eight_bit"]["good"]
+    manifest = open_bundle(place / "bundle").manifest
+    best = manifest.variant(report["eight_bit"]["best"])
+    assert best.size < report["original_size"]
+    assert best.drop is not None
+    assert best.drop <= 1.5
+    assert best.min_score is not None
+    assert best.score is not None
+    assert best.confidence.energy is not None
+
+
+def test_golden_and_probe_sets_fit_the_variants(place: Path, report: dict[str, Any]) -> None:
+    bundle = open_bundle(place / "bundle")
+    golden = read_arrays(bundle.path("golden.npz"), what="golden")
+    probe = read_arrays(bundle.path("probe.npz"), what="probe")
+    assert golden["input_0"].shape == (16, 3, 32)
+    for name in report["ladder"]:
+        assert golden[f"{name}/output_0"].shape == (16, 4)
+    assert probe["input_0"].shape[0] == probe["y"].shape[0] == 200
+
+
+def test_a_recipe_that_fails_costs_one_candidate_and_its_reason_is_told(report: dict[str, Any]) -> None:
+    by_id = {one["id"]: one for one in report["candidates"]}
+    assert by_id["crashing"]["status"] == "failed"
+    assert "LSTM" in by_id["crashing"]["reason"]
+
+
+def test_a_knob_that_changes_nothing_is_noticed(report: dict[str, Any]) -> None:
+    by_id = {one["id"]: one for one in report["candidates"]}
+    assert by_id["idle"]["status"] == "duplicate"
+    assert "float" in by_id["idle"]["reason"]
+
+
+def test_every_rung_was_judged_against_exact_arithmetic(report: dict[str, Any]) -> None:
+    kept = [one for one in report["candidates"] if one["status"] == "kept"]
+    assert all(one["exactness"]["samples"] > 0 for one in kept)
+    assert all(one["timing"]["latency"]["count"] > 0 for one in kept)
+
+
+def test_a_folder_with_content_is_not_overwritten(place: Path, report: dict[str, Any]) -> None:
+    with pytest.raises(OperatorError, match="not empty"):
+        CliRunner().invoke(compress, words(place, "bundle"), catch_exceptions=False)
+    assert open_bundle(place / "bundle").manifest.version == "2.1.0"
+
+
+def test_a_budget_that_is_used_up_is_told_and_leaves_nothing_half_written(place: Path) -> None:
+    done = CliRunner().invoke(compress, words(place, "late", "--budget", "0.01s"))
+    assert done.exit_code != 0
+    assert not (place / "late").exists()
+    assert not list(place.glob(".late*"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--max-drop", "much"), ("--budget", "soon"), ("--max-drop", "-1"), ("--calib", "0")]
+)
+def test_a_wrong_option_is_named(place: Path, option: str, value: str) -> None:
+    done = CliRunner().invoke(compress, words(place, "wrong", option, value))
+    assert done.exit_code == 2
+    assert option in done.output
+
+
+def test_no_drop_allowed_still_gives_a_bundle_with_the_float_original(place: Path) -> None:
+    done = CliRunner().invoke(
+        compress, words(place, "strict", "--max-drop", "0", "--eval", "100"), catch_exceptions=False
+    )
+    report = json.loads(done.stdout)
+    assert report["ladder"][-1] == "float"
+    kept = [one for one in report["candidates"] if one["status"] == "kept"]
+    assert all(one["quality"]["drop"] <= 1e-9 for one in kept)

@@ -1,0 +1,115 @@
+"""Judging answers: drops, agreement, hazards, floors and thresholds."""
+
+import numpy as np
+import pytest
+
+from edge_agent.quality import score
+from edge_compression import sets
+from edge_compression.evaluate import Exactness, compare, compare_exact
+
+Y = np.repeat(np.arange(4), 50)
+SURE = np.eye(4)[Y] * 5.0
+
+
+def spoiled(count: int) -> np.ndarray:  # type: ignore[type-arg]
+    answers = SURE.copy()
+    answers[:count] = np.roll(answers[:count], 1, axis=1)
+    return answers
+
+
+def test_equal_answers_lose_nothing() -> None:
+    found = compare("top1", SURE, SURE, Y, limit=0.5, slices=None)
+    assert (found.score, found.drop, found.agreement, found.p_value) == (1.0, 0.0, 1.0, 1.0)
+    assert not found.undecided
+
+
+def test_a_drop_is_in_points_with_its_interval_and_its_test() -> None:
+    found = compare("top1", spoiled(10), SURE, Y, limit=0.5, slices=None)
+    assert found.drop == pytest.approx(5.0)
+    assert found.drop_interval.low > 1.0
+    assert found.drop_interval.high < 10.0
+    assert found.agreement == pytest.approx(0.95)
+    assert found.p_value == pytest.approx(2 / 2**10)
+
+
+def test_a_drop_the_samples_cannot_decide_is_called_so() -> None:
+    assert compare("top1", spoiled(1), SURE, Y, limit=0.5, slices=None).undecided
+
+
+def test_the_worst_slice_is_found() -> None:
+    slices = np.where(np.arange(200) < 20, "night", "day")
+    found = compare("top1", spoiled(10), SURE, Y, limit=0.5, slices=slices)
+    assert found.worst_slice == "night"
+    assert found.worst_slice_drop == pytest.approx(50.0)
+
+
+def test_errors_are_compared_as_scores_too() -> None:
+    y = np.linspace(0, 1, 50)
+    found = compare("mae", y[:, None] + 0.02, y[:, None] + 0.01, y, limit=0.5, slices=None)
+    assert found.drop == pytest.approx(1.0)
+    assert found.agreement is None
+
+
+def test_a_file_whose_answers_depend_on_the_kernels_is_a_hazard() -> None:
+    assert compare_exact("top1", spoiled(100), SURE, Y).hazard is not None
+    assert compare_exact("top1", spoiled(4), SURE, Y).hazard is None
+
+
+def exactness(differing: int, samples: int = 256, largest: float | None = 0.0) -> Exactness:
+    return Exactness(
+        samples=samples,
+        score_optimised=0.9,
+        score_exact=0.9,
+        differing=differing,
+        largest_difference=largest,
+        hazard=None,
+    )
+
+
+def test_the_floor_lets_other_kernels_pass_and_no_collapse() -> None:
+    floor = sets.score_floor("top1", 0.9, 200, exactness(2))
+    assert 0.8 < floor < 0.9
+    flips = np.random.default_rng(0).binomial(200, 2 / 256, 2000)
+    assert np.mean(0.9 - flips / 200 >= floor) > 0.99
+    assert sets.score_floor("top1", 0.9, 200, exactness(30)) < floor
+
+
+def test_the_floor_of_an_error_lies_below_it() -> None:
+    assert sets.score_floor("mae", -0.5, 100, exactness(0)) == pytest.approx(-0.55)
+
+
+def test_the_tolerance_covers_what_was_seen_and_never_everything() -> None:
+    assert sets.tolerance(exactness(0), least=1e-3) == 1e-3
+    assert sets.tolerance(exactness(0, largest=0.1), least=1e-3) == pytest.approx(0.2)
+    assert sets.tolerance(exactness(0, largest=None), least=1e-3) == sets.MAX_TOLERANCE
+
+
+def test_probes_have_each_class_in_its_share_and_stay_few_for_large_samples() -> None:
+    y = np.r_[np.zeros(900), np.ones(100)].astype(np.int64)
+    chosen = sets.stratified(y, 100, by_class=True)
+    assert len(set(chosen)) == 100
+    assert np.sum(y[chosen] == 1) == 10
+    assert sets.probe_count(np.zeros((1, 3, 224, 224), np.uint8)) == sets.MIN_PROBES
+    assert sets.probe_count(np.zeros((1, 16), np.float32)) == sets.MAX_PROBES
+
+
+def test_outputs_are_told_apart_by_their_numbers() -> None:
+    soft = np.exp(SURE) / np.exp(SURE).sum(axis=1, keepdims=True)
+    assert sets.output_kind(SURE, "top1") == "logits"
+    assert sets.output_kind(soft, "top1") == "probabilities"
+    assert sets.output_kind(SURE, "mae") == "values"
+
+
+def test_confidence_thresholds_call_the_share_they_say_suspicious() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (4000, 5))
+    found = sets.confidence(logits, "logits")
+    assert found.energy is not None
+    assert found.max_softmax is not None
+    energy = -np.log(np.exp(logits).sum(axis=1))
+    assert np.mean(energy > found.energy) == pytest.approx(sets.SUSPICIOUS_SHARE, abs=1e-3)
+    top = np.exp(logits).max(axis=1) / np.exp(logits).sum(axis=1)
+    assert np.mean(top < found.max_softmax) == pytest.approx(sets.SUSPICIOUS_SHARE, abs=1e-3)
+
+
+def test_the_probe_score_is_the_devices_metric() -> None:
+    assert score("top1", [spoiled(20)], Y) == pytest.approx(0.9)

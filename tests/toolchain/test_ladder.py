@@ -1,0 +1,75 @@
+"""Which candidates become rungs, as a table of decisions."""
+
+import pytest
+
+from edge_compression.ladder import MAX_RUNGS, Costs, Limits, build_ladder
+
+MB = 1_000_000
+ORIGINAL = Costs(score=0.9, drop=0.0, latency_ms=1.0, size=10 * MB, memory_mb=20.0)
+LIMITS = Limits(max_drop=0.5, disk_bytes=100 * MB)
+
+
+def costs(drop: float = 0.0, latency: float = 1.0, size: float = 1.0, memory: float = 1.0) -> Costs:
+    """Costs relative to the original."""
+    return Costs(
+        score=0.9 - drop / 100, drop=drop, latency_ms=latency, size=int(size * 10 * MB), memory_mb=20.0 * memory
+    )
+
+
+def ladder(candidates: dict[str, Costs], limits: Limits = LIMITS, prefer: str = "balanced") -> tuple[str, ...]:
+    found = build_ladder({"float": ORIGINAL, **candidates}, ORIGINAL, limits, prefer=prefer, float_id="float")  # type: ignore[arg-type]
+    assert set(found.rungs) | set(found.left_out) == {"float", *candidates}
+    assert not set(found.rungs) & set(found.left_out)
+    return found.rungs
+
+
+def test_the_float_original_is_the_last_rung_even_alone() -> None:
+    assert ladder({}) == ("float",)
+    assert ladder({"small": costs(size=0.3)}) == ("small", "float")
+
+
+def test_what_loses_more_than_allowed_is_out_however_small() -> None:
+    assert ladder({"tiny": costs(drop=0.51, size=0.01, latency=0.1)}) == ("float",)
+    assert ladder({"tiny": costs(drop=0.5, size=0.01)}) == ("tiny", "float")
+
+
+def test_slower_and_not_smaller_is_out() -> None:
+    assert ladder({"slow": costs(latency=1.5)}) == ("float",)
+    assert ladder({"slow": costs(latency=1.5, size=0.3)}) == ("slow", "float")
+    assert ladder({"fast": costs(latency=0.5)}) == ("fast", "float")
+    assert ladder({"same": costs()}) == ("float",)
+
+
+def test_a_dominated_candidate_is_out_and_incomparable_ones_stay() -> None:
+    rungs = ladder({"a": costs(size=0.3), "b": costs(size=0.4, drop=0.2)})
+    assert rungs == ("a", "float")
+    assert set(ladder({"a": costs(size=0.3, drop=0.2), "b": costs(size=0.4)})) == {"a", "b", "float"}
+
+
+def test_differences_within_measuring_accuracy_make_no_rung() -> None:
+    assert ladder({"a": costs(size=0.3), "b": costs(size=0.31, latency=0.97)}) == ("a", "float")
+
+
+@pytest.mark.parametrize(
+    ("prefer", "first"), [("latency", "fast"), ("size", "small"), ("memory", "lean"), ("balanced", "small")]
+)
+def test_the_profile_decides_which_rung_is_first(prefer: str, first: str) -> None:
+    candidates = {
+        "fast": costs(latency=0.5, size=0.9),
+        "small": costs(latency=1.2, size=0.2),
+        "lean": costs(latency=1.1, size=0.8, memory=0.5),
+    }
+    assert ladder(candidates, prefer=prefer)[0] == first
+
+
+def test_the_ladder_is_short_and_within_the_disk_budget() -> None:
+    many = {f"v{index}": costs(size=0.1 + 0.05 * index, latency=1.0 - 0.1 * index) for index in range(8)}
+    assert len(ladder(many)) == MAX_RUNGS
+    room = Limits(max_drop=0.5, disk_bytes=14 * MB)
+    assert ladder({"a": costs(size=0.3), "b": costs(size=0.35, latency=0.5)}, room) == ("b", "float")
+
+
+def test_a_float_original_over_the_disk_budget_makes_way_if_anything_else_fits() -> None:
+    tight = Limits(max_drop=0.5, disk_bytes=5 * MB)
+    assert ladder({"a": costs(size=0.3)}, tight) == ("a",)
+    assert ladder({}, tight) == ("float",)

@@ -1,0 +1,110 @@
+"""A device's updater against a signed repository in a folder, without a broker or an agent around it.
+
+    site = UpdateSite(tmp_path); site.release("1.0.0"); site.start("1.0.0"); messages = site.look()
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bundle_maker
+
+from edge_agent.adapters.carriers import DirectoryCarrier
+from edge_agent.adapters.store import StateFolder
+from edge_agent.ports import Carrier, ObjectKind
+from edge_agent.updater import Updater
+from edge_agent.updates import FromUpdater, SlotPlan, Trouble, UpdatePlan
+from edge_contracts.channel import Release
+from edge_fleet.channel_changes import Plan, finish
+from edge_fleet.folder import Founding, found
+from edge_fleet.refresh import refresh
+from edge_fleet.release import release
+from edge_fleet.rollout import change_rollout, find_release, start_rollout
+
+MODEL, CHANNEL, SLOT = "linear", "test", "main"
+
+
+class TamperingCarrier:
+    """Passes on what another carrier brings, changed by `change(kind, name, offset, data)`."""
+
+    def __init__(self, inner: Carrier, change: Callable[[ObjectKind, str, int, bytes], bytes]) -> None:
+        self._inner = inner
+        self._change = change
+
+    def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        data, total = self._inner.read(kind, name, offset, length)
+        return self._change(kind, name, offset, data), total
+
+
+class UpdateSite:
+    """See the module. `now` is the fleet's time."""
+
+    def __init__(self, folder: Path, now: datetime | None = None) -> None:
+        self.folder = folder
+        self.now = now or datetime.now(UTC)
+        self.fleet = found(folder / "fleet", Founding(families=(MODEL,)), self.now)
+        self.state = StateFolder(folder / "device")
+        self.state.create()
+        self.carrier: Carrier = DirectoryCarrier(self.repository)
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "fleet" / "repository"
+
+    def release(self, version: str, **options: Any) -> Release:
+        """Make, sign and publish a release; return it as a channel names it."""
+        folder = self.folder / f"bundle-{version}"
+        bundle_maker.make_bundle(folder, name=MODEL, version=version, **options)
+        release(self.fleet, folder, self.now)
+        return find_release(self.fleet.read(self.now), MODEL, version)
+
+    def start(self, version: str, **plan: Any) -> None:
+        """Start a rollout; one that runs is finished first."""
+        offered = find_release(self.fleet.read(self.now), MODEL, version)
+        try:
+            change_rollout(self.fleet, CHANNEL, finish, self.now)
+        except Exception:  # noqa: BLE001
+            pass
+        start_rollout(self.fleet, Plan(channel=CHANNEL, model=MODEL, release=offered, **plan), self.now)
+
+    def sign_again(self, later: timedelta) -> None:
+        """Let time pass on the fleet's side and sign what is due."""
+        self.now += later
+        refresh(self.fleet, self.now)
+
+    def keep_copy(self, name: str) -> Path:
+        """Return a copy of the repository as it is now, for a replay."""
+        return Path(shutil.copytree(self.repository, self.folder / name))
+
+    def plan(self, **slot: Any) -> UpdatePlan:
+        """Return an updater's plan for this device."""
+        return UpdatePlan(
+            state=str(self.state.root),
+            root=str(self.folder / "fleet" / "root.json"),
+            device="dev-1",
+            tenant="default",
+            profile="x86-gateway",
+            slots=(SlotPlan(slot=SLOT, channel=CHANNEL, **slot),),
+            directory="unused",
+        )
+
+    def look(self, carrier: Carrier | None = None, **slot: Any) -> list[FromUpdater]:
+        """Run an updater in this process; return everything it said."""
+        said: list[FromUpdater] = []
+        Updater(self.plan(**slot), carrier or self.carrier, said.append).run()
+        return said
+
+
+def names(messages: list[FromUpdater]) -> list[str]:
+    """Return the kinds of the messages, progress once."""
+    kinds = [type(message).__name__ for message in messages]
+    return [kind for index, kind in enumerate(kinds) if index == 0 or kinds[index - 1] != kind]
+
+
+def troubles(messages: list[FromUpdater]) -> list[tuple[str, str]]:
+    """Return fault and reason of every trouble."""
+    return [(message.fault, message.reason) for message in messages if isinstance(message, Trouble)]
