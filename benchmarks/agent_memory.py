@@ -105,7 +105,7 @@ def started(stage: Stage, name: str, slot: str, broker: EmbeddedBroker) -> dict[
 def running(state: Path) -> dict[str, Any] | None:
     """Return the status of a running, connected agent."""
     status: dict[str, Any] = run_json("agent", "status", "--state", str(state))
-    return status if status.get("running") and status.get("connected") else None
+    return status if status.get("running") and status.get("broker_connected") else None
 
 
 def ready(state: Path) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ _OOM_SCORE = 500
 
 
 class Worker:
-    """One slot's worker. `announce` is told everything that also goes to the supervisor."""
+    """One slot's worker. Without a link, as in `agent serve`, faults go to stderr."""
 
     def __init__(self, plan: WorkerPlan, listening: socket.socket, flight: FlightPage) -> None:
         self._plan = plan
@@ -182,7 +182,10 @@ class Worker:
             self._loop.call_soon_threadsafe(self._say, message)
 
     def _say(self, message: ToSupervisor) -> None:
-        if self._link is not None and not self._link.is_closing():
+        if self._link is None:
+            if isinstance(message, Fault):  # nobody else reports it
+                sys.stderr.write(f"{message.served_by or self._plan.slot}: {message.text}\n")
+        elif not self._link.is_closing():
             self._link.write(line(message))
 
     def _die(self, error: EngineMemoryError) -> None:

@@ -31,7 +31,13 @@ _BROKER_OPTIONS = (
     click.option("--ca", "ca_file", type=_FILE, help="Certificates of the authorities to trust."),
     click.option("--cert", "certificate_file", type=_FILE, help="Our own certificate."),
     click.option("--key", "key_file", type=_FILE, help="Its private key."),
-    click.option("--protocol", type=click.Choice(["auto", "5", "3.1.1"]), default="auto", show_default=True),
+    click.option(
+        "--protocol",
+        type=click.Choice(["auto", "5", "3.1.1"]),
+        default="auto",
+        show_default=True,
+        help="MQTT version; auto tries 5 and falls back.",
+    ),
 )
 
 

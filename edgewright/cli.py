@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from edge_contracts import __version__
-from edge_contracts.errors import EdgewrightError, MissingExtraError
+from edge_contracts.errors import DeviceError, EdgewrightError, MissingExtraError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("edge_agent.cli:agent", "Run the agent on a device, look at it, import updates, score files."),
@@ -73,6 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     except EdgewrightError as error:
         _report(error, as_json="--json" in words)
         sys.exit(error.exit_code)
+    except OSError as error:
+        _report(DeviceError(error.strerror or str(error), subject=error.filename), as_json="--json" in words)
+        sys.exit(DeviceError.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -1,10 +1,11 @@
 """A device's updater against a signed repository in a folder, without a broker or an agent around it.
 
-    site = UpdateSite(tmp_path); site.release("1.0.0"); site.start("1.0.0"); messages = site.look()
+site = UpdateSite(tmp_path); site.release("1.0.0"); site.start("1.0.0"); messages = site.look()
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from edge_agent.updater import Updater
 from edge_agent.updates import FromUpdater, SlotPlan, Trouble, UpdatePlan
 from edge_contracts.channel import Release
 from edge_fleet.channel_changes import Plan, finish
+from edge_fleet.errors import RolloutError
 from edge_fleet.folder import Founding, found
 from edge_fleet.refresh import refresh
 from edge_fleet.release import release
@@ -29,15 +31,17 @@ MODEL, CHANNEL, SLOT = "linear", "test", "main"
 
 
 class TamperingCarrier:
-    """Passes on what another carrier brings, changed by `change(kind, name, offset, data)`."""
+    """Passes on what another carrier brings; objects whose name ends in `target` are changed by `change(data)` and said
+    to be `total` bytes long."""
 
-    def __init__(self, inner: Carrier, change: Callable[[ObjectKind, str, int, bytes], bytes]) -> None:
-        self._inner = inner
-        self._change = change
+    def __init__(self, inner: Carrier, target: str, change: Callable[[bytes], bytes], total: int | None = None) -> None:
+        self._inner, self._target, self._change, self._total = inner, target, change, total
 
     def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
         data, total = self._inner.read(kind, name, offset, length)
-        return self._change(kind, name, offset, data), total
+        if not f"{kind}/{name}".endswith(self._target):
+            return data, total
+        return self._change(data), self._total or total
 
 
 class UpdateSite:
@@ -65,10 +69,8 @@ class UpdateSite:
     def start(self, version: str, **plan: Any) -> None:
         """Start a rollout; one that runs is finished first."""
         offered = find_release(self.fleet.read(self.now), MODEL, version)
-        try:
+        with contextlib.suppress(RolloutError):
             change_rollout(self.fleet, CHANNEL, finish, self.now)
-        except Exception:  # noqa: BLE001
-            pass
         start_rollout(self.fleet, Plan(channel=CHANNEL, model=MODEL, release=offered, **plan), self.now)
 
     def sign_again(self, later: timedelta) -> None:
@@ -80,8 +82,8 @@ class UpdateSite:
         """Return a copy of the repository as it is now, for a replay."""
         return Path(shutil.copytree(self.repository, self.folder / name))
 
-    def plan(self, **slot: Any) -> UpdatePlan:
-        """Return an updater's plan for this device."""
+    def plan(self, *, over_network: bool = False, **slot: Any) -> UpdatePlan:
+        """Return an updater's plan for this device; the network's budgets count only `over_network`."""
         return UpdatePlan(
             state=str(self.state.root),
             root=str(self.folder / "fleet" / "root.json"),
@@ -89,7 +91,7 @@ class UpdateSite:
             tenant="default",
             profile="x86-gateway",
             slots=(SlotPlan(slot=SLOT, channel=CHANNEL, **slot),),
-            directory="unused",
+            directory=None if over_network else "unused",
         )
 
     def look(self, carrier: Carrier | None = None, **slot: Any) -> list[FromUpdater]:

@@ -25,13 +25,12 @@ from edge_compression import sets
 from edge_compression.candidate import Candidate
 from edge_compression.passes import Float16
 from edge_compression.report import Report
-from edge_compression.search import Found, Search
+from edge_compression.search import Found
 from edge_contracts.codec import plain
 from edge_contracts.errors import OperatorError
 from edge_contracts.manifest import (
     MANIFEST_NAME,
     Budgets,
-    Confidence,
     Engine,
     Input,
     Lineage,
@@ -54,7 +53,6 @@ class Writing:
 
     task: Task
     profile: DeviceProfile
-    search: Search
     found: Found
     report: Report
 
@@ -124,13 +122,10 @@ def _write_golden(folder: Path, writing: Writing, rungs: list[Candidate]) -> tup
     """Write the golden set with every rung's answers; return the model's outputs and the number of samples."""
     found, metric = writing.found, writing.task.file.metric
     chosen = sets.stratified(found.y, sets.golden_count(found.x), by_class=metric == "top1")
-    samples = folder / "golden.npy"
-    np.save(samples, found.x[chosen], allow_pickle=False)
     arrays: dict[str, Array] = {"input_0": found.x[chosen]}
     for one in rungs:
-        for index, answers in enumerate(writing.search.answers(one.model, samples)):
-            arrays[f"{one.id}/output_{index}"] = answers
-    samples.unlink()
+        for index, answers in enumerate(one.outputs):
+            arrays[f"{one.id}/output_{index}"] = answers[chosen]
     write_arrays(folder / GOLDEN, arrays)
     kind = sets.output_kind(found.answers, metric)
     outputs = []
@@ -147,7 +142,7 @@ def _write_variant(folder: Path, writing: Writing, one: Candidate, probe: NDArra
     assert one.quality is not None
     assert one.exactness is not None
     assert one.measured is not None
-    assert one.answers is not None
+    assert one.calibration is not None
     metric, found = writing.task.file.metric, writing.found
     model = folder / "variants" / f"{one.id}.{one.recipe.format}"
     recipe = folder / "recipes" / f"{one.id}.toml"
@@ -155,7 +150,7 @@ def _write_variant(folder: Path, writing: Writing, one: Candidate, probe: NDArra
         path.parent.mkdir(exist_ok=True)
     shutil.copyfile(one.model, model)
     recipe.write_text(one.recipe.text, encoding="utf-8")
-    probe_score = score(metric, [one.answers[probe]], found.y[probe])
+    probe_score = score(metric, [one.outputs[0][probe]], found.y[probe])
     return Variant(
         id=one.id,
         file=model.relative_to(folder).as_posix(),
@@ -169,7 +164,7 @@ def _write_variant(folder: Path, writing: Writing, one: Candidate, probe: NDArra
         latency_ms=one.measured.latency.p50,
         peak_memory_mb=one.measured.loaded.peak_memory_mb,
         tolerance=sets.tolerance(one.exactness, least=_least_tolerance(one)),
-        confidence=_confidence(writing, one),
+        confidence=sets.confidence(one.calibration, sets.output_kind(found.answers, metric)),
     )
 
 
@@ -178,13 +173,6 @@ def _least_tolerance(one: Candidate) -> float:
         return sets.INTEGER_TOLERANCE
     half = any(isinstance(step, Float16) for step in one.recipe.passes)
     return sets.HALF_TOLERANCE if half else sets.FLOAT_TOLERANCE
-
-
-def _confidence(writing: Writing, one: Candidate) -> Confidence:
-    kind = sets.output_kind(writing.found.answers, writing.task.file.metric)
-    if kind == "values":
-        return Confidence()
-    return sets.confidence(writing.search.answers(one.model, writing.search.calibration)[0], kind)
 
 
 def _input(task: Task, tensor: Input) -> Input:

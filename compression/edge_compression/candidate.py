@@ -22,7 +22,8 @@ Status = Literal["pending", "failed", "duplicate", "not tried", "left out", "kep
 
 @dataclass(kw_only=True)
 class Candidate:
-    """A recipe and what came of it. `path` is the model it made; `answers` its first output on the evaluation set."""
+    """A recipe and what came of it. `path` is the model it made; `outputs` its answers to the evaluation
+    samples and `calibration` its first output on the calibration samples."""
 
     recipe: Recipe
     status: Status = "pending"
@@ -32,7 +33,8 @@ class Candidate:
     size: int = 0
     changes: tuple[Changes, ...] = ()
     build_s: float = 0.0
-    answers: NDArray[Any] | None = None
+    outputs: list[NDArray[Any]] = field(default_factory=list, repr=False)
+    calibration: NDArray[Any] | None = field(default=None, repr=False)
     quality: Quality | None = None
     exactness: Exactness | None = None
     measured: Measurement | None = field(default=None, repr=False)

@@ -137,9 +137,7 @@ def compress(
             **_results(task, found, options),
         )
         with fresh_folder(out, replace=force) as folder:
-            manifest = write_bundle(
-                folder, Writing(task=task, profile=profile, search=search, found=found, report=report)
-            )
+            manifest = write_bundle(folder, Writing(task=task, profile=profile, found=found, report=report))
     _show(out, report, manifest, console, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ models in turns. What a candidate is worth is decided in `evaluate` and `ladder`
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +111,7 @@ class Search:
             ladder=ladder,
         )
 
-    def plan(self, model: Path, *, optimise: bool = True) -> RunnerPlan:
+    def _plan(self, model: Path, *, optimise: bool = True) -> RunnerPlan:
         """Return how a model of this task is measured."""
         return RunnerPlan(
             model=str(model),
@@ -122,27 +123,19 @@ class Search:
             memory_limit_mb=MEMORY_LIMIT_MB,
         )
 
-    def answers(self, model: Path, samples: Path, *, optimise: bool = True, count: int | None = None) -> list[Array]:
-        """Return a model's answers to samples, one array an output. Raises RunnerError."""
-        out = self._folder / f"answers-{model.stem}-{samples.stem}-{optimise:d}.npz"
-        with Runner(self.plan(model, optimise=optimise)) as runner:
-            runner.predict(samples, out, count=count, timeout_s=self._remaining())
-        with np.load(out, allow_pickle=False) as arrays:
-            found = [arrays[f"output_{index}"] for index in range(len(arrays.files))]
-        out.unlink()
-        return found
-
-    @property
-    def calibration(self) -> Path:
-        """The calibration samples in use, as .npy."""
-        return self._calibration
-
     def _original(self) -> tuple[Loaded, Array]:
         self._say(f"{self._task.file.name}: original on {self._x.shape[0]} samples")
-        with Runner(self.plan(self._task.model)) as runner:
+        with Runner(self._plan(self._task.model)) as runner:
             loaded = runner.loaded()
             check_model(self._task, loaded.inputs, loaded.outputs)
-        return loaded, self.answers(self._task.model, self._samples)[0]
+            return loaded, self._answers(runner, self._samples)[0]
+
+    def _answers(self, runner: Runner, samples: Path, count: int | None = None) -> list[Array]:
+        """Return a model's answers to samples, one array an output."""
+        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".npz") as out:
+            runner.predict(samples, Path(out.name), count=count, timeout_s=self._remaining())
+            with np.load(out.name, allow_pickle=False) as arrays:
+                return [arrays[f"output_{index}"] for index in range(len(arrays.files))]
 
     def _build_all(self, candidates: tuple[Candidate, ...], tensor: Input) -> None:
         first, rest = candidates[0], candidates[1:]
@@ -190,15 +183,19 @@ class Search:
         metric, limit = self._task.file.metric, self._options.max_drop
         self._say(f"judging {candidate.id}")
         try:
-            answers = self.answers(candidate.model, self._samples)[0]
-            exact = self.answers(candidate.model, self._samples, optimise=False, count=EXACT_SAMPLES)[0]
+            with Runner(self._plan(candidate.model)) as runner:
+                outputs = self._answers(runner, self._samples)
+                calibration = self._answers(runner, self._calibration)[0]
+            with Runner(self._plan(candidate.model, optimise=False)) as runner:
+                exact = self._answers(runner, self._samples, EXACT_SAMPLES)[0]
         except RunnerError as error:
             candidate.drop_out("failed", str(error))
             return
+        answers = outputs[0]
         if not np.isfinite(answers).all():
             candidate.drop_out("failed", "it answers infinite values or NaN")
             return
-        candidate.answers = answers
+        candidate.outputs, candidate.calibration = outputs, calibration
         candidate.quality = compare(metric, answers, original, self._y, limit=limit, slices=self._slices)
         candidate.exactness = compare_exact(metric, answers, exact, self._y)
         if candidate.quality.drop > limit and candidate.recipe.passes:
@@ -206,7 +203,7 @@ class Search:
 
     def _time_all(self, candidates: tuple[Candidate, ...]) -> Measurement:
         racing = {one.id: one for one in candidates if one.racing or one is candidates[0]}
-        plans = {ORIGINAL: self.plan(self._task.model), **{name: self.plan(one.model) for name, one in racing.items()}}
+        plans = {ORIGINAL: self._plan(self._task.model), **{name: self._plan(one.model) for name, one in racing.items()}}
         self._say(f"timing {len(plans)} models in turns")
         measured, failures = measure_interleaved(plans, seconds=TIMING_SECONDS)
         for name, error in failures.items():

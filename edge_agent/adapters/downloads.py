@@ -130,21 +130,28 @@ class Download:
     def _fetch(self, pool: ThreadPoolExecutor, missing: list[Piece], bitmap: bytearray, done: int) -> None:
         queue = iter(missing)
         flying: dict[Future[bytes], Piece] = {}
+        failure: TransportError | None = None
         written = time.monotonic()
         while True:
-            while len(flying) < self.network.window and (piece := next(queue, None)) is not None:
+            while failure is None and len(flying) < self.network.window and (piece := next(queue, None)) is not None:
                 flying[pool.submit(self._chunk, piece)] = piece
             if not flying:
-                return
+                break
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
                 piece = flying.pop(future)
-                self._store(piece, future.result())
+                try:
+                    self._store(piece, future.result())
+                except TransportError as error:
+                    failure = error  # what else is in the air is still waited for and kept
+                    continue
                 bitmap[piece.number] = 1
                 done += piece.length
                 self.told(done, self.manifest.total_bytes)
-                if time.monotonic() - written > BITMAP_S:
-                    self._write_bitmap(bitmap)
-                    written = time.monotonic()
+            if time.monotonic() - written > BITMAP_S:
+                self._write_bitmap(bitmap)
+                written = time.monotonic()
+        if failure is not None:
+            raise failure
 
     def _chunk(self, piece: Piece) -> bytes:
         """Return the chunk's verified bytes, asking again up to the profile's number of tries."""
@@ -156,6 +163,7 @@ class Download:
             except NotFoundError:
                 raise
             except UnreachableError as error:
+                self.traffic.take(-piece.length)  # nothing came: an outage does not use up the day
                 last = error
                 continue
             if len(data) == piece.length and hashlib.sha256(data).hexdigest() == piece.sha256:

@@ -63,6 +63,18 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
         CliRunner().invoke(serve, [str(tmp_path)], catch_exceptions=False)
 
 
+def test_serve_says_why_a_model_does_not_answer_and_serves_what_is_left(tmp_path):
+    bundle_maker.make_bundle(tmp_path / "b", models=[("bad", bundle_maker.crash_model())], golden=None)
+    process = _start(tmp_path / "b", "--http", "127.0.0.1:0", "--json")
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        assert infer_json(url, [[1, 2, 3, 4]])["parameters"]["served_by"] == "last-resort/abstain"
+        assert process.stderr.readline().startswith("local:1.0.0/bad: bad.onnx: ")
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        process.communicate(timeout=10)
+
+
 def _score(*words):
     return CliRunner().invoke(score, [str(word) for word in words], catch_exceptions=False)
 

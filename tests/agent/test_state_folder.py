@@ -30,7 +30,7 @@ def test_unwritten_slot_is_idle(tmp_path: Path) -> None:
 def test_damaged_record_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
     state = folder(tmp_path)
     (state.slots / "main.json").write_text("{")
-    with pytest.raises(StateError, match="main.json"):
+    with pytest.raises(StateError, match=r"main\.json"):
         state.read_record("main")
 
 

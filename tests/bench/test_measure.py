@@ -57,11 +57,11 @@ def test_a_model_without_samples_is_fed_random_inputs_of_its_shapes(plan: Runner
 
 
 def test_a_model_over_the_memory_limit_is_an_error_and_not_a_crash_of_ours(plan: RunnerPlan, tmp_path: Path) -> None:
-    size = 30_000_000
+    size = 20_000_000
     weights = np.zeros((1, size), dtype=np.float32)
     nodes = [onnx.helper.make_node("Gemm", ["x", "w"], ["y"])]
     onnx.save(toolchain_models.model(nodes, {"w": weights}, [1], [size], output="y"), tmp_path / "big.onnx")
-    limited = RunnerPlan(model=str(tmp_path / "big.onnx"), format="onnx", samples="", memory_limit_mb=200.0)
+    limited = RunnerPlan(model=str(tmp_path / "big.onnx"), format="onnx", samples="", memory_limit_mb=150.0)
     with pytest.raises(RunnerError), Runner(limited) as runner:
         runner.loaded()
 

@@ -50,6 +50,15 @@ def test_the_median_interval_covers_the_true_median_about_as_often_as_it_says() 
     assert covered >= 50  # 57 of 60 expected; fewer than 50 has a chance below 1e-3
 
 
+def test_the_median_interval_is_that_of_drawn_resamples() -> None:
+    generator = np.random.default_rng(4)
+    samples = generator.gamma(2.0, 1.0, 101)
+    drawn = np.median(samples[generator.integers(0, 101, (4000, 101))], axis=1)
+    interval = median_interval(samples)
+    assert interval.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.05)
+    assert interval.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.05)
+
+
 def test_mcnemar_has_the_values_of_the_binomial_table() -> None:
     assert mcnemar_exact(0, 0) == 1.0
     assert mcnemar_exact(1, 9) == pytest.approx(2 * 11 / 1024)

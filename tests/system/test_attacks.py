@@ -21,6 +21,7 @@ from edge_contracts.limits import MAX_MANIFEST_BYTES
 from edge_contracts.manifest import parse_manifest
 from edge_fleet.folder import Fleet
 from edge_fleet.rollout import read_channel
+from edgewright.demo.stage import wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,7 +60,7 @@ def test_tampered_manifest_is_refused(serving: Site) -> None:
     refused(serving, forged.folder, {"hash-mismatch"})
 
 
-def test_tampered_chunk_is_never_installed(serving: Site) -> None:
+def test_tampered_chunk_is_never_installed_and_the_true_one_is(serving: Site) -> None:
     forged = offered_but_withheld(serving, padding=200_000)
     manifest = parse_manifest((serving.folder / "bundle-1.1.0" / "manifest.json").read_bytes())
     digest = manifest.file("padding.bin").sha256
@@ -67,7 +68,13 @@ def test_tampered_chunk_is_never_installed(serving: Site) -> None:
     data = bytearray(blob.read_bytes())
     data[100_000] ^= 1
     blob.write_bytes(data)
-    refused(serving, forged.folder, {"damaged"})
+    serving.serve_only(forged.folder)
+    wait_for("the damage is reported", lambda: serving.slot()["reason"] == "damaged")
+    assert serving.slot()["serving"]["version"] == "1.0.0"
+    serving.serves("1.0.0")
+    serving.stop("attacker")
+    serving.start_depot()
+    serving.wait_for_state("committed", "1.1.0")
 
 
 def test_replayed_old_repository_is_refused(serving: Site) -> None:
