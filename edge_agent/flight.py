@@ -1,8 +1,9 @@
-"""Requests in flight, counted in memory that outlives the worker: two 64-bit counters on one shared page.
+"""Requests in flight, counted in memory that outlives the worker: 64-bit counters on one shared page.
 
 The worker counts up what it starts and what it finishes; the supervisor reads the difference after the worker is
 gone, whatever killed it. One worker writes a page, so no lock is needed: each counter is one aligned 8-byte store.
-A request counts from the moment its head was read; bytes still in the kernel's socket buffer are nobody's yet.
+A request counts from the moment its head was read. One whose bytes the worker had not read yet is known only by its
+connection, so open connections are counted as well: each can have cost one request more, and none can cost two.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import mmap
 import os
 
 _PAGE_BYTES = 4096
-_STARTED, _FINISHED = 0, 1
+_STARTED, _FINISHED, _CONNECTIONS = 0, 1, 2
 
 
 class FlightPage:
@@ -42,13 +43,26 @@ class FlightPage:
         """Count a request whose answer was handed to the kernel, or whose client went away."""
         self._counters[_FINISHED] += 1
 
+    def connect(self) -> None:
+        """Count a client's connection."""
+        self._counters[_CONNECTIONS] += 1
+
+    def disconnect(self) -> None:
+        """A connection has ended."""
+        self._counters[_CONNECTIONS] -= 1
+
+    @property
+    def connections(self) -> int:
+        """Connections open now; of a dead worker: the most requests that can have been lost with it."""
+        return self._counters[_CONNECTIONS]
+
     @property
     def started(self) -> int:
         return self._counters[_STARTED]
 
     @property
     def in_flight(self) -> int:
-        """Requests started and not finished; of a dead worker: the requests lost with it."""
+        """Requests started and not finished; of a dead worker: requests surely lost with it."""
         return self._counters[_STARTED] - self._counters[_FINISHED]
 
     def close(self) -> None:

@@ -59,6 +59,7 @@ class FleetLink:
         self._reported: ReportedState | None = None
         self._reports = 0
         self._report_after = 0.0
+        self._silence = ""
         self._mqtt: MqttLink | None = None
         if config.broker is not None:
             will = Will(topic=self._topics["presence"], payload=self._presence(online=False))
@@ -142,13 +143,18 @@ class FleetLink:
             self._hint(event)
         elif isinstance(event, Up):
             _log.info("connected to the broker")
+            self._silence = ""
             self._publish_retained("presence", self._presence(online=True))
             self._reported = None
             self._report_after = 0.0
             self._listener.connected(True)
             self._pump()
         elif isinstance(event, Down):
-            _log.info("no broker: %s", event.reason)
+            if event.reason != self._silence:
+                _log.info("no broker: %s", event.reason)
+                self._silence = event.reason
+            self._in_flight.clear()
+            self._last_row = 0  # whatever is not acknowledged goes again, in order
             self._listener.connected(False)
 
     def _hint(self, event: Arrived) -> None:

@@ -7,16 +7,13 @@ then acted on: try, swap, roll back, restart. Fetching is the updater's, telemet
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from edge_agent.adapters.store import StateError, StateFolder, read_manifest
+from edge_agent.adapters.listening import bind
+from edge_agent.adapters.store import StateError, StateFolder
 from edge_agent.config import SlotConfig
 from edge_agent.core.events import (
     Crashed,
@@ -28,34 +25,21 @@ from edge_agent.core.events import (
     TrialBegan,
     TrialPassed,
 )
-from edge_agent.core.fallback import LadderRelease, Role, build_ladder
 from edge_agent.core.record import UpdateRecord
 from edge_agent.core.selection import window_open
 from edge_agent.core.tally import Tally
 from edge_agent.core.update import advance, judge
-from edge_agent.errors import ConfigError
+from edge_agent.ladder import ladder_of, open_factory
 from edge_agent.messages import Fault, Heartbeat, Ready, Rung
+from edge_agent.news import Detail, News
 from edge_agent.serving import Serving
 from edge_agent.trial_process import try_release
 from edge_agent.trials import TrialPlan
 from edge_agent.worker_process import Death, WorkerProcess
-from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
 from edge_contracts.state import Installed, SlotState
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class News:
-    """Something to tell the fleet and the audit log."""
-
-    event: str
-    severity: str = "info"
-    slot: str | None = None
-    text: str = ""
-    detail: dict[str, str | int | float | bool] = field(default_factory=dict)
-    audited: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +63,11 @@ class Slot:
         self._around = around
         self.record = around.state.read_record(config.name)
         self._unsaved = False
-        self._factory = self._open_factory()
+        self._factory = open_factory(config)
         self._soak = Tally()
         self._soaks_since: float | None = None
         self._trial: asyncio.Task[None] | None = None
-        self._socket = _bind(config)
+        self._socket = bind(config)
         self.serving = Serving(self._socket, config, around.profile, self, str(around.state.cache))
 
     @property
@@ -97,11 +81,11 @@ class Slot:
         """Name of the model the slot is for, once a release or a factory bundle has told it."""
         if self.record.candidate is not None:
             return self.record.candidate.model
-        return None if self._factory is None else self._factory[2].name
+        return None if self._factory is None else self._factory.manifest.name
 
     @property
     def factory(self) -> Installed | None:
-        return None if self._factory is None else self._factory[1]
+        return None if self._factory is None else self._factory.release
 
     def start(self, *, clean: bool) -> None:
         """Go on from the persisted record; `clean` if the agent had been stopped in order."""
@@ -205,11 +189,12 @@ class Slot:
             return
         for tally in (self.window, self.totals):
             tally.count("deaths", 1)
-        detail: dict[str, str | int | float | bool] = {
+        detail: Detail = {
             "pid": death.pid,
             "code": death.code,
             "reason": death.reason,
             "lost": death.lost,
+            "connections": death.connections,
             "version": worker.first.version,
         }
         text = f"worker {death.pid} of {worker.first.served_by} ended: {death.reason}, {death.lost} requests lost"
@@ -222,6 +207,12 @@ class Slot:
         self._news("release-rests", "error", text=f"{rung.served_by} keeps dying; the next rung serves for a while")
 
     # Inside
+
+    def _ladder(self) -> tuple[Rung, ...]:
+        return ladder_of(self.record, self._factory, self._around.state, self._damaged)
+
+    def _damaged(self, error: StateError) -> None:
+        self._news("release-damaged", "error", text=str(error))
 
     def _uncommitted(self, rung: Rung) -> bool:
         serving = self.record.serving
@@ -274,35 +265,6 @@ class Slot:
             self._trial = None
             self.apply(event)
 
-    def _ladder(self) -> tuple[Rung, ...]:
-        """Return the rungs to serve from, best first. A release that cannot be read is left out and told of."""
-        releases: list[LadderRelease] = []
-        record = self.record
-        for role, release in (("active", record.serving), ("last-good", record.last_good)):
-            if release is None:
-                continue
-            try:
-                manifest = self._around.state.read_manifest(release.manifest_sha256)
-            except StateError as error:
-                self._news("release-damaged", "error", text=str(error))
-                continue
-            folder = self._around.state.release(release.manifest_sha256)
-            releases.append(_on_ladder(role, folder, release, manifest, record))  # type: ignore[arg-type]
-        if self._factory is not None:
-            folder, release, manifest = self._factory
-            releases.append(_on_ladder("factory", folder, release, manifest, record))
-        return build_ladder(releases)
-
-    def _open_factory(self) -> tuple[Path, Installed, Manifest] | None:
-        if self.config.factory is None:
-            return None
-        folder = Path(self.config.factory)
-        try:
-            manifest, sha256 = read_manifest(folder)
-        except StateError as error:
-            raise ConfigError(str(error), subject=f"config.slots[{self.config.name}].factory") from error
-        return folder, Installed(version=manifest.version, manifest_sha256=sha256), manifest
-
     def _save(self) -> None:
         """Persist the record. When the disk does not take it, answering goes on and saving is tried again."""
         try:
@@ -314,7 +276,7 @@ class Slot:
             self._unsaved = True
 
     def _tell_transition(self, before: UpdateRecord, after: UpdateRecord) -> None:
-        detail: dict[str, str | int | float | bool] = {"from": before.state, "to": after.state}
+        detail: Detail = {"from": before.state, "to": after.state}
         if after.candidate is not None:
             detail |= {"version": after.candidate.version, "manifest_sha256": after.candidate.manifest_sha256}
             detail |= {"rollout": after.candidate.rollout or "", "serial": after.candidate.serial}
@@ -330,7 +292,7 @@ class Slot:
         severity: str = "info",
         *,
         text: str = "",
-        detail: dict[str, str | int | float | bool] | None = None,
+        detail: Detail | None = None,
     ) -> None:
         news = News(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
         self._around.tell(news)
@@ -340,34 +302,3 @@ def _visible(record: UpdateRecord) -> tuple[object, ...]:
     """Return what makes a transition worth telling; a change of gates alone does not."""
     candidate = None if record.candidate is None else record.candidate.manifest_sha256
     return (record.state, record.reason, candidate, record.serving)
-
-
-def _on_ladder(role: Role, folder: Path, release: Installed, manifest: Manifest, record: UpdateRecord) -> LadderRelease:
-    usable = record.usable.get(release.manifest_sha256)
-    return LadderRelease(
-        role=role, folder=str(folder), manifest_sha256=release.manifest_sha256, manifest=manifest, usable=usable
-    )
-
-
-def _bind(config: SlotConfig) -> socket.socket:
-    """Return the slot's socket, bound but not listening: before there is a model, connections are refused.
-
-    After an agent was killed, its workers drain before they let go of the address, so it is tried for that long.
-    """
-    host, port = config.address
-    deadline = time.monotonic() + config.drain_s + 3.0
-    while True:
-        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((host, port))
-        except OSError as error:
-            bound.close()
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(0.1)
-                continue
-            text = f"cannot listen on {config.http}: {error.strerror}"
-            hint = "another program listens there, or the address is not this machine's"
-            raise ConfigError(text, subject=f"config.slots[{config.name}].http", hint=hint) from error
-        bound.setblocking(False)
-        return bound

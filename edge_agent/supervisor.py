@@ -8,14 +8,12 @@ a slot is in `edge_agent.slot`, when updates run in `edge_agent.update_runner`, 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import time
 import uuid
 from collections import deque
-from typing import IO
 
 import msgspec
 
@@ -29,10 +27,10 @@ from edge_agent.config import AgentConfig
 from edge_agent.control import Ask, Reply, serve_control
 from edge_agent.core.audit import Entry
 from edge_agent.core.governor import GovernorState, Readings, govern
-from edge_agent.errors import ConfigError
 from edge_agent.link import FleetLink, utc_now
+from edge_agent.news import Detail, News
 from edge_agent.profiles import load_profile
-from edge_agent.slot import News, Slot, Surroundings
+from edge_agent.slot import Slot, Surroundings
 from edge_agent.status import REFUSALS, AgentStatus, Refusal, SlotStatus, refusal_of, stored_refusals
 from edge_agent.update_runner import UpdateRunner, read_imports
 from edge_agent.windows import window_message
@@ -64,7 +62,7 @@ class Supervisor:
         self._profile = load_profile(config.device.profile)
         self._state = StateFolder(config.state)
         self._state.create()
-        self._lock = _lock(self._state)
+        self._lock = self._state.lock()
         self._boot_id = uuid.uuid4().hex
         self._epoch = time.time() - time.monotonic()
         self._clean = not self._state.running.exists()
@@ -112,8 +110,7 @@ class Supervisor:
         """Put news into the log, the audit log and the spool."""
         level = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}[news.severity]
         _log.log(level, "%s %s %s", news.slot or "-", news.event, news.text)
-        if news.audited:
-            self._audit_news(news)
+        self._audit_news(news)
         self._link.put(
             lambda sequence: Event(
                 device=self._config.device.id,
@@ -225,7 +222,7 @@ class Supervisor:
         )
 
     def _tell_start(self) -> None:
-        detail: dict[str, str | int | float | bool] = {"clean": self._clean, "version": __version__}
+        detail: Detail = {"clean": self._clean, "version": __version__}
         text = "after a clean stop" if self._clean else "the last run ended without a stop"
         self.tell(News(event="agent-started", severity="info" if self._clean else "warning", text=text, detail=detail))
 
@@ -290,18 +287,6 @@ class Supervisor:
         self._audit.close()
         self._state.running.unlink(missing_ok=True)
         self._lock.close()
-
-
-def _lock(state: StateFolder) -> IO[bytes]:
-    """Take the state folder for this process; the kernel gives it back whatever ends the process."""
-    file = (state.root / "lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        hint = "look with `edgewright agent status`"
-        raise ConfigError("another agent runs with this state", subject=str(state.root), hint=hint) from error
-    return file
 
 
 def run_agent(config: AgentConfig) -> None:

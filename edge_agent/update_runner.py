@@ -21,7 +21,8 @@ from edge_agent.config import AgentConfig
 from edge_agent.core.backoff import doubling
 from edge_agent.core.events import Began, Downloaded, Failed, Fits, Held, Interrupted, Wished, Withdrawn
 from edge_agent.core.update import FETCHING
-from edge_agent.slot import News, Slot
+from edge_agent.news import Detail, News
+from edge_agent.slot import Slot
 from edge_agent.updates import (
     Checking,
     Fetching,
@@ -245,7 +246,7 @@ class UpdateRunner:
         final = trouble.fault not in ("transport", "trust")
         if trouble.fault != "transport" and self._refusals.get(trouble.slot) != trouble:
             self._refusals[trouble.slot] = trouble
-            detail: dict[str, str | int | float | bool] = {"reason": trouble.reason, "fault": trouble.fault}
+            detail: Detail = {"reason": trouble.reason, "fault": trouble.fault}
             self._tell(
                 News(event="update-refused", severity="warning", slot=trouble.slot, text=trouble.text, detail=detail)
             )

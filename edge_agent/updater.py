@@ -22,10 +22,11 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.adapters.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
-from edge_agent.adapters.downloads import Download, Traffic
+from edge_agent.adapters.downloads import Download
 from edge_agent.adapters.mqtt_carrier import MqttCarrier
 from edge_agent.adapters.sensors import architecture, disk_free_mb, memory_available_mb
-from edge_agent.adapters.store import StateFolder, write_durably
+from edge_agent.adapters.store import StateFolder
+from edge_agent.adapters.traffic import Traffic, bytes_left_today, count_today
 from edge_agent.adapters.tuf import TrustedRepository
 from edge_agent.core.preflight import DeviceFacts, preflight
 from edge_agent.core.record import Candidate
@@ -58,7 +59,6 @@ from edge_contracts.channel import (
     parse_channel,
     parse_family,
 )
-from edge_contracts.codec import Record
 from edge_contracts.errors import BundleError, ContractError, DeviceError, EdgewrightError, TransportError, TrustError
 from edge_contracts.manifest import parse_manifest
 from edge_contracts.names import parse_time
@@ -70,13 +70,6 @@ WASTE = 2
 """A release may cost at most this many times its own size in fetched bytes, in one attempt."""
 
 Say = Callable[[FromUpdater], None]
-
-
-class DayTraffic(Record, frozen=True, kw_only=True):
-    """Bytes fetched on one UTC day, kept over restarts."""
-
-    day: str = ""
-    used: int = 0
 
 
 class Updater:
@@ -154,7 +147,10 @@ class Updater:
         self._say(Checking(slot=slot))
         data = self._manifest(wish)
         manifest = parse_manifest(data)
-        traffic = self._traffic(WASTE * manifest.total_bytes + limits.MIB)
+        limit = WASTE * manifest.total_bytes + limits.MIB
+        if self._plan.directory is None:  # a stick costs no network
+            limit = min(limit, bytes_left_today(self._state.traffic, self._profile.network))
+        traffic = Traffic(limit=limit)
         teller = _Teller(self._say, slot)
         download = Download(
             state=self._state,
@@ -170,7 +166,8 @@ class Updater:
             try:
                 download.run()
             finally:
-                self._count(traffic.used)
+                if self._plan.directory is None:
+                    count_today(self._state.traffic, traffic.used)
         teller.now(manifest.total_bytes, manifest.total_bytes)
         self._say(Stored(slot=slot))
 
@@ -196,27 +193,6 @@ class Updater:
         shortfall = preflight(download.manifest, facts, self._profile, download.fetched_bytes())
         if shortfall is not None:
             raise ShortfallError(shortfall.reason, shortfall.text)
-
-    def _traffic(self, limit: int) -> Traffic:
-        if self._plan.directory is not None:
-            return Traffic(limit=limit)  # a stick costs no network
-        today = self._day()
-        left = int(self._profile.network.daily_mb * limits.MIB) - today.used
-        return Traffic(limit=max(0, min(limit, left)))
-
-    def _count(self, used: int) -> None:
-        if self._plan.directory is None:
-            today = self._day()
-            kept = DayTraffic(day=today.day, used=today.used + used)
-            write_durably(self._state.traffic, msgspec.json.encode(kept))
-
-    def _day(self) -> DayTraffic:
-        today = datetime.now(UTC).strftime("%Y-%m-%d")
-        try:
-            found = msgspec.json.decode(self._state.traffic.read_bytes(), type=DayTraffic)
-        except (OSError, msgspec.MsgspecError):
-            return DayTraffic(day=today)
-        return found if found.day == today else DayTraffic(day=today)
 
 
 class ShortfallError(DeviceError):

@@ -61,7 +61,7 @@ class Worker:
         self._plan = plan
         self._listening = listening
         self._serving = Serving(on_memory_error=self._die)
-        self._server = HttpServer(OipApp(self._serving, flight))
+        self._server = HttpServer(OipApp(self._serving, flight), flight)
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None
         self._drain_s = asyncio.Future[float]()

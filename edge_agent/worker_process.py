@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import msgspec
 
 from edge_agent.adapters.sensors import memory_of
 from edge_agent.flight import FlightPage
+from edge_agent.memory import LEAN_ENVIRONMENT
 from edge_agent.messages import (
     MAX_LINE_BYTES,
     Drained,
@@ -45,12 +47,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Death:
-    """How a worker ended. `lost` requests had been started and were never answered."""
+    """How a worker ended. `lost` requests had been started and were never answered; of the `connections` open then
+    each can have cost a request that was not read yet, so no more than that many were lost."""
 
     pid: int
     code: int
     reason: str
     lost: int
+    connections: int
     drained: bool
 
 
@@ -100,6 +104,7 @@ class WorkerProcess:
                 pass_fds=(listener.fileno(), theirs.fileno(), flight.fd),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
+                env=os.environ | LEAN_ENVIRONMENT,
             )
         reader, worker._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         worker._task = asyncio.create_task(worker._follow(reader))
@@ -158,7 +163,12 @@ class WorkerProcess:
         code = await self._process.wait()
         self._writer.close()
         death = Death(
-            pid=self.pid, code=code, reason=self._why(code), lost=self._flight.in_flight, drained=self._drained
+            pid=self.pid,
+            code=code,
+            reason=self._why(code),
+            lost=self._flight.in_flight,
+            connections=self._flight.connections,
+            drained=self._drained,
         )
         self._flight.close()
         self._callbacks.died(self, death)

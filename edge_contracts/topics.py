@@ -1,6 +1,7 @@
 """The topic tree, built and parsed in one place. At most seven levels, so AWS IoT Core's limit of eight holds.
 
     ew/v1/<tenant>/hint                      retained: newest timestamp version (transfer.Hint)
+    ew/v1/<tenant>/collector/<name>          retained "1" while a controller stores telemetry, cleared by its Last Will
     ew/v1/<tenant>/d/<device>/presence       retained, Last Will (state.Presence)
     ew/v1/<tenant>/d/<device>/reported       retained (state.ReportedState)
     ew/v1/<tenant>/d/<device>/tele           telemetry windows, events and tombstones, QoS 1
@@ -44,6 +45,14 @@ class DeviceAddress(StrictRecord, frozen=True, kw_only=True):
 def hint_topic(tenant: str) -> str:
     """Return the retained hint topic of a tenant."""
     return f"{ROOT}/{_checked(tenant, 'tenant')}/hint"
+
+
+def collector_topic(tenant: str, name: str) -> str:
+    """Return where a controller says that it stores telemetry; "+" for all of them.
+
+    Devices wait for one before they hand over their spool: a broker that has lost its sessions acknowledges a message
+    that nobody is subscribed to, and the message is gone (MQTT 5, section 4.3.2)."""
+    return f"{ROOT}/{_checked(tenant, 'tenant')}/collector/{name if name == '+' else _checked(name, 'collector')}"
 
 
 def device_topic(tenant: str, device: str, topic: DeviceTopic, nonce: str | None = None) -> str:

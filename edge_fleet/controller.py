@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import ContractError, EdgewrightError
-from edge_contracts.topics import INGEST_GROUP, all_devices, shared
+from edge_contracts.topics import INGEST_GROUP, all_devices, collector_topic, shared
 from edge_fleet.folder import Fleet
 from edge_fleet.ingest import parse_arrival
 from edge_fleet.link import STEP_S, Broker, Delivery, Link, Subscription
@@ -146,6 +146,7 @@ def control(
         lambda: say("controller ready"),
         client_id=post.client_id,
         durable=True,
+        announced_at=collector_topic(fleet.tenant, post.client_id),
     )
     try:
         link.run(work, stopped)

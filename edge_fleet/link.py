@@ -81,7 +81,8 @@ class Delivery:
 class Link:
     """One client's connection. `receive` gets every message; `ready` is called after each complete subscription.
 
-    `durable` keeps a session under `client_id` at the broker, and leaves acknowledging to the receiver.
+    `durable` keeps a session under `client_id` at the broker, and leaves acknowledging to the receiver. The topic
+    `announced_at` holds a retained "1" while the subscriptions stand, cleared at the end or by the Last Will.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Link:
         *,
         client_id: str = "",
         durable: bool = False,
+        announced_at: str | None = None,
     ) -> None:
         self._broker = broker
         self._subscriptions = list(subscriptions)
@@ -100,6 +102,7 @@ class Link:
         self._ready = ready
         self._client_id = client_id
         self._durable = durable
+        self._announced_at = announced_at
         self._five = broker.protocol != "3.1.1"
         self._client: Client | None = None
         self._connected = False
@@ -161,6 +164,7 @@ class Link:
                 return
             step = min(work(), STEP_S)
         if self._connected:
+            self._announce(client, b"")
             client.disconnect()
             client.loop(STEP_S)
 
@@ -193,6 +197,8 @@ class Link:
             client.username_pw_set(broker.username, _password(broker))
         if broker.tls or broker.ca_file is not None:
             _set_tls(client, broker)
+        if self._announced_at is not None:
+            client.will_set(self._announced_at, b"", qos=1, retain=True)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -213,7 +219,7 @@ class Link:
                 self._unconfirmed.add(mid)
 
     def _on_subscribe(
-        self, _client: Client, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Properties | None
+        self, client: Client, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Properties | None
     ) -> None:
         if any(reason.is_failure for reason in reasons):
             self._refusal = BrokerError(f"subscription refused: {reasons[0]}", subject=self._address)
@@ -222,7 +228,12 @@ class Link:
         self._unconfirmed.discard(mid)
         if not self._unconfirmed:
             self._ever_ready = True
+            self._announce(client, b"1")
             self._ready()
+
+    def _announce(self, client: Client, word: bytes) -> None:
+        if self._announced_at is not None:
+            client.publish(self._announced_at, word, qos=1, retain=True)
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         acknowledge = partial(client.ack, message.mid, message.qos)

@@ -95,8 +95,8 @@ def _score(what: Scenario, subject: Subject, task: Task, threads: int) -> float:
     assert what.samples is not None
     out = what.samples.with_name("answers.npz")
     with Runner(what.plan(subject, threads)) as runner:
-        loaded = runner.loaded()
-        check_model(task, loaded.inputs, loaded.outputs)
+        opened = runner.opened()
+        check_model(task, opened.inputs, opened.outputs)
         runner.predict(what.samples, out)
     with np.load(out, allow_pickle=False) as arrays:
         return score(task.file.metric, [arrays["output_0"]], task.y)

@@ -22,7 +22,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_bench.protocol import Failed, Loaded, Measure, Order, Predict, Predicted, RunnerPlan, Timed, parse_answer
+from edge_bench.protocol import (
+    Failed,
+    Loaded,
+    Measure,
+    Opened,
+    Order,
+    Predict,
+    Predicted,
+    RunnerPlan,
+    Timed,
+    parse_answer,
+)
 from edge_bench.stats import LatencySummary, summarise
 from edge_contracts.errors import BundleError
 
@@ -61,6 +72,7 @@ class Runner:
             stderr=self._log,
         )
         self._pending = b""
+        self._opened: Opened | None = None
         self._loaded: Loaded | None = None
 
     def __enter__(self) -> Runner:
@@ -73,8 +85,17 @@ class Runner:
         self._process.communicate()
         self._log.close()
 
+    def opened(self) -> Opened:
+        """Wait until the engine has taken the model. Raises RunnerError when it does not."""
+        if self._opened is None:
+            answer = self._answer(LOAD_TIMEOUT_S)
+            assert isinstance(answer, Opened)
+            self._opened = answer
+        return self._opened
+
     def loaded(self) -> Loaded:
-        """Wait until the model is loaded. Raises RunnerError when it cannot be."""
+        """Wait until the model has answered once. Raises RunnerError when it cannot."""
+        self.opened()
         if self._loaded is None:
             answer = self._answer(LOAD_TIMEOUT_S)
             assert isinstance(answer, Loaded)
@@ -94,7 +115,7 @@ class Runner:
         answer = self._ask(Predict(samples=str(samples), out=str(out), count=count), timeout_s)
         assert isinstance(answer, Predicted)
 
-    def _ask(self, order: Order, timeout_s: float) -> Loaded | Timed | Predicted:
+    def _ask(self, order: Order, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(order) + b"\n")
@@ -103,7 +124,7 @@ class Runner:
             raise self._ended() from None
         return self._answer(timeout_s)
 
-    def _answer(self, timeout_s: float) -> Loaded | Timed | Predicted:
+    def _answer(self, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
         answer = parse_answer(self._line(time.monotonic() + timeout_s))
         if isinstance(answer, Failed):
             raise RunnerError(answer.text, hint=f"reason: {answer.reason}")

@@ -25,16 +25,21 @@ class RunnerPlan(StrictRecord, frozen=True, kw_only=True):
     memory_limit_mb: float | None = None
 
 
+class Opened(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="opened"):
+    """The engine has taken the model and declares this of it; nothing has been fed yet."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
 class Loaded(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="loaded"):
-    """The model is loaded and has answered once. Memory is the growth of the process's peak over the engine alone."""
+    """The model has answered once. Memory is the growth of the process's peak over the engine alone."""
 
     load_ms: float
     first_ms: float
     peak_memory_mb: float
     engine: str
     engine_version: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
 
 
 class Timed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="timed"):
@@ -70,7 +75,7 @@ class Predict(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="pr
     count: int | None = None
 
 
-Answer = Loaded | Timed | Predicted | Failed
+Answer = Opened | Loaded | Timed | Predicted | Failed
 Order = Measure | Predict
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)

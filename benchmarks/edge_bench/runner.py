@@ -26,6 +26,7 @@ from edge_bench.protocol import (
     Failed,
     Loaded,
     Measure,
+    Opened,
     Predict,
     Predicted,
     RunnerPlan,
@@ -108,7 +109,7 @@ def serve(plan: RunnerPlan, orders: BinaryIO, answers: BinaryIO) -> None:
     if plan.memory_limit_mb is not None:
         limit = int(plan.memory_limit_mb * MIB)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    subject, feeds, loaded = _load(plan)
+    subject, feeds, loaded = _load(plan, answers)
     _say(answers, loaded)
     for line in orders:
         order = parse_order(line)
@@ -118,7 +119,7 @@ def serve(plan: RunnerPlan, orders: BinaryIO, answers: BinaryIO) -> None:
             _say(answers, Predicted(count=_predict(subject, order)))
 
 
-def _load(plan: RunnerPlan) -> tuple[Subject, list[Feeds], Loaded]:
+def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[Subject, list[Feeds], Loaded]:
     engine = engine_for(plan.format)
     version = engine.version
     forget_peak()
@@ -126,6 +127,7 @@ def _load(plan: RunnerPlan) -> tuple[Subject, list[Feeds], Loaded]:
     start = time.perf_counter_ns()
     session = engine.load(Path(plan.model), EngineSettings(threads=plan.threads, optimise=plan.optimise))
     load_ns = time.perf_counter_ns() - start
+    _say(answers, Opened(inputs=tuple(session.inputs), outputs=tuple(session.outputs)))
     subject = Subject(session, plan.mapping)
     if plan.samples:
         feeds = list(subject.feeds(np.load(plan.samples, mmap_mode="r", allow_pickle=False)[:WARM_INPUTS]))
@@ -142,8 +144,6 @@ def _load(plan: RunnerPlan) -> tuple[Subject, list[Feeds], Loaded]:
         peak_memory_mb=max(peak_memory() - before, 1) / MIB,
         engine=engine.name,
         engine_version=version,
-        inputs=tuple(session.inputs),
-        outputs=tuple(session.outputs),
     )
     return subject, feeds, loaded
 
@@ -172,7 +172,7 @@ def _predict(subject: Subject, order: Predict) -> int:
     return int(samples.shape[0])
 
 
-def _say(answers: BinaryIO, message: Loaded | Timed | Predicted | Failed) -> None:
+def _say(answers: BinaryIO, message: Opened | Loaded | Timed | Predicted | Failed) -> None:
     answers.write(msgspec.json.encode(message) + b"\n")
     answers.flush()
 

@@ -129,7 +129,7 @@ def _write_golden(folder: Path, writing: Writing, rungs: list[Candidate]) -> tup
     write_arrays(folder / GOLDEN, arrays)
     kind = sets.output_kind(found.answers, metric)
     outputs = []
-    for index, info in enumerate(found.loaded.outputs):
+    for index, info in enumerate(found.opened.outputs):
         own = kind if index == 0 else "values"
         dtype = arrays[f"{rungs[-1].id}/output_{index}"].dtype.name
         outputs.append(
@@ -192,11 +192,11 @@ def _requirements(found: Found, rungs: list[Candidate]) -> Requirements:
         from edge_compression.onnx_graph import operators as operators_of
 
         operators = tuple(sorted({name for one in rungs for name in operators_of(one.model.read_bytes())}))
-    name = "onnxruntime" if found.loaded.engine == "onnxruntime" else "litert"
+    name = "onnxruntime" if found.timing.loaded.engine == "onnxruntime" else "litert"
     # The lightest rung is what a device must be able to hold; its trial drops the rungs that do not fit.
     memory = min(one.measured.loaded.peak_memory_mb for one in rungs if one.measured is not None)
     return Requirements(
-        engines=(Engine(name=name, minimum=found.loaded.engine_version),),  # type: ignore[arg-type]
+        engines=(Engine(name=name, minimum=found.timing.loaded.engine_version),),  # type: ignore[arg-type]
         operators=operators,
         memory_mb=memory,
     )

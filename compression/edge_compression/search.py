@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edge_agent.bundle import hash_file
 from edge_bench.measure import Measurement, Runner, RunnerError, measure_interleaved
-from edge_bench.protocol import Loaded, RunnerPlan
+from edge_bench.protocol import Opened, RunnerPlan
 from edge_bench.task import Task, check_model
 from edge_compression.build import BuildError, BuildPlan, build
 from edge_compression.candidate import Candidate
@@ -62,7 +62,7 @@ class Found:
     """The search's result. `x` and `y` are the evaluation samples used; `answers` the original's to them."""
 
     tensor: Input
-    loaded: Loaded
+    opened: Opened
     x: Array
     y: Array
     answers: Array
@@ -87,8 +87,8 @@ class Search:
 
     def run(self, recipes: Iterable[Recipe]) -> Found:
         """Try every recipe. Raises ContractError or RunnerError when the original itself does not fit or run."""
-        loaded, answers = self._original()
-        tensor = _input(self._task, loaded)
+        opened, answers = self._original()
+        tensor = _input(self._task, opened)
         candidates = tuple(Candidate(recipe=recipe) for recipe in recipes)
         self._build_all(candidates, tensor)
         _mark_duplicates(candidates)
@@ -101,7 +101,7 @@ class Search:
         ladder = self._choose(candidates, timing)
         return Found(
             tensor=tensor,
-            loaded=loaded,
+            opened=opened,
             x=self._x,
             y=self._y,
             answers=answers,
@@ -123,12 +123,12 @@ class Search:
             memory_limit_mb=MEMORY_LIMIT_MB,
         )
 
-    def _original(self) -> tuple[Loaded, Array]:
+    def _original(self) -> tuple[Opened, Array]:
         self._say(f"{self._task.file.name}: original on {self._x.shape[0]} samples")
         with Runner(self._plan(self._task.model)) as runner:
-            loaded = runner.loaded()
-            check_model(self._task, loaded.inputs, loaded.outputs)
-            return loaded, self._answers(runner, self._samples)[0]
+            opened = runner.opened()
+            check_model(self._task, opened.inputs, opened.outputs)
+            return opened, self._answers(runner, self._samples)[0]
 
     def _answers(self, runner: Runner, samples: Path, count: int | None = None) -> list[Array]:
         """Return a model's answers to samples, one array an output."""
@@ -203,7 +203,10 @@ class Search:
 
     def _time_all(self, candidates: tuple[Candidate, ...]) -> Measurement:
         racing = {one.id: one for one in candidates if one.racing or one is candidates[0]}
-        plans = {ORIGINAL: self._plan(self._task.model), **{name: self._plan(one.model) for name, one in racing.items()}}
+        plans = {
+            ORIGINAL: self._plan(self._task.model),
+            **{name: self._plan(one.model) for name, one in racing.items()},
+        }
         self._say(f"timing {len(plans)} models in turns")
         measured, failures = measure_interleaved(plans, seconds=TIMING_SECONDS)
         for name, error in failures.items():
@@ -240,8 +243,8 @@ def _subset(count: int, wanted: int) -> NDArray[np.intp]:
     return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
 
 
-def _input(task: Task, loaded: Loaded) -> Input:
-    info = loaded.inputs[0]
+def _input(task: Task, opened: Opened) -> Input:
+    info = opened.inputs[0]
     return Input(name=info.name, dtype=task.file.input.dtype, shape=info.shape, sample=task.mapping)
 
 

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.adapters.store import DiskFullError, StateError, StateFolder, fsync_folder, move_durably, write_durably
+from edge_agent.adapters.traffic import Traffic
 from edge_agent.errors import DamagedError, NotFoundError, UnreachableError
 from edge_agent.ports import Carrier
 from edge_contracts.errors import TransportError
@@ -29,12 +29,6 @@ BITMAP_S = 0.5
 """Seconds between two writes of the bitmap: what a power cut costs at most."""
 
 
-class BudgetError(TransportError):
-    """The bytes this device may fetch are used up: by the day, or by too many damaged or repeated chunks."""
-
-    reason = "byte-budget"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Piece:
     """One chunk of the release: its number over all files, its file, where it lies there and its hash."""
@@ -44,22 +38,6 @@ class Piece:
     offset: int
     length: int
     sha256: str
-
-
-@dataclass(kw_only=True)
-class Traffic:
-    """Bytes fetched and the most that may be. Counted before they are asked for, so the limit is never passed."""
-
-    limit: int
-    used: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def take(self, count: int) -> None:
-        """Raise BudgetError if `count` more bytes are too many."""
-        with self._lock:
-            if self.used + count > self.limit:
-                raise BudgetError(f"{self.used} bytes fetched, the limit is {self.limit}")
-            self.used += count
 
 
 @dataclass(kw_only=True)

@@ -109,12 +109,12 @@ class MqttLink:
         return self._up.wait(timeout_s)
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> int | None:
-        """Hand over a message; return its number, or None without a connection. A message of QoS 1 is sent again
-        after a reconnection until `Acknowledged` comes with its number."""
+        """Hand over a message; return its number, or None without a connection. A message of QoS 1 has arrived once
+        `Acknowledged` comes with its number; after `Down` no number of before counts any more."""
         if not self.connected:
             return None
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
-        return int(info.mid) if info.rc == paho.MQTT_ERR_SUCCESS or qos > 0 else None
+        return int(info.mid) if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def stop(self) -> None:
         """Say goodbye and end the threads. What was published before has been written out first."""
@@ -137,8 +137,10 @@ class MqttLink:
         """Connect and stay until the connection ends; return whether the broker had accepted us."""
         self._down.clear()
         try:
+            # A new client each time: what an old one still had to send is its user's to send again.
+            self._client = self._new_client()
             self._client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ConfigError) as error:
             self._tell(Down(f"no connection: {error}"))
             return False
         self._client.loop_start()
@@ -150,7 +152,6 @@ class MqttLink:
         self._tell(Down("connection lost" if accepted else "the broker did not accept the connection"))
         if not accepted and not self._greeted and self._settings.protocol == "auto":
             self._version5 = not self._version5
-            self._client = self._new_client()
         return accepted
 
     def _wait_for_greeting(self) -> bool:

@@ -19,6 +19,7 @@ from edge_contracts import limits
 
 if TYPE_CHECKING:
     from edge_agent.adapters.http import OipApp
+    from edge_agent.flight import FlightPage
 
 HEAD_S = 10.0
 """A client that has not finished its first request head by then is not a client."""
@@ -33,17 +34,20 @@ _STEP_S = 0.02
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's connection, with limits on the head's size and time, and on the number of connections."""
 
+    flight: FlightPage
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flight.connect()
         if len(self.connections) > limits.MAX_CONNECTIONS:
             transport.abort()
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self.flight.disconnect()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -76,7 +80,8 @@ class BoundedProtocol(HttpToolsProtocol):
 class HttpServer:
     """Serves one application on one listening socket, which other processes may share."""
 
-    def __init__(self, app: OipApp) -> None:
+    def __init__(self, app: OipApp, flight: FlightPage) -> None:
+        self._flight = flight
         settings: dict[str, Any] = {"http": BoundedProtocol, "ws": "none", "loop": "asyncio", "lifespan": "off"}
         self._config = uvicorn.Config(
             app,
@@ -95,7 +100,9 @@ class HttpServer:
         loop = asyncio.get_running_loop()
 
         def connection() -> asyncio.Protocol:
-            return BoundedProtocol(config=self._config, server_state=self._state, app_state={}, _loop=loop)
+            made = BoundedProtocol(config=self._config, server_state=self._state, app_state={}, _loop=loop)
+            made.flight = self._flight
+            return made
 
         self._server = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from edge_agent.core.record import UpdateRecord
+from edge_agent.errors import ConfigError
 from edge_contracts import limits
 from edge_contracts.errors import ContractError, DeviceError
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -96,6 +99,17 @@ class StateFolder:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         except OSError as error:
             raise StateError(f"cannot be made: {error.strerror}", subject=str(self.root)) from error
+
+    def lock(self) -> IO[bytes]:
+        """Take the folder for this process; the kernel gives it back whatever ends the process. Raises ConfigError."""
+        file = (self.root / "lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            hint = "look with `edgewright agent status`"
+            raise ConfigError("another agent runs with this state", subject=str(self.root), hint=hint) from error
+        return file
 
     def release(self, manifest_sha256: str) -> Path:
         """Return the folder of an installed release."""

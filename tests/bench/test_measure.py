@@ -52,7 +52,7 @@ def test_answers_are_the_models_own(plan: RunnerPlan, tmp_path: Path) -> None:
 
 def test_a_model_without_samples_is_fed_random_inputs_of_its_shapes(plan: RunnerPlan) -> None:
     with Runner(RunnerPlan(model=plan.model, format="onnx", samples="")) as runner:
-        assert runner.loaded().inputs[0].shape == (-1, 3, 32)
+        assert runner.opened().inputs[0].shape == (-1, 3, 32)
         assert runner.measure(0.01).size >= 1
 
 

@@ -10,7 +10,15 @@ import pytest
 from broker_identities import Authority, Identity
 from brokers import Mosquitto, free_port
 
-from edge_contracts.topics import DEPOT_GROUP, INGEST_GROUP, all_devices, device_topic, hint_topic, shared
+from edge_contracts.topics import (
+    DEPOT_GROUP,
+    INGEST_GROUP,
+    all_devices,
+    collector_topic,
+    device_topic,
+    hint_topic,
+    shared,
+)
 
 CONFIGS = Path(__file__).parents[2] / "firmware_configs" / "mosquitto"
 ANY = "ANY"  # stands for the level the ACL writes as %u or +
@@ -96,13 +104,16 @@ def test_acl_covers_exactly_the_topic_tree() -> None:
         ]
     }
     answers = own(ANY, "rsp", ANY)
-    device |= {("read", answers.replace(ANY, "%u", 1).replace(ANY, "+")), ("read", hint_topic("default"))}
+    collectors = collector_topic("default", "+")
+    device |= {("read", answers.replace(ANY, "%u", 1).replace(ANY, "+"))}
+    device |= {("read", hint_topic("default")), ("read", collectors)}
     depot = {
         ("read", all_devices("default", "req")),
         ("write", answers.replace(ANY, "+")),
         ("write", hint_topic("default")),
     }
     controller = {("read", all_devices("default", topic)) for topic in ("presence", "reported", "tele")}
+    controller |= {("write", collectors)}
     expected = {"pattern": device, "depot": depot, "controller": controller}
     assert granted == {(who, access, topic) for who, rights in expected.items() for access, topic in rights}
 

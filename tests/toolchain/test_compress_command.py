@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import toolchain_models
 from click.testing import CliRunner
+from onnx import helper
 
 from edge_agent.bundle import open_bundle
 from edge_agent.samples import read_arrays
 from edge_compression.cli import compress
-from edge_contracts.errors import OperatorError
+from edge_contracts.errors import BundleError, ContractError, OperatorError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = """
@@ -150,6 +151,31 @@ def test_a_wrong_option_is_named(place: Path, option: str, value: str) -> None:
     done = CliRunner().invoke(compress, words(place, "wrong", option, value))
     assert done.exit_code == 2
     assert option in done.output
+
+
+def test_a_model_with_two_inputs_is_refused_by_their_names(place: Path, tmp_path: Path) -> None:
+    shutil.copy(place / "waves.npz", tmp_path)
+    shutil.copy(place / "waves.toml", tmp_path)
+    made = toolchain_models.model([helper.make_node("Add", ["x", "x"], ["y"])], {}, [3, 32], [3, 32], output="y")
+    made.graph.input.append(helper.make_tensor_value_info("z", 1, ["N", 3, 32]))
+    made.graph.node[0].input[1] = "z"
+    (tmp_path / "waves.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(ContractError, match=r"2 inputs \(x, z\)"):
+        CliRunner().invoke(compress, [str(tmp_path / "waves.toml"), *words(place, "two")[1:]], catch_exceptions=False)
+
+
+def test_a_sample_that_does_not_fit_the_model_is_named_by_array(place: Path, tmp_path: Path) -> None:
+    narrow = toolchain_models.model([helper.make_node("Relu", ["x"], ["y"])], {}, [3, 31], [3, 31], output="y")
+    task = toolchain_models.write_task(tmp_path, made=narrow)
+    with pytest.raises(ContractError, match=r"waves\.npz\[x\]"):
+        CliRunner().invoke(compress, [str(task), *words(place, "narrow")[1:]], catch_exceptions=False)
+
+
+def test_a_file_that_is_no_model_is_refused_by_name(place: Path, tmp_path: Path) -> None:
+    task = toolchain_models.write_task(tmp_path)
+    (tmp_path / "waves.onnx").write_bytes(b"no model")
+    with pytest.raises(BundleError, match=r"waves\.onnx"):
+        CliRunner().invoke(compress, [str(task), *words(place, "none")[1:]], catch_exceptions=False)
 
 
 def test_no_drop_allowed_still_gives_a_bundle_with_the_float_original(place: Path) -> None:

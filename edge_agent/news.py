@@ -1,0 +1,18 @@
+"""Something that happened, on its way to the log, the audit log and the fleet. Who passes it on is the supervisor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Detail = dict[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Something to tell the fleet and the audit log."""
+
+    event: str
+    severity: str = "info"
+    slot: str | None = None
+    text: str = ""
+    detail: Detail = field(default_factory=dict)
