@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compression.json")
     arguments = parser.parse_args()
     only = {name for name in arguments.only.split(",") if name}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     results = []
     for task in sorted(arguments.corpus.glob("*.toml"), key=lambda path: path.with_suffix(".npz").stat().st_size):
         if only and task.stem not in only:
@@ -62,8 +63,7 @@ def main() -> int:
         results.append(compress(task, arguments.profile, arguments.max_drop, arguments.budget))
         sys.stdout.write(line(results[-1]) + "\n")
         sys.stdout.flush()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        arguments.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 1 if any("error" in result for result in results) else 0
 
 

@@ -25,10 +25,11 @@ from edge_agent.core.events import (
     TrialBegan,
     TrialPassed,
 )
-from edge_agent.core.record import UpdateRecord
+from edge_agent.core.gates import judge
+from edge_agent.core.record import UpdateRecord, installed
 from edge_agent.core.selection import window_open
 from edge_agent.core.tally import Tally
-from edge_agent.core.update import advance, judge
+from edge_agent.core.update import advance
 from edge_agent.ladder import ladder_of, open_factory
 from edge_agent.messages import Fault, Heartbeat, Ready, Rung
 from edge_agent.news import Detail, News
@@ -118,8 +119,7 @@ class Slot:
             self.apply(Expired())
         if self._soaks_since is not None:
             served_s = self._around.clock() - self._soaks_since
-            verdict = judge(self.record, self._soak.requests, self._soak.failures, served_s)
-            if verdict is not None:
+            if verdict := judge(self.record, self._soak.requests, self._soak.failures, served_s):
                 self.apply(verdict)
         self.serving.tick()
         self._drive()
@@ -153,9 +153,7 @@ class Slot:
             served_by=self.serving.served_by,
             last_good=record.last_good,
             factory=self.factory,
-            candidate=None
-            if candidate is None
-            else Installed(version=candidate.version, manifest_sha256=candidate.manifest_sha256),
+            candidate=installed(candidate) if candidate else None,
             rollout=candidate.rollout if candidate else None,
             progress=self.progress,
         )
@@ -183,12 +181,12 @@ class Slot:
         self._news("rung-failed", "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
 
     def died(self, worker: WorkerProcess, death: Death) -> None:
+        expected = worker.draining and (death.drained or death.reason == "superseded")
         for tally in (self.window, self.totals):
             tally.count("lost", death.lost)
-        if worker.draining and (death.drained or death.reason == "superseded"):
+            tally.count("deaths", 0 if expected else 1)
+        if expected:
             return
-        for tally in (self.window, self.totals):
-            tally.count("deaths", 1)
         detail: Detail = {
             "pid": death.pid,
             "code": death.code,
@@ -206,13 +204,11 @@ class Slot:
     def demoted(self, rung: Rung) -> None:
         self._news("release-rests", "error", text=f"{rung.served_by} keeps dying; the next rung serves for a while")
 
-    # Inside
-
     def _ladder(self) -> tuple[Rung, ...]:
-        return ladder_of(self.record, self._factory, self._around.state, self._damaged)
-
-    def _damaged(self, error: StateError) -> None:
-        self._news("release-damaged", "error", text=str(error))
+        state = self._around.state
+        return ladder_of(
+            self.record, self._factory, state, lambda error: self._news("release-damaged", "error", text=str(error))
+        )
 
     def _uncommitted(self, rung: Rung) -> bool:
         serving = self.record.serving

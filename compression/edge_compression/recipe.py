@@ -31,7 +31,7 @@ _HERE = Path(__file__).resolve().parent
 _FOLDERS = (_HERE / "recipes", _HERE.parent / "recipes")  # in a wheel; in a checkout
 
 FLOAT_RECIPES = ("float", "tflite-float")
-"""The original, at most simplified: always the last rung. The first that fits the model's format is used."""
+"""The original, at most simplified: always the last rung, one for each format."""
 
 
 class RecipeFile(StrictRecord, frozen=True, kw_only=True):
@@ -96,11 +96,13 @@ def load_recipe(path: Path) -> Recipe:
 def load_recipes(model_format: Format, folder: Path | None = None) -> tuple[Recipe, ...]:
     """Return the recipes for a format, the float one first, the others by id; ours unless a folder is given.
 
-    Raises ContractError when the folder holds none.
+    Raises ContractError when the folder holds none or not the float one, which is every ladder's last rung.
     """
     chosen = folder if folder is not None else next((path for path in _FOLDERS if path.is_dir()), _HERE)
     recipes = [load_recipe(path) for path in sorted(chosen.glob("*.toml"))]
     fitting = [recipe for recipe in recipes if recipe.format == model_format]
     if not fitting:
         raise ContractError(f"no recipe for {model_format} models", subject=str(chosen))
+    if not any(recipe.id in FLOAT_RECIPES for recipe in fitting):
+        raise ContractError(f"none of {', '.join(FLOAT_RECIPES)} for {model_format} models", subject=str(chosen))
     return tuple(sorted(fitting, key=lambda recipe: (recipe.id not in FLOAT_RECIPES, recipe.id)))

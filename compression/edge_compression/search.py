@@ -26,7 +26,7 @@ from edge_compression.build import BuildError, BuildPlan, build
 from edge_compression.candidate import Candidate
 from edge_compression.evaluate import compare, compare_exact
 from edge_compression.ladder import Costs, Ladder, Limits, build_ladder
-from edge_compression.recipe import Recipe
+from edge_compression.recipe import FLOAT_RECIPES, Recipe
 from edge_contracts.errors import BundleError
 from edge_contracts.limits import MIB
 from edge_contracts.manifest import Input
@@ -94,10 +94,10 @@ class Search:
         _mark_duplicates(candidates)
         with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(lambda one: self._judge(one, answers), candidates))
-        float_one = candidates[0]
-        if not float_one.racing:
-            raise BundleError(f"the float original cannot be served: {float_one.reason}", subject=self._task.model.name)
         timing = self._time_all(candidates)
+        if not candidates[0].racing:
+            what = f"the float original cannot be served: {candidates[0].reason}"
+            raise BundleError(what, subject=self._task.model.name)
         ladder = self._choose(candidates, timing)
         return Found(
             tensor=tensor,
@@ -198,11 +198,11 @@ class Search:
         candidate.outputs, candidate.calibration = outputs, calibration
         candidate.quality = compare(metric, answers, original, self._y, limit=limit, slices=self._slices)
         candidate.exactness = compare_exact(metric, answers, exact, self._y)
-        if candidate.quality.drop > limit and candidate.recipe.passes:
+        if candidate.quality.drop > limit and candidate.id not in FLOAT_RECIPES:
             candidate.drop_out("left out", f"loses {candidate.quality.drop:.2f} points, {limit:g} are allowed")
 
     def _time_all(self, candidates: tuple[Candidate, ...]) -> Measurement:
-        racing = {one.id: one for one in candidates if one.racing or one is candidates[0]}
+        racing = {one.id: one for one in candidates if one.racing}
         plans = {
             ORIGINAL: self._plan(self._task.model),
             **{name: self._plan(one.model) for name, one in racing.items()},

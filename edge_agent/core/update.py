@@ -1,7 +1,7 @@
-"""The update of one slot as a state machine: its record, its events and the table of what may follow what.
+r"""The update of one slot as a state machine: its record, its events and the table of what may follow what.
 
     offered -> preflight -> downloading -> verified -> trial -> shadow -> active (soak) -> committed
-                                    \\______ rejected(reason) ______/        \\-> rolled_back(reason)
+                                    \______ rejected(reason) ______/        \-> rolled_back(reason)
 
 The record is all that survives a power cut, and the supervisor is its only writer. `serving` changes at exactly two
 places: activation puts the candidate there, uncommitted; rolling back puts `last_good` there. Nothing here acts:
@@ -71,20 +71,6 @@ def advance(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     return rule(record, event, now)
 
 
-def judge(record: UpdateRecord, requests: int, failures: int, served_s: float) -> Event | None:
-    """Return what the gates say of a soaking release that has served for `served_s` seconds, answered `requests` and
-    failed `failures` of them; None to go on soaking. An error share is believed early from 20 requests on, because a
-    lone first failure proves little."""
-    if record.state != "active" or record.candidate is None:
-        return None
-    gates = record.candidate.gates
-    over = requests > 0 and failures / requests > gates.max_error_share
-    done = served_s >= gates.soak_s and requests >= gates.min_requests
-    if over and (done or requests >= max(20, gates.min_requests)):
-        return GateFailed(reason="error-share")
-    return Soaked() if done else None
-
-
 def _to(record: UpdateRecord, state: UpdateState, now: float, reason: str | None = None) -> UpdateRecord:
     limit = DEADLINES_S.get(state)
     deadline = None if limit is None else now + limit
@@ -112,16 +98,13 @@ def _wished(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     if known and record.state not in SETTLED:
         return msgspec.structs.replace(record, candidate=wish)
     if record.serving == installed(wish):
-        # Wanted is what is served already: whatever else was on its way is given up.
         if record.state in SETTLED:
             return record
-        return _to(_without_candidate(record), "committed", now) if record.committed else _soak(record, wish, now)
+        # Wanted is what is served already: whatever else was on its way is given up.
+        settled = msgspec.structs.replace(record, candidate=None, attempts=0, trials=0)
+        return _to(settled, "committed", now) if record.committed else _soak(record, wish, now)
     fresh = msgspec.structs.replace(record, candidate=wish, attempts=0, trials=0)
     return _to(fresh, "offered", now)
-
-
-def _without_candidate(record: UpdateRecord) -> UpdateRecord:
-    return msgspec.structs.replace(record, candidate=None, attempts=0, trials=0)
 
 
 def _withdrawn(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:

@@ -27,8 +27,9 @@ from edge_agent.core.events import (
     Wished,
     Withdrawn,
 )
+from edge_agent.core.gates import judge
 from edge_agent.core.record import MAX_ATTEMPTS, MAX_REJECTED, MAX_TRIALS, Candidate, UpdateRecord, installed
-from edge_agent.core.update import BEFORE_ACTIVE, TABLE, TransitionError, advance, judge
+from edge_agent.core.update import BEFORE_ACTIVE, TABLE, TransitionError, advance
 from edge_contracts.channel import Gates
 
 

@@ -55,6 +55,12 @@ def test_a_folder_without_recipes_is_an_error(tmp_path: Path) -> None:
         load_recipes("onnx", tmp_path)
 
 
+def test_a_folder_needs_the_float_recipe_that_every_ladder_ends_with(tmp_path: Path) -> None:
+    (tmp_path / "good.toml").write_text(GOOD)
+    with pytest.raises(ContractError, match="float"):
+        load_recipes("onnx", tmp_path)
+
+
 def test_the_folder_compression_is_no_package() -> None:
     # Python 3.14 has a standard package of that name, which a package here would hide.
     assert not (ROOT / "compression" / "__init__.py").exists()
