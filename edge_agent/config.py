@@ -60,9 +60,11 @@ class UpdatesConfig(StrictRecord, frozen=True, kw_only=True):
 
 
 class TelemetryConfig(StrictRecord, frozen=True, kw_only=True):
-    """How long one telemetry window is."""
+    """How long one telemetry window is, in seconds, and whether the spool waits until a controller says on the broker
+    that it stores telemetry (`edge_contracts.topics.collector_topic`); without one of ours, set it to false."""
 
     window_s: Seconds = 60.0
+    wait_for_collector: bool = True
 
 
 class SlotConfig(StrictRecord, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """The device's side of the fleet: telemetry out of the spool, presence, reported state, and hints in.
 
-Everything is kept until the broker has acknowledged it; without a broker everything goes on and spools. The connection
-is `edge_agent.adapters.mqtt`, the spool `edge_agent.adapters.outbox`.
+Everything is kept until the broker has acknowledged it; without a broker everything goes on and spools. A broker that
+came back without its sessions acknowledges what nobody receives, so the spool also waits for a collector, unless told
+not to. The connection is `edge_agent.adapters.mqtt`, the spool `edge_agent.adapters.outbox`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_MESSAGE_BYTES
 from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event, TelemetryWindow
-from edge_contracts.topics import device_topic, hint_topic
+from edge_contracts.topics import collector_topic, device_topic, hint_topic
 from edge_contracts.transfer import Hint
 
 IN_FLIGHT = 20
@@ -30,6 +31,9 @@ IN_FLIGHT = 20
 
 REPORT_S = 2.0
 """Least seconds between two reported states: a download in progress changes it many times a second."""
+
+MAX_COLLECTORS = 64
+"""Collectors remembered; one is enough to send."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +58,9 @@ class FleetLink:
         self._loop = asyncio.get_running_loop()
         self._topics = {name: device_topic(tenant, device, name) for name in ("presence", "reported", "tele")}
         self._hint_topic = hint_topic(tenant)
+        self._any_collector = collector_topic(tenant, "+")
+        self._collectors: set[str] = set()
+        self._wait_for_collector = config.telemetry.wait_for_collector
         self._in_flight: dict[int, int] = {}
         self._last_row = 0
         self._reported: ReportedState | None = None
@@ -63,7 +70,7 @@ class FleetLink:
         self._mqtt: MqttLink | None = None
         if config.broker is not None:
             will = Will(topic=self._topics["presence"], payload=self._presence(online=False))
-            subscriptions = ((self._hint_topic, 1),)
+            subscriptions = ((self._hint_topic, 1), (self._any_collector, 1))
             self._mqtt = MqttLink(config.broker, f"ew-{device}", subscriptions, self._from_thread, will)
 
     @property
@@ -116,7 +123,7 @@ class FleetLink:
             await asyncio.sleep(0.02)
 
     def _pump(self) -> None:
-        if self._mqtt is None:
+        if self._mqtt is None or (self._wait_for_collector and not self._collectors):
             return
         while self.up and len(self._in_flight) < IN_FLIGHT:
             waiting = self._outbox.pending(self._last_row, IN_FLIGHT - len(self._in_flight))
@@ -140,7 +147,10 @@ class FleetLink:
                 self._outbox.acknowledge(row)
                 self._pump()
         elif isinstance(event, Arrived):
-            self._hint(event)
+            if event.topic == self._hint_topic:
+                self._hint(event.payload)
+            else:
+                self._collector(event)
         elif isinstance(event, Up):
             _log.info("connected to the broker")
             self._silence = ""
@@ -153,15 +163,24 @@ class FleetLink:
             if event.reason != self._silence:
                 _log.info("no broker: %s", event.reason)
                 self._silence = event.reason
+            self._collectors.clear()
             self._in_flight.clear()
             self._last_row = 0  # whatever is not acknowledged goes again, in order
             self._listener.connected(False)
 
-    def _hint(self, event: Arrived) -> None:
-        if event.topic != self._hint_topic or len(event.payload) > MAX_MESSAGE_BYTES:
+    def _collector(self, event: Arrived) -> None:
+        """A collector has come or gone. Anybody may write there, but waiting or not waiting loses nothing of ours."""
+        if event.payload and len(self._collectors) < MAX_COLLECTORS:
+            self._collectors.add(event.topic)
+        elif not event.payload:
+            self._collectors.discard(event.topic)
+        self._pump()
+
+    def _hint(self, payload: bytes) -> None:
+        if len(payload) > MAX_MESSAGE_BYTES:
             return
         try:
-            hint = msgspec.json.decode(event.payload, type=Hint)
+            hint = msgspec.json.decode(payload, type=Hint)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return  # anybody may write there; a hint that cannot be read is none
         self._listener.hinted(hint.timestamp_version)

@@ -1,4 +1,4 @@
-"""The device's link: a broker that dies and comes back costs no message and no order."""
+"""The device's link: a broker that dies and comes back, whoever is back first, costs no message and no order."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from edge_agent.adapters.systemd import Notifier
 from edge_agent.config import AgentConfig, BrokerConfig, DeviceConfig, SlotConfig
 from edge_agent.link import FleetLink, utc_now
 from edge_contracts.telemetry import Event
-from edge_contracts.topics import all_devices
+from edge_contracts.topics import all_devices, collector_topic
 
 
 class Fleet:
-    """Collects what the device sends, in a session of its own."""
+    """Collects what the device sends, in a session of its own, and says so once it is subscribed."""
 
     def __init__(self, broker: BrokerConfig) -> None:
         self.telemetry: list[int] = []
@@ -43,6 +43,7 @@ class Fleet:
     def wait_connected(self) -> None:
         assert self._link.wait_connected(20)
         time.sleep(0.3)  # the subscription is acknowledged
+        self._link.publish(collector_topic("default", "fleet"), b"1", qos=1, retain=True)
 
     def stop(self) -> None:
         self._link.stop()
@@ -86,9 +87,11 @@ def test_spool_drains_without_gap_or_disorder_over_a_broker_restart(tmp_path: Pa
         assert box.spooled >= 100
         await asyncio.to_thread(fleet.stop)
         await asyncio.to_thread(broker.start)
+        await until("up again", lambda: link.up)
+        await asyncio.sleep(0.5)
+        assert box.spooled >= 100, "handed to a broker that has no receiver for it"
         again = Fleet(settings)
         await asyncio.to_thread(again.wait_connected)
-        await until("up again", lambda: link.up)
         await until("drained", lambda: box.spooled == 0)
         await until("second half", lambda: again.telemetry[-1:] == [199])
         first_seen = list(dict.fromkeys(fleet.telemetry + again.telemetry))
