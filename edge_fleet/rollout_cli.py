@@ -37,7 +37,13 @@ def rollout() -> None:
 @click.option("--name", help="Name of the rollout; made of serial and version by default.")
 @click.option("--percent", default=100.0, show_default=True, help="Share of the matching devices.")
 @click.option("--select", "selects", multiple=True, metavar="FACT=V1,V2", help="board, architecture, device, tag.NAME.")
-@click.option("--mode", type=click.Choice(["live", "shadow"]), default="live", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["live", "shadow"]),
+    default="live",
+    show_default=True,
+    help="live: serve it after its trial; shadow: try it and hold it back.",
+)
 @click.option("--soak", "soak_s", type=float, help="Seconds a device watches it before it commits.")
 @click.option("--max-crashes", type=int, help="Worker crashes allowed in soak.")
 @click.option("--max-error-share", type=float, help="Share of failed answers allowed in soak.")

@@ -60,7 +60,7 @@ def test_tampered_manifest_is_refused(serving: Site) -> None:
     refused(serving, forged.folder, {"hash-mismatch"})
 
 
-def test_tampered_chunk_is_never_installed_and_the_true_one_is(serving: Site) -> None:
+def test_tampered_chunk_is_never_installed(serving: Site) -> None:
     forged = offered_but_withheld(serving, padding=200_000)
     manifest = parse_manifest((serving.folder / "bundle-1.1.0" / "manifest.json").read_bytes())
     digest = manifest.file("padding.bin").sha256
