@@ -1,26 +1,41 @@
-"""The carrier over MQTT: requests to a depot and its responses, QoS 0, asked again when nothing comes.
+"""The carrier over MQTT: requests to a depot and its responses, QoS 0, asked again when the connection was lost or
+nothing comes.
 
-QoS 0 because chunks are named by hash: asking again by name does all that QoS 1 would, at a fraction of its cost. The
-connection is the updater's own, beside the supervisor's. Other carriers are in `edge_agent.adapters.carriers`.
+QoS 0 because chunks are named by hash: asking again by name does all that QoS 1 would, at a fraction of its cost. How
+long to wait and how much to have in flight follow from the round trips (`edge_agent.core.backoff`), so that a link of a
+few kilobytes a second is neither overrun nor asked twice. The connection is the updater's own, beside the supervisor's.
+Other carriers are in `edge_agent.adapters.carriers`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
+from dataclasses import dataclass, field
 
 from edge_agent.adapters.carriers import repository_path
-from edge_agent.adapters.mqtt import Arrived, LinkEvent, MqttLink
+from edge_agent.adapters.mqtt import Arrived, LinkEvent, MqttLink, Up
 from edge_agent.config import BrokerConfig
-from edge_agent.core.backoff import RoundTrip
+from edge_agent.core.backoff import InFlight, RoundTrip
 from edge_agent.errors import NotFoundError, RetryAfterError, UnreachableError
 from edge_agent.ports import ObjectKind
 from edge_contracts.errors import ContractError
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
+
+
+@dataclass(kw_only=True)
+class _Pending:
+    """A request that waits for its answer, and how often it was asked."""
+
+    request: bytes
+    tries: int = 0
+    future: Future[Response] = field(default_factory=Future)
 
 
 class MqttCarrier:
@@ -33,10 +48,12 @@ class MqttCarrier:
         self._reply_topic = device_topic(tenant, device, "rsp", secrets.token_hex(8))
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._lock = threading.Lock()
-        self._waiting: dict[int, Future[Response]] = {}
+        self._changed = threading.Condition()
+        self._waiting: dict[int, _Pending] = {}
         self._next_id = 0
         self._round_trip = RoundTrip()
+        self._window = InFlight()
+        self._flying = 0
         client_id = f"ew-{device}-update-{secrets.token_hex(4)}"
         self._link = MqttLink(settings, client_id, ((self._reply_topic, 0),), self._heard)
         self._link.start()
@@ -45,7 +62,8 @@ class MqttCarrier:
         repository_path(kind, name)  # refuses a name no object can have before it is sent
         patience_ends = time.monotonic() + self._patience_s
         while True:
-            response = self._answer(kind, name, offset, length)
+            with self._place():
+                response = self._answer(kind, name, offset, length)
             if response.status == "retry_after" and time.monotonic() + response.retry_after < patience_ends:
                 time.sleep(max(0.05, response.retry_after))
                 continue
@@ -54,51 +72,83 @@ class MqttCarrier:
     def close(self) -> None:
         self._link.stop()
 
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """Wait for a place in the window of requests in flight, and hold it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._flying < self._window.limit)
+            self._flying += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._flying -= 1
+                self._changed.notify()
+
     def _answer(self, kind: ObjectKind, name: str, offset: int, length: int) -> Response:
+        """Ask until an answer comes, late ones to an earlier try included. Raises UnreachableError."""
         deadline = time.monotonic() + self._timeout_s
-        tries = 0
-        while (left := deadline - time.monotonic()) > 0:
-            if not self._link.wait_connected(left):
-                break
-            number, future = self._register()
-            request = Request(id=number, reply=self._reply_topic, kind=kind, name=name, offset=offset, length=length)
-            sent = time.monotonic()
-            self._link.publish(self._request_topic, pack(request))
-            tries += 1
-            try:
-                response = future.result(min(self._round_trip.timeout_s, max(0.0, deadline - sent)))
-            except NoAnswer:
-                self._round_trip = self._round_trip.missed()
-                continue
-            finally:
-                self._forget(number)
-            self._round_trip = self._round_trip.observed(time.monotonic() - sent)
-            return response
-        what = f"no depot answered in {self._timeout_s:g} s" if tries else "no connection to the broker"
+        number, pending = self._register(kind, name, offset, length)
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                if not self._link.wait_connected(left):
+                    break
+                sent = time.monotonic()
+                pending.tries += 1
+                self._link.publish(self._request_topic, pending.request)
+                with contextlib.suppress(NoAnswer):
+                    response = pending.future.result(min(self._round_trip.timeout_s, max(0.0, deadline - sent)))
+                    self._observe(None if pending.tries > 1 else time.monotonic() - sent)
+                    return response
+                self._miss()
+        finally:
+            with self._changed:
+                del self._waiting[number]
+        what = f"no depot answered in {self._timeout_s:g} s" if pending.tries else "no connection to the broker"
         raise UnreachableError(what, subject=f"{kind} {name}")
 
-    def _register(self) -> tuple[int, Future[Response]]:
-        future: Future[Response] = Future()
-        with self._lock:
+    def _register(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[int, _Pending]:
+        with self._changed:
             self._next_id += 1
-            self._waiting[self._next_id] = future
-            return self._next_id, future
+            number, reply = self._next_id, self._reply_topic
+            request = Request(id=number, reply=reply, kind=kind, name=name, offset=offset, length=length)
+            self._waiting[number] = pending = _Pending(request=pack(request))
+        return number, pending
 
-    def _forget(self, number: int) -> None:
-        with self._lock:
-            self._waiting.pop(number, None)
+    def _observe(self, sample_s: float | None) -> None:
+        """Learn from an answer; one that was asked for twice says nothing about the time (Karn's rule)."""
+        if sample_s is not None:
+            with self._changed:
+                self._round_trip = self._round_trip.observed(sample_s)
+                self._window = self._window.observed(sample_s)
+                self._changed.notify()  # there may be one place more
+
+    def _miss(self) -> None:
+        with self._changed:
+            self._round_trip = self._round_trip.missed()
+            self._window = self._window.missed()
 
     def _heard(self, event: LinkEvent) -> None:
+        if isinstance(event, Up):
+            self._ask_again()
         if not isinstance(event, Arrived) or event.topic != self._reply_topic:
             return
         try:
             response = unpack_response(event.payload)
         except ContractError:
             return  # not from a depot of ours; the request is asked again
-        with self._lock:
-            future = self._waiting.pop(response.id, None)
-        if future is not None:
-            future.set_result(response)
+        with self._changed:
+            pending = self._waiting.get(response.id)
+            if pending is not None and not pending.future.done():
+                pending.future.set_result(response)
+
+    def _ask_again(self) -> None:
+        """Whatever was on its way is lost with the connection it was on."""
+        with self._changed:
+            lost = [pending for pending in self._waiting.values() if pending.tries and not pending.future.done()]
+        for pending in lost:
+            pending.tries += 1
+            self._link.publish(self._request_topic, pending.request)
 
 
 def _body(response: Response, subject: str, offset: int, length: int) -> tuple[bytes, int]:

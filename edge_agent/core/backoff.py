@@ -1,4 +1,5 @@
-"""How long to wait before trying again: full jitter, and the round-trip timer of requests. Delays are returned."""
+"""How long to wait before trying again, and how much to ask for at once: full jitter, the round-trip timer of requests,
+the window of requests in flight. Delays are returned, never slept."""
 
 from __future__ import annotations
 
@@ -21,12 +22,16 @@ def doubling(attempt: int, *, base_s: float, cap_s: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundTrip:
-    """Smoothed round-trip time and its variation, and the time to wait for an answer (RFC 6298, sections 2 and 5)."""
+    """Smoothed round-trip time and its variation, and the time to wait for an answer (RFC 6298, sections 2 and 5).
+
+    Over one TCP connection an answer is slow far more often than it is lost, and asking again for what is only slow
+    costs a slow link everything; so the first wait is long and no wait is short. A lost connection needs no timer.
+    """
 
     smoothed_s: float | None = None
     variation_s: float = 0.0
-    timeout_s: float = 2.0
-    floor_s: float = 0.25
+    timeout_s: float = 10.0
+    floor_s: float = 1.0
     cap_s: float = 30.0
 
     def observed(self, sample_s: float) -> RoundTrip:
@@ -47,3 +52,26 @@ class RoundTrip:
         return RoundTrip(
             smoothed_s=smoothed, variation_s=variation, timeout_s=bounded, floor_s=self.floor_s, cap_s=self.cap_s
         )
+
+
+SHORT_S, LONG_S = 1.0, 4.0
+"""A round trip below the first leaves room for more in flight; above the second the link only queues what we ask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InFlight:
+    """How many requests may be in flight: one more after each quick answer, one less after each slow one, half after
+    none. Governed by delay rather than loss, as in LEDBAT (RFC 6817), because TCP hides loss and a full queue makes
+    every answer late."""
+
+    limit: int = 2
+    most: int = 64
+
+    def observed(self, sample_s: float) -> InFlight:
+        """Return the window after an answer that took `sample_s`."""
+        step = 1 if sample_s < SHORT_S else -1 if sample_s > LONG_S else 0
+        return InFlight(limit=min(self.most, max(1, self.limit + step)), most=self.most)
+
+    def missed(self) -> InFlight:
+        """Return the window after an answer that did not come in time."""
+        return InFlight(limit=max(1, self.limit // 2), most=self.most)
