@@ -7,11 +7,12 @@ PIP     = $(BIN)/pip --disable-pip-version-check
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: help demo test lint types layers tests schemas clean
+.PHONY: help demo test lint types layers tests power-cuts schemas clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
 	@echo "make test    lint, types, layers and all tests"
+	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
 	@echo "make schemas write docs/schemas from the contracts"
 	@echo "make clean   remove the virtual environment and build products"
 
@@ -45,6 +46,9 @@ layers: $(DEV)
 
 tests: $(DEV)
 	$(BIN)/pytest
+
+power-cuts: $(DEV)
+	$(BIN)/python tests/power_cuts.py --out benchmarks/results/power-cuts.json
 
 schemas: $(DEV)
 	$(BIN)/python -m edge_contracts.schemas docs/schemas
