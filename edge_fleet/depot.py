@@ -1,33 +1,38 @@
 """The depot: answers devices' requests from a repository folder. Stateless; more depots are more throughput.
 
-`Depot` turns one request into one answer and knows no MQTT; `serve` wires it to a broker. A depot holds no key and
-is not trusted: what it gives out, devices verify. What it protects is others from its requesters: it answers only on
-the requester's own topic, only names that objects can have, and only as fast as its pace.
+`Depot` turns one request into one answer and knows no MQTT; `edge_fleet.depot_service` wires it to a broker. It holds
+no key and is not trusted: what it gives out, devices verify. What it protects is others from its requesters: it answers
+only on the requester's own topic, only names that objects can have, and only as fast as its pace. With a `PullThrough`
+the folder is a cache of another repository, and an answer may come a little later.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_contracts.codec import StrictRecord, encode
 from edge_contracts.errors import ContractError
-from edge_contracts.topics import DEPOT_GROUP, DeviceAddress, all_devices, hint_topic, parse_device_topic, shared
+from edge_contracts.topics import DeviceAddress, parse_device_topic
 from edge_contracts.transfer import Hint, Request, Response, Status, pack, unpack_request
 from edge_fleet.errors import ObjectMissingError, ObjectNameError, RepositoryError
-from edge_fleet.link import STEP_S, Broker, Delivery, Link, Subscription
-from edge_fleet.objects import Shelf
+from edge_fleet.objects import PATTERNS, Shelf
 from edge_fleet.pacing import Admission, Pace
+from edge_fleet.pull import Fetch, PullThrough
 from edge_fleet.repository import read_metadata
 
-HINT_S = 1.0
-"""How often a depot looks for a new timestamp."""
+PATIENCE_S = 0.5
+"""How long a request waits for upstream before its device is told to come back: below a device's own patience, which
+begins at one second."""
 
-REPORT_S = 60.0
-"""How often it prints its counts, when there was something to count."""
+AWAY_S = 5.0
+"""When a device is told to come back if upstream cannot be reached."""
+
+MAX_WAITING = 1024
+"""Requests waiting for upstream; beyond it devices are told to come back at once."""
+
+DEVICE_FETCHES = 3
+"""Objects that one device may wait for: fewer than are fetched at once, so that no device keeps the others out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +43,39 @@ class Answer:
     payload: bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A request that waits for upstream, until monotonic time `until`."""
+
+    device: str
+    request: Request
+    fetch: Fetch
+    until: float
+
+
 class Depot:
     """Answers requests of one tenant.
 
     `counts` has an entry for each status answered, `malformed` and `foreign` (no answer), and the bytes given out.
     """
 
-    def __init__(self, repository: Path, tenant: str, pace: Pace, now: float) -> None:
+    def __init__(
+        self, repository: Path, tenant: str, pace: Pace, now: float, *, pull: PullThrough | None = None
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._shelf = Shelf(repository)
+        self._pull = pull
+        self._shelf = Shelf(repository, PATTERNS if pull is None else pull.names)
         self._tenant = tenant
         self._admission = Admission(pace, now)
+        self._waiting: list[Waiting] = []
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are requests that wait for upstream; `ripe` has their answers."""
+        return bool(self._waiting)
 
     def answer(self, topic: str, payload: bytes, now: float) -> Answer | None:
-        """Return the answer to one request at monotonic time `now`, or None if it deserves none."""
+        """Return the answer to one request at monotonic time `now`, or None if it deserves none or none yet."""
         try:
             sender = parse_device_topic(topic)
             request = unpack_request(payload)
@@ -62,18 +86,53 @@ class Depot:
             self.counts["foreign"] += 1
             return None
         response = self._respond(sender.device, request, now)
-        self.counts[response.status] += 1
-        self.counts["bytes"] += len(response.body)
-        return Answer(topic=request.reply, payload=pack(response))
+        return None if response is None else self._addressed(request, response)
+
+    def ripe(self, now: float) -> list[Answer]:
+        """Return the answers that are no longer waiting for upstream at monotonic time `now`."""
+        answers, waiting = [], []
+        for one in self._waiting:
+            outcome = one.fetch.outcome
+            if outcome == "here":
+                answers.append(self._addressed(one.request, self._given(one.device, one.request)))
+            elif outcome is None and now < one.until:
+                waiting.append(one)
+            else:
+                answers.append(self._addressed(one.request, _put_off(one.request, one.fetch)))
+        self._waiting = waiting
+        return answers
+
+    def look_upstream(self, now: float) -> None:
+        """Bring the newest timestamp into the folder, where there is an upstream."""
+        if self._pull is not None:
+            self._pull.ask("metadata", "timestamp.json", 0, now)
 
     def close(self) -> None:
         """Close open files."""
         self._shelf.close()
 
-    def _respond(self, device: str, request: Request, now: float) -> Response:
+    def _respond(self, device: str, request: Request, now: float) -> Response | None:
         delay = self._admission.wait(device, now, bulk=request.kind == "blob")
         if delay > 0.0:
             return Response(id=request.id, status="retry_after", retry_after=delay)
+        try:
+            fetch = None if self._pull is None else self._fetch(self._pull, device, request, now)
+        except ObjectNameError:
+            return Response(id=request.id, status="refused")
+        if fetch is None:
+            return self._given(device, request)
+        if len(self._waiting) >= MAX_WAITING:
+            return _put_off(request, fetch)
+        self._waiting.append(Waiting(device=device, request=request, fetch=fetch, until=now + PATIENCE_S))
+        return None
+
+    def _fetch(self, pull: PullThrough, device: str, request: Request, now: float) -> Fetch | None:
+        waited_for = {id(one.fetch) for one in self._waiting if one.device == device}
+        begin = len(waited_for) < DEVICE_FETCHES
+        return pull.ask(request.kind, request.name, request.offset, now, begin=begin)
+
+    def _given(self, device: str, request: Request) -> Response:
+        """Return the answer out of the folder."""
         try:
             body, total = self._shelf.read(request.kind, request.name, request.offset, request.length)
         except (ObjectNameError, ObjectMissingError) as error:
@@ -81,6 +140,11 @@ class Depot:
             return Response(id=request.id, status=status)
         self._admission.spend(device, len(body))
         return Response(id=request.id, status="ok", offset=request.offset, total=total, body=body)
+
+    def _addressed(self, request: Request, response: Response) -> Answer:
+        self.counts[response.status] += 1
+        self.counts["bytes"] += len(response.body)
+        return Answer(topic=request.reply, payload=pack(response))
 
 
 class HintWatch:
@@ -107,63 +171,17 @@ class HintWatch:
         self._seen = 0
 
 
-class Service(StrictRecord, frozen=True, kw_only=True):
-    """What a depot process serves to whom."""
-
-    repository: Path
-    tenant: str
-    broker: Broker
-    group: str = DEPOT_GROUP
-    pace: Pace = Pace()
-
-
-def serve(
-    service: Service, say: Callable[[str], None], log: Callable[[str], None], stopped: Callable[[], bool]
-) -> None:
-    """Serve until `stopped`. Says `depot ready` once subscribed. Raises BrokerError if the broker refuses us."""
-    depot = Depot(service.repository, service.tenant, service.pace, time.monotonic())
-    watch = HintWatch(service.repository)
-    looked = reported = time.monotonic()
-    known: Counter[str] = Counter()
-
-    def receive(message: Delivery) -> None:
-        answer = depot.answer(message.topic, message.payload, time.monotonic())
-        if answer is not None:
-            link.publish(answer.topic, answer.payload)
-
-    def ready() -> None:
-        watch.forget()
-        announce()
-        say("depot ready")
-
-    def announce() -> None:
-        hint = watch.changed()
-        if hint is not None and not link.publish(hint_topic(service.tenant), encode(hint), qos=1, retain=True):
-            watch.forget()
-
-    def work() -> float:
-        nonlocal looked, reported, known
-        now = time.monotonic()
-        if now - looked >= HINT_S:
-            looked = now
-            announce()
-        if now - reported >= REPORT_S and depot.counts != known:
-            reported, known = now, depot.counts.copy()
-            log(counts_line(depot.counts))
-        return STEP_S
-
-    topic = shared(service.group, all_devices(service.tenant, "req"))
-    link = Link(service.broker, [Subscription(topic=topic)], receive, ready)
-    try:
-        link.run(work, stopped)
-    finally:
-        depot.close()
-        log(counts_line(depot.counts))
-
-
 def counts_line(counts: Counter[str]) -> str:
     """Return the counts as one line of `name=number`."""
     return " ".join(["depot", *(f"{name}={counts[name]}" for name in sorted(counts))])
+
+
+def _put_off(request: Request, fetch: Fetch) -> Response:
+    """Return the answer to a request whose object did not come: not yet, or never."""
+    if fetch.outcome == "missing":
+        return Response(id=request.id, status="not_found")
+    delay = AWAY_S if fetch.outcome == "away" else PATIENCE_S
+    return Response(id=request.id, status="retry_after", retry_after=delay)
 
 
 def _is_own(sender: DeviceAddress, reply: str) -> bool:

@@ -59,6 +59,18 @@ class ObjectMissingError(TransportError):
     reason = "object-missing"
 
 
+class UpstreamError(TransportError):
+    """The upstream repository cannot be reached, broke off, or is too slow; names the URL."""
+
+    reason = "upstream"
+
+
+class UpstreamObjectError(TransportError):
+    """What the upstream repository gave is larger than its kind may be, or not what its name says; names the URL."""
+
+    reason = "upstream-object"
+
+
 class BrokerError(TransportError):
     """The broker refused the connection or a subscription; names its address."""
 

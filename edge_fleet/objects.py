@@ -1,6 +1,7 @@
 """The objects of a repository as others name them: which names exist, where they lie, and reading pieces of them.
 
 Names come from untrusted requests. Each kind has one allow-list pattern, so that no name can leave the repository.
+Getting what is not here from somewhere else is `edge_fleet.pull`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import re
 import stat
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge_contracts.names import NAME_PATTERN, SHA256_PATTERN, VERSION_PATTERN
@@ -19,7 +21,9 @@ _NAME = NAME_PATTERN.strip("^$")
 _SHA256 = SHA256_PATTERN.strip("^$")
 _VERSION = VERSION_PATTERN.strip("^$")
 
-PATTERNS: dict[Kind, re.Pattern[str]] = {
+Names = Mapping[Kind, re.Pattern[str]]
+
+PATTERNS: Names = {
     "metadata": re.compile(
         rf"timestamp\.json|[1-9][0-9]{{0,8}}\.(root|targets|snapshot|rollouts|releases-{_NAME})\.json"
     ),
@@ -31,13 +35,24 @@ PATTERNS: dict[Kind, re.Pattern[str]] = {
     "blob": re.compile(_SHA256),
 }
 
+_SEGMENT = r"[A-Za-z0-9][A-Za-z0-9_.%~+-]{0,199}"
+
+TUF_PATTERNS: Names = {
+    "metadata": re.compile(rf"{_SEGMENT}\.json"),
+    "target": re.compile(rf"({_SEGMENT}/){{0,8}}{_SEGMENT}"),
+    "blob": PATTERNS["blob"],
+}
+"""Names of any TUF repository, whose roles and target paths are its own affair: plain or percent-encoded segments."""
+
+_HASH_PREFIX = re.compile(r"(?:.*/)?([0-9a-f]{128}|[0-9a-f]{64})\..+")
+
 OPEN_FILES = 64
 """Files kept open between requests: as many as devices are served at once by default."""
 
 
-def locate(kind: Kind, name: str) -> str:
+def locate(kind: Kind, name: str, names: Names = PATTERNS) -> str:
     """Return where an object lies below the repository. Raises ObjectNameError if no object can have that name."""
-    if not PATTERNS[kind].fullmatch(name):
+    if not names[kind].fullmatch(name):
         raise ObjectNameError(f"not a {kind} name: {name[:80]!r}")
     if kind == "metadata":
         return f"metadata/{name}"
@@ -46,11 +61,22 @@ def locate(kind: Kind, name: str) -> str:
     return f"blobs/{name[:2]}/{name}"
 
 
-class Shelf:
-    """Reads pieces of objects. Targets and blobs never change under their names, so their files stay open a while."""
+def promised_digest(kind: Kind, name: str) -> str | None:
+    """Return the hexadecimal SHA-256 or SHA-512 that an object's name says its content has, None if it says none.
 
-    def __init__(self, repository: Path) -> None:
+    Such an object never changes under its name (TUF specification, section 6.2: consistent snapshots)."""
+    if kind == "blob":
+        return name
+    found = _HASH_PREFIX.fullmatch(name) if kind == "target" else None
+    return None if found is None else found[1]
+
+
+class Shelf:
+    """Reads pieces of objects. Those named by their hash never change, so their files stay open a while."""
+
+    def __init__(self, repository: Path, names: Names = PATTERNS) -> None:
         self._repository = repository
+        self._names = names
         self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def read(self, kind: Kind, name: str, offset: int, length: int) -> tuple[bytes, int]:
@@ -58,8 +84,8 @@ class Shelf:
 
         Raises ObjectNameError, or ObjectMissingError when there is no such object or it ends before `offset`.
         """
-        place = locate(kind, name)
-        if kind == "metadata":
+        place = locate(kind, name, self._names)
+        if promised_digest(kind, name) is None:
             file, size = self._opened(place)
             try:
                 return _piece(file, size, offset, length), size

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,13 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from edge_contracts.codec import plain
+
+PIPE_COLUMNS = 240
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -44,13 +48,13 @@ def log(line: str) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on standard output."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """Print a table on standard output; as wide as it is where there is no terminal."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("-" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
 
 
 def until_signalled() -> Callable[[], bool]:

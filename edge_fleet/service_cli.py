@@ -13,7 +13,7 @@ from edge_contracts.limits import MIB
 from edge_contracts.names import Name
 from edge_contracts.topics import DEPOT_GROUP, INGEST_GROUP
 from edge_fleet.controller import Post, control, default_client_id
-from edge_fleet.depot import Service, serve
+from edge_fleet.depot_service import Service, Site, serve
 from edge_fleet.errors import FleetError
 from edge_fleet.folder import SETTINGS_NAME, Fleet
 from edge_fleet.link import Broker
@@ -56,6 +56,9 @@ def broker_options(command: _Command) -> _Command:
 @click.option("--device-rate", type=float, default=8.0, show_default=True, help="MiB/s for one device.")
 @click.option("--total-rate", type=float, default=64.0, show_default=True, help="MiB/s for all devices.")
 @click.option("--devices", type=int, default=64, show_default=True, help="Devices served at once.")
+@click.option("--upstream", metavar="URL", help="Fetch what is missing or may be new from here; DIR is the cache.")
+@click.option("--any-names", is_flag=True, help="With --upstream: any TUF repository, whatever its names.")
+@click.option("--poll", type=float, default=60.0, show_default=True, help="Seconds between looks upstream.")
 def depot(
     folder: Path,
     tenant: str | None,
@@ -63,26 +66,38 @@ def depot(
     device_rate: float,
     total_rate: float,
     devices: int,
+    upstream: str | None,
+    any_names: bool,
+    poll: float,
     **broker: Any,
 ) -> None:
     """Answer devices' requests for signed metadata and bundles. Start more of them for more throughput.
 
-    Prints `depot ready` once it is subscribed. Ends cleanly on SIGTERM.
+    With --upstream it is a site's cache: it fetches from another repository (its web server's address, with
+    metadata/, targets/ and blobs/ below it) once what devices ask for many times, and goes on with what it has while
+    the uplink is down. Prints `depot ready` once it is subscribed. Ends cleanly on SIGTERM.
 
     \b
     Examples:
       edgewright fleet depot ~/fleet --broker localhost:1883
       edgewright fleet depot /srv/repository --tenant acme --broker broker:8883 --ca ca.pem --cert me.pem --key me.key
+      edgewright fleet depot /srv/cache --tenant acme --broker localhost:1883 --upstream https://updates.example.org/ew
     """
-    if min(device_rate, total_rate, devices) <= 0:
-        raise FleetError("rates and devices must be above zero", subject="pace")
-    repository, named = _repository(folder)
+    if not min(device_rate, total_rate, devices, poll) > 0:
+        raise FleetError("rates, devices and poll must be above zero", subject="depot")
+    if upstream is None:
+        repository, named = _repository(folder)
+        site = None
+    else:
+        repository, named = _cache(folder), "default"
+        site = Site(upstream=upstream, any_names=any_names, poll_s=poll)
     service = Service(
         repository=repository,
         tenant=convert(tenant or named, Name, what="tenant"),
         broker=_broker(broker),
         group=group,
         pace=Pace(device_rate=device_rate * MIB, total_rate=total_rate * MIB, devices=devices),
+        site=site,
     )
     serve(service, click.echo, log, until_signalled())
 
@@ -120,6 +135,12 @@ def _repository(folder: Path) -> tuple[Path, str]:
     if (folder / "metadata").is_dir():
         return folder, "default"
     raise FleetError("neither a fleet nor a repository", subject=str(folder), hint=f"edgewright fleet init {folder}")
+
+
+def _cache(folder: Path) -> Path:
+    if (folder / SETTINGS_NAME).exists() or (folder.parent / SETTINGS_NAME).exists():
+        raise FleetError("is a fleet, whose own metadata a cache would replace", subject=str(folder))
+    return folder
 
 
 def _broker(asked: dict[str, Any]) -> Broker:

@@ -37,7 +37,7 @@ def devices(folder: Path, db: str | None, as_json: bool) -> None:
     if as_json:
         emit({"devices": found}, True, "")
         return
-    columns = ("device", "online", "level", "slot", "model", "version", "state", "variant", "served by", "seen", "gaps")
+    columns = ("device", "online", "level", "slot", "model", "state", "served by", "seen", "gaps")
     show_table("Devices", columns, [line for view in found for line in _lines(view)])
 
 
@@ -137,15 +137,13 @@ def _lines(view: dict[str, Any]) -> list[list[object]]:
     head = [view["device"], {True: "yes", False: "no", None: "?"}[view["online"]], view["level"]]
     tail = [view["last_seen"][:19], view["gap_count"] or None]
     if not view["slots"]:
-        return [[*head, *[None] * 6, *tail]]
+        return [[*head, *[None] * 4, *tail]]
     return [
         [
             *head,
             slot["slot"],
             slot["model"],
-            (slot["serving"] or {}).get("version"),
             slot["state"] + (f": {slot['reason']}" if slot["reason"] else ""),
-            slot["variant"],
             slot["served_by"],
             *tail,
         ]
