@@ -146,7 +146,8 @@ class SampleSet(Record, frozen=True, kw_only=True):
 
 
 class Engine(Record, frozen=True, kw_only=True):
-    """An engine that can run at least one variant, with the oldest version that was tried."""
+    """An engine that can run at least one variant. `minimum` is the oldest version worth asking: the first whose
+    operator sets cover the variants as published by the engine, else the version the bundle was made with."""
 
     name: Literal["onnxruntime", "litert"]
     minimum: Text

@@ -6,13 +6,14 @@ numbers say is `edge_bench.stats`.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +60,18 @@ class Measurement:
     latency: LatencySummary
 
 
-class Runner:
-    """The harness's end of one measuring process; a context manager that ends it."""
+_HINTS = {
+    "engine": "is it a whole model, of the format its name ends in, with operators this engine has?",
+    "engine-memory": "it needs more memory than there is, or than the limit allows",
+}
 
-    def __init__(self, plan: RunnerPlan) -> None:
+
+class Runner:
+    """The harness's end of one measuring process; a context manager that ends it. `patience_s` bounds loading."""
+
+    def __init__(self, plan: RunnerPlan, *, patience_s: float = LOAD_TIMEOUT_S) -> None:
         self._name = Path(plan.model).name
+        self._patience_s = patience_s
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edge_bench.runner", msgspec.json.encode(plan).decode()],
@@ -88,7 +96,7 @@ class Runner:
     def opened(self) -> Opened:
         """Wait until the engine has taken the model. Raises RunnerError when it does not."""
         if self._opened is None:
-            answer = self._answer(LOAD_TIMEOUT_S)
+            answer = self._answer(self._patience_s)
             assert isinstance(answer, Opened)
             self._opened = answer
         return self._opened
@@ -97,7 +105,7 @@ class Runner:
         """Wait until the model has answered once. Raises RunnerError when it cannot."""
         self.opened()
         if self._loaded is None:
-            answer = self._answer(LOAD_TIMEOUT_S)
+            answer = self._answer(self._patience_s)
             assert isinstance(answer, Loaded)
             self._loaded = answer
         return self._loaded
@@ -127,7 +135,7 @@ class Runner:
     def _answer(self, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
         answer = parse_answer(self._line(time.monotonic() + timeout_s))
         if isinstance(answer, Failed):
-            raise RunnerError(answer.text, hint=f"reason: {answer.reason}")
+            raise RunnerError(answer.text, hint=_HINTS.get(answer.reason))
         return answer
 
     def _line(self, deadline: float) -> bytes:
@@ -154,23 +162,34 @@ class Runner:
 
 
 def measure_interleaved(
-    plans: Mapping[str, RunnerPlan], *, seconds: float, rounds: int = ROUNDS
+    plans: Mapping[str, RunnerPlan],
+    *,
+    seconds: float,
+    rounds: int = ROUNDS,
+    deadline: float = math.inf,
+    needed: Collection[str] = (),
 ) -> tuple[dict[str, Measurement], dict[str, RunnerError]]:
     """Measure every plan, `seconds` in all for each, in `rounds` turns whose order rotates.
 
     Loads one after another so that load times are not measured against each other. What fails is in the second
-    result, by the same key, and costs the others nothing.
+    result, by the same key, and costs the others nothing. After `deadline`, a `time.monotonic()`, nothing more is
+    loaded but what is `needed`, and no further turn begins; what was loaded has one turn at least.
     """
     samples: dict[str, list[NDArray[np.float64]]] = {name: [] for name in plans}
     failures: dict[str, RunnerError] = {}
     with ExitStack() as stack:
         runners: dict[str, Runner] = {}
         for name, plan in plans.items():
+            left = LOAD_TIMEOUT_S if name in needed else min(LOAD_TIMEOUT_S, deadline - time.monotonic())
             with _collect(failures, name):
-                runner = stack.enter_context(Runner(plan))
+                if left <= 0:
+                    raise RunnerError("no time was left to measure it", subject=name)
+                runner = stack.enter_context(Runner(plan, patience_s=left))
                 runner.loaded()
                 runners[name] = runner
         for turn in range(rounds):
+            if turn > 0 and time.monotonic() >= deadline:
+                break
             for name in _rotated([name for name in runners if name not in failures], turn):
                 with _collect(failures, name):
                     samples[name].append(runners[name].measure(seconds / rounds))

@@ -110,7 +110,8 @@ def read_task(path: Path) -> Task:
         raise ContractError(f"{model.suffix!r} is neither .onnx nor .tflite", subject=f"{path.name} model")
     for what, wanted in (("model", model), ("data.file", data)):
         if not wanted.is_file():
-            raise ContractError(f"no such file: {wanted}", subject=f"{path.name} {what}")
+            hint = "paths in a task are relative to the task file"
+            raise ContractError(f"no such file: {wanted}", subject=f"{path.name} {what}", hint=hint)
     arrays = read_arrays(data, what=data.name)
     x, y, calibration = (_array(arrays, name, data.name) for name in ("x", "y", "calib_x"))
     _check_arrays(x, y, calibration, data.name)
@@ -138,7 +139,11 @@ def _read_file(path: Path) -> TaskFile:
         raise ContractError(f"cannot be read: {error.strerror}", subject=str(path)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ContractError(f"is no TOML: {error}", subject=str(path)) from error
-    return convert(content, TaskFile, what=f"{path.name} task")
+    try:
+        return convert(content, TaskFile, what=f"{path.name} task")
+    except ContractError as error:
+        error.hint = "docs/how-to/compress-a-model.md shows every field of a task"
+        raise
 
 
 def _array(arrays: dict[str, Array], name: str, what: str) -> Array:

@@ -27,6 +27,9 @@ from edge_contracts.errors import BundleError, EdgewrightError
 from edge_contracts.limits import MIB
 from edge_contracts.manifest import Input
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""As many builds run at a time as there are cores: threads of theirs would only wait for each other."""
+
 
 class BuildError(BundleError):
     """A recipe could not be applied to this model; the message is the tool's reason."""
@@ -70,7 +73,9 @@ def build(plan: BuildPlan, *, timeout_s: float) -> Built:
     """Build a candidate in a child process. Raises BuildError with the tool's reason."""
     command = [sys.executable, "-m", "edge_compression.build", msgspec.json.encode(plan).decode()]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, capture_output=True, timeout=timeout_s, check=False, env={**os.environ, **ONE_THREAD}
+        )
     except subprocess.TimeoutExpired:
         raise BuildError(f"took longer than {timeout_s:.0f} s", subject=plan.recipe_id) from None
     if not done.stdout:

@@ -23,6 +23,7 @@ from edge_agent.samples import to_model, write_arrays
 from edge_bench.task import Task
 from edge_compression import sets
 from edge_compression.candidate import Candidate
+from edge_compression.engine_floor import LITERT_FLOOR, onnxruntime_floor
 from edge_compression.passes import Float16
 from edge_compression.report import Report
 from edge_compression.search import Found
@@ -187,17 +188,17 @@ def _input(task: Task, tensor: Input) -> Input:
 
 
 def _requirements(found: Found, rungs: list[Candidate]) -> Requirements:
-    operators: tuple[str, ...] = ()
-    if rungs[0].recipe.format == "onnx":
-        from edge_compression.onnx_graph import operators as operators_of
-
-        operators = tuple(sorted({name for one in rungs for name in operators_of(one.model.read_bytes())}))
-    name = "onnxruntime" if found.timing.loaded.engine == "onnxruntime" else "litert"
     # The lightest rung is what a device must be able to hold; its trial drops the rungs that do not fit.
     memory = min(one.measured.loaded.peak_memory_mb for one in rungs if one.measured is not None)
+    if rungs[0].recipe.format == "tflite":
+        return Requirements(engines=(Engine(name="litert", minimum=LITERT_FLOOR),), memory_mb=memory)
+    from edge_compression.onnx_graph import load, operators
+
+    models = [load(one.model.read_bytes()) for one in rungs]
+    floor = onnxruntime_floor(models, found.timing.loaded.engine_version)
     return Requirements(
-        engines=(Engine(name=name, minimum=found.timing.loaded.engine_version),),  # type: ignore[arg-type]
-        operators=operators,
+        engines=(Engine(name="onnxruntime", minimum=floor),),
+        operators=tuple(sorted({name for model in models for name in operators(model)})),
         memory_mb=memory,
     )
 

@@ -81,7 +81,7 @@ def _objection(
     name: str, candidates: Mapping[str, Costs], original: Costs, limits: Limits, kept: Sequence[str]
 ) -> str | None:
     costs = candidates[name]
-    if costs.drop > limits.max_drop + 1e-9:
+    if exceeds(costs.drop, limits.max_drop):
         return f"loses {costs.drop:.2f} points, {limits.max_drop:g} are allowed"
     in_bytes = _cheaper(costs.size, original.size, SIZE_STEP)
     in_memory = _cheaper(costs.memory_mb, original.memory_mb, MEMORY_STEP)
@@ -91,6 +91,11 @@ def _objection(
         if dominates(candidates[other], costs):
             return f"{other} is at least as good in every respect"
     return None
+
+
+def exceeds(drop: float, limit: float) -> bool:
+    """Return whether a drop is over the limit, rounding of the subtraction that made it aside."""
+    return drop > limit + 1e-9
 
 
 def dominates(a: Costs, b: Costs) -> bool:

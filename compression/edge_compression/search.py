@@ -1,7 +1,8 @@
 """The search: builds every recipe, judges what it made on the evaluation set, times what is good enough, chooses.
 
-Builds and judgements run two or more at a time in processes of their own; latency is measured afterwards, alone, all
-models in turns. What a candidate is worth is decided in `evaluate` and `ladder`; the bundle is written by `bundle`.
+Candidates are built and judged two or more at a time in processes of their own; latency is measured afterwards, alone,
+all models in turns. When the budget is used up or the search is interrupted, what was judged by then is timed and
+chosen from. What a candidate is worth is decided in `evaluate` and `ladder`; the bundle is written by `bundle`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.bundle import hash_file
-from edge_bench.measure import Measurement, Runner, RunnerError, measure_interleaved
+from edge_bench.measure import LOAD_TIMEOUT_S, Measurement, Runner, RunnerError, measure_interleaved
 from edge_bench.protocol import Opened, RunnerPlan
 from edge_bench.task import Task, check_model
 from edge_compression.build import BuildError, BuildPlan, build
 from edge_compression.candidate import Candidate
 from edge_compression.evaluate import compare, compare_exact
-from edge_compression.ladder import Costs, Ladder, Limits, build_ladder
+from edge_compression.ladder import Costs, Ladder, Limits, build_ladder, exceeds
 from edge_compression.recipe import FLOAT_RECIPES, Recipe
 from edge_contracts.errors import BundleError
 from edge_contracts.limits import MIB
@@ -45,6 +46,10 @@ MEMORY_LIMIT_MB = 6144.0
 PARALLEL = min(4, os.cpu_count() or 1)
 TIMING_SECONDS = 0.5
 """Inference time of each model in all rounds together; a round has at least one run, however slow."""
+RESERVE_SECONDS, RESERVE_SHARE = 2.0, 0.25
+"""Kept of the budget for timing: for each model what it takes, at most this share in all."""
+
+USED_UP, STOPPED = "the time budget was used up", "the search was stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +77,29 @@ class Found:
     ladder: Ladder
 
 
+class OverError(BundleError):
+    """There is no time for another step; the message says why."""
+
+    reason = "budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """What every candidate begins with: the model's input, its types and answers, and the simplified original."""
+
+    tensor: Input
+    opened: Opened
+    answers: Array
+    first: Candidate | None = None
+
+
 class Search:
     """One search in a folder of its own, which the caller removes."""
 
     def __init__(self, task: Task, profile: DeviceProfile, options: Options, folder: Path, say: Say) -> None:
         self._task, self._profile, self._options, self._folder, self._say = task, profile, options, folder, say
-        self._deadline = time.monotonic() + options.budget_s
+        self._deadline = self._last_build = time.monotonic() + options.budget_s
+        self._stopped = False
         chosen = _subset(task.x.shape[0], options.evaluation)
         self._x, self._y = task.x[chosen], task.y[chosen]
         self._slices = None if task.slices is None else task.slices[chosen]
@@ -86,21 +108,26 @@ class Search:
         np.save(self._calibration, task.calibration[: options.calibration], allow_pickle=False)
 
     def run(self, recipes: Iterable[Recipe]) -> Found:
-        """Try every recipe. Raises ContractError or RunnerError when the original itself does not fit or run."""
-        opened, answers = self._original()
-        tensor = _input(self._task, opened)
+        """Try every recipe. Raises ContractError or RunnerError when the original itself does not fit or run.
+
+        A KeyboardInterrupt once the float original is judged ends the search with what is judged; one before that,
+        or while the models are timed, is passed on.
+        """
         candidates = tuple(Candidate(recipe=recipe) for recipe in recipes)
-        self._build_all(candidates, tensor)
-        _mark_duplicates(candidates)
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(lambda one: self._judge(one, answers), candidates))
-        timing = self._time_all(candidates)
+        reserve = min(RESERVE_SHARE * self._options.budget_s, RESERVE_SECONDS * (len(candidates) + 1))
+        self._last_build = self._deadline - reserve
+        opened, answers = self._original()
+        start = _Start(tensor=_input(self._task, opened), opened=opened, answers=answers)
+        self._try(candidates[0], start)
         if not candidates[0].racing:
             what = f"the float original cannot be served: {candidates[0].reason}"
             raise BundleError(what, subject=self._task.model.name)
+        self._try_all(candidates[1:], replace(start, first=candidates[0]))
+        _mark_duplicates(candidates)
+        timing = self._time_all(candidates)
         ladder = self._choose(candidates, timing)
         return Found(
-            tensor=tensor,
+            tensor=start.tensor,
             opened=opened,
             x=self._x,
             y=self._y,
@@ -137,80 +164,86 @@ class Search:
             with np.load(out.name, allow_pickle=False) as arrays:
                 return [arrays[f"output_{index}"] for index in range(len(arrays.files))]
 
-    def _build_all(self, candidates: tuple[Candidate, ...], tensor: Input) -> None:
-        first, rest = candidates[0], candidates[1:]
-        self._build(first, tensor, None)
-        start = first if first.racing else None
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            list(pool.map(lambda one: self._build(one, tensor, start), rest))
+    def _try_all(self, candidates: tuple[Candidate, ...], start: _Start) -> None:
+        try:
+            with ThreadPoolExecutor(PARALLEL) as pool:
+                list(pool.map(lambda one: self._try(one, start), candidates))
+        except KeyboardInterrupt:
+            self._stopped = True
+            self._say("stopping: what was judged so far is timed and written")
+        for one in candidates:
+            if one.racing and one.quality is None:
+                one.drop_out("not tried", STOPPED)
 
-    def _build(self, candidate: Candidate, tensor: Input, start: Candidate | None) -> None:
+    def _try(self, candidate: Candidate, start: _Start) -> None:
+        """Build a candidate and judge what was made, unless there is a reason not to."""
         if candidate.recipe.full_range_weights and self._profile.model.reduce_range:
             candidate.drop_out("not tried", "the profile asks for 7-bit weights (model.reduce_range)")
             return
-        if self._remaining() <= 0:
-            candidate.drop_out("not tried", "the time budget was used up")
-            return
-        resumed = start is not None and candidate.recipe.resumes(start.recipe)
+        try:
+            self._build(candidate, start)
+            self._judge(candidate, start)
+        except (BuildError, RunnerError) as error:
+            candidate.drop_out("failed", str(error))
+        except OverError as over:
+            candidate.drop_out("not tried", str(over))
+
+    def _build(self, candidate: Candidate, start: _Start) -> None:
+        left = self._remaining()
+        first = start.first if start.first is not None and candidate.recipe.resumes(start.first.recipe) else None
         path = self._folder / f"{candidate.id}.{self._task.format}"
         plan = BuildPlan(
             recipe_id=candidate.id,
             recipe=candidate.recipe.text,
-            skip=len(start.recipe.passes) if start is not None and resumed else 0,
-            model=str(start.model if start is not None and resumed else self._task.model),
+            skip=len(first.recipe.passes) if first is not None else 0,
+            model=str(first.model if first is not None else self._task.model),
             calibration=str(self._calibration),
             count=self._options.calibration,
-            tensor=tensor,
+            tensor=start.tensor,
             out=str(path),
             memory_limit_mb=MEMORY_LIMIT_MB,
         )
         self._say(f"building {candidate.id}")
-        try:
-            built = build(plan, timeout_s=self._remaining())
-        except BuildError as error:
-            candidate.drop_out("failed", str(error))
-            return
+        built = build(plan, timeout_s=left)
         candidate.path, candidate.sha256, candidate.size = path, hash_file(path), path.stat().st_size
         candidate.build_s = built.seconds
-        candidate.changes = (*(start.changes if start is not None and resumed else ()), *built.changes)
+        candidate.changes = (*(first.changes if first is not None else ()), *built.changes)
 
-    def _judge(self, candidate: Candidate, original: Array) -> None:
-        if not candidate.racing:
-            return
-        if self._remaining() <= 0:
-            candidate.drop_out("not tried", "the time budget was used up")
-            return
+    def _judge(self, candidate: Candidate, start: _Start) -> None:
         metric, limit = self._task.file.metric, self._options.max_drop
+        patience = min(LOAD_TIMEOUT_S, self._remaining())
         self._say(f"judging {candidate.id}")
-        try:
-            with Runner(self._plan(candidate.model)) as runner:
-                outputs = self._answers(runner, self._samples)
-                calibration = self._answers(runner, self._calibration)[0]
-            with Runner(self._plan(candidate.model, optimise=False)) as runner:
-                exact = self._answers(runner, self._samples, EXACT_SAMPLES)[0]
-        except RunnerError as error:
-            candidate.drop_out("failed", str(error))
-            return
+        with Runner(self._plan(candidate.model), patience_s=patience) as runner:
+            if _kinds(runner.opened()) != _kinds(start.opened):
+                candidate.drop_out("failed", "its inputs or outputs are not of the original's types")
+                return
+            outputs = self._answers(runner, self._samples)
+            calibration = self._answers(runner, self._calibration)[0]
+        with Runner(self._plan(candidate.model, optimise=False), patience_s=patience) as runner:
+            exact = self._answers(runner, self._samples, EXACT_SAMPLES)[0]
         answers = outputs[0]
         if not np.isfinite(answers).all():
             candidate.drop_out("failed", "it answers infinite values or NaN")
             return
         candidate.outputs, candidate.calibration = outputs, calibration
-        candidate.quality = compare(metric, answers, original, self._y, limit=limit, slices=self._slices)
         candidate.exactness = compare_exact(metric, answers, exact, self._y)
-        if candidate.quality.drop > limit and candidate.id not in FLOAT_RECIPES:
+        candidate.quality = compare(metric, answers, start.answers, self._y, limit=limit, slices=self._slices)
+        if exceeds(candidate.quality.drop, limit) and candidate.id not in FLOAT_RECIPES:
             candidate.drop_out("left out", f"loses {candidate.quality.drop:.2f} points, {limit:g} are allowed")
 
     def _time_all(self, candidates: tuple[Candidate, ...]) -> Measurement:
-        racing = {one.id: one for one in candidates if one.racing}
+        # Small ones first: should the time end, what is left out is what a device wants least.
+        racing = {one.id: one for one in sorted(candidates, key=lambda one: one.size) if one.racing}
         plans = {
             ORIGINAL: self._plan(self._task.model),
             **{name: self._plan(one.model) for name, one in racing.items()},
         }
         self._say(f"timing {len(plans)} models in turns")
-        measured, failures = measure_interleaved(plans, seconds=TIMING_SECONDS)
+        measured, failures = measure_interleaved(
+            plans, seconds=TIMING_SECONDS, deadline=self._deadline, needed=(ORIGINAL, candidates[0].id)
+        )
         for name, error in failures.items():
-            if name == ORIGINAL:
+            if name in (ORIGINAL, candidates[0].id):
                 raise error
             racing[name].drop_out("failed", str(error))
         for name, one in racing.items():
@@ -233,7 +266,11 @@ class Search:
         return ladder
 
     def _remaining(self) -> float:
-        return self._deadline - time.monotonic()
+        """Return the seconds left for building and judging. Raises OverError when there are none."""
+        left = self._last_build - time.monotonic()
+        if self._stopped or left <= 0:
+            raise OverError(STOPPED if self._stopped else USED_UP)
+        return left
 
 
 def _subset(count: int, wanted: int) -> NDArray[np.intp]:
@@ -246,6 +283,11 @@ def _subset(count: int, wanted: int) -> NDArray[np.intp]:
 def _input(task: Task, opened: Opened) -> Input:
     info = opened.inputs[0]
     return Input(name=info.name, dtype=task.file.input.dtype, shape=info.shape, sample=task.mapping)
+
+
+def _kinds(opened: Opened) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the types of inputs and outputs: samples mapped for others would be cast into nonsense."""
+    return tuple(info.dtype for info in opened.inputs), tuple(info.dtype for info in opened.outputs)
 
 
 def _mark_duplicates(candidates: tuple[Candidate, ...]) -> None:

@@ -1,5 +1,6 @@
 """Measuring in child processes: several models in turns, and what a bad one costs."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,14 @@ def test_two_models_are_measured_in_turns_and_a_broken_one_costs_nothing(plan: R
     assert all(len(one.rounds) == 3 and one.latency.p50 > 0 for one in measured.values())
     assert measured["a"].loaded.peak_memory_mb > 0.5
     assert measured["a"].loaded.engine == "onnxruntime"
+
+
+def test_after_the_deadline_only_what_is_needed_is_measured_and_in_one_turn(plan: RunnerPlan) -> None:
+    plans = {"needed": plan, "other": plan}
+    measured, failures = measure_interleaved(plans, seconds=0.01, deadline=time.monotonic(), needed=("needed",))
+    assert list(measured) == ["needed"]
+    assert len(measured["needed"].rounds) == 1
+    assert "no time was left" in str(failures["other"])
 
 
 def test_answers_are_the_models_own(plan: RunnerPlan, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """`edgewright compress` from task file to bundle, on a small fitted network."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +67,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(place: Path, out: str, *more: str) -> list[str]:
     given = [str(place / "waves.toml"), "--profile", str(place / "profile.toml"), "--out", str(place / out)]
     return [*given, "--recipes", str(place / "recipes"), "--max-drop", "1.5pt", "--json", *more]
-
-
-# The first test of this module pays for the search, on a machine that may be doing other things.
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,26 @@ def test_a_budget_that_is_used_up_is_told_and_leaves_nothing_half_written(place:
     assert not list(place.glob(".late*"))
 
 
+def test_an_interrupted_search_still_gives_what_was_judged(place: Path) -> None:
+    command = [sys.executable, "-m", "edgewright.cli", "compress", *words(place, "stopped")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        said = iter(running.stderr.readline, "")
+        # The float original is judged before anything else is built.
+        assert any(line.startswith("building") and "float" not in line for line in said)
+        os.killpg(running.pid, signal.SIGINT)
+        rest = running.stderr.read()
+        report = json.loads(running.stdout.read())
+    assert running.returncode == 0, rest
+    assert "stopping" in rest
+    assert report["ladder"][-1] == "float"
+    assert "the search was stopped" in {one["reason"] for one in report["candidates"]}
+    assert open_bundle(place / "stopped").manifest.variants[-1].id == "float"
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("--max-drop", "much"), ("--budget", "soon"), ("--max-drop", "-1"), ("--calib", "0")]
 )
@@ -178,10 +198,11 @@ def test_a_file_that_is_no_model_is_refused_by_name(place: Path, tmp_path: Path)
         CliRunner().invoke(compress, [str(task), *words(place, "none")[1:]], catch_exceptions=False)
 
 
-def test_no_drop_allowed_still_gives_a_bundle_with_the_float_original(place: Path) -> None:
-    done = CliRunner().invoke(
-        compress, words(place, "strict", "--max-drop", "0", "--eval", "100"), catch_exceptions=False
-    )
+def test_no_drop_allowed_still_gives_a_bundle_with_the_float_original(place: Path, tmp_path: Path) -> None:
+    for name in ("float", "int8-dynamic"):
+        shutil.copy(place / "recipes" / f"{name}.toml", tmp_path)
+    given = words(place, "strict", "--max-drop", "0", "--eval", "100", "--recipes", str(tmp_path))
+    done = CliRunner().invoke(compress, given, catch_exceptions=False)
     report = json.loads(done.stdout)
     assert report["ladder"][-1] == "float"
     kept = [one for one in report["candidates"] if one["status"] == "kept"]

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from edge_agent.bundle import open_bundle
@@ -13,7 +12,6 @@ from edge_compression.cli import compress
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.timeout(180)
 def test_watch_har_gets_an_eight_bit_variant_a_third_the_size_within_one_point(tmp_path: Path) -> None:
     for name in ("float", "int8-pc-bias-rr", "int8-pc-minmax"):
         recipe = ROOT / "compression" / "recipes" / f"{name}.toml"

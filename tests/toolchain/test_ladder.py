@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_compression.ladder import MAX_RUNGS, Costs, Limits, build_ladder
+from edge_compression.ladder import MAX_RUNGS, Costs, Limits, build_ladder, exceeds
 
 MB = 1_000_000
 ORIGINAL = Costs(score=0.9, drop=0.0, latency_ms=1.0, size=10 * MB, memory_mb=20.0)
@@ -21,6 +21,11 @@ def ladder(candidates: dict[str, Costs], limits: Limits = LIMITS, prefer: str = 
     assert set(found.rungs) | set(found.left_out) == {"float", *candidates}
     assert not set(found.rungs) & set(found.left_out)
     return found.rungs
+
+
+def test_a_drop_at_the_limit_is_within_it_whatever_the_subtraction_rounds_to() -> None:
+    assert not exceeds(100 * (0.7735 - 0.7635), 1.0)
+    assert exceeds(1.01, 1.0)
 
 
 def test_the_float_original_is_the_last_rung_even_alone() -> None:

@@ -12,7 +12,7 @@ from onnx import helper
 from edge_compression.contract import Context, PassError
 from edge_compression.onnx_graph import array, initializers, load, save, session
 from edge_compression.passes import BiasCorrection, Compact, DynamicInt8, Float16, Simplify, StaticInt8
-from edge_compression.passes.bias_correction import dequantised
+from edge_compression.quantised import quantised_layers
 
 X, Y = toolchain_models.samples(200, seed=9)
 CALIBRATION, _ = toolchain_models.samples(32, seed=10)
@@ -119,7 +119,8 @@ def test_bias_correction_takes_out_the_mean_error_numpy_finds(original: bytes, c
     quantised = StaticInt8(reduce_range=True).apply(original, context).model
     corrected = BiasCorrection().apply(quantised, context).model
     before, after, floats = (initializers(load(data)) for data in (quantised, corrected, original))
-    error = dequantised(before, "kernel", 0) - array(floats["kernel"])
+    kernel = quantised_layers(load(original), load(quantised))[0]
+    error = kernel.dequantised - array(floats["kernel"])
     expected = toolchain_models.conv1d(CALIBRATION, error, np.zeros(error.shape[0])).mean(axis=(0, 2))
     scale = array(before["bias_quantized_scale"]).astype(np.float64)
     steps = array(before["bias_quantized"]).astype(np.int64) - array(after["bias_quantized"])
