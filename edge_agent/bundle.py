@@ -101,7 +101,8 @@ def open_inside(folder: Path, name: str) -> int:
             os.close(before)
         fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
     except OSError as error:
-        raise BundleError(error.strerror or "cannot be opened", subject=name) from error
+        hint = f"{folder} is no bundle; `edgewright compress` writes one" if name == MANIFEST_NAME else None
+        raise BundleError(error.strerror or "cannot be opened", subject=name, hint=hint) from error
     finally:
         os.close(at)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -178,7 +178,14 @@ def check(config: Path, as_json: bool) -> None:
         click.echo(json.dumps(used))
         return
     for name, value in used.items():
-        click.echo(f"{name:<17}{value}")
+        click.echo(f"{name:<17}{_words(value)}")
+
+
+def _words(value: object) -> str:
+    """Return plain values as a line for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items()) or "-"
+    return "-" if value is None else str(value)
 
 
 def _check_files(config: AgentConfig) -> None:
@@ -188,7 +195,8 @@ def _check_files(config: AgentConfig) -> None:
             named[f"config.broker.{name}"] = getattr(config.broker, name)
     for field, path in named.items():
         if path is not None and not Path(path).is_file():
-            raise ConfigError(f"{path} is no file", subject=field)
+            hint = "`edgewright fleet init` wrote it on the fleet's side" if field == "config.trust.root" else None
+            raise ConfigError(f"{path} is no file", subject=field, hint=hint)
 
 
 def _state_of(config: Path | None, state: Path | None) -> Path:

@@ -110,6 +110,9 @@ def load_config(path: Path) -> AgentConfig:
         raise ConfigError(f"over the limit of {limits.MAX_CONFIG_BYTES} bytes", subject=str(path))
     try:
         return _anchored(parse_config(tomllib.loads(data.decode())), path.resolve().parent)
+    except ConfigError as error:
+        error.hint = error.hint or f"in {path}; firmware_configs/agent.toml explains every field"
+        raise
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"is no TOML: {error}", subject=str(path)) from error
 

@@ -8,8 +8,9 @@ not to. The connection is `edge_agent.adapters.mqtt`, the spool `edge_agent.adap
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -67,6 +68,7 @@ class FleetLink:
         self._reports = 0
         self._report_after = 0.0
         self._silence = ""
+        self._spool_refused = False
         self._mqtt: MqttLink | None = None
         if config.broker is not None:
             will = Will(topic=self._topics["presence"], payload=self._presence(online=False))
@@ -83,11 +85,9 @@ class FleetLink:
 
     def put(self, build: Callable[[int], TelemetryWindow | Event]) -> None:
         """Spool a message; it is durable at once and goes out when it can. A full disk loses it, and says so here."""
-        try:
+        with self._spooling():
             self._outbox.put(build)
             self._outbox.commit(utc_now())
-        except StateError as error:
-            _log.error("%s", error)
         self._pump()
 
     def report(self, state: ReportedState) -> None:
@@ -102,11 +102,21 @@ class FleetLink:
 
     def tick(self) -> None:
         """Make acknowledgements durable and send what waits. To be called about once a second."""
-        try:
+        with self._spooling():
             self._outbox.commit(utc_now())
-        except StateError as error:
-            _log.error("%s", error)
         self._pump()
+
+    @contextlib.contextmanager
+    def _spooling(self) -> Iterator[None]:
+        """Go on without what the disk refuses; say it once until it takes something again."""
+        try:
+            yield
+        except StateError as error:
+            if not self._spool_refused:
+                _log.error("%s", error)
+            self._spool_refused = True
+        else:
+            self._spool_refused = False
 
     async def stop(self) -> None:
         """Say goodbye and close the spool."""

@@ -11,6 +11,7 @@ import logging
 import socket
 from typing import Protocol
 
+from edge_agent.adapters.vacancy import Vacancy
 from edge_agent.config import SlotConfig
 from edge_agent.core.backoff import doubling
 from edge_agent.messages import AgentView, Drain, Fault, Heartbeat, Prefer, Ready, Rung, Shed, WorkerPlan
@@ -71,6 +72,7 @@ class Serving:
         self._stopping = False
         self._prefer: str | None = None
         self._shed_s = 0.0
+        self._vacancy = Vacancy(listener)
         self._cache = cache
 
     @property
@@ -107,8 +109,10 @@ class Serving:
             self._retire(self._next)
             self._next = None
         if not ladder and self._current is not None:
-            self._drain(self._current)  # nothing is left to serve; silence is better than a refused release
+            self._drain(self._current)
             self._current = None
+        if not ladder:
+            self._vacancy.open()
         elif changed or (self._current is None and self._next is None):
             self._launch()
 
@@ -141,6 +145,7 @@ class Serving:
     async def stop(self) -> None:
         """Drain every worker; kill what has not ended in time."""
         self._stopping = True
+        self._vacancy.close()
         if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
         workers = self.workers
@@ -161,6 +166,7 @@ class Serving:
         due = asyncio.get_running_loop().time() >= self._not_before
         if self._stopping or self._starting is not None or not ladder or not due:
             return
+        self._vacancy.close()
         self._listener.listen(BACKLOG)
         self._starting = asyncio.create_task(self._start(ladder))
 

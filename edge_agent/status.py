@@ -159,5 +159,7 @@ def _slot_lines(slot: SlotStatus) -> list[str]:
             lines.append(f"  {name:<10}{release.version}  {release.manifest_sha256[:16]}")
     if slot.http is not None:
         workers = ", ".join(map(str, slot.workers)) or "none"
-        lines.append(f"  answers   http://{slot.http}  by {slot.served_by or 'nobody'}  workers {workers}")
+        nobody = "by nobody" if slot.serving or slot.factory else "503: nothing is installed"
+        by = f"by {slot.served_by}" if slot.served_by else nobody
+        lines.append(f"  answers   http://{slot.http}  {by}  workers {workers}")
     return lines

@@ -32,7 +32,7 @@ from edge_agent.news import Detail, News
 from edge_agent.profiles import load_profile
 from edge_agent.slot import Slot, Surroundings
 from edge_agent.status import REFUSALS, AgentStatus, Refusal, SlotStatus, refusal_of, stored_refusals
-from edge_agent.update_runner import UpdateRunner, read_imports
+from edge_agent.update_runner import UpdateRunner
 from edge_agent.windows import window_message
 from edge_contracts.limits import MIB
 from edge_contracts.state import ReportedState
@@ -87,14 +87,13 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        self._state.running.write_text(self._boot_id)
+        self._state.mark_running()
         self._tell_start()
         for slot in self._slots.values():
             slot.start(clean=self._clean)
         control = await serve_control(self._state, self._answer)
         self._link.start()
-        for folder in read_imports(self._state.imports):
-            self._updates.bring(folder)
+        self._updates.bring_staged()
         self._notifier.ready()
         _log.info("agent %s runs, state in %s", self._config.device.id, self._state.root)
         while not self._stop.is_set():
@@ -173,7 +172,7 @@ class Supervisor:
             self.tell(News(event="level", severity=severity, text=text, detail={"level": after.level}))
         self._updates.may_install = after.level == "NORMAL"
         for slot in self._slots.values():
-            slot.serving.conserve(lightest=after.level != "NORMAL", shed_s=SHED_S if after.level == "CRITICAL" else 0.0)
+            slot.serving.conserve(lightest=after.level != "NORMAL", shed_s=SHED_S if after.shed else 0.0)
             slot.serving.view(self._gauges())
         self._notifier.status(f"{after.level}, {self._outbox.spooled} messages spooled")
 

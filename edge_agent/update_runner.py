@@ -41,6 +41,13 @@ from edge_agent.updates import (
 RETRY_BASE_S = 5.0
 """First wait after trouble on the way, in seconds; doubled up to the poll interval."""
 
+HINT_BASE_S = 5.0
+"""What a hint leaves a running updater, in seconds, and the wait after a false hint; doubled for each up to the poll
+interval, because anybody who may publish can hint."""
+
+SHORTAGES = frozenset({"disk", "disk-full", "memory", "state"})
+"""What the device lacks today and may have tomorrow: the candidate waits for it, and is looked at again each time."""
+
 _log = logging.getLogger(__name__)
 _random = random.SystemRandom()
 
@@ -64,6 +71,10 @@ class UpdateRunner:
         self._deadline = 0.0
         self._again = False
         self._failures = 0
+        self._hint: int | None = None
+        self._hints_after = 0.0
+        self._false_hints = 0
+        self._importing = False
         self._refusals: dict[str | None, Trouble] = {}
         self._imports: list[tuple[str, asyncio.Future[list[Trouble]]]] = []
         self._troubles: list[Trouble] = []
@@ -87,9 +98,9 @@ class UpdateRunner:
         self.tick()
 
     def hinted(self, timestamp_version: int) -> None:
-        """A depot says it has this timestamp version: look unless it is the one that was verified last."""
-        if timestamp_version != self.trusted.get("timestamp"):
-            self.look()
+        """Somebody says that there is this timestamp version: look, the later the more such hints were false."""
+        self._hint = timestamp_version
+        self.tick()
 
     def bring(self, folder: str) -> asyncio.Future[list[Trouble]]:
         """Look into an exported repository next; the result is what went wrong there."""
@@ -98,9 +109,18 @@ class UpdateRunner:
         self.tick()
         return outcome
 
+    def bring_staged(self) -> None:
+        """Do the imports that were asked for while no agent ran. They are forgotten only once they are done, so that
+        a power cut meanwhile does not lose them."""
+        staged = [self.bring(folder) for folder in read_imports(self._state.imports)]
+        if staged:
+            asyncio.gather(*staged).add_done_callback(lambda _: self._state.imports.unlink(missing_ok=True))
+
     def tick(self) -> None:
         """Start an updater that is due, end one that is over its time. To be called about once a second."""
         now = asyncio.get_running_loop().time()
+        if self._hint is not None and not self._importing and now >= self._hints_after:
+            self._follow_hint(now)
         if self._task is not None:
             if now > self._deadline:
                 _log.warning("the updater is over its time")
@@ -113,6 +133,15 @@ class UpdateRunner:
         elif now >= self._due and self._reachable():
             self._launch(None, None)
 
+    def _follow_hint(self, now: float) -> None:
+        hint, self._hint = self._hint, None
+        if hint == self.trusted.get("timestamp"):
+            return
+        wait = doubling(self._false_hints, base_s=HINT_BASE_S, cap_s=self._config.updates.poll_s)
+        self._hints_after = now + wait
+        self._false_hints += 1
+        self.look()
+
     async def stop(self) -> None:
         """End a running updater; it goes on next time from the chunks it has."""
         if self._task is not None:
@@ -124,7 +153,10 @@ class UpdateRunner:
         return self._config.updates.http is not None or (self._config.broker is not None and self.connected)
 
     def _launch(self, folder: str | None, outcome: asyncio.Future[list[Trouble]] | None) -> None:
-        self._deadline = asyncio.get_running_loop().time() + self._config.updates.deadline_s
+        now = asyncio.get_running_loop().time()
+        self._deadline = now + self._config.updates.deadline_s
+        self._hints_after = max(self._hints_after, now + HINT_BASE_S)
+        self._importing = folder is not None
         self._again = False
         self._task = asyncio.create_task(self._run(folder, outcome))
 
@@ -138,6 +170,7 @@ class UpdateRunner:
             if slot.record.state in ("preflight", "downloading"):
                 slot.apply(Interrupted(reason="updater-died"))
         self._task = self._process = None
+        self._importing = False
         if outcome is not None and not outcome.done():
             outcome.set_result(self._troubles)
         self._schedule()
@@ -212,6 +245,8 @@ class UpdateRunner:
 
     def _hear(self, message: FromUpdater) -> None:
         if isinstance(message, Trusted):
+            if message.versions.get("timestamp") != self.trusted.get("timestamp"):
+                self._false_hints, self._hints_after = 0, 0.0
             self.trusted = dict(message.versions)
             self._refusals.pop(None, None)
             return
@@ -240,10 +275,10 @@ class UpdateRunner:
         """Tell of it once, and let it count against the candidate if it is the candidate's or the device's fault.
 
         What is wrong on the way, wrong signatures included, only interrupts: otherwise whoever sits on the wire could
-        make a device reject a good release.
+        make a device reject a good release. So do shortages that pass.
         """
         self._troubles.append(trouble)
-        final = trouble.fault not in ("transport", "trust")
+        final = trouble.fault not in ("transport", "trust") and trouble.reason not in SHORTAGES
         if trouble.fault != "transport" and self._refusals.get(trouble.slot) != trouble:
             self._refusals[trouble.slot] = trouble
             detail: Detail = {"reason": trouble.reason, "fault": trouble.fault}
@@ -258,10 +293,8 @@ class UpdateRunner:
 
 
 def read_imports(path: Path) -> list[str]:
-    """Return the folders that were to be imported at the next start, and forget them."""
+    """Return the folders that were to be imported at the next start."""
     try:
-        folders = msgspec.json.decode(path.read_bytes(), type=list[str])
+        return msgspec.json.decode(path.read_bytes(), type=list[str])
     except (OSError, msgspec.MsgspecError):
         return []
-    path.unlink(missing_ok=True)
-    return folders

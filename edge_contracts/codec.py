@@ -13,6 +13,7 @@ import msgspec
 
 from edge_contracts.errors import ContractError
 from edge_contracts.limits import MAX_NESTING
+from edge_contracts.names import MEANING
 
 T = TypeVar("T")
 
@@ -58,6 +59,8 @@ def convert(value: object, kind: type[T], *, what: str) -> T:
 def contract_error(error: Exception, what: str) -> ContractError:
     """Turn a parser's complaint into ours: the field's path goes into the subject."""
     text = str(error) or type(error).__name__
+    for pattern, meaning in MEANING.items():
+        text = text.replace(f"Expected `str` matching regex {pattern!r}", f"Expected {meaning}")
     found = _PATH_IN_MESSAGE.search(text)
     if found is None:
         return ContractError(text, subject=what)

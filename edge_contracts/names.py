@@ -21,6 +21,14 @@ VERSION_PATTERN = rf"^{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_IDENTIFIER}(\.{_IDENTIF
 SHA256_PATTERN = r"^[0-9a-f]{64}" + _END
 TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z" + _END
 
+MEANING = {
+    NAME_PATTERN: "letters, digits, '_', '.' and '-', at most 64, beginning with a letter or a digit",
+    VERSION_PATTERN: "a semantic version such as 1.2.0 or 1.2.0-rc.1",
+    SHA256_PATTERN: "a SHA-256 in 64 lower-case hexadecimal digits",
+    TIME_PATTERN: "a UTC time such as 2026-11-22T06:00:00Z",
+}
+"""What each pattern asks for, in words for people."""
+
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="Letters, digits, '_', '.', '-'; at most 64.")]
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN, description="Semantic version, major.minor.patch[-pre].")]
 Sha256 = Annotated[str, Meta(pattern=SHA256_PATTERN, description="SHA-256, 64 lower-case hexadecimal digits.")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import sys
@@ -40,7 +41,7 @@ CHANNEL = "test"
 AGENT = """\
 [device]
 id = "site-device"
-profile = "x86-gateway"
+profile = "{profile}"
 state = "{state}"
 
 [broker]
@@ -75,6 +76,8 @@ class Site(Stage):
         self.state = folder / "device"
         self.config = folder / "agent.toml"
         self.poll_s = 2.0
+        self.profile = "x86-gateway"
+        self.depot_options: tuple[str, ...] = ()
         found(self.fleet, Founding(families=(MODEL,)), datetime.now(UTC))
 
     @property
@@ -106,7 +109,8 @@ class Site(Stage):
     def start_depot(self, repository: Path | None = None, name: str = "depot") -> None:
         """Start a depot on the fleet's repository, or on an attacker's."""
         folder = str(repository or self.fleet)
-        self.start(name, "fleet", "depot", folder, *self._broker_options, ready="depot ready")
+        options = (*self._broker_options, *self.depot_options)
+        self.start(name, "fleet", "depot", folder, *options, ready="depot ready")
 
     def start_controller(self) -> None:
         """Start the process that stores telemetry."""
@@ -119,6 +123,11 @@ class Site(Stage):
         if self.runs("depot"):
             self.stop("depot")
         self.start_depot(repository, "attacker")
+
+    def newest_timestamp(self) -> int:
+        """Return the version of the fleet's own newest timestamp."""
+        signed = json.loads((self.repository / "metadata" / "timestamp.json").read_bytes())["signed"]
+        return int(signed["version"])
 
     @property
     def _broker_options(self) -> tuple[str, ...]:
@@ -135,6 +144,7 @@ class Site(Stage):
                 protocol=self.broker.protocol,
                 root=self.fleet / "root.json",
                 poll_s=self.poll_s,
+                profile=self.profile,
             )
         )
         words = ("agent", "run", "--config", str(self.config))

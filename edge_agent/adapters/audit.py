@@ -5,11 +5,14 @@ The chain itself is in `edge_agent.core.audit`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
-from edge_agent.adapters.store import StateError, fsync_folder
+from edge_agent.adapters.store import StateError, fsync_folder, state_error
 from edge_agent.core.audit import MAX_LINE_BYTES, ChainHead, Entry, follow, line_of, start_of, verify
+from edge_agent.news import Detail
 
 ROTATE_BYTES = 1024 * 1024
 """One file of the log: some 4,000 transitions."""
@@ -22,15 +25,18 @@ class AuditLog:
     """The device's own account of every transition and refusal. One writer."""
 
     def __init__(self, path: Path, *, rotate_bytes: int = ROTATE_BYTES) -> None:
-        """Open or create the log; a torn last line is cut off and said so in a line of its own."""
+        """Open or create the log; a torn last line is cut off and said so in a line of its own. Raises OSError."""
         self._path = path
         self._rotate_bytes = rotate_bytes
         self._head, torn, broken = _recover(path)
-        self._file = path.open("ab")
-        if torn:
-            self.append("audit-repaired", 0.0, text=f"{torn} bytes of a torn line were cut off")
-        if broken:
-            self.append("audit-broken", 0.0, text=broken)
+        self._file = path.open("ab", buffering=0)  # a buffer would keep a refused line and write it later
+        fsync_folder(path.parent)  # the name of a new file is not made durable by its lines
+        self._unwritten = 0
+        with contextlib.suppress(StateError):  # a full disk must not keep the agent from starting
+            if torn:
+                self.append("audit-repaired", 0.0, text=f"{torn} bytes of a torn line were cut off")
+            if broken:
+                self.append("audit-broken", 0.0, text=broken)
 
     @property
     def head(self) -> str:
@@ -44,46 +50,55 @@ class AuditLog:
         *,
         slot: str | None = None,
         text: str = "",
-        detail: dict[str, str | int | float | bool] | None = None,
+        detail: Detail | None = None,
     ) -> None:
-        """Add one line, durable on return. Raises StateError when the disk does not take it."""
+        """Add one line, durable on return. Raises StateError when the disk does not take it; the next line that it
+        takes is preceded by one that says how many are missing."""
+        try:
+            if self._unwritten:
+                self._add("audit-gap", time, None, f"{self._unwritten} lines could not be written", {})
+                self._unwritten = 0
+            self._add(event, time, slot, text, detail or {})
+        except OSError as error:
+            self._unwritten += 1
+            raise state_error("cannot be written", error, self._path) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, event: str, time: float, slot: str | None, text: str, detail: Detail) -> None:
         entry = Entry(
             serial=self._head.serial + 1,
             time=time,
             event=event,
             slot=slot,
             text=text[:2000],
-            detail=detail or {},
+            detail=detail,
             previous=self._head.digest,
         )
         line = line_of(entry)
         if len(line) > MAX_LINE_BYTES:
             line = line_of(Entry(serial=entry.serial, time=time, event=event, slot=slot, previous=entry.previous))
+        start = self._file.seek(0, os.SEEK_END)
         try:
-            start = self._file.tell()
-            try:
-                self._file.write(line)
-                self._file.flush()
-            except OSError:
-                os.ftruncate(self._file.fileno(), start)
-                raise
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
-            self._head = follow(self._head, line)
-            if start + len(line) > self._rotate_bytes:
+        except OSError:
+            self._file.truncate(start)
+            raise
+        self._head = follow(self._head, line)
+        if start + len(line) > self._rotate_bytes:
+            with contextlib.suppress(OSError):  # no room for a new file: the old one grows
                 self._rotate()
-        except OSError as error:
-            raise StateError(f"cannot be written: {error.strerror}", subject=str(self._path)) from error
-
-    def close(self) -> None:
-        self._file.close()
 
     def _rotate(self) -> None:
-        self._file.close()
         for number in range(ROTATIONS, 0, -1):
             older = _rotated(self._path, number - 1)
             if older.exists():
                 older.replace(_rotated(self._path, number))
-        self._file = self._path.open("ab")
+        full, self._file = self._file, self._path.open("ab", buffering=0)
+        full.close()
         fsync_folder(self._path.parent)
 
 

@@ -21,8 +21,9 @@ from edge_agent.ports import Carrier, ObjectKind
 from edge_contracts.limits import MIB
 
 _NAMES: dict[ObjectKind, re.Pattern[str]] = {
-    "metadata": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\.json"),
-    "target": re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127}/){1,4}[A-Za-z0-9][A-Za-z0-9_.-]{0,160}"),
+    # A role's name is anything and comes percent-encoded, which leaves it one segment.
+    "metadata": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.%~-]{0,127}\.json"),
+    "target": re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,127}/){0,8}[A-Za-z0-9][A-Za-z0-9_.-]{0,199}"),
     "blob": re.compile(r"[0-9a-f]{64}"),
 }
 MAX_WHOLE_BYTES = 8 * MIB

@@ -6,7 +6,6 @@ download is resumed, so power may fail between the two writes. Where the chunks 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -16,7 +15,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.adapters.store import DiskFullError, StateError, StateFolder, fsync_folder, move_durably, write_durably
+from edge_agent.adapters.store import (
+    DiskFullError,
+    StateFolder,
+    fsync_folder,
+    move_durably,
+    state_error,
+    write_durably,
+)
 from edge_agent.adapters.traffic import Traffic
 from edge_agent.errors import DamagedError, NotFoundError, UnreachableError
 from edge_agent.ports import Carrier
@@ -64,21 +70,28 @@ class Download:
     def run(self) -> None:
         """Fetch what is missing, verify everything and give the folder its final name, durable on return.
 
-        Raises DamagedError, UnreachableError, NotFoundError or BudgetError, and StateError when the disk is full;
-        what has arrived until then is kept for the next time.
+        Raises DamagedError, UnreachableError, NotFoundError, BudgetError or StateError; what has arrived until then is
+        kept for the next time. Only when the disk is full (DiskFullError) is it given up: records come first, and no
+        download starts again before preflight finds room for all of it.
         """
         try:
-            self._prepare()
-            self._fetch_missing()
-            self._finish()
-        except OSError as error:
-            kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StateError
-            raise kind(f"download cannot be stored: {error.strerror}", subject=str(self.folder)) from error
+            self._run()
+        except DiskFullError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def fetched_bytes(self) -> int:
         """Return how many bytes an earlier attempt left, by its bitmap."""
         bitmap = self._read_bitmap()
         return sum(piece.length for piece in _pieces(self.manifest) if bitmap[piece.number])
+
+    def _run(self) -> None:
+        try:
+            self._prepare()
+            self._fetch_missing()
+            self._finish()
+        except OSError as error:
+            raise state_error("download cannot be stored", error, self.folder) from error
 
     def _prepare(self) -> None:
         for entry in self.manifest.files:

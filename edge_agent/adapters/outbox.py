@@ -1,13 +1,15 @@
 """The telemetry spool: messages wait in SQLite until the broker has acknowledged them, through restarts.
 
-Sequence numbers are given here, one counter per boot. The database is in WAL mode and written in batches, because one
+Sequence numbers are given here, one counter per boot. What the disk does not take is lost, and its numbers are named in
+a tombstone once there is room again. The database is in WAL mode and written in batches, because one
 commit per message costs an SD card ten times the bytes. What gives way when it is full is in `edge_agent.core.outbox`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +26,9 @@ CREATE TABLE IF NOT EXISTS messages (
 """
 
 
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 class Outbox:
     """Bounded in bytes; used from one thread. Raises StateError when the disk does not take a message."""
 
@@ -32,10 +37,11 @@ class Outbox:
         self._boot_id = boot_id
         self._limit = limit_bytes
         self._database = _open(path)
-        count, size = self._database.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM messages").fetchone()
-        self._bytes: int = size + count * ROW_OVERHEAD_BYTES
-        self._count: int = count
+        self._bytes = self._count = 0
+        self._measure()
         self._sequence = 0
+        self._kept = 0  # every number below is in the spool, sent, or named in a tombstone
+        self._lost = 0  # numbers from `_kept` to below this one are none of these
         self._offered = 0
         self.dropped = 0
 
@@ -47,18 +53,22 @@ class Outbox:
     def put(self, build: Callable[[int], TelemetryWindow | Event]) -> None:
         """Add the message that `build` makes from its sequence number; durable after the next `commit`."""
         message = build(self._sequence)
-        self._insert(self._boot_id, self._sequence, message.kind, encode(message))
         self._sequence += 1
+        with self._accounted():
+            self._insert(self._boot_id, message.sequence, message.kind, encode(message))
 
     def commit(self, time: str) -> None:
         """Drop what is over the limit, leaving tombstones dated `time` (UTC), and make everything durable."""
-        excess = self._bytes - self._limit
-        try:
+        lost = max(0, self._lost - self._kept)
+        with self._accounted():
+            if lost:
+                self._bury(Gap(boot_id=self._boot_id, first=self._kept, count=lost), time)
+            excess = self._bytes - self._limit
             if excess > 0:
                 self._make_room(excess + self._limit // 10, time)
             self._database.commit()
-        except sqlite3.Error as error:
-            raise StateError(f"outbox cannot be written: {error}") from error
+        self.dropped += lost
+        self._kept = self._sequence
 
     def pending(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Return at most `limit` messages behind row `after`, oldest first, as (row, body)."""
@@ -72,21 +82,36 @@ class Outbox:
         """Delete a message the broker has; durable after the next `commit` (a duplicate is harmless)."""
         found = self._database.execute("SELECT length(body) FROM messages WHERE row = ?", (row,)).fetchone()
         if found is not None:
-            self._database.execute("DELETE FROM messages WHERE row = ?", (row,))
-            self._forget(found[0])
+            with contextlib.suppress(StateError), self._accounted():
+                self._database.execute("DELETE FROM messages WHERE row = ?", (row,))
+                self._forget(found[0])
 
     def close(self) -> None:
-        self._database.commit()
+        with contextlib.suppress(sqlite3.Error):
+            self._database.commit()
         self._database.close()
 
-    def _insert(self, boot_id: str, sequence: int, kind: Kind, body: bytes) -> None:
+    @contextlib.contextmanager
+    def _accounted(self) -> Iterator[None]:
+        """Make a failed write a StateError, and know what SQLite has rolled back with it ("may", says its manual)."""
         try:
-            self._database.execute(
-                "INSERT INTO messages (boot_id, sequence, kind, body) VALUES (?, ?, ?, ?)",
-                (boot_id, sequence, kind, body),
-            )
+            yield
         except sqlite3.Error as error:
+            self._database.rollback()
+            self._measure()
+            self._lost = self._sequence
             raise StateError(f"outbox cannot be written: {error}") from error
+
+    def _measure(self) -> None:
+        query = "SELECT count(*), coalesce(sum(length(body)), 0) FROM messages"
+        self._count, size = self._database.execute(query).fetchone()
+        self._bytes = size + self._count * ROW_OVERHEAD_BYTES
+
+    def _insert(self, boot_id: str, sequence: int, kind: Kind, body: bytes) -> None:
+        self._database.execute(
+            "INSERT INTO messages (boot_id, sequence, kind, body) VALUES (?, ?, ?, ?)",
+            (boot_id, sequence, kind, body),
+        )
         self._bytes += len(body) + ROW_OVERHEAD_BYTES
         self._count += 1
 
@@ -128,17 +153,20 @@ class Outbox:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the spool; one that is damaged beyond reading is set aside, because telemetry must not stop the agent."""
+    """Open the spool, because telemetry must not stop the agent: one that is damaged beyond reading is set aside; one
+    that cannot be opened now, for example on a full disk, stays as it is and memory spools until the next start."""
     try:
         return _connect(path)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in _DAMAGED:
+            return _connect(":memory:")
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.replace(path.with_name(f"{path.name}.damaged"))
         return _connect(path)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path | str) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level="DEFERRED")
     try:
         database.execute("PRAGMA journal_mode=WAL")

@@ -40,6 +40,14 @@ class DiskFullError(StateError):
     reason = "disk-full"
 
 
+def state_error(what: str, error: OSError, path: Path) -> StateError:
+    """Return the typed error for `error` at `path`: DiskFullError where there was no room, else StateError."""
+    no_space = os.strerror(errno.ENOSPC)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or no_space in str(error):  # shutil.Error has no errno
+        return DiskFullError(f"{what}: {error.strerror or no_space}", subject=str(path))
+    return StateError(f"{what}: {error.strerror or error}", subject=str(path))
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -63,8 +71,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o640) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StateError
-        raise kind(f"cannot be written: {error.strerror}", subject=str(path)) from error
+        raise state_error("cannot be written", error, path) from error
 
 
 def move_durably(source: Path, destination: Path) -> None:
@@ -97,6 +104,7 @@ class StateFolder:
         try:
             for folder in (self.root, self.releases, self.downloads, self.slots, self.tuf, self.cache):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            fsync_folder(self.root)
         except OSError as error:
             raise StateError(f"cannot be made: {error.strerror}", subject=str(self.root)) from error
 
@@ -107,9 +115,16 @@ class StateFolder:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
-            hint = "look with `edgewright agent status`"
+            hint = f"look with `edgewright agent status --state {self.root}`"
             raise ConfigError("another agent runs with this state", subject=str(self.root), hint=hint) from error
         return file
+
+    def mark_running(self) -> None:
+        """Leave the file that only an unclean end leaves behind, durably: the next start has to know of a power cut
+        even if that comes at once. A disk that refuses it does not stop the agent."""
+        with contextlib.suppress(OSError):
+            self.running.touch()
+            fsync_folder(self.root)
 
     def release(self, manifest_sha256: str) -> Path:
         """Return the folder of an installed release."""
@@ -139,18 +154,25 @@ class StateFolder:
         return read_manifest(self.release(manifest_sha256), expected=manifest_sha256)[0]
 
     def collect_garbage(self, keep: Iterable[str]) -> list[str]:
-        """Delete every release and every partial download whose manifest is not in `keep`; return their hashes."""
+        """Delete every release and every partial download whose manifest is not in `keep`; return their hashes.
+
+        What a power cut left of a record's writing goes, too. Nobody else may be writing.
+        """
         kept = set(keep)
         gone: list[str] = []
         for folder in (self.releases, self.downloads):
             for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if entry.name not in kept:
-                    # Renamed first, so that a power cut never leaves half a release under a release's name.
+                    # Renamed first and for good, so that a power cut never leaves half a release under its name.
                     doomed = entry if entry.name.startswith(".gone-") else entry.with_name(f".gone-{entry.name}")
                     if doomed is not entry:
                         entry.rename(doomed)
+                        fsync_folder(folder)
                         gone.append(entry.name)
                     shutil.rmtree(doomed, ignore_errors=True)
+        for folder in (self.root, self.slots, *(path for path in self.tuf.rglob("*") if path.is_dir())):
+            for temporary in folder.glob(f".*{TEMPORARY}"):
+                temporary.unlink(missing_ok=True)
         return gone
 
 

@@ -20,7 +20,7 @@ from tuf.api.metadata import TargetFile
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
-from edge_agent.adapters.store import write_durably
+from edge_agent.adapters.store import state_error, write_durably
 from edge_agent.errors import (
     ExpiredError,
     HashMismatchError,
@@ -60,8 +60,8 @@ class TrustedRepository:
         self._floor = self._read_floor()
         self._now = now
         self._fetcher = _CarrierFetcher(carrier)
-        self._reset_session()
-        with _refusals():
+        with _refusals(str(folder)):
+            self._reset_session()
             self._updater = Updater(
                 str(self._session),
                 _METADATA,
@@ -88,8 +88,11 @@ class TrustedRepository:
         self._raise_floor()
         return self.versions()
 
-    def fetch(self, target: str, limit: int) -> bytes:
-        """Return a signed target's verified bytes. Raises a RefusedError with the reason, or a TransportError."""
+    def fetch(self, target: str, limit: int, known: bytes | None = None) -> bytes:
+        """Return a signed target's verified bytes; `known` itself, without asking, if those are what is signed.
+
+        Raises a RefusedError with the reason, or a TransportError.
+        """
         try:
             with _refusals():
                 info = self._updater.get_targetinfo(target)
@@ -98,9 +101,11 @@ class TrustedRepository:
         self._check_floor()
         self._raise_floor()
         if info is None:
-            raise MissingTargetError("no role entitled to it has signed it", subject=target)
+            raise MissingTargetError("does not exist yet, or no role entitled to it has signed it", subject=target)
         if info.length > limit:
             raise TooLargeError(f"{info.length} bytes signed, over the limit of {limit}", subject=target)
+        if known is not None and _is(info, known):
+            return known
         return self._download(info)
 
     def saw_time(self, signed: float) -> None:
@@ -123,12 +128,13 @@ class TrustedRepository:
         shutil.rmtree(self._session, ignore_errors=True)
 
     def _download(self, info: TargetFile) -> bytes:
-        folder, _, name = info.path.rpartition("/")
-        url = f"{_TARGETS}{folder}/{info.hashes['sha256']}.{name}" if "sha256" in info.hashes else ""
-        if not url:
-            raise MalformedError("signed without a SHA-256", subject=info.path)
+        digest = info.hashes.get("sha256") or info.hashes.get("sha512")
+        if digest is None:
+            raise MalformedError("signed with neither SHA-256 nor SHA-512", subject=info.path)
+        folder, slash, name = info.path.rpartition("/")
+        prefix = f"{digest}." if self._set.root.consistent_snapshot else ""
         with _refusals(info.path):
-            data = self._fetcher.download_bytes(url, info.length)
+            data = self._fetcher.download_bytes(f"{_TARGETS}{folder}{slash}{prefix}{name}", info.length)
             info.verify_length_and_hashes(data)
         return data
 
@@ -207,6 +213,14 @@ class _CarrierFetcher(FetcherInterface):
             yield piece
 
 
+def _is(info: TargetFile, data: bytes) -> bool:
+    try:
+        info.verify_length_and_hashes(data)
+    except exceptions.LengthOrHashMismatchError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _refusals(subject: str | None = None) -> Iterator[None]:
     """Turn python-tuf's errors into ours, each with its stable reason."""
@@ -216,6 +230,8 @@ def _refusals(subject: str | None = None) -> Iterator[None]:
         raise _refusal(error, subject) from error
     except (ContractError, ValueError, KeyError, TypeError) as error:
         raise MalformedError(f"cannot be read: {error}", subject=subject) from error
+    except OSError as error:
+        raise state_error("cannot be written", error, Path(error.filename or subject or "trusted metadata")) from error
 
 
 def _refusal(error: Exception, subject: str | None) -> RefusedError:

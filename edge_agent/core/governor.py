@@ -31,11 +31,13 @@ class Readings:
 
 @dataclass(frozen=True, kw_only=True)
 class GovernorState:
-    """The level, what caused it, and since when all readings have allowed a better one."""
+    """The level, what caused it, and since when all readings have allowed a better one. `shed`: requests have to be
+    turned away, which helps against everything critical but a full disk."""
 
     level: Level = "NORMAL"
     reasons: tuple[str, ...] = ()
     better_since: float | None = None
+    shed: bool = False
 
 
 def govern(state: GovernorState, readings: Readings, thresholds: GovernorThresholds, now: float) -> GovernorState:
@@ -44,11 +46,12 @@ def govern(state: GovernorState, readings: Readings, thresholds: GovernorThresho
     worst = max(held.values(), default=0)
     current = LEVELS.index(state.level)
     reasons = tuple(_reason(name, readings) for name, level in held.items() if level and level == worst)
+    shed = any(LEVELS[level] == "CRITICAL" for name, level in held.items() if name != "disk_free_mb")
     if worst >= current:
-        return GovernorState(level=LEVELS[worst], reasons=reasons)
+        return GovernorState(level=LEVELS[worst], reasons=reasons, shed=shed)
     since = now if state.better_since is None else state.better_since
     if now - since < thresholds.dwell_s:
-        return GovernorState(level=state.level, reasons=state.reasons, better_since=since)
+        return GovernorState(level=state.level, reasons=state.reasons, better_since=since, shed=state.shed)
     return GovernorState(level=LEVELS[worst], reasons=reasons)
 
 

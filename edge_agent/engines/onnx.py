@@ -118,7 +118,9 @@ def _load_and_cache(data: bytes, settings: EngineSettings, cached: Path | None) 
             session = OnnxSession(onnxruntime.InferenceSession(data, options, providers=_PROVIDERS))
             _publish(written, cached)
             return session
-    except OSError:  # a full or read-only disk costs the cache, not the service
+    except Exception as error:  # a full or read-only disk, said by the system or by the engine, costs only the cache
+        if is_out_of_memory(error):
+            raise
         return _load_and_cache(data, settings, None)
 
 

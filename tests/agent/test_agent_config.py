@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from edge_agent.adapters.listening import bind
 from edge_agent.config import load_config
 from edge_agent.errors import ConfigError
 from edge_agent.profiles import load_profile, profile_names
+from edge_agent.serving_cli import serve
 
 GOOD = """
 [device]
@@ -82,3 +86,12 @@ def test_unknown_profile_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="no profile named") as raised:
         load_profile("../../etc/passwd")
     assert "x86-gateway" in (raised.value.hint or "")
+
+
+def test_server_listens_on_loopback_unless_told_otherwise(tmp_path: Path) -> None:
+    (slot,) = load_config(written(tmp_path, GOOD)).slots
+    listening = bind(msgspec.structs.replace(slot, http=f"{slot.address[0]}:0"))
+    assert ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+    listening.close()
+    (option,) = (parameter for parameter in serve.params if parameter.name == "address")
+    assert str(option.default).startswith("127.0.0.1:")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import resource
 from pathlib import Path
 
 import pytest
 
 from edge_agent.adapters.audit import ROTATIONS, AuditLog, audit_files, verify_audit
+from edge_agent.adapters.store import StateError
 
 
 def filled(path: Path, lines: int = 5, **options: int) -> AuditLog:
@@ -84,3 +87,22 @@ def test_restart_right_after_a_rotation_keeps_the_chain(tmp_path: Path) -> None:
     log.close()
     filled(path, 1).close()
     assert verify_audit(path).serial == 2
+
+
+def test_lines_a_full_disk_refused_are_counted_in_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    log = filled(path)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, unlimited[1]))  # half a line fits
+    try:
+        for _ in range(3):
+            with pytest.raises(StateError):
+                log.append("transition", 2000.0, slot="main", text="refused")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    log.append("transition", 3000.0, slot="main", text="taken again")
+    log.close()
+    assert verify_audit(path).digest == log.head
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["event"] for line in lines[-2:]] == ["audit-gap", "transition"]
+    assert lines[-2]["text"].startswith("3 lines")

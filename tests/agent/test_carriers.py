@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -184,6 +185,41 @@ def test_mqtt_brings_pieces_asks_again_and_waits_as_told(tmp_path: Path, kind: s
         assert depot.asked == 3
         with pytest.raises(NotFoundError):
             carrier.read("metadata", "2.root.json", 0, 10)
+        carrier.close()
+        depot.stop()
+
+
+class Unruly(Depot):
+    """Answers each question late, behind the answer to the one before, twice, and with one that nobody asked for."""
+
+    def __init__(self, broker: BrokerConfig) -> None:
+        self._last = b""
+        super().__init__(broker, [])
+
+    def _heard(self, event: LinkEvent) -> None:
+        if not isinstance(event, Arrived):
+            return
+        self.asked += 1
+        request = unpack_request(event.payload)
+        body = DATA[request.offset : request.offset + request.length]
+        answer = pack(Response(id=request.id, status="ok", offset=request.offset, total=len(DATA), body=body))
+        foreign = pack(Response(id=request.id + 1000, status="ok", total=len(DATA), body=b"\0" * request.length))
+        for payload in (self._last, foreign, answer, answer, b"not a response"):
+            self._link.publish(request.reply, payload)
+        self._last = answer
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+def test_mqtt_repeated_late_and_foreign_answers_do_no_harm(tmp_path: Path, kind: str) -> None:
+    with make_broker(kind, tmp_path) as broker:
+        settings = BrokerConfig(host="127.0.0.1", port=broker.port)
+        depot = Unruly(settings)
+        carrier = MqttCarrier(settings, "default", "dev-1", timeout_s=15.0)
+        offsets = range(0, len(DATA), 1000)
+        with ThreadPoolExecutor(4) as pool:
+            pieces = list(pool.map(lambda offset: carrier.read("blob", BLOB, offset, 1000), offsets))
+        assert b"".join(body for body, _ in pieces) == DATA
+        assert depot.asked == len(offsets)
         carrier.close()
         depot.stop()
 

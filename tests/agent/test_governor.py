@@ -90,3 +90,13 @@ def test_past_throttling_is_not_throttling(tmp_path: Path) -> None:
 def test_sensors_of_a_bare_box_are_none(tmp_path: Path) -> None:
     readings = Sensors(tmp_path, root=tmp_path).read((), 0.0)
     assert (readings.temperature_c, readings.battery_percent, readings.throttled) == (None, None, None)
+
+
+def test_full_disk_is_critical_and_turns_no_request_away() -> None:
+    limits = GovernorThresholds(
+        disk_free_mb=Threshold(conserve=100, critical=50), cpu_percent=Threshold(conserve=80, critical=95)
+    )
+    full = govern(GovernorState(), Readings(disk_free_mb=1.0, cpu_percent=10.0), limits, 0.0)
+    assert (full.level, full.shed) == ("CRITICAL", False)
+    busy = govern(full, Readings(disk_free_mb=1.0, cpu_percent=99.0), limits, 1.0)
+    assert (busy.level, busy.shed) == ("CRITICAL", True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.adapters.outbox import Outbox
+from edge_agent.adapters.store import StateError
 from edge_agent.core.outbox import Gap, merge_gaps
 from edge_contracts.telemetry import Event, TelemetryWindow
 
@@ -135,3 +136,42 @@ def test_damaged_spool_is_set_aside(tmp_path: Path) -> None:
 def test_gaps_merge(gaps: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
     merged = merge_gaps(Gap(boot_id="b", first=first, count=count) for first, count in gaps)
     assert [(gap.first, gap.count) for gap in merged] == expected
+
+
+def test_what_a_full_disk_refuses_is_named_in_a_tombstone(tmp_path: Path) -> None:
+    box = spool(tmp_path)
+    box.put(event())
+    box.commit(TIME)
+    (pages,) = box._database.execute("PRAGMA page_count").fetchone()
+    box._database.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own full disk
+    lost = 0
+    for _ in range(5):
+        with pytest.raises(StateError):
+            put_and_commit(box, event("y" * 5000))
+        lost += 1
+    assert box.spooled == 1
+    box._database.execute("PRAGMA max_page_count = 100000")
+    put_and_commit(box, event("again"))
+    messages = drain(box)
+    assert [message["sequence"] for message in messages if message["kind"] == "event"] == [0, 6]
+    (tombstone,) = (message for message in messages if message["kind"] == "dropped")
+    assert (tombstone["first"], tombstone["count"]) == (1, lost)
+    assert box.dropped == lost
+
+
+def put_and_commit(box: Outbox, build: Callable[[int], Event]) -> None:
+    box.put(build)
+    box.commit(TIME)
+
+
+def test_spool_that_cannot_be_opened_now_is_kept_and_memory_spools(tmp_path: Path) -> None:
+    box = spool(tmp_path)
+    put_and_commit(box, event())
+    box.close()
+    _open.clear()
+    path = tmp_path / "outbox.db"
+    path.rename(tmp_path / "kept.db")
+    path.mkdir()  # nothing that SQLite can open, and nothing that is damaged
+    put_and_commit(spool(tmp_path), event("in memory"))
+    assert len(drain(_open[-1])) == 1
+    assert path.is_dir()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import sqlite3
@@ -15,7 +17,7 @@ import msgspec
 import psutil
 import pytest
 from agent_process import AgentProcess, eventually
-from update_site import UpdateSite
+from update_site import MODEL, UpdateSite
 
 from edge_agent.adapters.audit import verify_audit
 from edge_agent.adapters.store import StateFolder
@@ -187,3 +189,17 @@ def test_long_state_path_gets_a_short_socket(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / ("d" * 120))
     assert len(os.fsencode(socket_path(state))) <= MAX_SOCKET_PATH
     assert socket_path(state) == socket_path(StateFolder(tmp_path / ("d" * 120)))
+
+
+def test_slot_with_nothing_installed_answers_503_with_retry_after(tmp_path: Path, site: UpdateSite) -> None:
+    with AgentProcess(tmp_path, site) as agent:
+        for size in (10, 500_000):
+            connection = http.client.HTTPConnection(agent.slot().http, timeout=10)
+            connection.request("POST", f"/v2/models/{MODEL}/infer", b"x" * size)
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["retry-after"]) == (503, "10")
+            assert "error" in json.loads(answer.read())
+            connection.close()
+        agent.bring()
+        agent.wait_for("committed", "1.0.0")
+        assert agent.served_by() == "active:1.0.0/fp32"

@@ -11,9 +11,12 @@ from typing import Any
 
 import bundle_maker
 import msgspec
+import numpy as np
+import onnx
 import pytest
 from fleet_site import CHANNEL, MODEL, Site
 from forger import Forger
+from onnx import helper, numpy_helper
 
 from edge_contracts.channel import Channel, Release, channel_target, manifest_target
 from edge_contracts.codec import encode
@@ -111,6 +114,71 @@ def test_release_signed_by_the_rollouts_key_is_refused(serving: Site) -> None:
     forged.list_target("rollouts", channel_target(CHANNEL), document, key="rollouts")
     forged.publish()
     refused(serving, forged.folder, {"not-found"})
+
+
+def test_stolen_timestamp_and_snapshot_keys_can_freeze_and_not_change_what_runs(serving: Site) -> None:
+    frozen = Forger(serving, serving.folder / "frozen")
+    frozen.publish(expires=datetime.now(UTC) + timedelta(days=3650))
+    serving.publish("1.1.0")
+    serving.roll_out("1.1.0")
+    serving.serve_only(frozen.folder)
+    version = frozen.read("timestamp").signed.version
+    wait_for("it is believed", lambda: serving.status()["trusted"].get("timestamp") == version)
+    serving.serves("1.0.0")
+    serving.stop("attacker")
+
+    forged = Forger(serving, serving.folder / "forged")
+    document = channel_for(serving, "1.1.0", "0" * 64)
+    forged.list_target("rollouts", channel_target(CHANNEL), document, key="timestamp")
+    forged.publish()
+    forged.publish()  # above the version it froze the device at
+    serving.start_depot(forged.folder, "forger")
+    serving.wait_for_refusal({"signature"})
+    serving.serves("1.0.0")
+
+
+def fold_bomb() -> bytes:
+    """Return a model of a few hundred bytes that an optimising loader unfolds into 400 GB before the first request."""
+    shape = numpy_helper.from_array(np.array([10**11, 1], np.int64))
+    nodes = [
+        helper.make_node("Constant", [], ["shape"], value=shape),
+        helper.make_node("ConstantOfShape", ["shape"], ["bomb"]),
+        helper.make_node("ReduceSum", ["bomb"], ["zero"], keepdims=0),
+        helper.make_node("MatMul", ["x", "w"], ["good"]),
+        helper.make_node("Add", ["good", "zero"], ["y"]),
+    ]
+    model = onnx.load_from_string(bundle_maker.linear_model())
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def huge_claim() -> bytes:
+    """Return a model whose weights claim a quadrillion numbers and hold twelve."""
+    model = onnx.load_from_string(bundle_maker.linear_model())
+    model.graph.initializer[0].dims[:] = [2**25, 2**25]
+    data: bytes = model.SerializeToString()
+    return data
+
+
+HOSTILE_MODELS = {
+    "garbage": bundle_maker.crash_model(),
+    "cut off": bundle_maker.linear_model()[:-40],
+    "huge claim": huge_claim(),
+    "fold bomb": fold_bomb(),
+}
+
+
+@pytest.mark.parametrize("model", HOSTILE_MODELS.values(), ids=HOSTILE_MODELS.keys())
+def test_model_that_attacks_the_parser_dies_in_its_trial(serving: Site, model: bytes) -> None:
+    workers = serving.slot()["workers"]
+    serving.publish("1.1.0", models=[("fp32", model)])
+    serving.roll_out("1.1.0")
+    slot = serving.wait_for_state("rejected", "1.1.0")
+    assert slot["reason"].startswith("trial-")
+    assert slot["workers"] == workers
+    serving.serves("1.0.0")
 
 
 def test_oversized_metadata_is_refused(serving: Site) -> None:
