@@ -19,6 +19,10 @@ SIZE_STEP = 1.01
 """Ratios below which two measurements are not told apart: medians on a shared machine repeat within 5 %, a process's
 peak memory within 10 %; bytes are exact, but one percent is no reason for another rung."""
 
+RANK_STEP = 1.05
+"""Ratio of the preferred costs below which the better score goes first: accuracy is not given up for a difference that
+the next measurement may turn round."""
+
 MAX_RUNGS = 4
 """Rungs besides which nothing is gained: every one is bytes that each device has to fetch and try."""
 
@@ -59,7 +63,7 @@ def build_ladder(
     kept: list[str] = []
     room = limits.disk_bytes - candidates[float_id].size
     others = [name for name in candidates if name != float_id]
-    for name in sorted(others, key=lambda name: (*_rank(candidates[name], original, prefer), name)):
+    for name in _in_order(others, candidates, original, prefer):
         reason = _objection(name, candidates, original, limits, kept)
         if reason is None and len(kept) >= MAX_RUNGS - 1:
             reason = f"the ladder has its {MAX_RUNGS} rungs"
@@ -112,11 +116,25 @@ def _cheaper(a: float, b: float, step: float) -> bool:
     return a * step < b
 
 
-def _rank(costs: Costs, original: Costs, prefer: Preference) -> tuple[float, float]:
+def _in_order(names: Sequence[str], candidates: Mapping[str, Costs], original: Costs, prefer: Preference) -> list[str]:
+    """Return the names, cheapest first by the preference; among those as cheap as the cheapest left, the best score."""
+    rank = {name: _rank(candidates[name], original, prefer) for name in names}
+    left, order = sorted(names), []
+    while left:
+        limit = RANK_STEP * min(rank[name] for name in left)
+        near = [name for name in left if rank[name] <= limit]
+        best = min(near, key=lambda name: (-candidates[name].score, rank[name]))
+        order.append(best)
+        left.remove(best)
+    return order
+
+
+def _rank(costs: Costs, original: Costs, prefer: Preference) -> float:
+    """Return the geometric mean of the preferred costs' ratios to the original's."""
     ratios = {
         "latency": costs.latency_ms / original.latency_ms,
         "size": costs.size / original.size,
         "memory": costs.memory_mb / original.memory_mb,
     }
     wanted = list(ratios.values()) if prefer == "balanced" else [ratios[prefer]]
-    return math.prod(wanted) ** (1 / len(wanted)), -costs.score
+    return math.prod(wanted) ** (1 / len(wanted))

@@ -51,6 +51,12 @@ def test_a_dominated_candidate_is_out_and_incomparable_ones_stay() -> None:
     assert set(ladder({"a": costs(size=0.3, drop=0.2), "b": costs(size=0.4)})) == {"a", "b", "float"}
 
 
+def test_accuracy_is_not_given_up_for_a_difference_within_measuring_accuracy() -> None:
+    rungs = ladder({"sloppy": costs(drop=0.4, size=0.3, latency=0.90), "exact": costs(size=0.3, latency=0.92)})
+    assert rungs == ("exact", "float")
+    assert ladder({"fast": costs(drop=0.4, size=0.3, latency=0.5), "exact": costs(size=0.3)})[0] == "fast"
+
+
 def test_differences_within_measuring_accuracy_make_no_rung() -> None:
     assert ladder({"a": costs(size=0.3), "b": costs(size=0.31, latency=0.97)}) == ("a", "float")
 
