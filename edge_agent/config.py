@@ -16,7 +16,6 @@ from edge_contracts.errors import ContractError
 from edge_contracts.names import Name
 
 Seconds = Annotated[float, Meta(gt=0.0)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class DeviceConfig(StrictRecord, frozen=True, kw_only=True):

@@ -105,12 +105,6 @@ class MalformedError(RefusedError):
     reason = "malformed"
 
 
-class PreflightError(DeviceError):
-    """The device lacks something the release requires; `reason` in the message is typed."""
-
-    reason = "preflight"
-
-
 class ConfigError(OperatorError):
     """The agent's configuration is wrong; names the field."""
 

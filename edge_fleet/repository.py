@@ -44,8 +44,6 @@ from edge_fleet.keys import RELEASES, KeyRing
 
 Days = Annotated[float, Meta(gt=0.0, le=3650.0)]
 
-TOP_LEVEL = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
-
 
 class Lifetimes(StrictRecord, frozen=True, kw_only=True):
     """Days from signing to expiry. Online roles live shortly, so that a frozen repository is noticed."""

@@ -134,7 +134,7 @@ def _role_line(role: dict[str, Any]) -> list[object]:
 
 
 def _lines(view: dict[str, Any]) -> list[list[object]]:
-    head = [view["device"], {True: "yes", False: "no", None: "?"}[view["online"]], view["level"]]
+    head = [view["device"], view["online"], view["level"]]
     tail = [view["last_seen"][:19], view["gap_count"] or None]
     if not view["slots"]:
         return [[*head, *[None] * 4, *tail]]

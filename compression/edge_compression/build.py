@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.samples import to_model
-from edge_compression.contract import Changes, Context, Feeds
+from edge_compression.contract import Applied, Changes, Context, Feeds, Pass
 from edge_compression.recipe import parse_recipe
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import BundleError, EdgewrightError
@@ -98,18 +98,25 @@ def apply_recipe(plan: BuildPlan) -> Built | Refused:
     for step in recipe.passes[plan.skip :]:
         name = type(step).__struct_config__.tag
         context = Context(calibration=lambda: _calibration(plan), unquantised=unquantised)
-        try:
-            applied = step.apply(model, context)
-        except EdgewrightError as error:
-            return Refused(step=str(name), text=str(error))
-        except Exception as error:  # the tools raise anything; its kind and text are the reason reported
-            return Refused(step=str(name), text=f"{type(error).__name__}: {str(error)[:500]}")
+        applied = _apply(step, model, context)
+        if isinstance(applied, str):
+            return Refused(step=str(name), text=applied)
         model = applied.model
         changes.append({"pass": str(name), **applied.changed})
         if not step.quantises:
             unquantised = model
     Path(plan.out).write_bytes(model)
     return Built(changes=tuple(changes), seconds=time.monotonic() - started)
+
+
+def _apply(step: Pass, model: bytes, context: Context) -> Applied | str:
+    """Return what a pass made, or why it made nothing."""
+    try:
+        return step.apply(model, context)
+    except EdgewrightError as error:
+        return str(error)
+    except Exception as error:  # the tools raise anything; its kind and text are the reason reported
+        return f"{type(error).__name__}: {str(error)[:500]}"
 
 
 def _calibration(plan: BuildPlan) -> Iterator[Feeds]:

@@ -114,11 +114,6 @@ def architecture() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
-def machine_boot_id() -> str:
-    """Return the kernel's identifier of this boot of the machine, or an empty text."""
-    return _text(Path("/proc/sys/kernel/random/boot_id")) or ""
-
-
 def _text(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace").strip()
