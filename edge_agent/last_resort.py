@@ -20,11 +20,11 @@ class LastResort:
         self._outputs = manifest.outputs
         self._remembered: tuple[float, int, dict[str, Array]] | None = None
         self.name = f"last-resort/{self._declared.kind}"
+        self.remembers = self._declared.kind == "last_value"
 
     def remember(self, outputs: dict[str, Array], now: float) -> None:
-        """Keep a good answer, if that is what the release wants to fall back to."""
-        if self._declared.kind == "last_value":
-            self._remembered = (now, _batch(outputs), outputs)
+        """Keep a good answer; to be told of them all where `remembers`."""
+        self._remembered = (now, _batch(outputs), outputs)
 
     def outputs(self, batch: int, now: float) -> dict[str, Array]:
         """Return the outputs to answer for a batch; empty means abstain."""

@@ -41,7 +41,7 @@ class Tally:
     def answered(self, served_by: str, timing_us: int) -> None:
         """Count one answer and how long it took, in microseconds."""
         self.served_by[served_by] = self.served_by.get(served_by, 0) + 1
-        self.latency_log2_us[min(max(timing_us, 1).bit_length(), LATENCY_BINS) - 1] += 1
+        self.latency_log2_us[min((timing_us or 1).bit_length(), LATENCY_BINS) - 1] += 1
         self.latency_sum_us += timing_us
 
 

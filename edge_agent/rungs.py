@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.core.guards import PASS, Spread, Verdict, judge_confidence, judge_input, judge_output
 from edge_agent.engines import engine_for
 from edge_agent.errors import TensorError
+from edge_agent.express import express_lane
 from edge_agent.messages import Rung
 from edge_agent.ports import Array, EngineSettings, Session, Tensors
 from edge_agent.samples import bind_inputs, bind_outputs, read_arrays, sample_inputs, to_model
 from edge_contracts.errors import BundleError
-from edge_contracts.manifest import Input, Manifest, Variant
+from edge_contracts.manifest import Input, Manifest, Output, Variant
 
 
 class GuardError(BundleError):
@@ -31,11 +31,26 @@ class GuardError(BundleError):
     reason = "guard"
 
 
+class _InputCheck:
+    """One input of a release, with what a request's check asks of it worked out beforehand."""
+
+    __checks__ = ("as_is", "bounded", "dtypes", "name", "tensor", "usual")
+
+    def __init__(self, tensor: Input) -> None:
+        mapping = tensor.sample
+        self.tensor = tensor
+        self.name = tensor.name
+        self.dtypes = tuple(np.dtype(name) for name in dict.fromkeys((mapping.dtype, tensor.dtype)))
+        self.usual = tuple(size if size != -1 else 1 for size in tensor.shape)  # a batch of one
+        self.as_is = len(self.dtypes) == 1 and mapping.offset == 0.0 and mapping.scale == 1.0
+        self.bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
+
+
 class Intake:
     """What one release accepts: checks, maps and guards the tensors of a request."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._inputs = manifest.inputs
+        self._inputs = [_InputCheck(tensor) for tensor in manifest.inputs]
 
     def fit(self, tensors: Tensors) -> list[Array]:
         """Return the tensors in the manifest's order, each mapped to what the model is fed.
@@ -44,7 +59,7 @@ class Intake:
         """
         if len(tensors) != len(self._inputs):
             self._refuse_names(tensors)
-        return [self._fit_one(tensors, tensor) for tensor in self._inputs]
+        return [self._fit_one(tensors, check) for check in self._inputs]
 
     def guard(self, feeds: list[Array]) -> list[Verdict]:
         """Judge every feed; return the verdicts that object, after clipping in place in the list what may be clipped.
@@ -52,11 +67,11 @@ class Intake:
         Raises TensorError for a verdict of reject.
         """
         objections: list[Verdict] = []
-        for index, tensor in enumerate(self._inputs):
-            guard = tensor.guard
-            if guard.minimum is None and guard.maximum is None and is_finite(feeds[index]):
+        for index, check in enumerate(self._inputs):
+            if not check.bounded and is_finite(feeds[index]):
                 continue
-            verdict = judge_input(guard, spread(feeds[index]))
+            tensor = check.tensor
+            verdict = judge_input(tensor.guard, spread(feeds[index]))
             if verdict is PASS:
                 continue
             if verdict.action == "reject":
@@ -66,27 +81,27 @@ class Intake:
             objections.append(Verdict(action=verdict.action, text=f"{tensor.name}: {verdict.text}"))
         return objections
 
-    def _fit_one(self, tensors: Tensors, tensor: Input) -> Array:
-        array = tensors.get(tensor.name)
+    def _fit_one(self, tensors: Tensors, check: _InputCheck) -> Array:
+        array = tensors.get(check.name)
         if array is None:
             self._refuse_names(tensors)
-            raise TensorError("missing", subject=tensor.name)
+            raise TensorError("missing", subject=check.name)
         if not isinstance(array, np.ndarray):
-            raise TensorError(f"not a NumPy array but {type(array).__name__}", subject=tensor.name)
-        if array.dtype != tensor.sample.dtype and array.dtype != tensor.dtype:
-            wanted = " or ".join(dict.fromkeys((tensor.sample.dtype, tensor.dtype)))
-            raise TensorError(f"dtype is {array.dtype}, not {wanted}", subject=tensor.name)
+            raise TensorError(f"not a NumPy array but {type(array).__name__}", subject=check.name)
+        if array.dtype not in check.dtypes:
+            wanted = " or ".join(str(dtype) for dtype in check.dtypes)
+            raise TensorError(f"dtype is {array.dtype}, not {wanted}", subject=check.name)
         shape = array.shape
-        if len(shape) != len(tensor.shape) or any(w not in (-1, s) for s, w in zip(shape, tensor.shape, strict=True)):
-            raise TensorError(f"shape is {list(shape)}, not {list(tensor.shape)}", subject=tensor.name)
-        if 0 in shape:
-            raise TensorError(f"shape {list(shape)} holds no element", subject=tensor.name)
-        if array.dtype.kind == "f" and tensor.dtype[0] not in "fb" and not is_finite(array):
-            raise TensorError("holds NaN or infinity, which no integer can stand for", subject=tensor.name)
-        return to_model(array, tensor)
+        if shape != check.usual:
+            _check_shape(shape, check.tensor)
+        if check.as_is:
+            return array
+        if array.dtype.kind == "f" and check.tensor.dtype[0] not in "fb" and not is_finite(array):
+            raise TensorError("holds NaN or infinity, which no integer can stand for", subject=check.name)
+        return to_model(array, check.tensor)
 
     def _refuse_names(self, tensors: Tensors) -> None:
-        known = [tensor.name for tensor in self._inputs]
+        known = [check.name for check in self._inputs]
         for name in tensors:
             if name not in known:
                 raise TensorError(f"not an input of this model, which has {', '.join(known)}", subject=str(name)[:80])
@@ -95,25 +110,42 @@ class Intake:
                 raise TensorError("missing", subject=name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedRung:
-    """A variant in its engine. Not thread-safe."""
+class _OutputCheck:
+    """One output of a release, with what the check of an answer asks of it worked out beforehand."""
 
-    rung: Rung
-    bundle: Bundle
-    variant: Variant
-    intake: Intake
-    session: Session
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    model_sha256: str
-    served_by: str
+    __checks__ = ("bounded", "guard", "judged", "logits", "name")
+
+    def __init__(self, tensor: Output, *, has_thresholds: bool) -> None:
+        self.name = tensor.name
+        self.guard = tensor.guard
+        self.bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
+        self.judged = has_thresholds and tensor.kind != "values"
+        self.logits = tensor.kind == "logits"
+
+
+class LoadedRung:
+    """A variant in its engine. Not thread-safe. Raises EngineError when the model is not the manifest's."""
+
+    def __init__(self, rung: Rung, bundle: Bundle, variant: Variant, session: Session) -> None:
+        manifest = bundle.manifest
+        self.rung, self.bundle, self.variant, self.session = rung, bundle, variant, session
+        self.intake = Intake(manifest)
+        self.model_sha256 = bundle.model_sha256(variant)
+        self.served_by = rung.served_by
+        self._inputs = bind_inputs(session, manifest)
+        self._outputs = tuple(zip(manifest.outputs, bind_outputs(session, manifest), strict=True))
+        self._renamed = any(tensor.name != name for tensor, name in self._outputs)
+        thresholds = variant.confidence
+        has_thresholds = thresholds.energy is not None or thresholds.max_softmax is not None
+        self.express = express_lane(manifest, variant, session, self._inputs, tuple(name for _, name in self._outputs))
+        self._checks = tuple(_OutputCheck(tensor, has_thresholds=has_thresholds) for tensor in manifest.outputs)
 
     def run(self, feeds: Sequence[Array]) -> dict[str, Array]:
         """Return the outputs under the manifest's names. Raises EngineError."""
-        answer = self.session.run(dict(zip(self.input_names, feeds, strict=True)))
-        outputs = self.bundle.manifest.outputs
-        return {tensor.name: answer[name] for tensor, name in zip(outputs, self.output_names, strict=True)}
+        answer = self.session.run(dict(zip(self._inputs, feeds)))  # noqa: B905 - checked before; it costs as much again
+        if not self._renamed:
+            return answer
+        return {tensor.name: answer[name] for tensor, name in self._outputs}
 
     def refit(self, tensors: Tensors) -> list[Array]:
         """Return what this rung's own release feeds for a request. Raises TensorError if it does not fit it."""
@@ -128,15 +160,14 @@ class LoadedRung:
         """
         outputs = self.run(feeds)
         confidence = PASS
-        for tensor in self.bundle.manifest.outputs:
-            array, guard = outputs[tensor.name], tensor.guard
-            bounded = guard.minimum is not None or guard.maximum is not None
-            if array.size and (bounded or not is_finite(array)):
-                verdict = judge_output(guard, spread(array))
+        for check in self._checks:
+            array = outputs[check.name]
+            if (check.bounded or not is_finite(array)) and array.size:
+                verdict = judge_output(check.guard, spread(array))
                 if verdict is not PASS:
-                    raise GuardError(verdict.text, subject=tensor.name)
-            if confidence is PASS and tensor.kind != "values":
-                confidence = self._confidence(array, logits=tensor.kind == "logits")
+                    raise GuardError(verdict.text, subject=check.name)
+            if check.judged and confidence is PASS and array.size:
+                confidence = self._confidence(array, logits=check.logits)
         return outputs, confidence
 
     def warm(self) -> None:
@@ -157,8 +188,6 @@ class LoadedRung:
 
     def _confidence(self, outputs: Array, *, logits: bool) -> Verdict:
         thresholds = self.variant.confidence
-        if (thresholds.energy is None and thresholds.max_softmax is None) or not outputs.size:
-            return PASS
         values: np.ndarray[Any, np.dtype[np.float64]] = outputs.astype(np.float64)
         if not logits:
             return judge_confidence(thresholds, energy=float("nan"), max_softmax=float(values.max(axis=-1).min()))
@@ -175,17 +204,7 @@ def load_rung(rung: Rung, settings: EngineSettings) -> LoadedRung:
     bundle = open_bundle(Path(rung.folder), verify=False)
     variant = bundle.manifest.variant(rung.variant)
     session = engine_for(variant.format).load(bundle.check(variant.file), settings)
-    return LoadedRung(
-        rung=rung,
-        bundle=bundle,
-        variant=variant,
-        intake=Intake(bundle.manifest),
-        session=session,
-        input_names=bind_inputs(session, bundle.manifest),
-        output_names=bind_outputs(session, bundle.manifest),
-        model_sha256=bundle.model_sha256(variant),
-        served_by=rung.served_by,
-    )
+    return LoadedRung(rung, bundle, variant, session)
 
 
 def spread(array: Array) -> Spread:
@@ -204,6 +223,13 @@ def is_finite(array: Array) -> bool:
         return True
     values: Any = array
     return math.isfinite(np.vdot(values, values)) or spread(array).finite
+
+
+def _check_shape(shape: tuple[int, ...], tensor: Input) -> None:
+    if len(shape) != len(tensor.shape) or any(w not in (-1, s) for s, w in zip(shape, tensor.shape, strict=True)):
+        raise TensorError(f"shape is {list(shape)}, not {list(tensor.shape)}", subject=tensor.name)
+    if 0 in shape:
+        raise TensorError(f"shape {list(shape)} holds no element", subject=tensor.name)
 
 
 def _clip(array: Array, tensor: Input) -> Array:

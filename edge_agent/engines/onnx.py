@@ -55,7 +55,7 @@ class OnnxSession:
 
     def run(self, feeds: Tensors) -> dict[str, Array]:
         try:
-            return dict(zip(self._names, self._run(self._names, feeds, None), strict=True))
+            return dict(zip(self._names, self._run(self._names, feeds, None)))  # noqa: B905 - the engine's own names
         except Exception as error:  # the engine raises a dozen types without a common base
             raise _engine_error(error, "run") from error
 

@@ -1,0 +1,70 @@
+"""The express lane answers what the long way would have answered, and leaves it everything else."""
+
+import bundle_maker
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edge_agent import Runtime
+from edge_agent.errors import TensorError
+from edge_contracts.manifest import Confidence, Input, InputGuard, Output, OutputGuard, SampleMapping
+
+NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.sampled_from([0.5, -2.0, 2.0, 1e30, 150.0])
+SHAPES = st.sampled_from([(1, 4), (1, 4), (1, 4), (2, 4), (1, 3), (4,), (0, 4)])
+REQUESTS = st.one_of(
+    SHAPES.flatmap(lambda shape: arrays(np.float32, shape, elements=NUMBERS)),
+    arrays(np.float64, (1, 4), elements=st.floats(-1, 1)),
+    arrays(np.int8, (1, 4)),
+).map(lambda array: {"x": array})
+GUARDS = ["reject", "warn", "clip", "fallback"]
+
+
+def _bundle(folder, **guard):
+    mapping = SampleMapping(dtype="float32")
+    inputs = (Input(name="x", dtype="float32", shape=(-1, 4), sample=mapping, guard=InputGuard(**guard)),)
+    outputs = (
+        Output(name="y", dtype="float32", shape=(-1, 3), kind="logits", guard=OutputGuard(minimum=-9.0, maximum=9.0)),
+    )
+    models = [("fp32", bundle_maker.nan_model()), ("small", bundle_maker.scaled_model(0.5))]
+    bundle_maker.make_bundle(folder, models=models, inputs=inputs, outputs=outputs)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[{}, *({"minimum": -1.0, "maximum": 1.0, "out_of_range": a} for a in GUARDS)])
+def folder(request, tmp_path_factory):
+    return _bundle(tmp_path_factory.mktemp("express") / "b", **request.param)
+
+
+def _outcome(runtime, request):
+    try:
+        answer = runtime.infer(request)
+    except TensorError as error:
+        return str(error), runtime.tally.counters
+    outputs = {name: array.tolist() for name, array in answer.outputs.items()}
+    return outputs, answer.served_by, answer.model_sha256, answer.abstained, answer.warnings, runtime.tally.counters
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(REQUESTS)
+def test_with_and_without_it_every_request_ends_the_same(folder, request):
+    with Runtime.open(folder) as quick, Runtime.open(folder) as slow:
+        slow._loaded[0].express = None
+        assert _outcome(quick, request) == _outcome(slow, request)
+
+
+def test_a_usual_request_takes_it_and_an_unusual_one_does_not(tmp_path):
+    with Runtime.open(_bundle(tmp_path / "b")) as runtime:
+        lane = runtime._loaded[0].express
+        usual = np.full((1, 4), 0.25, np.float32)
+        assert lane.outputs({"x": usual}).keys() == {"y"}
+        for array in (np.repeat(usual, 2, axis=0), usual * np.float32(np.nan), usual.astype(np.float64), usual * 1000):
+            assert lane.outputs({"x": array}) is None
+        assert lane.outputs({"x": usual, "z": usual}) is None
+
+
+def test_a_release_that_judges_each_answer_has_none(tmp_path):
+    bundle_maker.make_bundle(tmp_path / "b", variant={"confidence": Confidence(energy=0.0)})
+    with Runtime.open(tmp_path / "b") as runtime:
+        assert runtime._loaded[0].express is None
