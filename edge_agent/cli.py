@@ -14,10 +14,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from edge_agent.config import AgentConfig, load_config
+from edge_agent.config import AgentConfig, load_config, missing_files
 from edge_agent.errors import ConfigError, RefusedError
 
 LAZY = {
+    "enroll": ("edge_agent.enroll_cli:enroll", "Get this device's certificate for a claim."),
+    "doctor": ("edge_agent.doctor_cli:doctor", "Look for what keeps this device from updating or answering."),
     "serve": ("edge_agent.serving_cli:serve", "Serve a local bundle for development, without a fleet."),
     "score": ("edge_agent.serving_cli:score", "Score a file of inputs with a bundle."),
 }
@@ -189,14 +191,9 @@ def _words(value: object) -> str:
 
 
 def _check_files(config: AgentConfig) -> None:
-    named = {"config.trust.root": config.trust.root if config.trust else None}
-    if config.broker is not None:
-        for name in ("password_file", "ca_file", "certificate_file", "key_file"):
-            named[f"config.broker.{name}"] = getattr(config.broker, name)
-    for field, path in named.items():
-        if path is not None and not Path(path).is_file():
-            hint = "`edgewright fleet init` wrote it on the fleet's side" if field == "config.trust.root" else None
-            raise ConfigError(f"{path} is no file", subject=field, hint=hint)
+    for field, path in missing_files(config).items():
+        hint = "`edgewright fleet init` wrote it on the fleet's side" if field == "config.trust.root" else None
+        raise ConfigError(f"{path} is no file", subject=field, hint=hint)
 
 
 def _state_of(config: Path | None, state: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from edge_contracts import limits
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name
+from edge_contracts.toml import decode_toml
 
 Seconds = Annotated[float, Meta(gt=0.0)]
 
@@ -29,7 +29,11 @@ class DeviceConfig(StrictRecord, frozen=True, kw_only=True):
 
 
 class BrokerConfig(StrictRecord, frozen=True, kw_only=True):
-    """The MQTT broker. `protocol` auto tries MQTT 5 and falls back to 3.1.1. Secrets are read from files only."""
+    """The MQTT broker. `protocol` auto tries MQTT 5 and falls back to 3.1.1. Secrets are read from files only.
+
+    With `tls` and without a `certificate_file`, the device is whom `agent enroll` made it: `identity` is the folder
+    that holds it, by default `identity` in the state folder.
+    """
 
     host: Annotated[str, Meta(min_length=1)]
     port: Annotated[int, Meta(ge=1, le=65535)] = 1883
@@ -39,6 +43,7 @@ class BrokerConfig(StrictRecord, frozen=True, kw_only=True):
     ca_file: str | None = None
     certificate_file: str | None = None
     key_file: str | None = None
+    identity: str | None = None
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
 
@@ -105,15 +110,13 @@ def load_config(path: Path) -> AgentConfig:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", subject=str(path)) from error
-    if len(data) > limits.MAX_CONFIG_BYTES:
-        raise ConfigError(f"over the limit of {limits.MAX_CONFIG_BYTES} bytes", subject=str(path))
     try:
-        return _anchored(parse_config(tomllib.loads(data.decode())), path.resolve().parent)
+        return _anchored(parse_config(decode_toml(data, what=str(path))), path.resolve().parent)
     except ConfigError as error:
         error.hint = error.hint or f"in {path}; firmware_configs/agent.toml explains every field"
         raise
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is no TOML: {error}", subject=str(path)) from error
+    except ContractError as error:
+        raise ConfigError(str(error)) from error
 
 
 def parse_config(value: object) -> AgentConfig:
@@ -131,6 +134,15 @@ def parse_config(value: object) -> AgentConfig:
     if config.broker is not None and (config.broker.certificate_file is None) != (config.broker.key_file is None):
         raise ConfigError("certificate_file and key_file belong together", subject="config.broker.key_file")
     return config
+
+
+def missing_files(config: AgentConfig) -> dict[str, str]:
+    """Return the path of every named file that is not there, by the field that names it."""
+    named = {"config.trust.root": config.trust.root if config.trust else None}
+    if config.broker is not None:
+        for name in ("password_file", "ca_file", "certificate_file", "key_file"):
+            named[f"config.broker.{name}"] = getattr(config.broker, name)
+    return {field: path for field, path in named.items() if path is not None and not Path(path).is_file()}
 
 
 def _check_slots(config: AgentConfig) -> None:
@@ -159,8 +171,10 @@ def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
     device = replace(config.device, state=at(config.device.state))
     if device.profile.endswith(".toml"):
         device = replace(device, profile=at(device.profile))
-    files = ("password_file", "ca_file", "certificate_file", "key_file")
+    files = ("password_file", "ca_file", "certificate_file", "key_file", "identity")
     broker = config.broker and replace(config.broker, **{name: at(getattr(config.broker, name)) for name in files})
+    if broker is not None and broker.identity is None:
+        broker = replace(broker, identity=str(Path(device.state) / "identity"))
     trust = config.trust and replace(config.trust, root=at(config.trust.root))
     slots = tuple(replace(slot, factory=at(slot.factory)) for slot in config.slots)
     return replace(config, device=device, broker=broker, trust=trust, slots=slots)
