@@ -16,6 +16,8 @@ from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, Sha256, Text, UtcTime, Version, parse_time
 
+Serial = Annotated[int, Meta(ge=1, le=limits.MAX_SERIAL)]
+
 CHANNEL_SCHEMA = 1
 FAMILY_SCHEMA = 1
 
@@ -54,7 +56,8 @@ class MaintenanceWindow(Record, frozen=True, kw_only=True):
 
 
 class Channel(Record, frozen=True, kw_only=True):
-    """What the devices subscribed to a channel run. `serial` grows with every signed change.
+    """What the devices subscribed to a channel run. `serial` is another one with every signed change. It says which
+    document this is, not which is newer: that, the signed metadata's versions say.
 
     A device runs `candidate` if it matches every selector and its hash of (`rollout`, device) falls below
     `percentage`; otherwise `stable`. Without `stable`, devices outside the wave keep what they have. `paused` stops
@@ -65,7 +68,7 @@ class Channel(Record, frozen=True, kw_only=True):
     schema: int = CHANNEL_SCHEMA
     channel: Name
     model: Name
-    serial: Annotated[int, Meta(ge=1)]
+    serial: Serial
     stable: Release | None = None
     candidate: Release | None = None
     rollout: Name | None = None
@@ -84,7 +87,7 @@ class Family(Record, frozen=True, kw_only=True):
 
     schema: int = FAMILY_SCHEMA
     model: Name
-    serial: Annotated[int, Meta(ge=1)]
+    serial: Serial
     minimum_version: Version = "0.0.0"
     revoked: Annotated[tuple[Sha256, ...], Meta(max_length=512)] = ()
 
@@ -107,6 +110,11 @@ def parse_family(data: bytes) -> Family:
     if family.schema != FAMILY_SCHEMA:
         raise ContractError(f"schema {family.schema} is not known here", subject="family.schema")
     return family
+
+
+def next_serial(serial: int) -> int:
+    """Return the serial of the document that follows. After the largest comes 1, so no serial is the last."""
+    return serial + 1 if serial < limits.MAX_SERIAL else 1
 
 
 def channel_target(channel: str) -> str:

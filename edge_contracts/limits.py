@@ -23,6 +23,12 @@ MAX_DOCUMENT_BYTES = 64 * KIB
 MAX_MESSAGE_BYTES = 64 * KIB
 """Largest telemetry window, event or reported state."""
 
+MAX_ENROLMENT_BYTES = 16 * KIB
+"""A request for a certificate, or its answer: two certificates and a certification request in base64 are 2 KiB."""
+
+MAX_CLAIM_BYTES = 32 * KIB
+"""A claim file: three certificates and a key in PEM are 3 KiB."""
+
 MAX_CONFIG_BYTES = 256 * KIB
 """Largest configuration, profile, task or recipe file: a person wrote it."""
 
@@ -31,6 +37,15 @@ MAX_FILES = 4096
 
 MAX_BUNDLE_BYTES = 4 * 1024 * MIB
 """Sum of the file sizes of one bundle; the largest box in the profiles has 8 GB of memory."""
+
+MAX_DELTAS = MAX_FILES
+"""Deltas towards one release; beyond it their list would not fit a manifest's limit either."""
+
+MAX_DELTA_OPERATIONS = 65_536
+"""Operations of one delta: sixteen thousand tensors that all changed, with what lies between them."""
+
+MAX_DELTA_CONTROL_BYTES = 2 * MIB
+"""Operations of one delta before compression; each takes at most 25 bytes."""
 
 MAX_PATH_CHARS = 200
 """Length of a path inside a bundle: below every file system's limit once the store's own prefix is added."""
@@ -41,6 +56,9 @@ MAX_PATH_DEPTH = 6
 MAX_VARIANTS = 32
 """Rungs of one ladder."""
 
+MAX_THRESHOLDS = 16
+"""Conformal thresholds of one variant: a few scores at a few error rates."""
+
 MAX_TENSORS = 64
 """Inputs or outputs of one model."""
 
@@ -49,6 +67,9 @@ MAX_RANK = 8
 
 MAX_LABELS = 100_000
 """Class names in one manifest; the manifest's own size limit binds earlier."""
+
+MAX_SERIAL = 2**53 - 1
+"""Largest serial of a channel or a family: every JSON reader and database holds it exactly. 1 follows it."""
 
 MAX_TAGS = 32
 """Tags on one device, or selectors in one document."""
@@ -73,6 +94,12 @@ MAX_REQUEST_JSON_BYTES = 16 * MIB
 
 MAX_BUFFERED_BYTES = 2 * MAX_REQUEST_BYTES
 """Bodies being received at one time, all connections together; beyond it new ones are asked to come back."""
+
+MAX_DATA_BYTES = 4 * MIB
+"""One request or answer on a data topic: a 1024 x 1024 RGB image in bytes; they wait in the supervisor's memory."""
+
+MAX_QUEUED_DATA_BYTES = 16 * MIB
+"""All requests that wait on the data topics of one slot; the supervisor itself takes 30 MB."""
 
 MAX_HEAD_BYTES = 32 * KIB
 """Request line and headers of one HTTP request; common servers allow 8 to 64 KiB."""

@@ -16,6 +16,14 @@ from edge_contracts import limits
 from edge_contracts.codec import Record, decode, encode
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, RelativePath, Sha256, Text, UtcTime, Version, check_path
+from edge_contracts.reference import (
+    AnswerReference,
+    Confidence,
+    ConformalThreshold,
+    InputReference,
+    check_inputs,
+    check_variant,
+)
 
 MANIFEST_SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
@@ -87,28 +95,6 @@ class Output(Record, frozen=True, kw_only=True):
     guard: OutputGuard = OutputGuard()
 
 
-class Confidence(Record, frozen=True, kw_only=True):
-    """Out-of-distribution thresholds of one variant, quantiles of its own calibration scores.
-
-    `energy`: -logsumexp of the logits, above is suspicious (Liu et al. 2020, arXiv:2010.03759).
-    `max_softmax`: largest class probability, below is suspicious (Hendrycks and Gimpel 2017, arXiv:1610.02136).
-    """
-
-    energy: float | None = None
-    max_softmax: float | None = None
-
-
-class ConformalThreshold(Record, frozen=True, kw_only=True):
-    """Split-conformal threshold of one variant (Vovk et al. 2005): the set of answers whose score is at most `tau`
-    holds the truth with probability at least 1 - `alpha`, whatever the model."""
-
-    score: Literal["lac", "raps", "absolute_residual"]
-    alpha: Annotated[float, Meta(gt=0.0, lt=1.0)]
-    tau: float
-    samples: Count
-    model_sha256: Sha256
-
-
 class Variant(Record, frozen=True, kw_only=True):
     """One rung of the ladder: a model file with what was measured of it where it was made.
 
@@ -131,7 +117,8 @@ class Variant(Record, frozen=True, kw_only=True):
     peak_memory_mb: Positive | None = None
     tolerance: Positive = 1e-3
     confidence: Confidence = Confidence()
-    conformal: tuple[ConformalThreshold, ...] = ()
+    conformal: Annotated[tuple[ConformalThreshold, ...], Meta(max_length=limits.MAX_THRESHOLDS)] = ()
+    reference: AnswerReference | None = None
 
 
 class SampleSet(Record, frozen=True, kw_only=True):
@@ -208,6 +195,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     requirements: Requirements = Requirements()
     budgets: Budgets = Budgets()
     last_resort: LastResort = LastResort()
+    reference: InputReference | None = None
     lineage: Lineage
     chunk_size: Annotated[int, Meta(ge=1024, le=limits.MAX_CHUNK_BYTES)] = limits.CHUNK_BYTES
     files: Annotated[tuple[FileEntry, ...], Meta(min_length=1, max_length=limits.MAX_FILES)]
@@ -264,6 +252,15 @@ def check_manifest(manifest: Manifest) -> None:
     for what, path in _references(manifest):
         if path not in known:
             raise ContractError(f"{path[:80]!r} is not listed in files", subject=what)
+    _check_statistics(manifest)
+
+
+def _check_statistics(manifest: Manifest) -> None:
+    if manifest.reference is not None:
+        check_inputs(manifest.reference, {tensor.name for tensor in manifest.inputs}, "manifest.reference")
+    for index, variant in enumerate(manifest.variants):
+        sha256, what = manifest.file(variant.file).sha256, f"manifest.variants[{index}]"
+        check_variant(variant.conformal, variant.reference, sha256, what)
 
 
 def _references(manifest: Manifest) -> list[tuple[str, str]]:

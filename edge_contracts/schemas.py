@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 from edge_contracts.channel import Channel, Family
+from edge_contracts.delta import Deltas
+from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.job import Job
 from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
@@ -24,6 +26,7 @@ CONTRACTS: dict[str, type] = {
     "channel": Channel,
     "family": Family,
     "job": Job,
+    "deltas": Deltas,
     "presence": Presence,
     "reported-state": ReportedState,
     "telemetry-window": TelemetryWindow,
@@ -33,6 +36,9 @@ CONTRACTS: dict[str, type] = {
     "hint": Hint,
     "request": Request,
     "response": Response,
+    "claim": Claim,
+    "certificate-request": CertificateRequest,
+    "certificate-answer": CertificateAnswer,
 }
 
 

@@ -48,7 +48,8 @@ class Installed(Record, frozen=True, kw_only=True):
 
 
 class SlotState(Record, frozen=True, kw_only=True):
-    """One model slot: what it serves, what it can return to, and where its update is."""
+    """One model slot: what it serves, what it can return to, and where its update is. `saved` are the bytes of the
+    candidate that deltas spared fetching. `faults` are what is wrong around the slot now, for example "no-input"."""
 
     slot: Name
     channel: Name | None = None
@@ -64,6 +65,8 @@ class SlotState(Record, frozen=True, kw_only=True):
     candidate: Installed | None = None
     rollout: Name | None = None
     progress: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    saved: Annotated[int, Meta(ge=0)] = 0
+    faults: Annotated[tuple[Name, ...], Meta(max_length=8)] = ()
 
 
 class ReportedState(Record, frozen=True, kw_only=True):

@@ -7,8 +7,13 @@
     ew/v1/<tenant>/d/<device>/tele           telemetry windows, events and tombstones, QoS 1
     ew/v1/<tenant>/d/<device>/req            requests to a depot (transfer.Request)
     ew/v1/<tenant>/d/<device>/rsp/<nonce>    responses to one requester (transfer.Response)
+    ew/v1/<tenant>/d/<device>/renew          a request for the next certificate (enrolment.CertificateRequest)
+    ew/v1/<tenant>/d/<device>/certificate    its answer (enrolment.CertificateAnswer)
+    ew/v1/<tenant>/enrol/<claim>/req         a request for the first certificate (enrolment.CertificateRequest)
+    ew/v1/<tenant>/enrol/<claim>/rsp         its answer (enrolment.CertificateAnswer)
 
-A device writes only below its own `d/<device>/`, so a broker's pattern ACL on the user name covers it.
+A device writes only below its own `d/<device>/`, so a broker's pattern ACL on the user name covers it; a claim only
+below its own `enrol/<claim>/`.
 """
 
 from __future__ import annotations
@@ -23,14 +28,17 @@ from edge_contracts.names import NAME_PATTERN
 ROOT = "ew/v1"
 DEPOT_GROUP = "depot"
 INGEST_GROUP = "ingest"
+ENROLMENT_GROUP = "enrolment"
 
-DeviceTopic = Literal["presence", "reported", "tele", "req", "rsp"]
+DeviceTopic = Literal["presence", "reported", "tele", "req", "rsp", "renew", "certificate"]
 
 _NAME = re.compile(NAME_PATTERN)
 _NONCE = re.compile(r"^[A-Za-z0-9]{1,64}(?!\n)$")
 _DEVICE_TOPIC = re.compile(
-    r"^ew/v1/([^/+#]{1,64})/d/([^/+#]{1,64})/(presence|reported|tele|req|rsp)(?:/([A-Za-z0-9]{1,64}))?(?!\n)$"
+    r"^ew/v1/([^/+#]{1,64})/d/([^/+#]{1,64})/(presence|reported|tele|req|rsp|renew|certificate)"
+    r"(?:/([A-Za-z0-9]{1,64}))?(?!\n)$"
 )
+_CLAIM_TOPIC = re.compile(r"^ew/v1/([^/+#]{1,64})/enrol/([^/+#]{1,64})/req(?!\n)$")
 
 
 class DeviceAddress(StrictRecord, frozen=True, kw_only=True):
@@ -53,6 +61,12 @@ def collector_topic(tenant: str, name: str) -> str:
     Devices wait for one before they hand over their spool: a broker that has lost its sessions acknowledges a message
     that nobody is subscribed to, and the message is gone (MQTT 5, section 4.3.2)."""
     return f"{ROOT}/{_checked(tenant, 'tenant')}/collector/{name if name == '+' else _checked(name, 'collector')}"
+
+
+def claim_topic(tenant: str, claim: str, topic: Literal["req", "rsp"]) -> str:
+    """Return where a claim asks, or is answered; "+" for all claims. Raises ContractError for what is no level."""
+    level = claim if claim == "+" else _checked(claim, "claim")
+    return f"{ROOT}/{_checked(tenant, 'tenant')}/enrol/{level}/{topic}"
 
 
 def device_topic(tenant: str, device: str, topic: DeviceTopic, nonce: str | None = None) -> str:
@@ -82,6 +96,12 @@ def parse_device_topic(topic: str) -> DeviceAddress:
     if (found[4] is not None) != (kind == "rsp"):
         raise ContractError("only responses carry a nonce, and they must", subject=topic[:200])
     return DeviceAddress(tenant=found[1], device=found[2], topic=kind, nonce=found[4])  # type: ignore[arg-type]
+
+
+def parse_claim_topic(topic: str) -> str | None:
+    """Return the claim that asks on this topic, or None if it is no claim's."""
+    found = _CLAIM_TOPIC.match(topic)
+    return found[2] if found is not None and _NAME.match(found[1]) and _NAME.match(found[2]) else None
 
 
 def _checked(name: str, what: str) -> str:

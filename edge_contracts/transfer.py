@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_contracts import limits
-from edge_contracts.codec import contract_error
+from edge_contracts.codec import contract_error, decode
 from edge_contracts.errors import ContractError
 
 Kind = Literal["metadata", "target", "blob"]
@@ -58,6 +58,11 @@ def pack(message: Request | Response) -> bytes:
     if len(data) > limits.MAX_ENVELOPE_BYTES:
         raise ContractError(f"{len(data)} bytes, over {limits.MAX_ENVELOPE_BYTES}", subject="envelope")
     return data
+
+
+def parse_hint(data: bytes) -> Hint:
+    """Parse a hint. Raises ContractError naming the field."""
+    return decode(data, Hint, limit=limits.MAX_MESSAGE_BYTES, what="hint")
 
 
 def unpack_request(data: bytes) -> Request:

@@ -1,7 +1,7 @@
 """The decisions of a rollout: which change a channel allows now, and the document that follows. Nothing acts here.
 
 A channel is idle (no candidate), running, or paused. `ALLOWED` is the whole state machine; each verb is a function
-from a channel to the next one, serial one higher. Signing and recording are in `edge_fleet.rollout`.
+from a channel to the next one, each under the next serial. Signing and recording are in `edge_fleet.rollout`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from edge_contracts.channel import Channel, Gates, MaintenanceWindow, Release, Selector
+from edge_contracts.channel import Channel, Gates, MaintenanceWindow, Release, Selector, next_serial
 from edge_contracts.codec import StrictRecord
 from edge_contracts.names import Name, UtcTime
 from edge_fleet.errors import RolloutError
@@ -69,7 +69,7 @@ def check_allowed(verb: Verb, channel: Channel) -> None:
 def start(before: Channel | None, plan: Plan) -> Channel:
     """Offer a release as candidate. Raises RolloutError for another model, a blocked or an already stable release."""
     channel = before or Channel(channel=plan.channel, model=plan.model, serial=1)
-    serial = channel.serial if before is None else channel.serial + 1
+    serial = channel.serial if before is None else next_serial(channel.serial)
     check_allowed("start", channel)
     if channel.model != plan.model:
         raise RolloutError(f"this channel is for {channel.model!r}, not {plan.model!r}", subject=plan.channel)
@@ -97,13 +97,13 @@ def start(before: Channel | None, plan: Plan) -> Channel:
 def pause(channel: Channel) -> Channel:
     """Stop new starts; running candidates go on."""
     check_allowed("pause", channel)
-    return replace(channel, serial=channel.serial + 1, paused=True)
+    return replace(channel, serial=next_serial(channel.serial), paused=True)
 
 
 def resume(channel: Channel) -> Channel:
     """Take new starts up again."""
     check_allowed("resume", channel)
-    return replace(channel, serial=channel.serial + 1, paused=False)
+    return replace(channel, serial=next_serial(channel.serial), paused=False)
 
 
 def advance(channel: Channel, percentage: float | None = None, mode: Mode | None = None) -> Channel:
@@ -118,7 +118,7 @@ def advance(channel: Channel, percentage: float | None = None, mode: Mode | None
         )
     if wider == channel.percentage and mode in (None, channel.mode):
         raise RolloutError("nothing to advance", subject=channel.channel, hint="give --percent or --mode")
-    return replace(channel, serial=channel.serial + 1, percentage=wider, mode=mode or channel.mode)
+    return replace(channel, serial=next_serial(channel.serial), percentage=wider, mode=mode or channel.mode)
 
 
 def abort(channel: Channel) -> Channel:
@@ -144,7 +144,7 @@ def finish(channel: Channel) -> Channel:
 def _settled(channel: Channel) -> Channel:
     return replace(
         channel,
-        serial=channel.serial + 1,
+        serial=next_serial(channel.serial),
         candidate=None,
         rollout=None,
         percentage=100.0,

@@ -3,16 +3,28 @@ their own modules; the work itself is in `folder`, `release`, `refresh` and `exp
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from edge_contracts.codec import convert
+from edge_fleet import key_changes
+from edge_fleet.ceremony_cli import FILE, change_keys
+from edge_fleet.deltas import DeltaPlan
 from edge_fleet.export import export
 from edge_fleet.folder import Fleet, Founding, found
+from edge_fleet.garbage import YOUNG, collect_garbage
+from edge_fleet.identity_cli import authority, enroll, enrolment, identity
+from edge_fleet.keys import RELEASES
+from edge_fleet.keys_cli import keys
 from edge_fleet.output import FOLDER, emit, fleet_argument, json_option, utc_now
+from edge_fleet.passphrases import VARIABLE
 from edge_fleet.refresh import refresh
 from edge_fleet.release import add_family, release, revoke, set_floor
 from edge_fleet.rollout_cli import rollout
@@ -21,7 +33,13 @@ from edge_fleet.view_cli import devices, events, status
 
 
 @click.group()
-def fleet() -> None:
+@click.option(
+    "--passphrase-file",
+    type=FILE,
+    envvar=VARIABLE,
+    help="Opens encrypted keys with the first line of this file, or that of EDGEWRIGHT_PASSPHRASE_FILE; else asks.",
+)
+def fleet(passphrase_file: Path | None) -> None:
     """Keys, releases, rollouts, depots and what the devices report.
 
     \b
@@ -32,23 +50,25 @@ def fleet() -> None:
       edgewright fleet depot ~/fleet --broker broker.local:1883
       edgewright fleet devices ~/fleet
     """
+    if passphrase_file is not None:
+        os.environ[VARIABLE] = str(passphrase_file)
 
 
 @fleet.command()
 @fleet_argument
 @click.option("--tenant", default="default", show_default=True, help="The fleet's name on the broker.")
 @click.option("--family", "families", multiple=True, help="A model family to delegate right away; may be repeated.")
-@click.option("--root-threshold", default=1, show_default=True, help="Root keys made, all needed to sign as root.")
+@click.option("--root-threshold", default=1, show_default=True, help="Root keys needed to sign as root.")
+@click.option("--root-keys", type=int, help="Root keys made; as many as needed by default.")
 @json_option
-def init(folder: Path, tenant: str, families: tuple[str, ...], root_threshold: int, as_json: bool) -> None:
+def init(folder: Path, as_json: bool, **asked: Any) -> None:
     """Make a new fleet: keys, settings and the first signed metadata in DIR.
 
     \b
     Examples:
       edgewright fleet init ~/fleet
-      edgewright fleet init ~/fleet --tenant acme --family har --root-threshold 2
+      edgewright fleet init ~/fleet --tenant acme --family har --root-keys 3 --root-threshold 2
     """
-    asked = {"tenant": tenant, "families": list(families), "root_threshold": root_threshold}
     founding = convert(asked, Founding, what="init")
     fleet = found(folder, founding, utc_now())
     emit(
@@ -56,24 +76,39 @@ def init(folder: Path, tenant: str, families: tuple[str, ...], root_threshold: i
         as_json,
         f"Fleet {fleet.tenant!r} is ready in {fleet.path}.\n"
         f"Give every device {fleet.path / 'root.json'} as its [trust] root.\n"
-        f"Move {fleet.keys.folder / 'root.pem'} to a safe place; it is needed for new families only.",
+        f"Move {fleet.keys.folder / 'root.pem'} to a safe place; it is needed for new families and keys only.",
     )
 
 
 @fleet.command("release")
 @fleet_argument
 @click.argument("bundle", type=FOLDER)
+@click.option("--deltas", default=3, show_default=True, help="Make deltas from this many releases before it; 0: none.")
+@click.option(
+    "--delta-codec",
+    type=click.Choice(["zstd", "zlib"]),
+    default="zstd",
+    show_default=True,
+    help="What compresses them; 32-bit Arm devices read zlib only.",
+)
 @json_option
-def release_command(folder: Path, bundle: Path, as_json: bool) -> None:
+def release_command(folder: Path, bundle: Path, deltas: int, delta_codec: str, as_json: bool) -> None:
     """Check the bundle folder BUNDLE and sign it as a release of its model family.
+
+    Devices that have one of the releases before it fetch a delta instead of a changed file, where that is smaller.
 
     \b
     Examples:
       edgewright fleet release ~/fleet out/har-1.0.0
+      edgewright fleet release ~/fleet out/har-1.1.0 --deltas 5 --delta-codec zlib
     """
-    done = release(Fleet(folder), bundle, utc_now())
+    plan = convert({"releases": deltas, "codec": delta_codec}, DeltaPlan, what="deltas")
+    done = release(Fleet(folder), bundle, utc_now(), plan)
     what = f"{done.model} {done.version}, {done.files} files, {done.bytes / 1e6:.2f} MB"
-    emit(done, as_json, f"{'Released' if done.new else 'Released before, unchanged:'} {what} ({done.manifest_sha256})")
+    made = f"\n{done.deltas} deltas, {done.delta_bytes / 1e6:.2f} MB" if done.deltas else ""
+    hint = f"\nNo deltas: the family is older than they are. {done.hint}" if done.hint else ""
+    head = "Released" if done.new else "Released before, unchanged:"
+    emit(done, as_json, f"{head} {what} ({done.manifest_sha256}){made}{hint}")
 
 
 @fleet.group()
@@ -84,16 +119,26 @@ def family() -> None:
 @family.command("add")
 @fleet_argument
 @click.argument("name")
+@click.option("--key", help="Key that signs it; by default the keys that sign the other families.")
+@click.option("--out", type=FILE, help="Propose only: write the change to this file for the root keys elsewhere.")
 @json_option
-def family_add(folder: Path, name: str, as_json: bool) -> None:
+def family_add(folder: Path, name: str, key: str | None, out: Path | None, as_json: bool) -> None:
     """Delegate the model family NAME to the releases key. Needs the root key.
 
     \b
     Examples:
       edgewright fleet family add ~/fleet har
+      edgewright fleet family add ~/fleet har --out change.json
     """
-    add_family(Fleet(folder), name, utc_now())
-    emit({"family": name}, as_json, f"Family {name!r} may be released now.")
+    fleet = Fleet(folder)
+    if out is None:
+        add_family(fleet, name, utc_now(), key)
+        emit({"family": name}, as_json, f"Family {name!r} may be released now.")
+        return
+    signer = None if key is None else fleet.keys.public(key)
+    first = signer or fleet.keys.public(RELEASES)
+    change_keys(fleet, partial(key_changes.add_family, family=name, key=signer, first=first), out)
+    emit({"family": name, "proposal": str(out)}, as_json, f"Written to {out}; nothing is changed yet.")
 
 
 @family.command("floor")
@@ -118,7 +163,7 @@ def family_floor(folder: Path, name: str, version: str, as_json: bool) -> None:
 @click.argument("version")
 @json_option
 def family_revoke(folder: Path, name: str, version: str, as_json: bool) -> None:
-    """Forbid the release VERSION of NAME on every device.
+    """Forbid the release VERSION of NAME on every device. A release that is not yours is named by its SHA-256.
 
     \b
     Examples:
@@ -164,5 +209,24 @@ def export_command(folder: Path, out: Path, model: str | None, as_json: bool) ->
     emit(done, as_json, f"{done.files} files, {done.bytes / 1e6:.2f} MB in {out} ({done.copied} copied).")
 
 
-for _command in (rollout, depot, controller, devices, events, status):
+@fleet.command("gc")
+@fleet_argument
+@click.option(
+    "--older-than", default=YOUNG.days, show_default=True, type=click.FloatRange(min=0), help="In days; younger stays."
+)
+@click.option("--dry-run", is_flag=True, help="Only count what would go.")
+@json_option
+def gc(folder: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
+    """Remove files that nothing signed names any more: of releases that were broken off, or that newer ones replaced.
+
+    \b
+    Examples:
+      edgewright fleet gc ~/fleet --dry-run
+      edgewright fleet gc ~/fleet --older-than 30
+    """
+    done = collect_garbage(Fleet(folder), utc_now(), timedelta(days=older_than), dry=dry_run)
+    emit(done, as_json, f"{done.files} files, {done.bytes / 1e6:.2f} MB {'would go' if dry_run else 'removed'}.")
+
+
+for _command in (keys, rollout, depot, controller, devices, events, status, authority, enroll, enrolment, identity):
     fleet.add_command(_command)

@@ -180,7 +180,7 @@ def _put_off(request: Request, fetch: Fetch) -> Response:
     """Return the answer to a request whose object did not come: not yet, or never."""
     if fetch.outcome == "missing":
         return Response(id=request.id, status="not_found")
-    delay = AWAY_S if fetch.outcome == "away" else PATIENCE_S
+    delay = PATIENCE_S if fetch.outcome is None else AWAY_S if fetch.later_s is None else fetch.later_s
     return Response(id=request.id, status="retry_after", retry_after=delay)
 
 

@@ -31,12 +31,13 @@ TURN_S = 0.01
 
 
 class Site(StrictRecord, frozen=True, kw_only=True):
-    """The upstream repository's URL, whether it may use any TUF names instead of ours, and how often its timestamp is
-    looked at, in seconds."""
+    """The upstream repository's URL, whether it may use any TUF names instead of ours, how often its timestamp is
+    looked at, in seconds, and how many bytes of blobs are kept (None: all)."""
 
     upstream: str
     any_names: bool = False
     poll_s: float = 60.0
+    limit: int | None = None
 
 
 class Service(StrictRecord, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ class _Serving:
         pull = None
         if site is not None:
             names = TUF_PATTERNS if site.any_names else PATTERNS
-            pull = PullThrough(service.repository, HttpUpstream(site.upstream), log, names=names)
+            pull = PullThrough(service.repository, HttpUpstream(site.upstream), log, names=names, limit=site.limit)
         self.depot = Depot(service.repository, service.tenant, service.pace, now, pull=pull)
         topic = shared(service.group, all_devices(service.tenant, "req"))
         self.link = Link(service.broker, [Subscription(topic=topic)], self._receive, self._ready)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edge_contracts.errors import BundleError, OperatorError, TransportError
+from edge_contracts.enrolment import Refusal
+from edge_contracts.errors import BundleError, OperatorError, TransportError, TrustError
 
 
 class FleetError(OperatorError):
@@ -21,6 +22,18 @@ class KeyExposedError(OperatorError):
     """A private key lies, or would lie, where others can read it: in a git work tree, or with open permissions."""
 
     reason = "key-exposed"
+
+
+class KeyLockedError(OperatorError):
+    """A private key is encrypted or on a token, and its passphrase or PIN is missing or wrong; names the key."""
+
+    reason = "key-locked"
+
+
+class CeremonyError(OperatorError):
+    """A change of keys cannot be made, or may not be applied yet; names the role or the file."""
+
+    reason = "ceremony"
 
 
 class FleetBusyError(OperatorError):
@@ -65,6 +78,14 @@ class UpstreamError(TransportError):
     reason = "upstream"
 
 
+class UpstreamBusyError(UpstreamError):
+    """The upstream asks to come back in `delay_s` seconds."""
+
+    def __init__(self, message: str, *, subject: str, delay_s: float) -> None:
+        super().__init__(message, subject=subject)
+        self.delay_s = delay_s
+
+
 class UpstreamObjectError(TransportError):
     """What the upstream repository gave is larger than its kind may be, or not what its name says; names the URL."""
 
@@ -75,3 +96,13 @@ class BrokerError(TransportError):
     """The broker refused the connection or a subscription; names its address."""
 
     reason = "broker"
+
+
+class EnrolmentError(TrustError):
+    """Somebody asks for a certificate that they may not have; `refusal` is what they are told."""
+
+    reason = "enrolment"
+
+    def __init__(self, refusal: Refusal, who: str) -> None:
+        super().__init__(f"no certificate: {refusal}", subject=who)
+        self.refusal: Refusal = refusal

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edge_contracts.channel import parse_channel
 from edge_contracts.codec import Record
+from edge_contracts.delta import parse_deltas
 from edge_contracts.manifest import parse_manifest
 from edge_fleet.errors import FleetError, RepositoryError
 from edge_fleet.files import make_folder, replacing
@@ -55,7 +56,7 @@ def export(fleet: Fleet, out: Path, model: str | None, now: datetime, progress: 
         if model is not None and model not in repository.families():
             known = ", ".join(repository.families()) or "none"
             raise FleetError(f"no such model family (families here: {known})", subject=model)
-        items = [*_contents(repository, model), *_metadata(repository)]
+        items = [*contents(repository, model), *_metadata(repository)]
     total = sum(item.size for item in items)
     done = copied = 0
     for item in items:
@@ -65,8 +66,8 @@ def export(fleet: Fleet, out: Path, model: str | None, now: datetime, progress: 
     return Exported(files=len(items), bytes=total, copied=copied)
 
 
-def _contents(repository: FleetRepository, model: str | None) -> Iterator[Item]:
-    """Yield blobs before the targets that name them."""
+def contents(repository: FleetRepository, model: str | None) -> Iterator[Item]:
+    """Yield what signed metadata names, for one model or for all: blobs before the targets that name them."""
     blobs: dict[str, Item] = {}
     targets: list[Item] = []
     for role, path in _wanted(repository, model):
@@ -79,6 +80,10 @@ def _contents(repository: FleetRepository, model: str | None) -> Iterator[Item]:
             for entry in parse_manifest(data).files:
                 place = blob_path(Path(), entry.sha256).as_posix()
                 blobs[entry.sha256] = Item(path=place, size=entry.size, sha256=entry.sha256)
+        elif path.endswith("/deltas.json"):
+            for delta in parse_deltas(data).deltas:
+                place = blob_path(Path(), delta.sha256).as_posix()
+                blobs[delta.sha256] = Item(path=place, size=delta.size, sha256=delta.sha256)
     yield from blobs.values()
     yield from targets
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,19 +20,13 @@ from msgspec import Meta
 from tuf.api.metadata import Root, Targets, Timestamp
 
 from edge_contracts.codec import StrictRecord, convert
-from edge_contracts.limits import MAX_CONFIG_BYTES
 from edge_contracts.names import Name
+from edge_contracts.toml import decode_toml
 from edge_fleet.errors import FleetBusyError, FleetError
 from edge_fleet.files import PRIVATE_FILE, make_folder, write_file
 from edge_fleet.keys import RELEASES, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing, check_outside_git, root_names
-from edge_fleet.repository import (
-    ROLLOUTS_PATHS,
-    FleetRepository,
-    Lifetimes,
-    read_metadata,
-    releases_paths,
-    releases_role,
-)
+from edge_fleet.repository import FleetRepository, read_metadata
+from edge_fleet.roles import ROLLOUTS_PATHS, Lifetimes, releases_paths, releases_role
 
 SETTINGS_NAME = "fleet.toml"
 LOCK_WAIT_S = 60.0
@@ -48,11 +41,12 @@ class Settings(StrictRecord, frozen=True, kw_only=True):
 
 
 class Founding(StrictRecord, frozen=True, kw_only=True):
-    """What a new fleet starts with."""
+    """What a new fleet starts with. As many root keys are made as are needed to sign, if not told otherwise."""
 
     tenant: Name = "default"
     families: tuple[Name, ...] = ()
     root_threshold: Annotated[int, Meta(ge=1, le=16)] = 1
+    root_keys: Annotated[int, Meta(ge=1, le=16)] | None = None
     expiry_days: Lifetimes = Lifetimes()
 
 
@@ -109,13 +103,16 @@ def found(path: Path, founding: Founding, now: datetime) -> Fleet:
         raise FleetError("there is a fleet here already, and its keys are never overwritten", subject=str(path))
     check_outside_git(path)
     make_folder(path)
-    roots = root_names(founding.root_threshold)
+    threshold = founding.root_threshold
+    if (founding.root_keys or threshold) < threshold:
+        raise FleetError(f"{founding.root_keys} root keys can never give {threshold} signatures", subject="root_keys")
+    roots = root_names(founding.root_keys or threshold)
     keys = KeyRing(path / "keys")
     keys.create([*roots, RELEASES, ROLLOUTS, SNAPSHOT, TIMESTAMP])
     repository = FleetRepository(path / "repository", keys, founding.expiry_days, now)
-    _sign_first(repository, keys, roots)
+    _sign_first(repository, keys, roots, threshold)
     for family in founding.families:
-        repository.delegate(releases_role(family), [keys.public(RELEASES)], releases_paths(family))
+        repository.delegate(releases_role(family), releases_paths(family), [keys.public(RELEASES)])
     repository.publish()
     for name in ("blobs", "targets"):
         make_folder(path / "repository" / name)
@@ -132,12 +129,7 @@ def read_settings(path: Path) -> Settings:
         data = file.read_bytes()
     except OSError as error:
         raise FleetError(f"no {SETTINGS_NAME} here", subject=str(path), hint=f"edgewright fleet init {path}") from error
-    if len(data) > MAX_CONFIG_BYTES:
-        raise FleetError(f"{len(data)} bytes, over the limit of {MAX_CONFIG_BYTES}", subject=str(file))
-    try:
-        return convert(tomllib.loads(data.decode()), Settings, what=SETTINGS_NAME)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FleetError(str(error), subject=str(file)) from error
+    return convert(decode_toml(data, what=str(file)), Settings, what=SETTINGS_NAME)
 
 
 @contextmanager
@@ -166,14 +158,14 @@ def _acquire(descriptor: int, path: Path, deadline: float) -> None:
             return
 
 
-def _sign_first(repository: FleetRepository, keys: KeyRing, roots: list[str]) -> None:
+def _sign_first(repository: FleetRepository, keys: KeyRing, roots: list[str], threshold: int) -> None:
     with repository.edit_root() as root:
         signers = {Root.type: roots, Targets.type: roots, SNAPSHOT: [SNAPSHOT], TIMESTAMP: [TIMESTAMP]}
         for role, names in signers.items():
             for name in names:
                 root.add_key(keys.public(name), role)
-            root.roles[role].threshold = len(names)
-    repository.delegate(ROLLOUTS, [keys.public(ROLLOUTS)], ROLLOUTS_PATHS)
+            root.roles[role].threshold = threshold if names is roots else 1
+    repository.delegate(ROLLOUTS, ROLLOUTS_PATHS, [keys.public(ROLLOUTS)])
     repository.refresh([ROLLOUTS])
 
 

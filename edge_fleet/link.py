@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -202,6 +202,7 @@ class Link:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_log = self._on_log
         return client
 
     def _on_connect(
@@ -230,6 +231,11 @@ class Link:
             self._ever_ready = True
             self._announce(client, b"1")
             self._ready()
+
+    def _on_log(self, _client: Client, _data: Any, level: int, text: str) -> None:
+        # A broker that refuses our certificate says so in a TLS alert, which paho tells its log only.
+        if level == LogLevel.MQTT_LOG_ERR and "ALERT" in text:
+            self._refusal = BrokerError(f"TLS: {text}", subject=self._address)
 
     def _announce(self, client: Client, word: bytes) -> None:
         if self._announced_at is not None:

@@ -30,7 +30,7 @@ PATTERNS: Names = {
     "target": re.compile(
         rf"(channels|jobs)/{_SHA256}\.{_NAME}\.json"
         rf"|models/{_NAME}/{_SHA256}\.family\.json"
-        rf"|models/{_NAME}/{_VERSION}/{_SHA256}\.manifest\.json"
+        rf"|models/{_NAME}/{_VERSION}/{_SHA256}\.(manifest|deltas)\.json"
     ),
     "blob": re.compile(_SHA256),
 }

@@ -1,9 +1,10 @@
 """A pull-through cache for a site: what a depot's folder lacks, or what may have changed, comes from upstream.
 
 Asked for again each time: the timestamp, a root that is not here yet, whatever carries neither version nor hash. Kept
-for good: what is named by its hash, once the hash holds. Kept a while: versioned metadata, which only a device can
-verify, so that a false copy heals by itself. If upstream cannot be reached, the newest copy is served. Fetching is in
-`edge_fleet.upstream`, answering in `edge_fleet.depot`.
+for good, or as long as there is room: what is named by its hash, once the hash holds. Kept a while: versioned
+metadata, which only a device can verify, so that a false copy heals by itself. If upstream cannot be reached, or asks
+to be left alone, the newest copy is served. Fetching is in `edge_fleet.upstream`, the blobs' files in
+`edge_fleet.blob_room`, answering in `edge_fleet.depot`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Literal
 
 from edge_contracts.limits import MAX_BUNDLE_BYTES, MAX_MANIFEST_BYTES, MIB
 from edge_contracts.transfer import Kind
-from edge_fleet.errors import ObjectMissingError, UpstreamError, UpstreamObjectError
-from edge_fleet.files import make_folder, replacing, write_file
+from edge_fleet.blob_room import BlobRoom
+from edge_fleet.errors import ObjectMissingError, UpstreamBusyError, UpstreamError, UpstreamObjectError
+from edge_fleet.files import make_folder, write_file
 from edge_fleet.objects import PATTERNS, Names, locate, promised_digest
 from edge_fleet.upstream import Upstream
 
@@ -50,19 +52,29 @@ _VERSIONED = re.compile(r"[1-9][0-9]*\..+")
 
 @dataclass
 class Fetch:
-    """One object on its way; `outcome` is None until it is in the folder, said to be missing, or upstream is away."""
+    """One object on its way since `begun`; `outcome` is None until it is in the folder, said to be missing, or upstream
+    is away. `later_s` is how long upstream then asked to be left alone."""
 
     kind: Kind
+    begun: float
     outcome: Outcome | None = None
+    later_s: float | None = None
 
 
 class PullThrough:
     """Decides what the folder's copy is good for, and fetches in threads of its own. One thread calls `ask`."""
 
     def __init__(
-        self, folder: Path, upstream: Upstream, log: Callable[[str], None], *, names: Names = PATTERNS
+        self,
+        folder: Path,
+        upstream: Upstream,
+        log: Callable[[str], None],
+        *,
+        names: Names = PATTERNS,
+        limit: int | None = None,
     ) -> None:
-        """`folder` is created, and belongs to depots alone: what is in it may be replaced."""
+        """`folder` is created, and belongs to depots alone: what is in it may be replaced. `limit` is for its blobs
+        together, in bytes."""
         make_folder(folder / "metadata")
         self.folder = folder
         self.names = names
@@ -71,6 +83,8 @@ class PullThrough:
         self._running: dict[str, Fetch] = {}
         self._asked: OrderedDict[str, float] = OrderedDict()
         self._roots = _NewestRoot(folder / "no-root-from")
+        self._room = BlobRoom(folder / "blobs", limit)
+        self._not_before = -math.inf
         self._answers = True
         _remove_abandoned(folder)
 
@@ -85,13 +99,18 @@ class PullThrough:
         if place in self._running:
             return self._running[place]
         have = (self.folder / place).is_file()
+        if have and kind == "blob" and offset == 0:
+            self._room.touch(self.folder / place)
         if have and (offset > 0 or self._serves(kind, name, now)):
             return None
+        if now < self._not_before:
+            outcome = self._without_upstream(name, place)
+            return None if outcome == "here" else Fetch(kind, now, outcome, self._not_before - now)
         if not begin or sum(fetch.kind == kind for fetch in self._running.values()) >= AT_ONCE[kind]:
-            return Fetch(kind)
+            return Fetch(kind, now)
         if kind == "metadata":
             self._remember(name, now)
-        fetch = self._running[place] = Fetch(kind)
+        fetch = self._running[place] = Fetch(kind, now)
         threading.Thread(target=self._run, args=(fetch, name, place), name="upstream", daemon=True).start()
         return fetch
 
@@ -116,12 +135,17 @@ class PullThrough:
             outcome = self._get(fetch.kind, name, place)
         except (UpstreamError, OSError) as error:
             self._reachable(False, str(error))
-            if (self.folder / place).is_file():
-                outcome = "here"
-            elif self._roots.is_beyond(name):
-                outcome = "missing"
+            if isinstance(error, UpstreamBusyError):
+                fetch.later_s = error.delay_s
+                self._not_before = max(self._not_before, fetch.begun + error.delay_s)
+            outcome = self._without_upstream(name, place)
         finally:
             fetch.outcome = outcome
+
+    def _without_upstream(self, name: str, place: str) -> Outcome:
+        if (self.folder / place).is_file():
+            return "here"
+        return "missing" if self._roots.is_beyond(name) else "away"
 
     def _get(self, kind: Kind, name: str, place: str) -> Outcome:
         try:
@@ -140,17 +164,28 @@ class PullThrough:
 
     def _keep(self, kind: Kind, place: str, promised: str | None) -> None:
         path = self.folder / place
-        pieces = _verified(self._upstream.read(place, LIMITS[kind]), promised, place)
         if kind == "blob":
-            make_folder(path.parent)
-            with replacing(path) as file:
-                for piece in pieces:
-                    file.write(piece)
+            self._keep_blob(path, place, promised)
             return
-        data = b"".join(pieces)
+        data = b"".join(_verified(self._upstream.read(place, LIMITS[kind]), promised, place))
         if not path.is_file() or path.read_bytes() != data:
             make_folder(path.parent)
             write_file(path, data)
+
+    def _keep_blob(self, path: Path, place: str, promised: str | None) -> None:
+        """Fetch a blob, from where an earlier fetch broke off. If that turns out to be of another file, from its
+        start."""
+        begun = self._room.take_begun(path)
+        if begun is not None:
+            try:
+                rest = self._upstream.read(place, LIMITS["blob"], begun.stat().st_size)
+                self._room.keep(path, _verified(rest, promised, place, begun), begun)
+            except UpstreamObjectError as error:
+                begun.unlink(missing_ok=True)
+                self._log(f"begun again: {error}")
+            else:
+                return
+        self._room.keep(path, _verified(self._upstream.read(place, LIMITS["blob"]), promised, place), None)
 
     def _reachable(self, answers: bool, why: str = "") -> None:
         """Log a change, and only a change: an uplink may be down for days."""
@@ -189,9 +224,14 @@ class _NewestRoot:
         write_file(self._path, b"" if first is None else str(first).encode())
 
 
-def _verified(pieces: Iterator[bytes], promised: str | None, place: str) -> Iterator[bytes]:
-    """Pass pieces on; raise UpstreamObjectError at their end unless they have the promised digest."""
-    digest = hashlib.new("sha512" if promised is not None and len(promised) == 128 else "sha256")
+def _verified(pieces: Iterator[bytes], promised: str | None, place: str, begun: Path | None = None) -> Iterator[bytes]:
+    """Pass pieces on; raise UpstreamObjectError at their end unless they, after what `begun` holds, have the promised
+    digest."""
+    algorithm = "sha512" if promised is not None and len(promised) == 128 else "sha256"
+    digest = hashlib.new(algorithm)
+    if begun is not None:
+        with begun.open("rb") as file:
+            digest = hashlib.file_digest(file, algorithm)
     for piece in pieces:
         digest.update(piece)
         yield piece

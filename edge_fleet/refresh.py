@@ -37,8 +37,11 @@ def refresh(fleet: Fleet, now: datetime, only: Sequence[str] | None = None) -> R
 
 
 def _needs(fleet: Fleet, role: str, now: datetime) -> bool:
-    signed = fleet.read(now).open(role).signed
-    return bool(signed.version) and is_due(signed.expires, fleet.settings.expiry_days.of(role), now)
+    """Whether the role was published and is due, or was signed by those who may not sign it any more."""
+    repository = fleet.read(now)
+    signed = repository.open(role).signed
+    overdue = is_due(signed.expires, fleet.settings.expiry_days.of(role), now) or not repository.is_signed(role)
+    return bool(signed.version) and overdue
 
 
 def _signable(fleet: Fleet, role: str, now: datetime) -> bool:

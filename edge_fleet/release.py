@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,20 +18,26 @@ from typing import BinaryIO
 import msgspec
 from tuf.api.metadata import Targets
 
-from edge_contracts.channel import Family, family_target, manifest_target, parse_family
+from edge_contracts.channel import Family, family_target, manifest_target, next_serial, parse_family
 from edge_contracts.codec import Record, convert, encode
+from edge_contracts.delta import Deltas, deltas_target, parse_deltas
 from edge_contracts.limits import MAX_MANIFEST_BYTES
 from edge_contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
-from edge_contracts.names import Name, Sha256, Version, version_key
+from edge_contracts.names import SHA256_PATTERN, Name, Sha256, Version, version_key
+from edge_fleet.deltas import DeltaPlan, make_deltas
 from edge_fleet.errors import FleetError, KeyMissingError, ReleaseError
 from edge_fleet.files import make_folder, replacing
 from edge_fleet.folder import Fleet
-from edge_fleet.keys import RELEASES
-from edge_fleet.repository import FleetRepository, releases_paths, releases_role
+from edge_fleet.repository import FleetRepository
+from edge_fleet.roles import releases_paths, releases_role
+
+THREE_BEFORE = DeltaPlan()
+"""The deltas made unless something else is asked for."""
 
 
 class Released(Record, frozen=True, kw_only=True):
-    """A release that is in the repository. `new` is false when exactly these bytes had been released before."""
+    """A release that is in the repository. `new` is false when exactly these bytes had been released before.
+    `hint` says what keeps deltas from being signed, if something does."""
 
     model: Name
     version: Version
@@ -38,10 +45,14 @@ class Released(Record, frozen=True, kw_only=True):
     files: int
     bytes: int
     new: bool
+    deltas: int = 0
+    delta_bytes: int = 0
+    hint: str | None = None
 
 
-def release(fleet: Fleet, bundle: Path, now: datetime) -> Released:
-    """Check a bundle folder, copy its files into the blobs and sign its manifest as a release of its family.
+def release(fleet: Fleet, bundle: Path, now: datetime, plan: DeltaPlan = THREE_BEFORE) -> Released:
+    """Check a bundle folder, copy its files into the blobs and sign its manifest as a release of its family, with
+    deltas from the releases before it as `plan` says.
 
     Raises ContractError for a malformed manifest, ReleaseError naming the file that differs from it or the version
     that exists with other bytes, KeyMissingError naming the key or the command a new family needs.
@@ -56,10 +67,14 @@ def release(fleet: Fleet, bundle: Path, now: datetime) -> Released:
     _is_released(repository, manifest, data)
     for entry in manifest.files:
         _store_blob(fleet.repository, bundle, entry, manifest.chunk_size)
+    barred = manifest.name in repository.families() and not _may_sign_deltas(repository, manifest.name)
+    olds = _releases_before(repository, manifest, 0 if barred else plan.releases)
+    deltas = make_deltas(fleet.repository, data, manifest, olds, plan.codec)
     with fleet.change(now, roles) as changing:
         new = not _is_released(changing, manifest, data)
         if new:
-            _sign_release(changing, fleet, manifest, data)
+            _sign_release(changing, manifest, data)
+        _sign_deltas(changing, deltas)
     return Released(
         model=manifest.name,
         version=manifest.version,
@@ -67,16 +82,27 @@ def release(fleet: Fleet, bundle: Path, now: datetime) -> Released:
         files=len(manifest.files),
         bytes=manifest.total_bytes,
         new=new,
+        deltas=len(deltas.deltas),
+        delta_bytes=sum(delta.size for delta in deltas.deltas),
+        hint=f"where the root key is kept: edgewright fleet family add DIR {manifest.name}" if barred else None,
     )
 
 
-def add_family(fleet: Fleet, family: str, now: datetime) -> None:
-    """Delegate a new model family to the releases key. Needs the root key. Raises FleetError if it exists."""
+def add_family(fleet: Fleet, family: str, now: datetime, key: str | None = None) -> None:
+    """Delegate a new model family to the named key, or to those who sign the other families. Needs the root key.
+
+    A family from before there were deltas may sign them from then on. Raises FleetError if it exists and may already.
+    """
     convert(family, Name, what="family")
-    if family in fleet.read(now).families():
+    known = fleet.read(now)
+    if _may_sign_deltas(known, family):
         raise FleetError("this family exists already", subject=family)
     with fleet.change(now, [Targets.type]) as repository:
-        repository.delegate(releases_role(family), [fleet.keys.public(RELEASES)], releases_paths(family))
+        if family in known.families():
+            repository.set_paths(releases_role(family), releases_paths(family))
+            return
+        keys, threshold = repository.release_signers() if key is None else ([fleet.keys.public(key)], 1)
+        repository.delegate(releases_role(family), releases_paths(family), keys, threshold)
 
 
 def set_floor(fleet: Fleet, family: str, version: str, now: datetime) -> Family:
@@ -90,9 +116,12 @@ def set_floor(fleet: Fleet, family: str, version: str, now: datetime) -> Family:
 
 
 def revoke(fleet: Fleet, family: str, version: str, now: datetime) -> Family:
-    """Forbid one release on every device. Raises FleetError if there is no such release."""
+    """Forbid one release on every device, named by its version, or by its manifest's SHA-256 if it is not ours.
+
+    Raises FleetError if there is no such version.
+    """
     with fleet.change(now, _existing(fleet, family, now)) as repository:
-        digest = manifest_hash(repository, family, version)
+        digest = version if re.fullmatch(SHA256_PATTERN, version) else manifest_hash(repository, family, version)
         revoked = read_family(repository, family).revoked
         return _change_family(repository, family, revoked=tuple(dict.fromkeys((*revoked, digest))))
 
@@ -112,7 +141,7 @@ def versions(repository: FleetRepository, family: str) -> list[str]:
     if family not in repository.families():
         return []
     paths = [path.split("/") for path in repository.targets(releases_role(family)).targets]
-    return sorted((parts[2] for parts in paths if len(parts) == 4), key=version_key)
+    return sorted((parts[2] for parts in paths if parts[3:] == [MANIFEST_NAME]), key=version_key)
 
 
 def manifest_hash(repository: FleetRepository, family: str, version: str) -> str:
@@ -149,13 +178,35 @@ def _is_released(repository: FleetRepository, manifest: Manifest, data: bytes) -
     return True
 
 
-def _sign_release(repository: FleetRepository, fleet: Fleet, manifest: Manifest, data: bytes) -> None:
+def _sign_release(repository: FleetRepository, manifest: Manifest, data: bytes) -> None:
     family, role = manifest.name, releases_role(manifest.name)
     if family not in repository.families():
-        repository.delegate(role, [fleet.keys.public(RELEASES)], releases_paths(family))
+        repository.delegate(role, releases_paths(family), *repository.release_signers())
     if repository.target_hash(role, family_target(family)) is None:
         repository.put_target(role, family_target(family), encode(Family(model=family, serial=1)))
     repository.put_target(role, manifest_target(family, manifest.version), data)
+
+
+def _releases_before(repository: FleetRepository, manifest: Manifest, count: int) -> list[Manifest]:
+    """Return the manifests of the newest `count` releases older than this one, newest first."""
+    key = version_key(manifest.version)
+    older = [version for version in versions(repository, manifest.name) if version_key(version) < key]
+    role = releases_role(manifest.name)
+    data = [repository.read_target(role, manifest_target(manifest.name, version)) for version in older[::-1][:count]]
+    return [parse_manifest(found) for found in data if found is not None]
+
+
+def _may_sign_deltas(repository: FleetRepository, family: str) -> bool:
+    return repository.may_sign(releases_role(family), deltas_target(family, "0.0.0"))
+
+
+def _sign_deltas(repository: FleetRepository, deltas: Deltas) -> None:
+    """List the deltas, if there are any and they are not listed already."""
+    role, path = releases_role(deltas.model), deltas_target(deltas.model, deltas.version)
+    data = encode(deltas)
+    parse_deltas(data)
+    if deltas.deltas and repository.target_hash(role, path) != hashlib.sha256(data).hexdigest():
+        repository.put_target(role, path, data)
 
 
 def _roles_to_sign(repository: FleetRepository, family: str) -> list[str]:
@@ -179,7 +230,7 @@ def _existing(fleet: Fleet, family: str, now: datetime) -> list[str]:
 
 def _change_family(repository: FleetRepository, family: str, **changes: object) -> Family:
     before = read_family(repository, family)
-    after = msgspec.structs.replace(before, serial=before.serial + 1, **changes)
+    after = msgspec.structs.replace(before, serial=next_serial(before.serial), **changes)
     data = encode(after)
     parse_family(data)
     repository.put_target(releases_role(family), family_target(family), data)
@@ -189,6 +240,7 @@ def _change_family(repository: FleetRepository, family: str, **changes: object) 
 def _store_blob(repository: Path, bundle: Path, entry: FileEntry, chunk_size: int) -> None:
     destination = blob_path(repository, entry.sha256)
     if destination.exists() and destination.stat().st_size == entry.size:
+        destination.touch()  # young again: garbage collection leaves it alone until it is signed
         return
     make_folder(destination.parent)
     with replacing(destination) as file:

@@ -14,16 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
 from securesystemslib.signer import Key
 from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import (
-    DelegatedRole,
-    Delegations,
     Metadata,
     MetaFile,
     Role,
@@ -36,42 +33,10 @@ from tuf.api.metadata import (
 from tuf.api.serialization import DeserializationError
 from tuf.repository import Repository
 
-from edge_contracts.channel import family_target
-from edge_contracts.codec import StrictRecord
 from edge_fleet.errors import FleetError, RepositoryError
 from edge_fleet.files import make_folder, write_file
-from edge_fleet.keys import RELEASES, KeyRing
-
-Days = Annotated[float, Meta(gt=0.0, le=3650.0)]
-
-
-class Lifetimes(StrictRecord, frozen=True, kw_only=True):
-    """Days from signing to expiry. Online roles live shortly, so that a frozen repository is noticed."""
-
-    root: Days = 365.0
-    targets: Days = 90.0
-    releases: Days = 90.0
-    rollouts: Days = 90.0
-    snapshot: Days = 7.0
-    timestamp: Days = 1.0
-
-    def of(self, role: str) -> timedelta:
-        """Return the lifetime of a role's metadata."""
-        name = RELEASES if role.startswith(f"{RELEASES}-") else role
-        return timedelta(days=getattr(self, name))
-
-
-def releases_role(family: str) -> str:
-    """Return the name of the role that signs the releases of a model family."""
-    return f"{RELEASES}-{family}"
-
-
-def releases_paths(family: str) -> list[str]:
-    """Return the target paths a family's role may sign; patterns match segment by segment."""
-    return [f"models/{family}/*/manifest.json", family_target(family)]
-
-
-ROLLOUTS_PATHS = ["channels/*", "jobs/*"]
+from edge_fleet.keys import RELEASES, KeyRing, sign
+from edge_fleet.roles import Lifetimes, delegate, delegated, family_roles, family_signers
 
 
 class FleetRepository(Repository):
@@ -104,8 +69,7 @@ class FleetRepository(Repository):
         root = md.signed if isinstance(md.signed, Root) else self.root()
         keys, threshold = self._authority(role, root)
         md.signatures.clear()
-        for signer in self._keys.signers(role, keys, threshold):
-            md.sign(signer, append=True)
+        sign(md, self._keys.signers(role, keys, threshold))
         self._pending[role] = md
 
     @property
@@ -132,9 +96,7 @@ class FleetRepository(Repository):
 
     def target_roles(self) -> list[str]:
         """Return targets and the roles it delegates to."""
-        delegations = self.targets().delegations
-        names = list(delegations.roles) if delegations is not None and delegations.roles is not None else []
-        return [Targets.type, *names]
+        return [Targets.type, *delegated(self.targets())]
 
     def roles(self) -> list[str]:
         """Return every role, root first."""
@@ -142,7 +104,7 @@ class FleetRepository(Repository):
 
     def families(self) -> list[str]:
         """Return the model families that have a role."""
-        return [role.removeprefix(f"{RELEASES}-") for role in self.target_roles() if role.startswith(f"{RELEASES}-")]
+        return [role.removeprefix(f"{RELEASES}-") for role in family_roles(self.targets())]
 
     def require(self, roles: Iterable[str]) -> None:
         """Raise KeyMissingError or KeyExposedError unless every role can be signed here: asked before a change."""
@@ -155,20 +117,40 @@ class FleetRepository(Repository):
         keys, threshold = self._authority(role, self.root())
         return self._keys.at_hand([key.keyid for key in keys]), threshold
 
-    def delegate(self, role: str, keys: Sequence[Key], paths: list[str]) -> None:
-        """Let `keys`, any one of them, sign `paths` as `role`."""
+    def is_signed(self, role: str) -> bool:
+        """Whether those who may sign `role` now have signed it; so has one that was never published."""
+        metadata = self.open(role)
+        delegator = self.targets() if role in delegated(self.targets()) else self.root()
+        if not metadata.signed.version:
+            return True
+        return bool(delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures))
+
+    def delegate(self, role: str, paths: list[str], keys: Sequence[Key], threshold: int = 1) -> None:
+        """Let `threshold` of `keys` sign `paths` as `role`."""
         with self.edit_targets() as targets:
-            if targets.delegations is None:
-                targets.delegations = Delegations({}, {})
-            assert targets.delegations.roles is not None
-            targets.delegations.roles[role] = DelegatedRole(role, [], 1, True, paths)
-            for key in keys:
-                targets.add_key(key, role)
+            delegate(targets, role, paths, keys, threshold)
+
+    def set_paths(self, role: str, paths: list[str]) -> None:
+        """Let those who sign a delegated role sign `paths`, and no others."""
+        with self.edit_targets() as targets:
+            delegated(targets)[role].paths = paths
+
+    def may_sign(self, role: str, path: str) -> bool:
+        """Return whether the role exists and `path` is delegated to it."""
+        found = delegated(self.targets()).get(role)
+        return found is not None and found.is_delegated_path(path)
+
+    def release_signers(self) -> tuple[Sequence[Key], int]:
+        """Return who signs a new family: whoever signs the others, or the releases key. Raises FleetError."""
+        return family_signers(self.targets()) or ([self._keys.public(RELEASES)], 1)
+
+    def adopt(self, role: str, metadata: Metadata[Any]) -> None:
+        """Keep metadata that others have signed for `publish`, in place of what is current."""
+        self._pending[role] = metadata
 
     def put_target(self, role: str, path: str, data: bytes) -> None:
         """Write a target under its hash and list it in `role`. Raises FleetError if the role may not sign the path."""
-        delegations = self.targets().delegations
-        if delegations is None or delegations.roles is None or not delegations.roles[role].is_delegated_path(path):
+        if not self.may_sign(role, path):
             raise FleetError(f"role {role!r} may not sign this path", subject=path)
         entry = TargetFile.from_data(path, data, ["sha256"])
         destination = self.folder / "targets" / hashed_path(path, entry.hashes["sha256"])
@@ -239,8 +221,7 @@ class FleetRepository(Repository):
         listed: Role | None = root.roles.get(role)
         if listed is None:
             delegations = self.targets().delegations
-            roles = delegations.roles if delegations is not None else None
-            listed = (roles or {}).get(role)
+            listed = delegated(self.targets()).get(role)
             if delegations is None or listed is None:
                 raise FleetError("no such role", subject=role)
             known = delegations.keys
@@ -278,5 +259,6 @@ def _root_versions(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _write_order(role: str) -> tuple[int, str]:
-    order = {Root.type: 0, Targets.type: 1, Snapshot.type: 3, Timestamp.type: 4}
-    return order.get(role, 2), role
+    """Root and timestamp last, together: between the two a device may see a root whose timestamp is not signed yet."""
+    order = {Targets.type: 0, Snapshot.type: 2, Root.type: 3, Timestamp.type: 4}
+    return order.get(role, 1), role

@@ -58,6 +58,9 @@ def broker_options(command: _Command) -> _Command:
 @click.option("--devices", type=int, default=64, show_default=True, help="Devices served at once.")
 @click.option("--upstream", metavar="URL", help="Fetch what is missing or may be new from here; DIR is the cache.")
 @click.option("--any-names", is_flag=True, help="With --upstream: any TUF repository, whatever its names.")
+@click.option(
+    "--cache-mb", type=click.FloatRange(min=0, min_open=True), help="With --upstream: MiB of bundle files kept."
+)
 @click.option("--poll", type=float, default=60.0, show_default=True, help="Seconds between looks upstream.")
 def depot(
     folder: Path,
@@ -68,6 +71,7 @@ def depot(
     devices: int,
     upstream: str | None,
     any_names: bool,
+    cache_mb: float | None,
     poll: float,
     **broker: Any,
 ) -> None:
@@ -90,11 +94,12 @@ def depot(
         site = None
     else:
         repository, named = _cache(folder), "default"
-        site = Site(upstream=upstream, any_names=any_names, poll_s=poll)
+        limit = None if cache_mb is None else int(cache_mb * MIB)
+        site = Site(upstream=upstream, any_names=any_names, poll_s=poll, limit=limit)
     service = Service(
         repository=repository,
         tenant=convert(tenant or named, Name, what="tenant"),
-        broker=_broker(broker),
+        broker=parse_broker(broker),
         group=group,
         pace=Pace(device_rate=device_rate * MIB, total_rate=total_rate * MIB, devices=devices),
         site=site,
@@ -120,7 +125,7 @@ def controller(folder: Path, group: str, client_id: str | None, db: str | None, 
     """
     fleet = Fleet(folder)
     post = Post(
-        broker=_broker(broker),
+        broker=parse_broker(broker),
         store_url=db or fleet.store_url,
         client_id=client_id or default_client_id(fleet),
         group=group,
@@ -143,7 +148,8 @@ def _cache(folder: Path) -> Path:
     return folder
 
 
-def _broker(asked: dict[str, Any]) -> Broker:
+def parse_broker(asked: dict[str, Any]) -> Broker:
+    """Return what `broker_options` gave as settings. Raises FleetError for an address that is none."""
     host, _, port = asked.pop("broker").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise FleetError("give HOST:PORT", subject="broker", hint="for example localhost:1883")

@@ -22,20 +22,16 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
     func,
     insert,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from edge_contracts.channel import Channel
 from edge_contracts.codec import Record, encode
 from edge_contracts.state import Presence, ReportedState, parse_reported
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
-from edge_fleet.errors import FleetError
+from edge_fleet.database import open_database
 
 Message = TelemetryWindow | Event | Tombstone
 Arrival = Presence | ReportedState | Message
@@ -97,21 +93,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         """Open, and create what is missing. Raises FleetError for a URL that is none or needs another driver."""
-        try:
-            self._engine = create_engine(url)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            hint = "for example postgresql+psycopg://user@host/fleet"
-            raise FleetError(str(error), subject="db", hint=hint) from error
-        dialects: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-        if self._engine.dialect.name not in dialects:
-            raise FleetError(f"{self._engine.dialect.name} is neither SQLite nor PostgreSQL", subject="db")
-        self._insert = dialects[self._engine.dialect.name]
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _prepare_sqlite)
-        try:
-            _METADATA.create_all(self._engine)
-        except DBAPIError as error:
-            raise FleetError(f"the database cannot be opened: {error.orig}", subject="db") from error
+        self._engine, self._insert = open_database(url, _METADATA)
 
     def close(self) -> None:
         """Close all connections."""
@@ -239,8 +221,3 @@ def _message_row(message: Message) -> dict[str, Any]:
 def _device(row: Any) -> DeviceRow:
     reported = None if row["reported"] is None else parse_reported(row["reported"].encode())
     return DeviceRow(**(dict(row) | {"reported": reported}))
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}")

@@ -15,12 +15,21 @@ from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from edge_contracts.limits import CHUNK_BYTES, KIB
-from edge_fleet.errors import FleetError, ObjectMissingError, UpstreamError, UpstreamObjectError
+from edge_fleet.errors import (
+    FleetError,
+    ObjectMissingError,
+    UpstreamBusyError,
+    UpstreamError,
+    UpstreamObjectError,
+)
 
 SCHEMES = ("http", "https")
 
 SILENCE_S = 10.0
 """How long upstream may say nothing at all, in seconds."""
+
+MAX_LATER_S = 3600.0
+"""The longest that upstream may ask to be left alone, in seconds."""
 
 GRACE_S = 30.0
 SLOWEST = 4.0 * KIB
@@ -30,11 +39,13 @@ SLOWEST = 4.0 * KIB
 class Upstream(Protocol):
     """The repository behind a site's depot."""
 
-    def read(self, place: str, limit: int) -> Iterator[bytes]:
-        """Yield the object at `place`, a path below the repository, in pieces; safe to call from several threads.
+    def read(self, place: str, limit: int, start: int = 0) -> Iterator[bytes]:
+        """Yield the object at `place`, a path below the repository, from byte `start` on, in pieces; safe to call from
+        several threads.
 
-        Raises ObjectMissingError when upstream says that there is none, UpstreamObjectError beyond `limit` bytes, and
-        UpstreamError when it cannot be reached or breaks off, which may be after some pieces.
+        Raises ObjectMissingError when upstream says that there is none, UpstreamObjectError when the object has more
+        than `limit` bytes or fewer than `start`, UpstreamBusyError when it asks to come back later, and UpstreamError
+        when it cannot be reached or breaks off, which may be after some pieces.
         """
         ...
 
@@ -57,17 +68,16 @@ class HttpUpstream:
         ):
             self._opener.add_handler(handler)
 
-    def read(self, place: str, limit: int) -> Iterator[bytes]:
+    def read(self, place: str, limit: int, start: int = 0) -> Iterator[bytes]:
         url = f"{self._base}/{place}"
+        headers = {"Range": f"bytes={start}-"} if start else {}
         try:
-            with self._opener.open(url, timeout=SILENCE_S) as answer:
-                yield from _body(answer, url, limit)
+            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the opener knows http and https only
+            with self._opener.open(request, timeout=SILENCE_S) as answer:
+                yield from _from(start, answer, url, limit)
         except urllib.error.HTTPError as error:
             with error:
-                # 403 is how object stores say that there is none to clients that may not list.
-                if error.code in (403, 404, 410):
-                    raise ObjectMissingError(f"HTTP status {error.code}", subject=url) from error
-                raise UpstreamError(f"HTTP status {error.code}", subject=url) from error
+                raise _refusal(error, url) from error
         except (OSError, HTTPException, ValueError) as error:
             raise UpstreamError(str(error) or type(error).__name__, subject=url) from error
 
@@ -83,10 +93,36 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _body(answer: Any, url: str, limit: int) -> Iterator[bytes]:
-    """Yield the pieces of an `http.client.HTTPResponse` under the limits."""
+def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:
+    """Return what a status other than success means."""
+    what = f"HTTP status {error.code}"
+    # 403 is how object stores say that there is none to clients that may not list.
+    if error.code in (403, 404, 410):
+        return ObjectMissingError(what, subject=url)
+    if error.code == 416:
+        return UpstreamObjectError("has fewer bytes than came of it before", subject=url)
+    wish = error.headers.get("Retry-After", "")
+    if error.code in (429, 503) and wish.isdecimal():
+        return UpstreamBusyError(what, subject=url, delay_s=min(float(wish[:9]), MAX_LATER_S))
+    return UpstreamError(what, subject=url)
+
+
+def _from(start: int, answer: Any, url: str, limit: int) -> Iterator[bytes]:
+    """Yield the pieces of an `http.client.HTTPResponse` from byte `start` of the object on, under the limits. A server
+    that ignores Range sends all of it: then the beginning is read and dropped."""
+    if answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+        yield from _body(answer, url, limit - start)
+        return
     if answer.status != 200:
         raise UpstreamError(f"HTTP status {answer.status}", subject=url)
+    left = start
+    for piece in _body(answer, url, limit):
+        yield piece[left:]
+        left = max(0, left - len(piece))
+
+
+def _body(answer: Any, url: str, limit: int) -> Iterator[bytes]:
+    """Yield the pieces of the body under the limits."""
     declared = answer.headers.get("Content-Length", "")
     size = int(declared) if declared.isdecimal() else None
     if size is not None and size > limit:

@@ -143,9 +143,15 @@ def _lines(view: dict[str, Any]) -> list[list[object]]:
             *head,
             slot["slot"],
             slot["model"],
-            slot["state"] + (f": {slot['reason']}" if slot["reason"] else ""),
+            _state(slot),
             slot["served_by"],
             *tail,
         ]
         for slot in view["slots"]
     ]
+
+
+def _state(slot: dict[str, Any]) -> str:
+    reason = f": {slot['reason']}" if slot["reason"] else ""
+    saved = f" (deltas saved {slot['saved'] / 1e6:.2f} MB)" if slot["saved"] else ""
+    return f"{slot['state']}{reason}{saved}"

@@ -2,62 +2,73 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import queue
 import ssl
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from edge_fleet import authority as ca
 
 WAIT_S = 5.0
 
 
 class Authority:
-    """A certificate authority that writes PEM files into one folder."""
+    """The fleet's authority, with all that a broker needs beside it in one folder."""
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._name = _named(f"Test {name}")
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = folder / f"{name}.pem"
-        basic = x509.BasicConstraints(ca=True, path_length=0)
-        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-        draft = _draft(self._name, self._name, self._key.public_key())
-        draft = draft.add_extension(basic, critical=True).add_extension(usage, critical=True)
-        self.file.write_bytes(draft.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        folder.mkdir(exist_ok=True)
+        self._authority = ca.Authority(folder / "authority")
+        self._authority.create(datetime.now(UTC))
+        self.file = self._authority.folder / "broker-ca.pem"
+        for name in (ca.DEVICE_CA, ca.CLAIM_CA):
+            (folder / f"{name}.pem").write_bytes(self._authority.pem(name))
+        self.write_broker()
+        self.revoke()
 
-    def issue(self, common_name: str, *, file: str | None = None) -> tuple[Path, Path]:
-        """Return the certificate and key files of a new identity, good for 127.0.0.1 as a server too."""
+    def write_broker(self, begin: timedelta = timedelta(minutes=-5), life: timedelta = timedelta(days=1)) -> None:
+        """Write the broker's certificate and key; its term begins `begin` from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        draft = _draft(_named(common_name), self._name, key.public_key()).add_extension(address, critical=False)
-        certificate = self._folder / f"{file or common_name}.pem"
-        secret = self._folder / f"{file or common_name}.key"
-        certificate.write_bytes(draft.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        secret.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return certificate, secret
+        certificate = self._authority.sign_broker(["127.0.0.1"], key.public_key(), _term(begin, life))
+        self._write("broker", certificate, key)
+
+    def issue(self, name: str, *, begin: timedelta = timedelta(minutes=-5)) -> tuple[Path, Path]:
+        """Return the certificate and key files of a new device or service."""
+        return self._client(ca.DEVICE_CA, name, begin)
+
+    def issue_claim(self, name: str) -> tuple[Path, Path]:
+        """Return the certificate and key files of a claim."""
+        return self._client(ca.CLAIM_CA, name, timedelta(minutes=-5))
+
+    def revoke(self, *certificates: Path) -> None:
+        """Write the list of revoked certificates, these and no others."""
+        serials = [x509.load_pem_x509_certificate(path.read_bytes()).serial_number for path in certificates]
+        # OpenSSL takes the newer of two lists it has, by whole seconds.
+        later = datetime.now(UTC) + timedelta(seconds=len(serials))
+        (self._folder / "revoked.pem").write_bytes(self._authority.sign_revocations(serials, later))
+
+    def _client(self, signer: ca.CaName, name: str, begin: timedelta) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._authority.sign_client(signer, name, key.public_key(), _term(begin, timedelta(days=1)))
+        return self._write(name, certificate, key)
+
+    def _write(self, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> tuple[Path, Path]:
+        files = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+        files[1].write_bytes(ca.private_pem(key))
+        return files
 
 
-def _named(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _draft(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    draft = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
-    draft = draft.serial_number(x509.random_serial_number())
-    return draft.not_valid_before(now - datetime.timedelta(minutes=5)).not_valid_after(now + datetime.timedelta(days=1))
+def _term(begin: timedelta, life: timedelta) -> ca.Term:
+    start = datetime.now(UTC) + begin
+    return ca.Term(begin=start, end=start + life)
 
 
 class Identity:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -66,6 +67,11 @@ class Mosquitto:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def reload(self) -> None:
+        """Tell it to read its files again (SIGHUP)."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it; harmless when it does not run."""

@@ -10,11 +10,11 @@ import msgspec
 from hypothesis import strategies as st
 
 from edge_contracts.channel import Channel, Family, Gates, MaintenanceWindow, Release, Selector
+from edge_contracts.delta import DeltaEntry, Deltas
+from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.job import Job
 from edge_contracts.manifest import (
     Budgets,
-    Confidence,
-    ConformalThreshold,
     Engine,
     FileEntry,
     Input,
@@ -30,6 +30,14 @@ from edge_contracts.manifest import (
     Variant,
 )
 from edge_contracts.profile import Board, DeviceProfile, GovernorThresholds, ModelBudget, Threshold
+from edge_contracts.reference import (
+    AnswerReference,
+    Confidence,
+    ConformalThreshold,
+    Feature,
+    Histogram,
+    InputReference,
+)
 from edge_contracts.state import Installed, Presence, ReportedState, SlotState
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
 from edge_contracts.transfer import Hint, Request, Response
@@ -81,8 +89,23 @@ MANIFEST = Manifest(
             confidence=Confidence(energy=-1.25, max_softmax=0.4),
             conformal=(
                 ConformalThreshold(
-                    score="lac", alpha=0.1, tau=0.625, samples=500, model_sha256=digest("models/int8.onnx")
+                    score="raps",
+                    alpha=0.1,
+                    tau=0.625,
+                    samples=500,
+                    model_sha256=digest("models/int8.onnx"),
+                    penalty=0.01,
+                    free_ranks=2,
+                    checked=400,
+                    coverage=0.91,
+                    set_size=1.25,
                 ),
+            ),
+            reference=AnswerReference(
+                model_sha256=digest("models/int8.onnx"),
+                samples=900,
+                confidence=Histogram(edges=(0.5, 0.75), counts=(100, 300, 500)),
+                classes=(400, 500),
             ),
         ),
         Variant(id="float32", file="models/float32.onnx", format="onnx", size=130000),
@@ -95,6 +118,13 @@ MANIFEST = Manifest(
     ),
     budgets=Budgets(latency_ms=20.0, memory_mb=32.0, load_s=5.0),
     last_resort=LastResort(kind="constant", values=(0.5, 0.5), fresh_s=30.0),
+    reference=InputReference(
+        samples=900,
+        features=(
+            Feature(input="window", statistic="mean", histogram=Histogram(edges=(0.0,), counts=(450, 450))),
+            Feature(input="window", statistic="element", index=5, histogram=Histogram(edges=(-1.5,), counts=(0, 900))),
+        ),
+    ),
     lineage=Lineage(source_sha256=digest("source"), data_sha256=digest("data"), tools={"onnxruntime": "1.31.1"}),
     files=(
         file_entry("models/int8.onnx", 70000),
@@ -121,6 +151,10 @@ CHANNEL = Channel(
     blocked=(digest("1.0.9"),),
 )
 FAMILY = Family(model="har", serial=3, minimum_version="1.1.0", revoked=(digest("1.0.0"),))
+DELTA = DeltaEntry(
+    target="cd" * 32, base="ef" * 32, codec="zstd", size=70_000, sha256="12" * 32, chunks=("34" * 32, "56" * 32)
+)
+DELTAS = Deltas(model="har", version="1.3.0", manifest_sha256="ab" * 32, deltas=(DELTA,))
 JOB = Job(
     job="bench-42",
     kind="benchmark",
@@ -189,11 +223,26 @@ HINT = Hint(timestamp_version=41)
 REQUEST = Request(id=5, reply="ew/v1/default/d/dev-1/rsp/a1", kind="blob", name=digest("blob"), offset=65536)
 RESPONSE = Response(id=5, status="ok", offset=65536, total=70000, body=b"\x00\x01\xff")
 
+CLAIM = Claim(
+    claim="claim-0123456789abcdef",
+    tenant="default",
+    device="dev-1",
+    host="broker.example.org",
+    port=8884,
+    expires="2026-11-29T06:00:00Z",
+    ca="-----BEGIN CERTIFICATE-----\n",
+    issuer="-----BEGIN CERTIFICATE-----\n",
+    certificate="-----BEGIN CERTIFICATE-----\n",
+    key="-----BEGIN PRIVATE KEY-----\n",
+)
+CERTIFICATE_REQUEST = CertificateRequest(nonce="0" * 32, certificate=b"\x30", csr=b"\x30", signature=b"\x30")
+CERTIFICATE_ANSWER = CertificateAnswer(nonce="0" * 32, refused="used")
 EXAMPLES: dict[str, msgspec.Struct] = {
     "manifest": MANIFEST,
     "channel": CHANNEL,
     "family": FAMILY,
     "job": JOB,
+    "deltas": DELTAS,
     "presence": PRESENCE,
     "reported-state": REPORTED,
     "telemetry-window": WINDOW,
@@ -203,6 +252,9 @@ EXAMPLES: dict[str, msgspec.Struct] = {
     "hint": HINT,
     "request": REQUEST,
     "response": RESPONSE,
+    "claim": CLAIM,
+    "certificate-request": CERTIFICATE_REQUEST,
+    "certificate-answer": CERTIFICATE_ANSWER,
 }
 
 

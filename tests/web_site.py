@@ -105,3 +105,30 @@ def redirecting(place: str) -> Misbehaviour:
 def failing(status: int) -> Misbehaviour:
     """Return an answer with an HTTP status."""
     return lambda handler: handler.send_error(status)
+
+
+def ranged(body: bytes, breaks_after: int | None = None) -> Misbehaviour:
+    """Return an answer that knows Range, and says all but sends only `breaks_after` bytes of it."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        handler.send_header("Content-Length", str(len(body) - start))
+        handler.end_headers()
+        handler.wfile.write(body[start:][:breaks_after])
+
+    return answer
+
+
+def busy(delay_s: int) -> Misbehaviour:
+    """Return an answer that asks to come back later."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(503)
+        handler.send_header("Retry-After", str(delay_s))
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from broker_identities import Authority, Identity
-from brokers import Mosquitto, free_port
+from brokers import Mosquitto
+from shipped_broker import CONFIGS, Ports, shipped_lines
 
 from edge_contracts.topics import (
     DEPOT_GROUP,
     INGEST_GROUP,
     all_devices,
+    claim_topic,
     collector_topic,
     device_topic,
     hint_topic,
     shared,
 )
 
-CONFIGS = Path(__file__).parents[2] / "firmware_configs" / "mosquitto"
 ANY = "ANY"  # stands for the level the ACL writes as %u or +
-REPLACED = ("listener", "cafile", "certfile", "keyfile", "acl_file", "persistence", "log_dest")
-
-
-def shipped_lines(folder: Path, port: int) -> list[str]:
-    """Return the shipped configuration with its paths and port replaced, all else as it is."""
-    lines = [line for line in (CONFIGS / "mosquitto.conf").read_text().splitlines() if line and line[0] != "#"]
-    kept = [line for line in lines if not line.startswith(REPLACED)]
-    here = {"cafile": "ca.pem", "certfile": "broker.pem", "keyfile": "broker.key"}
-    files = [f"{option} {folder / name}" for option, name in here.items()]
-    return [f"listener {port} 127.0.0.1", *files, f"acl_file {CONFIGS / 'acl'}", "log_dest stderr", *kept]
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +33,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def authority(folder: Path) -> Authority:
-    authority = Authority(folder)
-    authority.issue("broker")
-    return authority
+    return Authority(folder)
 
 
 @pytest.fixture(scope="module")
-def broker(folder: Path, authority: Authority) -> Iterator[Mosquitto]:
-    port = free_port()
-    with Mosquitto(folder, lines=shipped_lines(folder, port), port=port) as running:
+def ports() -> Ports:
+    return Ports()
+
+
+@pytest.fixture(scope="module")
+def broker(folder: Path, authority: Authority, ports: Ports) -> Iterator[Mosquitto]:
+    with Mosquitto(folder, lines=shipped_lines(folder, ports), port=ports.devices) as running:
         yield running
 
 
@@ -84,16 +78,21 @@ def own(device: str, topic: str, nonce: str | None = None) -> str:
     return device_topic("default", device, topic, nonce)  # type: ignore[arg-type]
 
 
-def test_acl_covers_exactly_the_topic_tree() -> None:
-    granted: set[tuple[str, str, str]] = set()
+def granted(file: str) -> set[tuple[str, str, str]]:
+    """Return who, how and where, as the file says."""
+    found: set[tuple[str, str, str]] = set()
     who = "pattern"
-    for line in (CONFIGS / "acl").read_text().splitlines():
+    for line in (CONFIGS / file).read_text().splitlines():
         if line.startswith("user "):
             who = line.split()[1]
         elif line and line[0] != "#":
             kind, access, topic = line.split()
             assert kind == ("pattern" if who == "pattern" else "topic")
-            granted.add((who, access, topic))
+            found.add((who, access, topic))
+    return found
+
+
+def test_acl_covers_exactly_the_topic_tree() -> None:
     device = {
         (access, own(ANY, topic).replace(ANY, "%u"))
         for access, topic in [
@@ -101,6 +100,8 @@ def test_acl_covers_exactly_the_topic_tree() -> None:
             ("write", "reported"),
             ("write", "tele"),
             ("write", "req"),
+            ("write", "renew"),
+            ("read", "certificate"),
         ]
     }
     answers = own(ANY, "rsp", ANY)
@@ -114,8 +115,19 @@ def test_acl_covers_exactly_the_topic_tree() -> None:
     }
     controller = {("read", all_devices("default", topic)) for topic in ("presence", "reported", "tele")}
     controller |= {("write", collectors)}
-    expected = {"pattern": device, "depot": depot, "controller": controller}
-    assert granted == {(who, access, topic) for who, rights in expected.items() for access, topic in rights}
+    enrolment = {
+        ("read", claim_topic("default", "+", "req")),
+        ("write", claim_topic("default", "+", "rsp")),
+        ("read", all_devices("default", "renew")),
+        ("write", all_devices("default", "certificate")),
+    }
+    expected = {"pattern": device, "depot": depot, "controller": controller, "enrolment": enrolment}
+    assert granted("acl") == {(who, access, topic) for who, rights in expected.items() for access, topic in rights}
+
+
+def test_a_claim_may_ask_and_be_answered_and_nothing_else() -> None:
+    asked, answered = (claim_topic("default", ANY, topic).replace(ANY, "%u") for topic in ("req", "rsp"))  # type: ignore[arg-type]
+    assert granted("acl-enrolment") == {("pattern", "write", asked), ("pattern", "read", answered)}
 
 
 def test_a_device_reports_under_its_own_name(fleet: Fleet) -> None:
@@ -183,6 +195,50 @@ def test_no_certificate_no_connection(broker: Mosquitto, authority: Authority) -
 
 
 def test_a_certificate_of_another_authority_is_refused(broker: Mosquitto, authority: Authority, tmp_path: Path) -> None:
-    stranger = Authority(tmp_path, "stranger").issue("dev-a")
+    stranger = Authority(tmp_path).issue("dev-a")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         Identity(broker.port, authority.file, stranger)
+
+
+def test_a_claim_reads_no_other_topic_and_is_refused_where_devices_are(
+    broker: Mosquitto, authority: Authority, ports: Ports, fleet: Fleet
+) -> None:
+    pair = authority.issue_claim("claim-1")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        Identity(broker.port, authority.file, pair)
+    claim = Identity(ports.claims, authority.file, pair)
+    claim.subscribe("#", hint_topic("default"), claim_topic("default", "claim-2", "rsp"))
+    claim.subscribe(own("claim-1", "rsp", "n1"), claim_topic("default", "claim-1", "rsp"))
+    controller = fleet.join("controller", *(all_devices("default", t) for t in ("presence", "reported", "tele")))
+    service = fleet.join("enrolment", claim_topic("default", "+", "req"))
+    for topic in ("presence", "reported", "tele", "req", "renew"):
+        claim.publish(own("claim-1", topic), b"forged")
+    claim.publish(claim_topic("default", "claim-2", "req"), b"forged")
+    claim.publish(claim_topic("default", "claim-1", "req"), b"question")
+    assert service.wait_for(b"question") == [(claim_topic("default", "claim-1", "req"), b"question")]
+    depot = fleet.join("depot")
+    depot.publish(hint_topic("default"), b"hint", retain=True)
+    depot.publish(own("claim-1", "rsp", "n1"), b"download")
+    service.publish(claim_topic("default", "claim-2", "rsp"), b"another's answer")
+    service.publish(claim_topic("default", "claim-1", "rsp"), b"answer")
+    assert claim.wait_for(b"answer") == [(claim_topic("default", "claim-1", "rsp"), b"answer")]
+    assert controller.received == []
+    claim.close()
+
+
+def test_a_device_is_refused_where_claims_are(broker: Mosquitto, authority: Authority, ports: Ports) -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        Identity(ports.claims, authority.file, authority.issue("dev-a"))
+
+
+def test_a_revoked_certificate_is_refused_after_a_reload_and_others_go_on(
+    broker: Mosquitto, authority: Authority, fleet: Fleet
+) -> None:
+    stolen, other = authority.issue("dev-stolen"), authority.issue("dev-other")
+    Identity(broker.port, authority.file, stolen).close()
+    authority.revoke(stolen[0])
+    broker.reload()
+    time.sleep(1.5)  # the list it has read is newer by a whole second
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        Identity(broker.port, authority.file, stolen)
+    Identity(broker.port, authority.file, other).close()

@@ -11,14 +11,16 @@ import pytest
 
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import encode
+from edge_contracts.delta import parse_deltas
 from edge_contracts.job import parse_job
 from edge_contracts.manifest import manifest_bytes, parse_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 SIGNED = {
-    "manifest": (parse_manifest, "7ddabd46c23fc5991fe20e40bcdcb50af6480170eee7c97bdd1211efe9bec2f6"),
+    "manifest": (parse_manifest, "4da2126d486e6e409ad9b10991a7152a3ec006b98d3d64c3b4bbf62f979a8881"),
     "channel": (parse_channel, "fbf815400851e687776cc4a5a7e55f943c07134a7b4d38c1c19790fb46f44d42"),
     "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
+    "deltas": (parse_deltas, "2176af1ec1e8eb561a6e8f9b5fa2c72d9359d986b8f5f9a5c7a1ef03b00a987d"),
     "job": (parse_job, "26bcebecad90126014f8717c8744cb2e287c1b21a79b075bd8f6b99684a1d760"),
 }
 
@@ -34,6 +36,13 @@ def test_signed_document_is_byte_for_byte_the_golden_one(name: str) -> None:
 def test_golden_document_parses_to_the_example(name: str) -> None:
     parse = SIGNED[name][0]
     assert parse((GOLDEN / f"{name}.json").read_bytes()) == contract_examples.EXAMPLES[name]
+
+
+def test_a_manifest_from_before_the_statistics_is_still_read() -> None:
+    old = parse_manifest((GOLDEN / "manifest-before-statistics.json").read_bytes())
+    assert old.reference is None
+    assert all(variant.reference is None for variant in old.variants)
+    assert old.variants[0].conformal[0].coverage is None
 
 
 def test_manifest_bytes_are_its_canonical_encoding() -> None:

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from edge_contracts import limits
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import check_nesting, encode, plain
+from edge_contracts.delta import parse_deltas
+from edge_contracts.enrolment import parse_certificate_answer, parse_certificate_request, parse_claim
 from edge_contracts.errors import ContractError
 from edge_contracts.job import parse_job
 from edge_contracts.manifest import parse_manifest
@@ -29,10 +31,14 @@ JSON_PARSERS: dict[str, tuple[Parser, int]] = {
     "channel": (parse_channel, limits.MAX_DOCUMENT_BYTES),
     "family": (parse_family, limits.MAX_DOCUMENT_BYTES),
     "job": (parse_job, limits.MAX_DOCUMENT_BYTES),
+    "deltas": (parse_deltas, limits.MAX_MANIFEST_BYTES),
     "reported state": (parse_reported, limits.MAX_MESSAGE_BYTES),
     "presence": (parse_presence, limits.MAX_MESSAGE_BYTES),
     "telemetry window": (parse_window, limits.MAX_MESSAGE_BYTES),
     "event": (parse_event, limits.MAX_MESSAGE_BYTES),
+    "claim": (parse_claim, limits.MAX_CLAIM_BYTES),
+    "certificate request": (parse_certificate_request, limits.MAX_ENROLMENT_BYTES),
+    "certificate answer": (parse_certificate_answer, limits.MAX_ENROLMENT_BYTES),
 }
 PARSERS: dict[str, Parser] = {name: parser for name, (parser, _) in JSON_PARSERS.items()} | {
     "request": unpack_request,
@@ -101,12 +107,13 @@ def test_a_deadline_that_is_no_day_is_refused(parse: Parser) -> None:
         parse(encode(replace(document, deadline="2026-02-30T00:00:00Z")))
 
 
-@pytest.mark.parametrize("name", ["channel", "family", "job"])
+@pytest.mark.parametrize("name", ["channel", "family", "job", "deltas"])
 def test_a_document_of_a_future_schema_is_refused(name: str) -> None:
     document = {
         "channel": {"channel": "c", "model": "m", "serial": 1},
         "family": {"model": "m", "serial": 1},
         "job": {"job": "j", "kind": "replay", "model": "m"},
+        "deltas": {"model": "m", "version": "1.0.0", "manifest_sha256": "ab" * 32},
     }[name]
     JSON_PARSERS[name][0](encode(document))
     with pytest.raises(ContractError, match=rf"{name}\.schema"):

@@ -181,7 +181,7 @@ def test_an_object_that_broke_off_is_not_kept_and_comes_later(cache: Cache, kind
     data, place = OBJECTS[kind, name], f"/{locate(kind, name)}"
     cache.site.answers[place] = giving(data[:-1], declared=len(data))
     assert cache.look(kind, name) == "away"
-    assert cache.files() == []
+    assert cache.files() == ([f".{name}.begun.part"] if kind == "blob" else [])
     del cache.site.answers[place]
     assert cache.look(kind, name) == "here"
     assert cache.log[-1] == "upstream answers again"

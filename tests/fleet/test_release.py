@@ -150,3 +150,10 @@ def test_a_moved_fleet_folder_works_where_it_is(tmp_path: Path) -> None:
     fleet = fleet_maker.make_released(tmp_path)
     shutil.move(fleet.path, tmp_path / "moved")
     assert versions(type(fleet)(tmp_path / "moved").read(NOW), "har") == ["1.0.0"]
+
+
+def test_a_release_that_is_not_ours_is_revoked_by_its_hash(tmp_path: Path) -> None:
+    fleet = fleet_maker.make_released(tmp_path)
+    assert revoke(fleet, "har", "ab" * 32, fleet_maker.NOW).revoked == ("ab" * 32,)
+    with pytest.raises(FleetError, match="not released"):
+        revoke(fleet, "har", "AB" * 32, fleet_maker.NOW)

@@ -23,7 +23,7 @@ from edge_fleet.folder import Fleet, Founding, found, locked
 from edge_fleet.keys import RELEASES, ROLLOUTS
 from edge_fleet.refresh import ONLINE_ROLES, is_due, refresh
 from edge_fleet.release import add_family, release
-from edge_fleet.repository import Lifetimes
+from edge_fleet.roles import Lifetimes
 from edge_fleet.rollout import change_rollout
 
 MANIFEST = "models/har/1.0.0/manifest.json"
@@ -133,6 +133,15 @@ def test_a_threshold_of_root_keys_is_needed_for_a_new_family(tmp_path: Path) -> 
     (fleet.keys.folder / "root-2.pem").unlink()
     with pytest.raises(KeyMissingError, match=r"needs 2 key\(s\), 1 here.*root-2\.pem"):
         add_family(fleet, "har", NOW)
+
+
+def test_more_root_keys_than_are_needed_can_be_made_and_never_fewer(tmp_path: Path) -> None:
+    fleet = fleet_maker.make_fleet(tmp_path, root_keys=3, root_threshold=2)
+    (fleet.keys.folder / "root-2.pem").unlink()
+    add_family(fleet, "har", NOW)
+    device_download(fleet, tmp_path)
+    with pytest.raises(FleetError, match="never give 2"):
+        fleet_maker.make_fleet(tmp_path / "other", root_keys=1, root_threshold=2)
 
 
 def test_a_change_that_fails_half_way_is_invisible_and_the_next_one_is_whole(tmp_path: Path) -> None:

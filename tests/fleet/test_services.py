@@ -10,15 +10,17 @@ from typing import Any
 
 import fleet_maker
 import pytest
+from broker_identities import Authority
 from brokers import BROKERS, Mosquitto, make_broker
 from fleet_maker import MqttDevice, eventually, fleet_process
+from shipped_broker import Ports, shipped_lines
 
 from edge_contracts.codec import encode
 from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event
 from edge_contracts.topics import device_topic, hint_topic
 from edge_fleet.folder import Fleet
-from edge_fleet.repository import Lifetimes
+from edge_fleet.roles import Lifetimes
 from edge_fleet.store import Store
 
 TIME = "2026-11-22T06:00:00Z"
@@ -169,6 +171,16 @@ def test_certificates_that_cannot_be_read_end_a_depot_with_the_reason(tmp_path: 
     with fleet_process("depot", str(fleet.path), "--broker", "127.0.0.1:1", "--ca", str(tmp_path / "ca.pem")) as depot:
         assert depot.process.wait(15) == 2
     assert any("certificates or key cannot be used" in line for line in depot.log)
+
+
+def test_a_certificate_the_broker_does_not_know_ends_a_depot_with_the_reason(tmp_path: Path) -> None:
+    fleet, authority, ports = fleet_maker.make_fleet(tmp_path), Authority(tmp_path), Ports()
+    certificate, key = Authority(tmp_path / "stranger").issue("depot")
+    files = ("--ca", str(authority.file), "--cert", str(certificate), "--key", str(key))
+    broker = Mosquitto(tmp_path, lines=shipped_lines(tmp_path, ports), port=ports.devices)
+    with broker, fleet_process("depot", str(fleet.path), *address(broker), *files) as depot:
+        assert depot.process.wait(30) == 4
+    eventually(lambda: any("TLS" in line for line in depot.log))
 
 
 def test_a_controller_stores_what_devices_report(tmp_path: Path, broker: Any) -> None:
