@@ -3,16 +3,19 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check
+FUZZ_SECONDS ?= 600
 # A stamp per set of extras: installed again only when what is asked for changes.
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: help demo test lint types layers tests power-cuts schemas clean
+.PHONY: help demo test lint types layers tests power-cuts fuzz schemas compress-bench clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
 	@echo "make test    lint, types, layers and all tests"
 	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
+	@echo "make fuzz    fuzz whatever reads bytes from outside, FUZZ_SECONDS=600 for each of its targets"
+	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (half an hour), write docs/benchmarks.md"
 	@echo "make schemas write docs/schemas from the contracts"
 	@echo "make clean   remove the virtual environment and build products"
 
@@ -49,6 +52,14 @@ tests: $(DEV)
 
 power-cuts: $(DEV)
 	$(BIN)/python tests/power_cuts.py --out benchmarks/results/power-cuts.json
+
+fuzz: $(DEV)
+	$(BIN)/python tests/fuzz_campaign.py --seconds $(FUZZ_SECONDS) --out benchmarks/results/fuzzing.json
+
+compress-bench: $(DEV)
+	@test -n "$(CORPUS)" || { echo "make compress-bench CORPUS=FOLDER: a folder of task files"; exit 2; }
+	$(BIN)/python benchmarks/compress_corpus.py --corpus "$(CORPUS)" --out benchmarks/results/compression.json
+	$(BIN)/python benchmarks/compression_table.py benchmarks/results/compression.json docs/benchmarks.md
 
 schemas: $(DEV)
 	$(BIN)/python -m edge_contracts.schemas docs/schemas

@@ -1,6 +1,9 @@
 """Run `edgewright compress` on every task of a corpus folder, one after another, and write one JSON with the results.
 
 python benchmarks/compress_corpus.py --corpus FOLDER --profile x86-gateway --out benchmarks/results/compression.json
+
+Every task has the default budget unless `--budget` says otherwise. The peak memory is the sum over all processes of a
+search, shared pages counted once, looked at once a second.
 """
 
 from __future__ import annotations
@@ -14,20 +17,54 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 
-def compress(task: Path, profile: str, max_drop: float, budget: str) -> dict[str, Any]:
+LOOK_S = 1.0
+
+
+def compress(task: Path, profile: str, more: list[str]) -> dict[str, Any]:
     """Compress one task in a process of its own; return its report, or what it said when it failed."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["compress", str(task), "--profile", profile, "--max-drop", str(max_drop), "--budget", budget]
-        words += ["--out", str(Path(folder) / "bundle"), "--json"]
+        words = ["compress", str(task), "--profile", profile, "--out", str(Path(folder) / "bundle"), "--json", *more]
+        out, said = Path(folder) / "out", Path(folder) / "said"
         started = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "edgewright.cli", *words], capture_output=True, check=False)
+        with out.open("wb") as stdout, said.open("wb") as stderr:
+            running = subprocess.Popen([sys.executable, "-m", "edgewright.cli", *words], stdout=stdout, stderr=stderr)
+            peak = watch(running)
         seconds = time.monotonic() - started
-    if done.returncode != 0:
-        return {"task": task.stem, "seconds": seconds, "error": done.stderr.decode(errors="replace").splitlines()[-1:]}
-    report = json.loads(done.stdout)
+        if running.returncode != 0:
+            last = said.read_text(errors="replace").splitlines()[-1:]
+            return {"task": task.stem, "seconds": seconds, "error": last}
+        report = json.loads(out.read_bytes())
     del report["bundle"]
-    return {"task": task.stem, "seconds": seconds, **report}
+    return {"task": task.stem, "seconds": seconds, "peak_memory_mb": peak, **report}
+
+
+def watch(running: subprocess.Popen[bytes]) -> float:
+    """Wait for a process and return the peak memory of it and its children, in megabytes."""
+    peak = 0.0
+    while True:
+        try:
+            peak = max(peak, sum(_memory(one) for one in _tree(running.pid)) / 2**20)
+            running.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return peak
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:  # ended since
+        return 0
 
 
 def line(result: dict[str, Any]) -> str:
@@ -40,8 +77,8 @@ def line(result: dict[str, Any]) -> str:
         for one in result["variants"]
     ]
     return (
-        f"{result['task']:30} {result['original_score']:.4f} {result['seconds']:5.0f} s  "
-        f"8 bits: {result['eight_bit']['statement']}; ladder: {', '.join(rungs)}"
+        f"{result['task']:30} {result['original_score']:.4f} {result['seconds']:5.0f} s "
+        f"{result['peak_memory_mb']:5.0f} MB  8 bits: {result['eight_bit']['statement']}; ladder: {', '.join(rungs)}"
     )
 
 
@@ -50,17 +87,18 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="folder with the tasks' .toml files")
     parser.add_argument("--profile", default="x86-gateway")
     parser.add_argument("--max-drop", type=float, default=1.0)
-    parser.add_argument("--budget", default="15m")
+    parser.add_argument("--budget", default=None, help="for each task; the default is by the model's size")
     parser.add_argument("--only", default="", help="comma-separated task names")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compression.json")
     arguments = parser.parse_args()
     only = {name for name in arguments.only.split(",") if name}
+    more = ["--max-drop", str(arguments.max_drop), *(["--budget", arguments.budget] if arguments.budget else [])]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     results = []
     for task in sorted(arguments.corpus.glob("*.toml"), key=lambda path: path.with_suffix(".npz").stat().st_size):
         if only and task.stem not in only:
             continue
-        results.append(compress(task, arguments.profile, arguments.max_drop, arguments.budget))
+        results.append(compress(task, arguments.profile, more))
         sys.stdout.write(line(results[-1]) + "\n")
         sys.stdout.flush()
         arguments.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")

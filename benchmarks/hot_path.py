@@ -24,6 +24,7 @@ import onnxruntime
 from edge_agent import Runtime
 from edge_agent.metrics import Tally
 from edge_bench.environment import environment
+from edge_contracts.codec import plain
 from plain_bundle import make_plain_bundle
 
 BARE, GUARDED, COUNTING = "session.run", "Runtime.infer", "counting"
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         document = {
             "benchmark": "hot-path",
             "model": options.model.name,
-            "environment": environment(),
+            "environment": plain(environment()),
             "summary": table,
             "samples_ns": samples,
         }

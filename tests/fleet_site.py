@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import sys
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ state = "{state}"
 host = "127.0.0.1"
 port = {port}
 protocol = "{protocol}"
+tls = {tls}
 
 [trust]
 root = "{root}"
@@ -63,6 +65,7 @@ window_s = 1.0
 name = "main"
 channel = "test"
 http = "127.0.0.1:0"
+{factory}
 """
 
 
@@ -75,10 +78,14 @@ class Site(Stage):
         self.fleet = folder / "fleet"
         self.state = folder / "device"
         self.config = folder / "agent.toml"
+        self.root = folder / "installed-root.json"
         self.poll_s = 2.0
+        self.secured = False
+        self.factory: Path | None = None
         self.profile = "x86-gateway"
         self.depot_options: tuple[str, ...] = ()
         found(self.fleet, Founding(families=(MODEL,)), datetime.now(UTC))
+        self.install_root(self.fleet)
 
     @property
     def repository(self) -> Path:
@@ -109,14 +116,13 @@ class Site(Stage):
     def start_depot(self, repository: Path | None = None, name: str = "depot") -> None:
         """Start a depot on the fleet's repository, or on an attacker's."""
         folder = str(repository or self.fleet)
-        options = (*self._broker_options, *self.depot_options)
+        options = (*self.service_options("depot"), *self.depot_options)
         self.start(name, "fleet", "depot", folder, *options, ready="depot ready")
 
     def start_controller(self) -> None:
         """Start the process that stores telemetry."""
-        self.start(
-            "controller", "fleet", "controller", str(self.fleet), *self._broker_options, ready="controller ready"
-        )
+        words = ("fleet", "controller", str(self.fleet), *self.service_options("controller"))
+        self.start("controller", *words, ready="controller ready")
 
     def serve_only(self, repository: Path) -> None:
         """From now on only an attacker's depot answers, from its own repository."""
@@ -129,24 +135,19 @@ class Site(Stage):
         signed = json.loads((self.repository / "metadata" / "timestamp.json").read_bytes())["signed"]
         return int(signed["version"])
 
-    @property
-    def _broker_options(self) -> tuple[str, ...]:
+    def service_options(self, name: str) -> tuple[str, ...]:
+        """Return how a service of that name connects."""
         return ("--broker", f"127.0.0.1:{self.broker.port}", "--protocol", self.broker.protocol)
 
     # device
 
+    def install_root(self, fleet: Path) -> None:
+        """Give the device a fleet's present root to start from."""
+        shutil.copy(fleet / "root.json", self.root)
+
     def start_agent(self, breakpoint_at: str | None = None) -> None:
         """Start the agent and wait until it runs; with `breakpoint_at` it will wait in that state."""
-        self.config.write_text(
-            AGENT.format(
-                state=self.state,
-                port=self.broker.port,
-                protocol=self.broker.protocol,
-                root=self.fleet / "root.json",
-                poll_s=self.poll_s,
-                profile=self.profile,
-            )
-        )
+        self.write_config()
         words = ("agent", "run", "--config", str(self.config))
         if breakpoint_at is None:
             self.start("agent", *words)
@@ -154,6 +155,21 @@ class Site(Stage):
             return
         script = str(Path(__file__).with_name("breakpoint_agent.py"))
         self.start_process("agent", [sys.executable, script, breakpoint_at, str(self.folder), *words])
+
+    def write_config(self) -> None:
+        """Write the agent's configuration."""
+        self.config.write_text(
+            AGENT.format(
+                state=self.state,
+                port=self.broker.port,
+                protocol=self.broker.protocol,
+                root=self.root,
+                poll_s=self.poll_s,
+                profile=self.profile,
+                tls=str(self.secured).lower(),
+                factory="" if self.factory is None else f'factory = "{self.factory}"',
+            )
+        )
 
     def reached(self) -> None:
         """Wait until the agent stands at its breakpoint."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import bundle_maker
 from call_stops import run_until
+from delta_maker import ballasted
 from disk_model import Disk, read_image, torn, write_image
 from power_device import Device, Promises, configuration, settle
 from power_judge import Finding, Goal, judge
@@ -31,6 +32,9 @@ FACTORY, OLD, NEW = "0.9.0", "1.0.0", "1.1.0"
 PADDING = 150_000
 """Bytes of the new release beside its models: three chunks of one file."""
 
+BALLAST = 20_000
+"""Bytes of weights of both releases' models, enough for a delta: an update applies one and fetches the rest."""
+
 
 class Scenes:
     """A fleet with two releases, and state folders to begin with."""
@@ -40,10 +44,10 @@ class Scenes:
         self.site = site = UpdateSite(folder)
         self._factory = bundle_maker.make_bundle(folder / "factory", name="linear", version=FACTORY)
         self.base("empty").mkdir()
-        site.release(OLD)
+        site.release(OLD, models=[("fp32", ballasted(size=BALLAST))])
         site.start(OLD)
         self._make("old", "empty", Device.update)
-        site.release(NEW, padding=PADDING)
+        site.release(NEW, padding=PADDING, models=[("fp32", ballasted(0.01, size=BALLAST))])
         site.start(NEW)
         self._make("soak", "old", Device.fetch)
         self._make("both", "old", Device.update)

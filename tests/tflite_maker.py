@@ -30,6 +30,33 @@ def linear_tflite(weights: np.ndarray) -> bytes:
     operator.builtinOptions = schema.FullyConnectedOptionsT()
     graph.operators = [operator]
     model.subgraphs = [graph]
+    return _packed(model)
+
+
+def external_tflite(weights: np.ndarray) -> bytes:
+    """Return the same model, which says that it has weights in another file."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(linear_tflite(weights)))
+    group = schema.ExternalBufferGroupT()
+    group.name = b"../../etc/passwd"
+    outside = schema.ExternalBufferT()
+    outside.id, outside.length = 1, weights.nbytes
+    model.externalBufferGroups, model.externalBuffers = [group], [outside]
+    return _packed(model)
+
+
+def custom_tflite(weights: np.ndarray) -> bytes:
+    """Return the same model with an operator that only a library of the model's author would have."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(linear_tflite(weights)))
+    code = model.operatorCodes[0]
+    code.builtinCode = schema.BuiltinOperator.CUSTOM
+    code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = b"Backdoor"
+    model.subgraphs[0].operators[0].builtinOptionsType = 0
+    model.subgraphs[0].operators[0].builtinOptions = None
+    return _packed(model)
+
+
+def _packed(model: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

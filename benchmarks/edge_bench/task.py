@@ -19,7 +19,6 @@ Whether the model takes such samples is checked by `check_model` with what its e
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import BundleError, ContractError, OperatorError
 from edge_contracts.manifest import DType, Format, SampleMapping
 from edge_contracts.names import Name, Text
+from edge_contracts.toml import decode_toml
 
 Array = NDArray[Any]
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".tflite": "tflite"}
@@ -73,7 +73,8 @@ class TaskFile(StrictRecord, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task with its samples read. `overlap` counts calibration samples that are evaluation samples as well."""
+    """A task with its samples read. `overlap` counts calibration samples that are evaluation samples as well;
+    `training` is `x` of the file for recovery, unlabelled, in the type of the others."""
 
     path: Path
     file: TaskFile
@@ -85,6 +86,7 @@ class Task:
     calibration: Array
     slices: Array | None
     overlap: int
+    training: Array | None = None
 
     @property
     def mapping(self) -> SampleMapping:
@@ -126,19 +128,16 @@ def read_task(path: Path) -> Task:
         calibration=calibration,
         slices=_slices(arrays, file.data.slices, x.shape[0], data.name),
         overlap=overlap(x, calibration),
+        training=_training(path.parent / file.data.train, x, path.name) if file.data.train else None,
     )
 
 
 def _read_file(path: Path) -> TaskFile:
     try:
-        text = path.read_bytes()
-        if len(text) > limits.MAX_CONFIG_BYTES:
-            raise ContractError(f"over the limit of {limits.MAX_CONFIG_BYTES} bytes", subject=str(path))
-        content = tomllib.loads(text.decode())
+        data = path.read_bytes()
     except OSError as error:
         raise ContractError(f"cannot be read: {error.strerror}", subject=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ContractError(f"is no TOML: {error}", subject=str(path)) from error
+    content = decode_toml(data, what=str(path))
     try:
         return convert(content, TaskFile, what=f"{path.name} task")
     except ContractError as error:
@@ -175,6 +174,20 @@ def _slices(arrays: dict[str, Array], name: str, count: int, what: str) -> Array
     if arrays[name].shape != (count,):
         raise BundleError(f"shape {arrays[name].shape}, one label a sample is ({count},)", subject=f"{what}[{name}]")
     return arrays[name]
+
+
+def _training(data: Path, x: Array, task: str) -> Array:
+    """Return the samples for recovery; they may be stored in a narrower type than the evaluation's."""
+    if not data.is_file():
+        hint = "paths in a task are relative to the task file"
+        raise ContractError(f"no such file: {data}", subject=f"{task} data.train", hint=hint)
+    found = _array(read_arrays(data, what=data.name), "x", data.name)
+    if found.shape[1:] != x.shape[1:] or not np.can_cast(found.dtype, x.dtype, "safe"):
+        what = f"samples of {found.shape[1:]} {found.dtype}, in {task}'s x of {x.shape[1:]} {x.dtype}"
+        raise BundleError(what, subject=f"{data.name}[x]")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise BundleError("it holds infinite values or NaN", subject=f"{data.name}[x]")
+    return found.astype(x.dtype, copy=False)
 
 
 def overlap(x: Array, calibration: Array) -> int:

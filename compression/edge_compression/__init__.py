@@ -1,1 +1,24 @@
-"""The compression toolchain: from a trained model, data and a device profile to a bundle of proved variants."""
+"""The compression toolchain: from a trained model, data and a device profile to a bundle of proved variants.
+
+The names of the Python interface are loaded when they are asked for: importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_compression.api import Front, Model, Release, apply_pass, compress, quantize_static
+    from edge_compression.options import Options, Work
+
+__all__ = ["Front", "Model", "Options", "Release", "Work", "apply_pass", "compress", "quantize_static"]
+
+_OPTIONS = ("Options", "Work")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "edge_compression.options" if name in _OPTIONS else "edge_compression.api"
+    return getattr(importlib.import_module(module), name)

@@ -14,12 +14,14 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from edge_agent.samples import to_model
+from edge_bench.runner import peak_memory
 from edge_compression.contract import Applied, Changes, Context, Feeds, Pass
 from edge_compression.recipe import parse_recipe
 from edge_contracts.codec import StrictRecord
@@ -39,7 +41,7 @@ class BuildError(BundleError):
 
 class BuildPlan(StrictRecord, frozen=True, kw_only=True):
     """Apply the passes of a recipe after the first `skip`, which `model` has been through already. `calibration` is a
-    .npy file of samples in `tensor.sample.dtype`, of which `count` are used."""
+    .npy file of samples in `tensor.sample.dtype`, of which `count` are used; `training` another one, used whole."""
 
     recipe_id: str
     recipe: str
@@ -50,13 +52,15 @@ class BuildPlan(StrictRecord, frozen=True, kw_only=True):
     tensor: Input
     out: str
     memory_limit_mb: float
+    training: str | None = None
 
 
 class Built(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="built"):
-    """What each pass changed, in order, and how long all took."""
+    """What each pass changed, in order, how long all took, and the process's peak memory."""
 
     changes: tuple[Changes, ...]
     seconds: float
+    peak_memory_mb: float
 
 
 class Refused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="refused"):
@@ -93,11 +97,17 @@ def apply_recipe(plan: BuildPlan) -> Built | Refused:
     started = time.monotonic()
     recipe = parse_recipe(plan.recipe, plan.recipe_id)
     model = Path(plan.model).read_bytes()
-    unquantised = model
+    original = unquantised = model
+    training = None if plan.training is None else partial(_samples, plan, plan.training)
     changes: list[Changes] = []
     for step in recipe.passes[plan.skip :]:
         name = type(step).__struct_config__.tag
-        context = Context(calibration=lambda: _calibration(plan), unquantised=unquantised)
+        context = Context(
+            calibration=partial(_samples, plan, plan.calibration, plan.count),
+            unquantised=unquantised,
+            original=original,
+            training=training,
+        )
         applied = _apply(step, model, context)
         if isinstance(applied, str):
             return Refused(step=str(name), text=applied)
@@ -106,7 +116,8 @@ def apply_recipe(plan: BuildPlan) -> Built | Refused:
         if not step.quantises:
             unquantised = model
     Path(plan.out).write_bytes(model)
-    return Built(changes=tuple(changes), seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Built(changes=tuple(changes), seconds=seconds, peak_memory_mb=peak_memory() / MIB)
 
 
 def _apply(step: Pass, model: bytes, context: Context) -> Applied | str:
@@ -119,9 +130,9 @@ def _apply(step: Pass, model: bytes, context: Context) -> Applied | str:
         return f"{type(error).__name__}: {str(error)[:500]}"
 
 
-def _calibration(plan: BuildPlan) -> Iterator[Feeds]:
-    samples = np.load(plan.calibration, mmap_mode="r", allow_pickle=False)
-    for index in range(min(plan.count, samples.shape[0])):
+def _samples(plan: BuildPlan, path: str, count: int | None = None) -> Iterator[Feeds]:
+    samples = np.load(path, mmap_mode="r", allow_pickle=False)
+    for index in range(samples.shape[0] if count is None else min(count, samples.shape[0])):
         yield {plan.tensor.name: to_model(np.ascontiguousarray(samples[index : index + 1]), plan.tensor)}
 
 

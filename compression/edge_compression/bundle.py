@@ -21,12 +21,13 @@ from edge_agent.bundle import file_entry, hash_file
 from edge_agent.quality import score
 from edge_agent.samples import to_model, write_arrays
 from edge_bench.task import Task
-from edge_compression import sets
+from edge_compression import histograms, sets
+from edge_compression.answer_statistics import calibrating, statistics
 from edge_compression.candidate import Candidate
 from edge_compression.engine_floor import LITERT_FLOOR, onnxruntime_floor
+from edge_compression.finish import Found
 from edge_compression.passes import Float16
 from edge_compression.report import Report
-from edge_compression.search import Found
 from edge_contracts.codec import plain
 from edge_contracts.errors import OperatorError
 from edge_contracts.manifest import (
@@ -112,6 +113,7 @@ def write_bundle(folder: Path, writing: Writing) -> Manifest:
         report=REPORT,
         requirements=_requirements(found, rungs),
         budgets=_budgets(writing.profile),
+        reference=histograms.inputs(found.x, found.tensor),
         lineage=_lineage(writing),
         files=tuple(file_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()),
     )
@@ -151,6 +153,14 @@ def _write_variant(folder: Path, writing: Writing, one: Candidate, probe: NDArra
         path.parent.mkdir(exist_ok=True)
     shutil.copyfile(one.model, model)
     recipe.write_text(one.recipe.text, encoding="utf-8")
+    kind = sets.output_kind(found.answers, metric)
+    said = statistics(
+        one.outputs[0],
+        found.y,
+        kind,
+        calibrate=calibrating(found.y.shape[0], found.confirming),
+        model_sha256=one.sha256,
+    )
     probe_score = score(metric, [one.outputs[0][probe]], found.y[probe])
     return Variant(
         id=one.id,
@@ -165,7 +175,9 @@ def _write_variant(folder: Path, writing: Writing, one: Candidate, probe: NDArra
         latency_ms=one.measured.latency.p50,
         peak_memory_mb=one.measured.loaded.peak_memory_mb,
         tolerance=sets.tolerance(one.exactness, least=_least_tolerance(one)),
-        confidence=sets.confidence(one.calibration, sets.output_kind(found.answers, metric)),
+        confidence=sets.confidence(one.calibration, kind),
+        conformal=said.conformal,
+        reference=said.reference,
     )
 
 

@@ -29,11 +29,15 @@ class Context:
     """What a pass may use besides the model.
 
     `calibration` yields feeds of one sample each, in the model's own dtype, and may be called again for another
-    round. `unquantised` is the model as it was before the first quantising pass of the recipe.
+    round. `unquantised` is the model as it was before the first quantising pass of the recipe, `original` as it was
+    before the first pass; None where a pass is used alone. `training` is like `calibration` over samples that are
+    there to recover quality; None when the task has none.
     """
 
     calibration: Callable[[], Iterator[Feeds]]
     unquantised: bytes
+    original: bytes | None = None
+    training: Callable[[], Iterator[Feeds]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

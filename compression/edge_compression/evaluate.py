@@ -5,16 +5,27 @@ Pure: arrays in, records out. The answers come from `edge_bench.measure`, the st
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.quality import agreement, classes, golden_error, score
-from edge_bench.stats import Interval, mcnemar_exact, paired_drop_interval, wilson_upper
+from edge_bench.stats import Interval, mcnemar_exact, wilson_upper
+from edge_compression.ladder import exceeds
+from edge_compression.paired import Quantile, flips, resampled, resampled_roots, two_sided
 from edge_contracts.codec import StrictRecord
 
 Array = NDArray[Any]
+Verdict = Literal["within", "undecided", "over"]
+
+DEFAULT_CONFIDENCE = 0.75
+"""One-sided confidence with which a rung's loss is within the limit: odds of three to one
+(docs/decisions/0014-search-and-its-truth.md)."""
+
+STOP_CONFIDENCE = 0.99
+"""One-sided confidence that a candidate loses more than allowed from which it is not evaluated further."""
 
 HAZARD_CONFIDENCE = 0.99
 """Chance that the true share of differing answers is below the bound compared with `HAZARD_SHARE`."""
@@ -25,17 +36,29 @@ answers near a border; one in twenty is another computation."""
 
 
 class Quality(StrictRecord, frozen=True, kw_only=True):
-    """A candidate against the original on the same samples. `drop` and its interval are in points (hundredths);
-    `p_value` is McNemar's exact test (top1 only); `decided` says whether the interval excludes the limit."""
+    """A candidate against the original on the same `samples`. `drop`, its 95 % interval and `bound`, what it loses at
+    most with the confidence asked for, are in points (hundredths); `p_value` is McNemar's exact test (top1 only).
 
+    `verdict`: "over" when more than the limit was lost, "within" when the bound is within the limit as well,
+    "undecided" when only the bound is not. `surely_over`: even at `STOP_CONFIDENCE` more than the limit is lost.
+    """
+
+    samples: int
     score: float
     drop: float
     drop_interval: Interval
+    bound: float
+    verdict: Verdict
+    surely_over: bool
     agreement: float | None
     p_value: float | None
-    undecided: bool
     worst_slice: str | None = None
     worst_slice_drop: float | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the samples cannot decide the limit."""
+        return self.verdict == "undecided"
 
 
 class Exactness(StrictRecord, frozen=True, kw_only=True):
@@ -51,24 +74,51 @@ class Exactness(StrictRecord, frozen=True, kw_only=True):
     hazard: str | None
 
 
-def compare(metric: str, answers: Array, original: Array, y: Array, *, limit: float, slices: Array | None) -> Quality:
-    """Compare a candidate's answers with the original's. `limit` is the drop allowed, in points."""
-    gained = per_sample(metric, original, y) - per_sample(metric, answers, y)
-    interval = paired_drop_interval(gained)
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of a candidate: whether it loses at most `limit` points of `metric`, with which confidence."""
+
+    metric: str
+    limit: float
+    confidence: float = DEFAULT_CONFIDENCE
+
+
+def compare(asked: Question, answers: Array, original: Array, y: Array, slices: Array | None = None) -> Quality:
+    """Compare a candidate's answers with the original's to the same samples."""
+    metric = asked.metric
+    before, after = per_sample(metric, original, y), per_sample(metric, answers, y)
+    quantile = _quantile(metric, before, after)
     top1 = metric == "top1"
     own = score(metric, [answers], y)
+    drop, bound = 100.0 * (score(metric, [original], y) - own), 100.0 * quantile(asked.confidence)
     worst = _worst_slice(metric, answers, original, y, slices)
-    low, high = 100.0 * interval.low, 100.0 * interval.high
+    gained = before - after
     return Quality(
+        samples=int(y.shape[0]),
         score=own,
-        drop=100.0 * (score(metric, [original], y) - own),
-        drop_interval=Interval(low=low, high=high),
+        drop=drop,
+        drop_interval=two_sided(quantile),
+        bound=bound,
+        verdict="over" if exceeds(drop, asked.limit) else "undecided" if exceeds(bound, asked.limit) else "within",
+        surely_over=exceeds(100.0 * quantile(1.0 - STOP_CONFIDENCE), asked.limit),
         agreement=agreement(answers, original) if top1 else None,
         p_value=mcnemar_exact(int((gained > 0).sum()), int((gained < 0).sum())) if top1 else None,
-        undecided=low <= limit < high,
         worst_slice=worst[0] if worst else None,
         worst_slice_drop=worst[1] if worst else None,
     )
+
+
+def refuted(asked: Question, answers: Array, original: Array, y: Array) -> bool:
+    """Return whether samples that had no say in the choice speak against it: more is lost on them than allowed, with
+    the confidence asked for."""
+    quantile = _quantile(asked.metric, per_sample(asked.metric, original, y), per_sample(asked.metric, answers, y))
+    return exceeds(100.0 * quantile(1.0 - asked.confidence), asked.limit)
+
+
+def _quantile(metric: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> Quantile:
+    if metric == "rmse":
+        return resampled_roots(-after, -before)
+    return flips(before - after) or resampled(before - after)
 
 
 def per_sample(metric: str, answers: Array, y: Array) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ good in every respect. Order is what the profile prefers; the float original is 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,21 +29,55 @@ MAX_RUNGS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a candidate costs and how good it is: `latency_ms` the median, `size` in bytes, `memory_mb` the peak."""
+    """What a candidate costs and how good it is: `latency_ms` the median, `size` in bytes, `memory_mb` the peak.
+    `bound` is what it loses at most with the confidence asked for, in points; None where only `drop` counts."""
 
     score: float
     drop: float
     latency_ms: float
     size: int
     memory_mb: float
+    bound: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What holds for every rung: points that may be lost and bytes of all rungs together."""
+    """What holds for every rung: points that may be lost, bytes, milliseconds and megabytes of memory it may take
+    (None: no bound); and the bytes of all rungs together. `accept_undecided` lets in rungs of which the samples cannot
+    say whether they lose more."""
 
     max_drop: float
     disk_bytes: int
+    max_size: int | None = None
+    max_latency_ms: float | None = None
+    max_memory_mb: float | None = None
+    accept_undecided: bool = False
+
+    def objection(self, costs: Costs) -> str | None:
+        """Return which limit a candidate does not keep, or None."""
+        if exceeds(costs.drop, self.max_drop):
+            return f"loses {costs.drop:.2f} points, {self.max_drop:g} are allowed"
+        if self.max_size is not None and costs.size > self.max_size:
+            return f"{costs.size} bytes, {self.max_size} are allowed"
+        if self.max_latency_ms is not None and costs.latency_ms > self.max_latency_ms:
+            return f"takes {costs.latency_ms:.3g} ms, {self.max_latency_ms:g} are allowed"
+        if self.max_memory_mb is not None and costs.memory_mb > self.max_memory_mb:
+            return f"takes {costs.memory_mb:.1f} MB of memory, {self.max_memory_mb:g} are allowed"
+        if costs.bound is not None and exceeds(costs.bound, self.max_drop) and not self.accept_undecided:
+            return undecided(costs.drop, costs.bound, self.max_drop)
+        return None
+
+
+UNDECIDED = "undecided"
+"""How the reason of every candidate begins that only --accept-undecided would keep."""
+
+
+def undecided(drop: float, bound: float, limit: float) -> str:
+    """Return in words that the samples cannot decide a limit, all three in points."""
+    return (
+        f"{UNDECIDED}: loses {drop:.2f} points here, but with the confidence asked for at most {bound:.2f}, and "
+        f"{limit:g} are allowed; --accept-undecided keeps it"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +91,14 @@ class Ladder:
 def build_ladder(
     candidates: Mapping[str, Costs], original: Costs, limits: Limits, *, prefer: Preference, float_id: str
 ) -> Ladder:
-    """Choose the rungs. `float_id` is the candidate that is the float original itself; it is the last rung unless the
-    disk budget has no room for it."""
+    """Choose the rungs. `float_id` is the candidate that is the float original itself; it is the last rung unless it
+    is over a limit that another rung keeps."""
     left_out: dict[str, str] = {}
     kept: list[str] = []
     room = limits.disk_bytes - candidates[float_id].size
     others = [name for name in candidates if name != float_id]
     for name in _in_order(others, candidates, original, prefer):
-        reason = _objection(name, candidates, original, limits, kept)
+        reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, kept)
         if reason is None and len(kept) >= MAX_RUNGS - 1:
             reason = f"the ladder has its {MAX_RUNGS} rungs"
         if reason is None and candidates[name].size > (room if room >= 0 else limits.disk_bytes):
@@ -74,19 +108,19 @@ def build_ladder(
             continue
         kept.append(name)
         room -= candidates[name].size
-    if candidates[float_id].size > limits.disk_bytes and kept:
-        left_out[float_id] = "over the profile's disk budget"
+    reason = limits.objection(candidates[float_id])
+    if reason is None and candidates[float_id].size > limits.disk_bytes:
+        reason = "over the profile's disk budget"
+    if reason is not None and kept:
+        left_out[float_id] = reason
     else:
         kept.append(float_id)
     return Ladder(rungs=tuple(kept), left_out=left_out)
 
 
-def _objection(
-    name: str, candidates: Mapping[str, Costs], original: Costs, limits: Limits, kept: Sequence[str]
-) -> str | None:
+def _pointless(name: str, candidates: Mapping[str, Costs], original: Costs, kept: Sequence[str]) -> str | None:
+    """Return why a candidate within the limits is not worth its bytes, or None."""
     costs = candidates[name]
-    if exceeds(costs.drop, limits.max_drop):
-        return f"loses {costs.drop:.2f} points, {limits.max_drop:g} are allowed"
     in_bytes = _cheaper(costs.size, original.size, SIZE_STEP)
     in_memory = _cheaper(costs.memory_mb, original.memory_mb, MEMORY_STEP)
     if not (in_bytes or in_memory) and not _cheaper(costs.latency_ms, original.latency_ms, LATENCY_STEP):
@@ -110,6 +144,67 @@ def dominates(a: Costs, b: Costs) -> bool:
         and a.size <= b.size * SIZE_STEP
         and a.memory_mb <= b.memory_mb * MEMORY_STEP
     )
+
+
+PACE_STEP = 1.25
+"""Ratio below which two latencies of a few turns each beside running builds are not told apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What is known of a candidate before it is timed alone: `pace` is its latency relative to the original's."""
+
+    drop: float
+    size: int
+    pace: float
+
+
+def shortlist(seen: Mapping[str, Glance], wanted: int, *, prefer: Preference) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return which candidates are worth timing alone, at most `wanted`, and why the others are not.
+
+    None is left out for another but one that is at least as good in every respect, latency with a wide margin. Of the
+    rest the best by the preference, by size, by pace and by drop are taken in turn.
+    """
+    left_out: dict[str, str] = {}
+    rest: list[str] = []
+    for name in sorted(seen, key=lambda name: (seen[name].drop, seen[name].size, seen[name].pace, name)):
+        better = next((other for other in rest if _outpaces(seen[other], seen[name])), None)
+        if better is None:
+            rest.append(name)
+        else:
+            left_out[name] = f"{better} loses no more, is no larger and clearly faster"
+    orders = [sorted(rest, key=key) for key in _orders(seen, prefer)]
+    chosen = list(dict.fromkeys(name for turn in zip(*orders, strict=True) for name in turn))
+    for name in chosen[wanted:]:
+        left_out[name] = f"{wanted} others looked better"
+    return tuple(chosen[:wanted]), left_out
+
+
+def dominates_at_a_glance(a: Glance, b: Glance) -> bool:
+    """Return whether `a` is as good as `b` in drop, size and pace, and better in one of them."""
+    pairs = ((a.drop, b.drop), (a.size, b.size), (a.pace, b.pace))
+    return all(own <= other for own, other in pairs) and any(own < other for own, other in pairs)
+
+
+def _outpaces(a: Glance, b: Glance) -> bool:
+    return a.drop <= b.drop and a.size <= b.size * SIZE_STEP and a.pace * PACE_STEP < b.pace
+
+
+def _orders(seen: Mapping[str, Glance], prefer: Preference) -> list[Callable[[str], float]]:
+    def by_drop(name: str) -> float:
+        return seen[name].drop
+
+    def by_size(name: str) -> float:
+        return seen[name].size
+
+    def by_pace(name: str) -> float:
+        return seen[name].pace
+
+    def balanced(name: str) -> float:
+        return seen[name].pace * seen[name].size
+
+    first = {"latency": by_pace, "size": by_size, "memory": by_size, "balanced": balanced}[prefer]
+    return [first, balanced, by_size, by_pace, by_drop]
 
 
 def _cheaper(a: float, b: float, step: float) -> bool:

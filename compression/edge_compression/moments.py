@@ -50,8 +50,9 @@ def supported(node: Any, weights: Array) -> bool:
     return node.op_type == "Conv" or weights.ndim == 2
 
 
-def inputs(node: Any, weights: Array, values: Array) -> Array:
-    """Return what the layer's rows are multiplied with, [groups, positions, columns] float32, from its activation."""
+def inputs(node: Any, weights: Array, values: Array, *, positions: int = MAX_POSITIONS) -> Array:
+    """Return what the layer's rows are multiplied with, [groups, positions, columns] float32, from its activation; of a
+    convolution's positions at most so many."""
     if node.op_type != "Conv":
         return values.reshape(1, -1, values.shape[-1]).astype(np.float32, copy=False)
     known = attributes(node)
@@ -59,27 +60,27 @@ def inputs(node: Any, weights: Array, values: Array) -> Array:
     strides = known.get("strides") or [1] * len(kernel)
     dilations = known.get("dilations") or [1] * len(kernel)
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    padding = _padding(known, values.shape[2:], reach, strides)
-    padded = np.pad(values, [(0, 0), (0, 0), *padding])
+    pads = padding(known, values.shape[2:], reach, strides)
+    padded = np.pad(values, [(0, 0), (0, 0), *pads])
     axes = tuple(range(2, values.ndim))
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
     steps = (slice(None), slice(None), *(slice(None, None, step) for step in (*strides, *dilations)))
     windows = windows[steps]
-    chosen: tuple[Any, ...] = (slice(None), slice(None), *_spread(windows.shape[2 : 2 + len(kernel)]))
+    chosen: tuple[Any, ...] = (slice(None), slice(None), *_spread(windows.shape[2 : 2 + len(kernel)], positions))
     taken = windows[chosen]  # [batch, channels, positions, *kernel]
-    batch, channels, positions = taken.shape[:3]
-    grouped = taken.reshape(batch, groups, channels // groups, positions, math.prod(kernel))
+    batch, channels, places = taken.shape[:3]
+    grouped = taken.reshape(batch, groups, channels // groups, places, math.prod(kernel))
     columns = channels // groups * math.prod(kernel)
-    return grouped.transpose(1, 0, 3, 2, 4).reshape(groups, batch * positions, columns).astype(np.float32, copy=False)
+    return grouped.transpose(1, 0, 3, 2, 4).reshape(groups, batch * places, columns).astype(np.float32, copy=False)
 
 
-def _spread(shape: tuple[int, ...]) -> tuple[Array, ...]:
+def _spread(shape: tuple[int, ...], most: int) -> tuple[Array, ...]:
     count = math.prod(shape)
-    flat = np.unique(np.linspace(0, count - 1, min(count, MAX_POSITIONS)).astype(np.intp))
+    flat = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
     return np.unravel_index(flat, shape)
 
 
-def _padding(known: dict[str, Any], sizes: tuple[int, ...], reach: list[int], strides: list[int]) -> list[Any]:
+def padding(known: dict[str, Any], sizes: tuple[int, ...], reach: list[int], strides: list[int]) -> list[Any]:
     """Return (before, after) for each spatial axis, as the ONNX specification of Conv has it."""
     automatic = known.get("auto_pad", b"NOTSET")
     if automatic in (b"NOTSET", b"VALID"):

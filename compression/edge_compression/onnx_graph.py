@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_compression.contract import Feeds
+from edge_compression.contract import Feeds, PassError
 
 Array = NDArray[Any]
+
+SCALES_ALONG_AXES = 13
+"""The first operator set whose DequantizeLinear takes one scale for each entry of an axis."""
 
 
 def load(data: bytes) -> onnx.ModelProto:
@@ -35,7 +39,7 @@ def _sort(graph: onnx.GraphProto) -> None:
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     nodes = list(graph.node)
     needs = {
-        index: sorted({makers[name] for name in _used(node) if name in makers}) for index, node in enumerate(nodes)
+        index: sorted({makers[name] for name in names_read(node) if name in makers}) for index, node in enumerate(nodes)
     }
     order = list(TopologicalSorter(needs).static_order())
     if order != sorted(order):
@@ -43,13 +47,13 @@ def _sort(graph: onnx.GraphProto) -> None:
         graph.node.extend(nodes[index] for index in order)
 
 
-def _used(node: onnx.NodeProto) -> Iterator[str]:
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
     """Yield every name a node reads, also inside its subgraphs."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                yield from _used(inner)
+                yield from names_read(inner)
 
 
 def session(model: bytes, *, optimise: bool = True) -> onnxruntime.InferenceSession:
@@ -88,6 +92,25 @@ def operators(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(
         sorted({f"{node.domain}:{node.op_type}" if node.domain else node.op_type for node in model.graph.node})
     )
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """Return the version of the ONNX operators a model uses."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+
+
+def upgraded(model: onnx.ModelProto, least: int) -> onnx.ModelProto:
+    """Return the model with at least this operator set, the one given if it has it already.
+
+    Raises PassError with the converter's words, which name the operator.
+    """
+    if opset(model) >= least:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, least)
+    except Exception as error:  # the converter raises anything
+        what = f"needs operator set {least}, the model has {opset(model)} and cannot be converted: {str(error)[:300]}"
+        raise PassError(what) from error
 
 
 def with_names(model: onnx.ModelProto) -> onnx.ModelProto:

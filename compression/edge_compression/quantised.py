@@ -1,4 +1,4 @@
-"""Statically quantised layers beside the float layers they were made from: what passes after `static_int8` change.
+"""Quantised layers beside the float layers they were made from: what passes after a quantising one change.
 
 Here: pairing them by the names ONNX Runtime's quantizer gives constants, and reading their integers and scales. What is
 done with them is the business of `passes.bias_correction` and `passes.second_order_rounding`.
@@ -25,7 +25,7 @@ OPERATORS = ("Conv", "Gemm", "MatMul")
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """A float layer whose weights were quantised. `values` are the weights before, `integers` after; `scale` and
-    `zero_point` broadcast against them; `bias` names a quantised bias that no other layer has."""
+    `zero_point` broadcast against them; `bias` names a constant bias, quantised or not, that no other layer has."""
 
     node: Any
     weight: str
@@ -54,11 +54,12 @@ def quantised_layers(model: onnx.ModelProto, quantised: onnx.ModelProto) -> list
         weight, bias = node.input[1], node.input[2] if len(node.input) > 2 else ""
         if weight not in floats or weight + QUANTISED not in axes or weights.count(weight) > 1:
             continue
-        own_bias = bias + QUANTISED in constants and biases.count(bias) == 1
+        own_bias = (bias + QUANTISED in constants or bias in constants) and biases.count(bias) == 1
         integers = array(constants[weight + QUANTISED])
         shape = _broadcast(integers.ndim, axes[weight + QUANTISED])
         scale = array(constants[weight + "_scale"]).astype(np.float64)
-        zero_point = array(constants[weight + "_zero_point"]).astype(np.float64)
+        zero = constants.get(weight + "_zero_point")
+        zero_point = np.zeros(()) if zero is None else array(zero).astype(np.float64)
         layers.append(
             Layer(
                 node=node,

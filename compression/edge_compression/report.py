@@ -1,11 +1,13 @@
-"""What a compression run says: the records of `report.json` and of `--json`, and the table on the console.
+"""What a compression run says: the records of `report.json` and of `--json`.
 
-Everything tried is in it, with the reason why it is or is not on the ladder.
+Everything tried is in it, with the reason why it is or is not on the ladder. What a reader must know before believing
+the numbers is worded in `notes`; the forms for people are in `report_text` and `report_html`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from edge_bench.environment import Environment
 from edge_bench.measure import Measurement
@@ -14,15 +16,14 @@ from edge_bench.task import Task
 from edge_compression.candidate import Candidate, Status
 from edge_compression.contract import Changes
 from edge_compression.evaluate import Exactness, Quality
-from edge_compression.search import Found
+from edge_compression.finish import Found
+from edge_compression.layers import LayerError
+from edge_compression.notes import EightBit, eight_bit, fastest, notes
+from edge_compression.options import Options
 from edge_contracts.codec import StrictRecord
+from edge_contracts.profile import DeviceProfile
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-REPORT_SCHEMA = 1
-GOOD_DROP = 1.0
-"""Points an 8-bit variant may lose and still be called good in the report."""
+REPORT_SCHEMA = 2
 
 
 class Timing(StrictRecord, frozen=True, kw_only=True):
@@ -35,35 +36,46 @@ class Timing(StrictRecord, frozen=True, kw_only=True):
 
 
 class CandidateReport(StrictRecord, frozen=True, kw_only=True):
-    """One recipe: what it is in words, what its passes did, how good and how costly its result is, and its fate."""
+    """One candidate: what it is in words and as a recipe, what its passes did, how good and how costly its result is,
+    and its fate. `pace` is a glance at its latency relative to the original's while others were built; `timing` was
+    measured alone, of the best. `choosing` is the quality it was chosen by, where samples were kept back, and
+    `confirmation` that on those. `layers` is there for rungs."""
 
     id: str
     summary: str
+    recipe: str
     status: Status
     reason: str | None
+    taken_over: bool
     changes: tuple[Changes, ...]
     build_s: float
+    build_memory_mb: float
     size: int
     sha256: str
     quality: Quality | None
+    choosing: Quality | None
+    confirmation: Quality | None
     exactness: Exactness | None
+    pace: float | None
     timing: Timing | None
+    layers: tuple[LayerError, ...]
 
 
-class EightBit(StrictRecord, frozen=True, kw_only=True):
-    """The verdict on 8-bit variants: the best one (the smallest good one, else the one that loses least), whether
-    it is good, and which fell short with how many points."""
+class Limited(StrictRecord, frozen=True, kw_only=True):
+    """What every rung had to keep; sizes in bytes, None where there was no bound."""
 
-    best: str | None
-    drop: float | None
-    good: bool
-    in_ladder: bool
-    fell_short: dict[str, float]
-    statement: str
+    max_drop: float
+    confidence: float
+    accept_undecided: bool
+    max_size: int | None
+    max_latency_ms: float | None
+    max_memory_mb: float | None
+    disk_bytes: int
 
 
 class Report(StrictRecord, frozen=True, kw_only=True):
-    """One compression run. Sizes in bytes, drops in points."""
+    """One compression run. Sizes in bytes, drops in points. `confirmation_samples` of the evaluation samples had no
+    say in the choice; `fastest` is the rung with the least latency on this host."""
 
     schema: int = REPORT_SCHEMA
     name: str
@@ -72,17 +84,68 @@ class Report(StrictRecord, frozen=True, kw_only=True):
     profile: str
     metric: str
     max_drop: float
+    limits: Limited
     evaluation_samples: int
+    confirmation_samples: int
     calibration_samples: int
     calibration_overlap: int
     original_score: float
     original_size: int
     original: Timing
     ladder: tuple[str, ...]
+    fastest: str
     eight_bit: EightBit
     notes: tuple[str, ...]
     candidates: tuple[CandidateReport, ...]
     environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a report says besides what was found."""
+
+    name: str
+    version: str
+    command: str
+    task: Task
+    profile: DeviceProfile
+    options: Options
+    environment: Environment
+
+
+def make_report(run: Run, found: Found, layers: Mapping[str, tuple[LayerError, ...]]) -> Report:
+    """Return the report of a run. `layers` are the errors of rungs by id."""
+    limits, options = found.limits, run.options
+    return Report(
+        name=run.name,
+        version=run.version,
+        command=run.command,
+        profile=run.profile.name,
+        metric=run.task.file.metric,
+        max_drop=options.max_drop,
+        limits=Limited(
+            max_drop=limits.max_drop,
+            confidence=options.confidence,
+            accept_undecided=limits.accept_undecided,
+            max_size=limits.max_size,
+            max_latency_ms=limits.max_latency_ms,
+            max_memory_mb=limits.max_memory_mb,
+            disk_bytes=limits.disk_bytes,
+        ),
+        evaluation_samples=found.x.shape[0],
+        confirmation_samples=found.confirming.stop - found.confirming.start,
+        calibration_samples=min(options.calibration, run.task.calibration.shape[0]),
+        calibration_overlap=run.task.overlap,
+        original_score=found.score,
+        original_size=run.task.model.stat().st_size,
+        original=timing(found.timing),
+        ladder=found.ladder.rungs,
+        fastest=fastest(found),
+        eight_bit=eight_bit(found),
+        notes=notes(run.task, found, options.confidence),
+        candidates=tuple(candidate_report(one, layers.get(one.id, ())) for one in found.candidates),
+        environment=run.environment,
+    )
 
 
 def timing(measured: Measurement) -> Timing:
@@ -95,105 +158,25 @@ def timing(measured: Measurement) -> Timing:
     )
 
 
-def candidate_report(one: Candidate) -> CandidateReport:
+def candidate_report(one: Candidate, layers: tuple[LayerError, ...]) -> CandidateReport:
     """Return the record of a candidate."""
     return CandidateReport(
         id=one.id,
         summary=one.recipe.summary,
+        recipe=one.recipe.text,
         status=one.status,
         reason=one.reason,
+        taken_over=one.taken_over,
         changes=one.changes,
         build_s=one.build_s,
+        build_memory_mb=one.build_memory_mb,
         size=one.size,
         sha256=one.sha256,
         quality=one.quality,
+        choosing=one.choosing,
+        confirmation=one.confirmation,
         exactness=one.exactness,
+        pace=one.pace,
         timing=timing(one.measured) if one.measured is not None else None,
+        layers=layers,
     )
-
-
-def eight_bit(found: Found) -> EightBit:
-    """Judge the 8-bit variants."""
-    drops = {one.id: one.quality.drop for one in found.candidates if one.recipe.eight_bit and one.quality is not None}
-    short = {name: drop for name, drop in drops.items() if drop > GOOD_DROP}
-    on_ladder = {name: drop for name, drop in drops.items() if name in found.ladder.rungs}
-    sizes = {one.id: one.size for one in found.candidates}
-    good = {name: drop for name, drop in on_ladder.items() if drop <= GOOD_DROP}
-    pool = good or on_ladder or drops
-    best = min(pool, key=lambda name: sizes[name] if good else pool[name], default=None)
-    if best is None:
-        statement = "no 8-bit variant could be made; the float original is kept"
-    elif not on_ladder:
-        statement = f"no 8-bit variant is on the ladder; {best} came closest with {pool[best]:.2f} points lost"
-    else:
-        statement = f"{best} loses {pool[best]:.2f} points"
-    return EightBit(
-        best=best,
-        drop=None if best is None else pool[best],
-        good=best is not None and pool[best] <= GOOD_DROP,
-        in_ladder=bool(on_ladder),
-        fell_short=short,
-        statement=statement,
-    )
-
-
-def notes(task: Task, found: Found) -> tuple[str, ...]:
-    """Return what a reader must know before believing the numbers."""
-    said = []
-    if task.overlap:
-        said.append(
-            f"{task.overlap} of {task.calibration.shape[0]} calibration samples are evaluation samples too: "
-            "quality may be flattered"
-        )
-    kept = [one for one in found.candidates if one.status == "kept"]
-    for one in kept:
-        assert one.quality is not None
-        assert one.measured is not None
-        if one.quality.undecided:
-            interval = one.quality.drop_interval
-            said.append(
-                f"{one.id}: {found.x.shape[0]} samples cannot decide the drop limit "
-                f"(95 % interval {interval.low:.2f} to {interval.high:.2f} points)"
-            )
-        if one.measured.latency.p50 > found.timing.latency.p50 * 1.05:
-            ratio = one.measured.latency.p50 / found.timing.latency.p50
-            said.append(f"{one.id} takes {ratio:.2f} times the original's latency on this CPU")
-    said += [
-        f"{one.id}: {one.exactness.hazard}"
-        for one in found.candidates
-        if one.exactness is not None and one.exactness.hazard is not None
-    ]
-    return tuple(said)
-
-
-def table(report: Report) -> Table:
-    """Return the console's table: the original, then everything tried, rungs first."""
-    from rich.table import Table
-
-    columns = ("variant", "drop", "95 % interval", "agree", "exact", "ms", "x", "kB", "MB", "")
-    drawn = Table(*columns, title=f"{report.name} {report.version} for {report.profile}")
-    base = report.original
-    drawn.add_row(
-        "original", f"{report.original_score:.4f}", "", "", "", f"{base.latency.p50:.3f}", "1.00",
-        f"{report.original_size / 1e3:.0f}", f"{base.peak_memory_mb:.1f}", "",
-    )  # fmt: skip
-    place = {name: index for index, name in enumerate(report.ladder)}
-    for one in sorted(report.candidates, key=lambda one: place.get(one.id, len(place))):
-        drawn.add_row(*_row(one, base.latency.p50, place.get(one.id)), style="" if one.id in place else "dim")
-    return drawn
-
-
-def _row(one: CandidateReport, original_ms: float, place: int | None) -> list[str]:
-    quality, exact, cost = one.quality, one.exactness, one.timing
-    return [
-        one.id,
-        f"{quality.drop:.2f}" if quality else "",
-        f"{quality.drop_interval.low:.2f} to {quality.drop_interval.high:.2f}" if quality else "",
-        f"{quality.agreement:.1%}" if quality and quality.agreement is not None else "",
-        f"{exact.score_exact:.4f}" + (" !" if exact.hazard else "") if exact else "",
-        f"{cost.latency.p50:.3f}" if cost else "",
-        f"{cost.latency.p50 / original_ms:.2f}" if cost else "",
-        f"{one.size / 1e3:.0f}" if one.size else "",
-        f"{cost.peak_memory_mb:.1f}" if cost else "",
-        f"rung {place + 1}" if place is not None else f"{one.status}: {one.reason}",
-    ]

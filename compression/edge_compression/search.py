@@ -1,300 +1,283 @@
-"""The search: builds every recipe, judges what it made on the evaluation set, times what is good enough, chooses.
+"""The search: tries recipes and variations of them, several at a time, times the best alone, and chooses the rungs.
 
-Candidates are built and judged two or more at a time in processes of their own; latency is measured afterwards, alone,
-all models in turns. When the budget is used up or the search is interrupted, what was judged by then is timed and
-chosen from. What a candidate is worth is decided in `evaluate` and `ladder`; the bundle is written by `bundle`.
+The order of things: the original answers all samples; the float recipe is judged; then workers take turns from the
+study, build and judge them; the shortlist is timed in turns on an otherwise idle machine; rungs are confirmed on all
+samples. What is tried is in `study`, how a candidate is judged in `judge`, what it is worth in `evaluate` and `ladder`,
+what comes after trying in `finish`.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_agent.bundle import hash_file
-from edge_bench.measure import LOAD_TIMEOUT_S, Measurement, Runner, RunnerError, measure_interleaved
-from edge_bench.protocol import Opened, RunnerPlan
+from edge_bench.measure import Runner, RunnerError
+from edge_bench.protocol import Opened
 from edge_bench.task import Task, check_model
+from edge_compression.admission import DRIVER_MB, Admission, estimate_mb
+from edge_compression.arena import EXACT_CONFIRMED, PARTS, Arena, Settings
+from edge_compression.budget import Clock, OverError, default_budget
 from edge_compression.build import BuildError, BuildPlan, build
-from edge_compression.candidate import Candidate
-from edge_compression.evaluate import compare, compare_exact
-from edge_compression.ladder import Costs, Ladder, Limits, build_ladder, exceeds
-from edge_compression.recipe import FLOAT_RECIPES, Recipe
+from edge_compression.candidate import Candidate, restored
+from edge_compression.evaluate import Question
+from edge_compression.finish import FINALISTS, TIMING_SECONDS, Finish, Found
+from edge_compression.identity import build_identity, study_identity
+from edge_compression.judge import Judge, Original
+from edge_compression.options import Options, Work
+from edge_compression.progress import Progress
+from edge_compression.recipe import Recipe
+from edge_compression.shelf import Shelf
+from edge_compression.study import Study, Turn
 from edge_contracts.errors import BundleError
-from edge_contracts.limits import MIB
 from edge_contracts.manifest import Input
 from edge_contracts.profile import DeviceProfile
 
-Array = NDArray[Any]
-Say = Callable[[str], None]
-
-ORIGINAL = "original"
-EXACT_SAMPLES = 256
-"""Samples for the run without optimisations, which is several times slower: enough to see one answer in twenty."""
-
-MEMORY_LIMIT_MB = 6144.0
-"""Of one build or one measuring process: a model of the largest class with all its activations, and a tool's copies."""
-
 PARALLEL = min(4, os.cpu_count() or 1)
-TIMING_SECONDS = 0.5
-"""Inference time of each model in all rounds together; a round has at least one run, however slow."""
-RESERVE_SECONDS, RESERVE_SHARE = 2.0, 0.25
-"""Kept of the budget for timing: for each model what it takes, at most this share in all."""
+SIGNAL_S = 0.3
+"""A Ctrl-C reaches the building processes too; so long a failure waits whether it was only that."""
 
-USED_UP, STOPPED = "the time budget was used up", "the search was stopped"
+LOST = "the search was killed each time it was being tried"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the caller decides. `max_drop` in points; `budget_s` bounds the whole search; counts bound the samples."""
-
-    max_drop: float
-    budget_s: float = 600.0
-    calibration: int = 256
-    evaluation: int = 5000
+RUNGS_CONFIRMED, EXACT_SLOWER = 4, 4.0
+"""For the time kept at the end: rungs to confirm, and how much slower exact arithmetic is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """The search's result. `x` and `y` are the evaluation samples used; `answers` the original's to them."""
+class Place:
+    """Where a search works: `scratch` is its own and removed by the caller, `work` outlives it."""
 
-    tensor: Input
-    opened: Opened
-    x: Array
-    y: Array
-    answers: Array
-    score: float
-    timing: Measurement
-    candidates: tuple[Candidate, ...]
-    ladder: Ladder
-
-
-class OverError(BundleError):
-    """There is no time for another step; the message says why."""
-
-    reason = "budget"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Start:
-    """What every candidate begins with: the model's input, its types and answers, and the simplified original."""
-
-    tensor: Input
-    opened: Opened
-    answers: Array
-    first: Candidate | None = None
+    scratch: Path
+    work: Work
 
 
 class Search:
-    """One search in a folder of its own, which the caller removes."""
+    """One search. Raises on construction what is wrong with its samples or its storage."""
 
-    def __init__(self, task: Task, profile: DeviceProfile, options: Options, folder: Path, say: Say) -> None:
-        self._task, self._profile, self._options, self._folder, self._say = task, profile, options, folder, say
-        self._deadline = self._last_build = time.monotonic() + options.budget_s
-        self._stopped = False
-        chosen = _subset(task.x.shape[0], options.evaluation)
-        self._x, self._y = task.x[chosen], task.y[chosen]
-        self._slices = None if task.slices is None else task.slices[chosen]
-        self._samples, self._calibration = folder / "x.npy", folder / "calib_x.npy"
-        np.save(self._samples, self._x, allow_pickle=False)
-        np.save(self._calibration, task.calibration[: options.calibration], allow_pickle=False)
+    def __init__(self, task: Task, profile: DeviceProfile, options: Options, place: Place, progress: Progress) -> None:
+        self._task, self._profile, self._options, self._progress = task, profile, options, progress
+        self._place = place
+        budget = options.budget_s if options.budget_s is not None else default_budget(task.model.stat().st_size)
+        self._clock = Clock(budget)
+        settings = Settings(calibration=options.calibration, evaluation=options.evaluation, memory_mb=options.memory_mb)
+        self._arena = Arena(task, profile, settings, place.scratch)
+        self._shelf = Shelf(place.work.folder, build_identity(task, self._arena.count))
+        if not place.work.shared:
+            self._shelf.sweep()
+        self._asked = Question(metric=task.file.metric, limit=options.max_drop, confidence=options.confidence)
+        self._limits = options.limits(profile)
+        self._lock = threading.Lock()
+        self._candidates: dict[str, Candidate] = {}
+        self._variations = 0
 
-    def run(self, recipes: Iterable[Recipe]) -> Found:
-        """Try every recipe. Raises ContractError or RunnerError when the original itself does not fit or run.
+    def run(self, recipes: Sequence[Recipe]) -> Found:
+        """Try the recipes, the float one first among them, and variations of them.
 
-        A KeyboardInterrupt once the float original is judged ends the search with what is judged; one before that,
-        or while the models are timed, is passed on.
+        Raises ContractError, RunnerError or BundleError when the original itself does not fit or run; BundleError
+        when no variant keeps limits that were asked for. A KeyboardInterrupt once the float original is judged ends
+        the search with what is judged; one before that, or while models are timed, is passed on.
         """
-        candidates = tuple(Candidate(recipe=recipe) for recipe in recipes)
-        reserve = min(RESERVE_SHARE * self._options.budget_s, RESERVE_SECONDS * (len(candidates) + 1))
-        self._last_build = self._deadline - reserve
-        opened, answers = self._original()
-        start = _Start(tensor=_input(self._task, opened), opened=opened, answers=answers)
-        self._try(candidates[0], start)
-        if not candidates[0].racing:
-            what = f"the float original cannot be served: {candidates[0].reason}"
+        with Runner(self._arena.plan(self._task.model)) as beside:
+            self._original = self._answer(beside)
+            self._estimate = estimate_mb(self._task.model.stat().st_size, beside.loaded().peak_memory_mb)
+            self._admission = Admission(max(self._options.memory_mb - DRIVER_MB, 1.0))
+            self._judge = Judge(self._arena, self._original, self._asked, beside)
+            self._float = self._try_float(recipes[0])
+            name = study_identity(self._shelf.source, recipes, self._options, self._profile)
+            study = Study(self._place.work.url, name, recipes[1:])
+            self._take_over(study)
+            self._try_all(study)
+        self._take_over(study)
+        self._account_for(recipes)
+        finish = Finish(self._task, self._profile, self._limits, self._arena, self._judge, self._progress)
+        found = finish.run(list(self._candidates.values()), self._original, self._rebuild, self._clock.deadline)
+        self._check_asked(found)
+        return found
+
+    def _check_asked(self, found: Found) -> None:
+        """Raise BundleError when nothing keeps the limits that the caller gave; the profile's own bend to the float
+        original, which devices try anyway."""
+        asked = replace(
+            found.limits,
+            max_size=self._options.max_size,
+            max_latency_ms=self._options.max_latency_ms,
+            max_memory_mb=self._options.max_memory_mb,
+        )
+        reason = asked.objection(self._float.costs())
+        if found.ladder.rungs == (self._float.id,) and reason is not None:
+            raise BundleError(
+                f"no variant is within the limits; the float original {reason}",
+                subject=self._task.file.name,
+                hint="what was built is kept: the same command with other limits goes on from there",
+            )
+
+    def _answer(self, runner: Runner) -> Original:
+        self._progress.said(f"{self._task.file.name}: original on {self._arena.x.shape[0]} samples")
+        opened = runner.opened()
+        check_model(self._task, opened.inputs, opened.outputs)
+        runner.loaded()
+        began = time.monotonic()
+        answers = self._arena.answers(runner, PARTS, timeout_s=self._clock.remaining())[0]
+        seconds = time.monotonic() - began
+        exact = EXACT_SLOWER * EXACT_CONFIRMED * seconds / answers.shape[0]
+        self._clock.reserve(FINALISTS * 4 * TIMING_SECONDS + RUNGS_CONFIRMED * (seconds + exact) / PARALLEL)
+        return Original(opened=opened, tensor=_input(self._task, opened), answers=answers)
+
+    def _try_float(self, recipe: Recipe) -> Candidate:
+        candidate = Candidate(recipe=recipe)
+        self._candidates[recipe.id] = candidate
+        self._try(candidate, None)
+        if not candidate.racing:
+            what = f"the float original cannot be served: {candidate.reason}"
             raise BundleError(what, subject=self._task.model.name)
-        self._try_all(candidates[1:], replace(start, first=candidates[0]))
-        _mark_duplicates(candidates)
-        timing = self._time_all(candidates)
-        ladder = self._choose(candidates, timing)
-        return Found(
-            tensor=start.tensor,
-            opened=opened,
-            x=self._x,
-            y=self._y,
-            answers=answers,
-            score=compare(self._task.file.metric, answers, answers, self._y, limit=0.0, slices=None).score,
-            timing=timing,
-            candidates=candidates,
-            ladder=ladder,
-        )
+        return candidate
 
-    def _plan(self, model: Path, *, optimise: bool = True) -> RunnerPlan:
-        """Return how a model of this task is measured."""
-        return RunnerPlan(
-            model=str(model),
-            format=self._task.format,
-            samples=str(self._samples),
-            mapping=self._task.mapping,
-            threads=self._profile.model.threads,
-            optimise=optimise,
-            memory_limit_mb=MEMORY_LIMIT_MB,
-        )
+    def _take_over(self, study: Study) -> None:
+        """Add what the study knows from earlier or elsewhere."""
+        count = 0
+        for record in study.finished():
+            if record.id not in self._candidates:
+                self._candidates[record.id] = restored(record)
+                count += 1
+        if count:
+            self._progress.said(f"taking over {count} finished trials")
 
-    def _original(self) -> tuple[Opened, Array]:
-        self._say(f"{self._task.file.name}: original on {self._x.shape[0]} samples")
-        with Runner(self._plan(self._task.model)) as runner:
-            opened = runner.opened()
-            check_model(self._task, opened.inputs, opened.outputs)
-            return opened, self._answers(runner, self._samples)[0]
-
-    def _answers(self, runner: Runner, samples: Path, count: int | None = None) -> list[Array]:
-        """Return a model's answers to samples, one array an output."""
-        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".npz") as out:
-            runner.predict(samples, Path(out.name), count=count, timeout_s=self._remaining())
-            with np.load(out.name, allow_pickle=False) as arrays:
-                return [arrays[f"output_{index}"] for index in range(len(arrays.files))]
-
-    def _try_all(self, candidates: tuple[Candidate, ...], start: _Start) -> None:
+    def _try_all(self, study: Study) -> None:
+        pool = ThreadPoolExecutor(PARALLEL)
         try:
-            with ThreadPoolExecutor(PARALLEL) as pool:
-                list(pool.map(lambda one: self._try(one, start), candidates))
+            workers = [pool.submit(self._work, study) for _ in range(PARALLEL)]
+            for worker in workers:
+                worker.result()
         except KeyboardInterrupt:
-            self._stopped = True
-            self._say("stopping: what was judged so far is timed and written")
-        for one in candidates:
-            if one.racing and one.quality is None:
-                one.drop_out("not tried", STOPPED)
+            self._clock.stop()
+            self._progress.said("stopping: what was judged so far is timed and written")
+        except BaseException:
+            self._clock.stop()
+            raise
+        finally:
+            pool.shutdown(wait=True)
 
-    def _try(self, candidate: Candidate, start: _Start) -> None:
-        """Build a candidate and judge what was made, unless there is a reason not to."""
+    def _work(self, study: Study) -> None:
+        """Take turns until there are none or the time is over."""
+        while not self._clock.over:
+            with self._lock:
+                turn = study.take() if self._may_vary(study) else None
+            if turn is None:
+                return
+            candidate = Candidate(recipe=turn.recipe)
+            done = self._try(candidate, self._float)
+            with self._lock:
+                self._write_down(study, turn, candidate, done=done)
+
+    def _may_vary(self, study: Study) -> bool:
+        return study.waiting() or self._variations < self._options.variations
+
+    def _write_down(self, study: Study, turn: Turn, candidate: Candidate, *, done: bool) -> None:
+        if not done:
+            study.give_back(turn)
+            self._candidates.pop(candidate.id, None)
+            return
+        self._variations += turn.varied
+        self._candidates[candidate.id] = candidate
+        quality = candidate.quality
+        values, limits = None, {}
+        if quality is not None and candidate.status in ("pending", "left out"):
+            size = candidate.size / self._task.model.stat().st_size
+            values = [quality.drop, size, candidate.pace if candidate.pace is not None else 1.0]
+            limits["drop"] = (quality.drop if self._limits.accept_undecided else quality.bound) - self._limits.max_drop
+            if self._limits.max_size is not None:
+                limits["size"] = candidate.size / self._limits.max_size - 1.0
+        study.finish(turn, candidate, limits, values)
+        self._progress.judged(candidate, self._candidates.values(), self._task.model.stat().st_size)
+
+    def _try(self, candidate: Candidate, first: Candidate | None) -> bool:
+        """Build a candidate and judge what was made, unless there is a reason not to. Return whether its fate is
+        known: it is not when the search ended before."""
         if candidate.recipe.full_range_weights and self._profile.model.reduce_range:
             candidate.drop_out("not tried", "the profile asks for 7-bit weights (model.reduce_range)")
-            return
+            return True
         try:
-            self._build(candidate, start)
-            self._judge(candidate, start)
+            self._build(candidate, first)
+            self._claim(candidate)
+            if candidate.racing:
+                self._progress.said(f"judging {candidate.id}")
+                self._judge.judge(candidate, timeout_s=self._clock.remaining())
         except (BuildError, RunnerError) as error:
+            if self._clock.over or self._clock.stopped_within(SIGNAL_S):
+                return False
             candidate.drop_out("failed", str(error))
         except OverError as over:
+            if first is None:
+                raise
             candidate.drop_out("not tried", str(over))
+            return False
+        return True
 
-    def _build(self, candidate: Candidate, start: _Start) -> None:
-        left = self._remaining()
-        first = start.first if start.first is not None and candidate.recipe.resumes(start.first.recipe) else None
-        path = self._folder / f"{candidate.id}.{self._task.format}"
-        plan = BuildPlan(
-            recipe_id=candidate.id,
-            recipe=candidate.recipe.text,
-            skip=len(first.recipe.passes) if first is not None else 0,
-            model=str(first.model if first is not None else self._task.model),
-            calibration=str(self._calibration),
-            count=self._options.calibration,
-            tensor=start.tensor,
-            out=str(path),
-            memory_limit_mb=MEMORY_LIMIT_MB,
+    def _build(self, candidate: Candidate, first: Candidate | None) -> None:
+        shelved = self._shelf.find(candidate.recipe)
+        if shelved is None:
+            if self._estimate > self._options.memory_mb:
+                needs = f"it needs about {self._estimate:.0f} MB of memory, {self._options.memory_mb:g} are allowed"
+                raise BuildError(needs, subject=candidate.id, hint="--memory allows more")
+            with self._admission.room(self._estimate):
+                self._progress.said(f"building {candidate.id}")
+                made = self._shelf.room(candidate.recipe)
+                try:
+                    built = build(self._plan(candidate.recipe, first, made), timeout_s=self._clock.remaining())
+                    shelved = self._shelf.place(candidate.recipe, made, built)
+                finally:
+                    made.unlink(missing_ok=True)
+        candidate.path = self._shelf.path(candidate.recipe, shelved.sha256)
+        candidate.sha256, candidate.size = shelved.sha256, shelved.size
+        candidate.build_s, candidate.build_memory_mb = shelved.built.seconds, shelved.built.peak_memory_mb
+        resumed = first is not None and candidate.recipe.resumes(first.recipe)
+        candidate.changes = (*(first.changes if first is not None and resumed else ()), *shelved.built.changes)
+
+    def _plan(self, recipe: Recipe, first: Candidate | None, made: Path) -> BuildPlan:
+        base = first if first is not None and recipe.resumes(first.recipe) else None
+        return BuildPlan(
+            recipe_id=recipe.id,
+            recipe=recipe.text,
+            skip=len(base.recipe.passes) if base is not None else 0,
+            model=str(base.model if base is not None else self._task.model),
+            calibration=str(self._arena.calibration),
+            count=self._arena.count,
+            tensor=self._original.tensor,
+            out=str(made),
+            memory_limit_mb=self._options.memory_mb,
+            training=None if self._arena.training is None else str(self._arena.training),
         )
-        self._say(f"building {candidate.id}")
-        built = build(plan, timeout_s=left)
-        candidate.path, candidate.sha256, candidate.size = path, hash_file(path), path.stat().st_size
-        candidate.build_s = built.seconds
-        candidate.changes = (*(first.changes if first is not None else ()), *built.changes)
 
-    def _judge(self, candidate: Candidate, start: _Start) -> None:
-        metric, limit = self._task.file.metric, self._options.max_drop
-        patience = min(LOAD_TIMEOUT_S, self._remaining())
-        self._say(f"judging {candidate.id}")
-        with Runner(self._plan(candidate.model), patience_s=patience) as runner:
-            if _kinds(runner.opened()) != _kinds(start.opened):
-                candidate.drop_out("failed", "its inputs or outputs are not of the original's types")
-                return
-            outputs = self._answers(runner, self._samples)
-            calibration = self._answers(runner, self._calibration)[0]
-        with Runner(self._plan(candidate.model, optimise=False), patience_s=patience) as runner:
-            exact = self._answers(runner, self._samples, EXACT_SAMPLES)[0]
-        answers = outputs[0]
-        if not np.isfinite(answers).all():
-            candidate.drop_out("failed", "it answers infinite values or NaN")
-            return
-        candidate.outputs, candidate.calibration = outputs, calibration
-        candidate.exactness = compare_exact(metric, answers, exact, self._y)
-        candidate.quality = compare(metric, answers, start.answers, self._y, limit=limit, slices=self._slices)
-        if exceeds(candidate.quality.drop, limit) and candidate.id not in FLOAT_RECIPES:
-            candidate.drop_out("left out", f"loses {candidate.quality.drop:.2f} points, {limit:g} are allowed")
+    def _claim(self, candidate: Candidate) -> None:
+        """Drop out a candidate that another one has made already."""
+        with self._lock:
+            others = [*self._candidates.values()]
+            same = next((o for o in others if o.sha256 == candidate.sha256 and o.id != candidate.id), None)
+            self._candidates.setdefault(candidate.id, candidate)
+        if same is not None:
+            candidate.drop_out("duplicate", f"the same bytes as {same.id}: what it adds changed nothing here")
 
-    def _time_all(self, candidates: tuple[Candidate, ...]) -> Measurement:
-        # Small ones first: should the time end, what is left out is what a device wants least.
-        racing = {one.id: one for one in sorted(candidates, key=lambda one: one.size) if one.racing}
-        plans = {
-            ORIGINAL: self._plan(self._task.model),
-            **{name: self._plan(one.model) for name, one in racing.items()},
-        }
-        self._say(f"timing {len(plans)} models in turns")
-        measured, failures = measure_interleaved(
-            plans, seconds=TIMING_SECONDS, deadline=self._deadline, needed=(ORIGINAL, candidates[0].id)
-        )
-        for name, error in failures.items():
-            if name in (ORIGINAL, candidates[0].id):
-                raise error
-            racing[name].drop_out("failed", str(error))
-        for name, one in racing.items():
-            one.measured = measured.get(name)
-        return measured[ORIGINAL]
+    def _rebuild(self, candidate: Candidate) -> None:
+        """Make sure that a candidate's model is here; another machine may have made it. Passes that train may make
+        other bytes here: what becomes a rung is judged again on all samples. Raises BuildError."""
+        if candidate.path is None:
+            try:
+                self._build(candidate, self._float)
+            except OverError as over:
+                raise BuildError(str(over), subject=candidate.id) from over
 
-    def _choose(self, candidates: tuple[Candidate, ...], timing: Measurement) -> Ladder:
-        costs = {one.id: one.costs() for one in candidates if one.racing}
-        size = self._task.model.stat().st_size
-        original = Costs(
-            score=0.0, drop=0.0, latency_ms=timing.latency.p50, size=size, memory_mb=timing.loaded.peak_memory_mb
-        )
-        limits = Limits(max_drop=self._options.max_drop, disk_bytes=int(self._profile.model.disk_mb * MIB))
-        ladder = build_ladder(costs, original, limits, prefer=self._profile.model.prefer, float_id=candidates[0].id)
-        for one in candidates:
-            if one.id in ladder.rungs:
-                one.status = "kept"
-            elif one.racing:
-                one.drop_out("left out", ladder.left_out[one.id])
-        return ladder
-
-    def _remaining(self) -> float:
-        """Return the seconds left for building and judging. Raises OverError when there are none."""
-        left = self._last_build - time.monotonic()
-        if self._stopped or left <= 0:
-            raise OverError(STOPPED if self._stopped else USED_UP)
-        return left
-
-
-def _subset(count: int, wanted: int) -> NDArray[np.intp]:
-    """All samples, or `wanted` of them drawn without order but always the same ones."""
-    if wanted >= count:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).permutation(count)[:wanted])
+    def _account_for(self, recipes: Sequence[Recipe]) -> None:
+        """Say of every recipe that was not tried why."""
+        for recipe in recipes:
+            one = self._candidates.setdefault(recipe.id, Candidate(recipe=recipe))
+            if one.racing and (one.quality is None or one.pace is None):
+                one.drop_out("not tried", self._clock.why() if self._clock.over else LOST)
 
 
 def _input(task: Task, opened: Opened) -> Input:
     info = opened.inputs[0]
     return Input(name=info.name, dtype=task.file.input.dtype, shape=info.shape, sample=task.mapping)
-
-
-def _kinds(opened: Opened) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the types of inputs and outputs: samples mapped for others would be cast into nonsense."""
-    return tuple(info.dtype for info in opened.inputs), tuple(info.dtype for info in opened.outputs)
-
-
-def _mark_duplicates(candidates: tuple[Candidate, ...]) -> None:
-    seen: dict[str, str] = {}
-    for one in candidates:
-        if not one.racing:
-            continue
-        if one.sha256 in seen:
-            one.drop_out("duplicate", f"the same bytes as {seen[one.sha256]}: what it adds changed nothing here")
-        seen.setdefault(one.sha256, one.id)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from edge_bench.stats import binomial_quantile, wilson_upper
 from edge_compression.evaluate import Exactness
 from edge_contracts.limits import KIB, MIB
-from edge_contracts.manifest import Confidence, InputGuard, OutputGuard
+from edge_contracts.manifest import InputGuard, OutputGuard
+from edge_contracts.reference import Confidence
 
 Array = NDArray[Any]
 OutputKind = Literal["logits", "probabilities", "values"]

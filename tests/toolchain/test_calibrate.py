@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from edge_compression.calibrate import BINS, choose, collect, entropy_threshold
@@ -59,7 +60,7 @@ def test_the_zeros_of_a_relu_do_not_hide_what_clipping_costs() -> None:
     assert entropy_threshold(spiked) == entropy_threshold(counts)
 
 
-@pytest.mark.parametrize("calibrator", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("calibrator", ["minmax", "average", "percentile", "entropy", "mse"])
 def test_a_tensor_that_is_always_zero_has_the_range_zero(calibrator: Any) -> None:
     found = collect(stream(np.zeros((4, 8))), histograms=True)["t"]
     assert choose(found, calibrator, percentile=99.9) == (0.0, 0.0)
@@ -87,3 +88,50 @@ def test_memory_does_not_grow_with_the_number_of_samples() -> None:
     tracemalloc.stop()
     # All samples together are 9.6 MB; one is 0.2 MB and so are the histograms.
     assert peak < 2_000_000
+
+
+def test_the_moving_average_forgets_a_lonely_outlier_and_follows_the_samples() -> None:
+    values = np.tile(np.array([-1.0, 3.0]), (200, 1))
+    values[20] = [-50.0, 90.0]
+    found = collect(stream(values), histograms=False)["t"]
+    assert (found.low, found.high) == (-50.0, 90.0)
+    assert choose(found, "average", percentile=99.9) == pytest.approx((-1.0, 3.0), abs=0.01)
+
+
+def rounding_error(values: np.ndarray[Any, Any], low: float, high: float) -> float:
+    step = (high - low) / 255
+    snapped = np.clip(np.rint(values / step), np.rint(low / step), np.rint(high / step)) * step
+    return float(np.mean((snapped - values) ** 2))
+
+
+def test_the_least_squares_range_is_the_best_of_all_clipped_ranges_on_the_values_themselves() -> None:
+    values = np.random.default_rng(3).laplace(0.0, 1.0, (50, 400))
+    found = collect(stream(values), histograms=True)["t"]
+    low, high = choose(found, "mse", percentile=99.9)
+    assert found.low < low < high < found.high
+    thresholds = np.linspace(0.2, 1.0, 400) * found.magnitude
+    best = min(rounding_error(values, max(found.low, -t), min(found.high, t)) for t in thresholds)
+    assert rounding_error(values, low, high) < 1.03 * best
+
+
+def test_least_squares_keep_an_even_spread_whole() -> None:
+    values = np.random.default_rng(4).uniform(0.0, 5.0, (40, 500))
+    found = collect(stream(values), histograms=True)["t"]
+    assert choose(found, "mse", percentile=99.9) == pytest.approx((0.0, 5.0), abs=0.05)
+
+
+@pytest.mark.timeout(240)
+def test_three_hundred_activations_over_a_thousand_samples_fit_in_few_megabytes() -> None:
+    process, seen = psutil.Process(), []
+
+    def samples() -> Iterator[dict[str, Any]]:
+        values = np.random.default_rng(0).standard_normal((300, 128)).astype(np.float32)
+        for turn in range(1000):
+            yield {f"t{index}": values[(index + turn) % 300] for index in range(300)}
+            if turn % 100 == 0:
+                seen.append(process.memory_info().rss)
+
+    found = collect(samples, histograms=True)
+    assert len(found) == 300
+    # All values together are 154 MB; the histograms are 4.9 MB.
+    assert max(seen) - seen[0] < 16_000_000

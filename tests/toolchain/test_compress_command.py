@@ -19,6 +19,8 @@ from edge_agent.samples import read_arrays
 from edge_compression.cli import compress
 from edge_contracts.errors import BundleError, ContractError, OperatorError
 
+pytestmark = pytest.mark.timeout(240)  # whole searches, each with dozens of processes
+
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = """
 name = "test"
@@ -66,7 +68,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(place: Path, out: str, *more: str) -> list[str]:
     given = [str(place / "waves.toml"), "--profile", str(place / "profile.toml"), "--out", str(place / out)]
-    return [*given, "--recipes", str(place / "recipes"), "--max-drop", "1.5pt", "--json", *more]
+    return [
+        *given,
+        "--recipes",
+        str(place / "recipes"),
+        "--max-drop",
+        "1.5pt",
+        "--budget",
+        "10m",
+        "--variations",
+        "0",
+        "--json",
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +221,28 @@ def test_no_drop_allowed_still_gives_a_bundle_with_the_float_original(place: Pat
     assert report["ladder"][-1] == "float"
     kept = [one for one in report["candidates"] if one["status"] == "kept"]
     assert all(one["quality"]["drop"] <= 1e-9 for one in kept)
+
+
+def test_a_limit_that_nothing_keeps_is_an_error_and_the_work_is_kept(place: Path) -> None:
+    given = words(place, "tiny", "--max-size", "100", "--work", str(place / "kept"), "--variations", "0")
+    with pytest.raises(BundleError, match=r"no variant is within the limits.*100 are allowed"):
+        CliRunner().invoke(compress, given, catch_exceptions=False)
+    assert not (place / "tiny").exists()
+    done = CliRunner().invoke(
+        compress, [*words(place, "fits", "--max-size", "4k", "--work", str(place / "kept"))], catch_exceptions=False
+    )
+    report = json.loads(done.stdout)
+    assert "taking over" in done.stderr
+    assert all(one["size"] <= 4000 for one in report["candidates"] if one["id"] in report["ladder"])
+    assert (place / "fits.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_thresholds_and_histograms_go_into_the_manifest(place: Path, report: dict[str, Any]) -> None:
+    manifest = open_bundle(place / "bundle").manifest
+    assert manifest.reference is not None
+    assert manifest.reference.samples == report["evaluation_samples"]
+    for variant in manifest.variants:
+        assert {one.score for one in variant.conformal} == {"lac", "raps"}
+        assert all(one.samples + one.checked == manifest.reference.samples for one in variant.conformal)
+        assert variant.reference is not None
+        assert sum(variant.reference.classes) == manifest.reference.samples

@@ -5,7 +5,8 @@ import pytest
 
 from edge_agent.quality import score
 from edge_compression import sets
-from edge_compression.evaluate import Exactness, compare, compare_exact
+from edge_compression.evaluate import Exactness, Quality, Question, compare, compare_exact, refuted
+from edge_compression.paired import flips, resampled, resampled_roots
 
 Y = np.repeat(np.arange(4), 50)
 SURE = np.eye(4)[Y] * 5.0
@@ -17,14 +18,18 @@ def spoiled(count: int) -> np.ndarray:  # type: ignore[type-arg]
     return answers
 
 
+def judged(answers: np.ndarray, limit: float = 0.5, metric: str = "top1", confidence: float = 0.75) -> Quality:  # type: ignore[type-arg]
+    return compare(Question(metric=metric, limit=limit, confidence=confidence), answers, SURE, Y)
+
+
 def test_equal_answers_lose_nothing() -> None:
-    found = compare("top1", SURE, SURE, Y, limit=0.5, slices=None)
+    found = judged(SURE)
     assert (found.score, found.drop, found.agreement, found.p_value) == (1.0, 0.0, 1.0, 1.0)
     assert not found.undecided
 
 
 def test_a_drop_is_in_points_with_its_interval_and_its_test() -> None:
-    found = compare("top1", spoiled(10), SURE, Y, limit=0.5, slices=None)
+    found = judged(spoiled(10))
     assert found.drop == pytest.approx(5.0)
     assert found.drop_interval.low > 1.0
     assert found.drop_interval.high < 10.0
@@ -33,19 +38,62 @@ def test_a_drop_is_in_points_with_its_interval_and_its_test() -> None:
 
 
 def test_a_drop_the_samples_cannot_decide_is_called_so() -> None:
-    assert compare("top1", spoiled(1), SURE, Y, limit=0.5, slices=None).undecided
+    assert judged(spoiled(1), limit=0.6).undecided
+
+
+def test_a_verdict_has_three_words() -> None:
+    assert judged(SURE).verdict == "within"
+    assert judged(spoiled(1), limit=0.6).verdict == "undecided"
+    assert judged(spoiled(10)).verdict == "over"
+    assert judged(spoiled(10)).surely_over
+    assert not judged(spoiled(2)).surely_over
+
+
+def test_nothing_seen_lost_is_no_proof_that_nothing_can_be_lost() -> None:
+    found = judged(SURE)
+    assert found.drop == 0.0
+    assert 0.0 < found.bound < found.drop_interval.high
+    assert judged(SURE, limit=0.3, confidence=0.75).verdict == "undecided"
+    assert judged(SURE, limit=0.5, confidence=0.99).verdict == "undecided"
+
+
+def test_the_bound_holds_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        flipped, won = generator.random(400) < 0.03, generator.random(400) < 0.02
+        gained = flipped.astype(float) - won.astype(float)
+        bound = flips(gained)
+        assert bound is not None
+        held.append(bound(0.75) >= 0.01)
+    assert np.mean(held) == pytest.approx(0.75, abs=0.06)
+
+
+def test_the_bootstrap_bounds_what_is_no_flip() -> None:
+    gained = np.random.default_rng(0).normal(0.1, 1.0, 400)
+    assert flips(gained) is None
+    assert resampled(gained)(0.75) == pytest.approx(gained.mean() + 0.674 / 20, abs=0.02)
+    errors = np.random.default_rng(1).normal(0.0, 1.0, 300) ** 2
+    assert resampled_roots(errors, errors)(0.9) == 0.0
+    assert resampled_roots(1.21 * errors, errors)(0.5) == pytest.approx(0.1 * np.sqrt(errors.mean()), abs=0.01)
+
+
+def test_samples_kept_back_refute_only_what_they_speak_against() -> None:
+    asked = Question(metric="top1", limit=0.5)
+    assert refuted(asked, spoiled(10), SURE, Y)
+    assert not refuted(asked, spoiled(1), SURE, Y)
 
 
 def test_the_worst_slice_is_found() -> None:
     slices = np.where(np.arange(200) < 20, "night", "day")
-    found = compare("top1", spoiled(10), SURE, Y, limit=0.5, slices=slices)
+    found = compare(Question(metric="top1", limit=0.5), spoiled(10), SURE, Y, slices)
     assert found.worst_slice == "night"
     assert found.worst_slice_drop == pytest.approx(50.0)
 
 
 def test_errors_are_compared_as_scores_too() -> None:
     y = np.linspace(0, 1, 50)
-    found = compare("mae", y[:, None] + 0.02, y[:, None] + 0.01, y, limit=0.5, slices=None)
+    found = compare(Question(metric="mae", limit=0.5), y[:, None] + 0.02, y[:, None] + 0.01, y)
     assert found.drop == pytest.approx(1.0)
     assert found.agreement is None
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_compression.ladder import MAX_RUNGS, Costs, Limits, build_ladder, exceeds
+from edge_compression.ladder import MAX_RUNGS, Costs, Glance, Limits, build_ladder, exceeds, shortlist
 
 MB = 1_000_000
 ORIGINAL = Costs(score=0.9, drop=0.0, latency_ms=1.0, size=10 * MB, memory_mb=20.0)
@@ -84,3 +84,47 @@ def test_a_float_original_over_the_disk_budget_makes_way_if_anything_else_fits()
     tight = Limits(max_drop=0.5, disk_bytes=5 * MB)
     assert ladder({"a": costs(size=0.3)}, tight) == ("a",)
     assert ladder({}, tight) == ("float",)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "named"),
+    [("max_size", 2 * MB, "bytes"), ("max_latency_ms", 0.4, "ms"), ("max_memory_mb", 12.0, "memory")],
+)
+def test_a_limit_that_was_asked_for_holds_for_every_rung(limit: str, value: float, named: str) -> None:
+    limits = Limits(max_drop=0.5, disk_bytes=100 * MB, **{limit: value})  # type: ignore[arg-type]
+    kept, out = costs(size=0.2, latency=0.3, memory=0.5), costs(size=0.3, latency=0.5, memory=0.7)
+    found = build_ladder(
+        {"float": ORIGINAL, "kept": kept, "out": out}, ORIGINAL, limits, prefer="size", float_id="float"
+    )
+    assert found.rungs == ("kept",)
+    assert named in found.left_out["out"]
+    assert "float" in found.left_out
+
+
+def test_what_the_samples_cannot_decide_is_out_unless_it_is_accepted() -> None:
+    unsure = Costs(score=0.9, drop=0.1, latency_ms=0.5, size=MB, memory_mb=10.0, bound=0.7)
+    assert ladder({"unsure": unsure}) == ("float",)
+    accepting = Limits(max_drop=0.5, disk_bytes=100 * MB, accept_undecided=True)
+    assert ladder({"unsure": unsure}, accepting) == ("unsure", "float")
+
+
+def test_the_shortlist_drops_only_what_is_clearly_beaten() -> None:
+    seen = {
+        "good": Glance(drop=0.0, size=100, pace=0.5),
+        "beaten": Glance(drop=0.1, size=100, pace=0.9),
+        "near": Glance(drop=0.1, size=100, pace=0.6),  # a glance cannot tell it from good
+        "small": Glance(drop=0.4, size=50, pace=1.5),
+    }
+    chosen, left_out = shortlist(seen, 8, prefer="size")
+    assert set(chosen) == {"good", "near", "small"}
+    assert set(left_out) == {"beaten"}
+    assert "good" in left_out["beaten"]
+
+
+def test_a_full_shortlist_has_the_best_of_every_kind() -> None:
+    seen = {f"v{index}": Glance(drop=index / 10, size=100 - index, pace=1.0) for index in range(20)}
+    seen["fast"] = Glance(drop=2.0, size=200, pace=0.1)
+    chosen, left_out = shortlist(seen, 4, prefer="size")
+    assert {"fast", "v19", "v0"} <= set(chosen)
+    assert len(chosen) == 4
+    assert len(left_out) == 17

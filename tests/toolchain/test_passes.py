@@ -10,7 +10,7 @@ import toolchain_models
 from onnx import helper
 
 from edge_compression.contract import Context, PassError
-from edge_compression.onnx_graph import array, initializers, load, save, session
+from edge_compression.onnx_graph import array, count_operators, initializers, load, save, session
 from edge_compression.passes import BiasCorrection, Compact, DynamicInt8, Float16, Simplify, StaticInt8
 from edge_compression.quantised import quantised_layers
 
@@ -88,7 +88,7 @@ def test_nothing_to_quantise_is_said(original: bytes, context: Context) -> None:
         DynamicInt8(operators=("Attention",)).apply(original, context)
 
 
-@pytest.mark.parametrize("calibrator", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("calibrator", ["minmax", "average", "percentile", "entropy", "mse"])
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_static_int8_with_seven_bit_weights_keeps_the_answers(
     original: bytes, context: Context, calibrator: Any, per_channel: bool
@@ -176,3 +176,41 @@ def test_compact_leaves_the_names_of_graphs_with_graphs_inside(context: Context)
     assert applied.graph.initializer[0].name == "flag"
     found = session(save(applied)).run(None, {"x": np.ones((1, 2), np.float32)})[0]
     np.testing.assert_array_equal(found, [[1.0, 1.0]])
+
+
+def test_quantised_operators_answer_as_their_pairs_do(original: bytes, context: Context) -> None:
+    applied = StaticInt8(form="qoperator", reduce_range=True).apply(original, context)
+    kinds = {node.op_type for node in load(applied.model).graph.node}
+    assert "QLinearConv" in kinds
+    assert agreement(applied.model, original) > 0.9
+    pairs = StaticInt8(reduce_range=True).apply(original, context).model
+    assert agreement(applied.model, pairs) > 0.97
+
+
+def test_sixteen_bit_activations_leave_only_the_error_of_the_weights(original: bytes, context: Context) -> None:
+    wide = StaticInt8(activations="s16").apply(original, context).model
+    rounded = load(original)
+    for layer in quantised_layers(load(original), load(wide)):
+        values = layer.dequantised.astype(np.float32)
+        initializers(rounded)[layer.weight].CopyFrom(onnx.numpy_helper.from_array(values, layer.weight))
+    # On the calibration samples: others, and few of these, are clipped where they are larger, at any number of bits.
+    found = session(wide, optimise=False).run(None, {"x": CALIBRATION})[0]
+    expected = session(save(rounded)).run(None, {"x": CALIBRATION})[0]
+    assert np.quantile(np.abs(found - expected), 0.9) < 1e-3 * np.ptp(expected)
+
+
+def test_batch_norms_are_folded_and_unused_weights_go(original: bytes, context: Context) -> None:
+    model = load(original)
+    generator = np.random.default_rng(2)
+    width = array(initializers(model)["kernel"]).shape[0]
+    for name in ("n_scale", "n_shift", "n_mean", "n_variance", "unused"):
+        values = generator.uniform(0.5, 1.5, width).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    after, conv.output[0] = str(conv.output[0]), "raw"
+    norm = helper.make_node("BatchNormalization", ["raw", "n_scale", "n_shift", "n_mean", "n_variance"], [after])
+    model.graph.node.insert(1, norm)
+    applied = Simplify().apply(save(model), context)
+    assert count_operators(load(applied.model), ("BatchNormalization",)) == 0
+    assert len(initializers(load(applied.model))) == len(initializers(load(original)))
+    np.testing.assert_allclose(answers(applied.model), answers(save(model)), atol=1e-3)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edge_compression.contract import Applied, Context, PassError
 from edge_compression.onnx_graph import array, initializers, load, save, session, with_outputs
@@ -23,7 +23,8 @@ Array = NDArray[Any]
 
 
 class BiasCorrection(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="bias_correction"):
-    """Correct the biases of a statically quantised model. Must follow `static_int8`; layers without a bias are left."""
+    """Correct the biases of a quantised model. Must follow `static_int8` or `weight_only`; layers without a bias of
+    their own are left."""
 
     format: ClassVar[Format] = "onnx"
     quantises: ClassVar[bool] = True
@@ -31,19 +32,29 @@ class BiasCorrection(StrictRecord, frozen=True, kw_only=True, tag_field="pass", 
     def apply(self, model: bytes, context: Context) -> Applied:
         quantised = load(model)
         constants = initializers(quantised)
-        layers = [layer for layer in quantised_layers(load(context.unquantised), quantised) if layer.bias]
+        found = quantised_layers(load(context.unquantised), quantised)
+        if not found:
+            raise PassError("no quantised layer; this pass must follow static_int8 or weight_only")
+        layers = [layer for layer in found if layer.bias]
         if not layers:
-            raise PassError("no quantised layer with a bias; this pass must follow static_int8")
+            return Applied(model=model, changed={"layers": 0})
         errors = mean_errors(context.unquantised, layers, context)
-        largest = 0.0
         for layer, error in zip(layers, errors, strict=True):
-            bias = constants[f"{layer.bias}{QUANTISED}"]
-            scale = array(constants[f"{layer.bias}{QUANTISED}_scale"]).astype(np.float64)
-            steps = np.rint(error / scale).astype(np.int64)
-            corrected = np.clip(array(bias).astype(np.int64) - steps, -(2**31), 2**31 - 1).astype(np.int32)
-            bias.CopyFrom(numpy_helper.from_array(corrected, bias.name))
-            largest = max(largest, float(np.abs(error).max(initial=0.0)))
+            _correct(constants, str(layer.bias), error)
+        largest = max(float(np.abs(error).max(initial=0.0)) for error in errors)
         return Applied(model=save(quantised), changed={"layers": len(layers), "largest_correction": largest})
+
+
+def _correct(constants: dict[str, TensorProto], name: str, error: Array) -> None:
+    """Take the mean error of each channel out of a bias, an integer one in steps of its own scale."""
+    bias = constants.get(name + QUANTISED)
+    if bias is None:
+        corrected = array(constants[name]) - error.astype(np.float32)
+        constants[name].CopyFrom(numpy_helper.from_array(corrected, name))
+        return
+    steps = np.rint(error / array(constants[f"{name}{QUANTISED}_scale"]).astype(np.float64)).astype(np.int64)
+    integers = np.clip(array(bias).astype(np.int64) - steps, -(2**31), 2**31 - 1).astype(np.int32)
+    bias.CopyFrom(numpy_helper.from_array(integers, bias.name))
 
 
 def mean_errors(model: bytes, layers: list[Layer], context: Context) -> list[Array]:

@@ -11,7 +11,7 @@ from edge_compression.onnx_graph import count_operators, load, save
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 
-INTEGER_OPERATORS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM")
+INTEGER_OPERATORS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "QAttention")
 
 
 class DynamicInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="dynamic_int8"):

@@ -1,7 +1,7 @@
 """Second-order rounding: the integers of quantised weights chosen so that their errors cancel in each layer's output.
 
-The scales stay those of `static_int8`, only integers change, so the model costs what it cost. How they are chosen is
-in `edge_compression.rounding`, how the layers' inputs are summed in `edge_compression.moments`.
+The scales stay as they are, only integers change, so the model costs what it cost. How they are chosen is in
+`edge_compression.rounding`, how the layers' inputs are summed in `edge_compression.moments`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ MOMENTS_BYTES = 256 * MIB
 MAX_COLUMNS = 4608
 """Inputs of one output, those of a 3 x 3 convolution of 512 channels; beyond it a matrix is inverted for minutes."""
 
-SEVEN_BITS, EIGHT_BITS = 64, 127
-"""Largest magnitudes of symmetric weights. Scales come from the largest weight, so one of the two is always taken."""
+LIMITS = (7, 64, 127)
+"""Largest magnitudes of symmetric weights of 4, 7 and 8 bits. Scales come from the largest weight, so one of them is
+always taken."""
 
 
 class SecondOrderRounding(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="second_order_rounding"):
-    """Round the weights of a statically quantised model anew. Must follow `static_int8` and precede
+    """Round the weights of a quantised model anew. Must follow `static_int8` or `weight_only` and precede
     `bias_correction`. `damping`: share of the mean second moment added to each one."""
 
     format: ClassVar[Format] = "onnx"
@@ -46,12 +47,13 @@ class SecondOrderRounding(StrictRecord, frozen=True, kw_only=True, tag_field="pa
         constants = initializers(quantised)
         layers = [layer for layer in quantised_layers(load(context.unquantised), quantised) if _fits(layer)]
         if not layers:
-            raise PassError("no quantised layer with constant weights; this pass must follow static_int8")
+            raise PassError("no quantised weights; this pass must follow static_int8 or weight_only")
         before = after = 0.0
         for layer, moments in second_moments(layers, context):
             rows = as_rows(layer.node, layer.values.astype(np.float64))
             steps = as_rows(layer.node, np.broadcast_to(layer.scale, layer.values.shape))[:, :, 0]
-            limit = SEVEN_BITS if np.abs(layer.integers.astype(np.int64)).max() <= SEVEN_BITS else EIGHT_BITS
+            taken = int(np.abs(layer.integers.astype(np.int64)).max())
+            limit = next(limit for limit in LIMITS if taken <= limit)
             integers = compensated(rows, moments, scale=steps, limit=limit, damping=self.damping)
             nearest = output_error(as_rows(layer.node, layer.dequantised) - rows, moments)
             chosen = output_error(integers * steps[:, :, None] - rows, moments)

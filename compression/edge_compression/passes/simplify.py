@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import ClassVar
 
+from edge_compression.agreement import largest_difference
 from edge_compression.contract import Applied, Context
-from edge_compression.onnx_graph import load, run, save, session
+from edge_compression.onnx_graph import load, save
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
-
-CHECKED_SAMPLES = 8
 
 
 class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="simplify"):
@@ -30,7 +28,7 @@ class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="s
         if after is None:
             return Applied(model=model, changed={"kept": "onnxslim gave no model back"})
         slim = save(after)
-        difference = self._difference(model, slim, context)
+        difference = largest_difference(model, slim, context)
         if not difference <= self.tolerance:
             return Applied(model=model, changed={"kept": f"the simplified graph differs by {difference:.2g}"})
         return Applied(
@@ -41,17 +39,3 @@ class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="s
                 "largest_difference": difference,
             },
         )
-
-    def _difference(self, before: bytes, after: bytes, context: Context) -> float:
-        import numpy as np
-
-        old, new = session(before), session(after)
-        worst = 0.0
-        for feeds in islice(context.calibration(), CHECKED_SAMPLES):
-            for expected, given in zip(run(old, feeds), run(new, feeds), strict=True):
-                if expected.shape != given.shape:
-                    return float("inf")
-                span = float(np.ptp(expected)) or 1.0
-                gap = np.abs(np.asarray(expected, np.float64) - np.asarray(given, np.float64))
-                worst = max(worst, float(gap.max(initial=0.0)) / span)
-        return worst

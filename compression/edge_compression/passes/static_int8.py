@@ -1,4 +1,5 @@
-"""Static int8: weights and activations quantised ahead of time, written as QDQ pairs that every engine can fuse."""
+"""Static int8: weights and activations quantised ahead of time, as QDQ pairs that every engine can fuse, or as
+ONNX Runtime's own quantised operators."""
 
 from __future__ import annotations
 
@@ -8,15 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from edge_compression.calibrate import Calibrator, Tensors, choose, collect
+from edge_compression.calibrate import HISTOGRAMS, Calibrator, Tensors, choose, collect
 from edge_compression.contract import Applied, Context, PassError
 from edge_compression.onnx_graph import (
+    SCALES_ALONG_AXES,
     count_operators,
     float_activations,
     float_array,
     load,
     save,
     session,
+    upgraded,
     with_names,
     with_outputs,
 )
@@ -25,9 +28,11 @@ from edge_contracts.manifest import Format
 
 
 class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="static_int8"):
-    """Quantise with onnxruntime's QDQ quantizer and our own streamed calibration.
+    """Quantise with onnxruntime's quantizers and our own streamed calibration.
 
-    `activations`: u8 keeps one bit more after a ReLU and is the faster kind on x86; s8 is symmetric.
+    `activations`: u8 keeps one bit more after a ReLU and is the faster kind on x86; s8 is symmetric; s16 is nearly
+    exact and slow, ONNX Runtime has no kernels that multiply it. `form`: "qdq", or "qoperator" for engines that do not
+    fuse; the passes that round weights anew know the first only.
     `per_channel`: one weight scale an output channel. `reduce_range`: weights in 7 bits, so that the 16-bit sums of
     CPUs without VNNI cannot saturate. `operators` restricts quantisation to these kinds; empty means all.
     `percentile`: share of values kept by that calibrator, in percent.
@@ -39,36 +44,44 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
     calibrator: Calibrator = "minmax"
     percentile: Annotated[float, Meta(gt=50.0, le=100.0)] = 99.99
     per_channel: bool = True
-    activations: Literal["u8", "s8"] = "u8"
+    activations: Literal["u8", "s8", "s16"] = "u8"
+    form: Literal["qdq", "qoperator"] = "qdq"
     reduce_range: bool = False
     operators: tuple[str, ...] = ()
 
     def apply(self, model: bytes, context: Context) -> Applied:
-        from onnxruntime.quantization import CalibrationMethod, QuantType
-        from onnxruntime.quantization.calibrate import TensorsData
-        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-
-        graph = with_names(load(model))
+        graph = with_names(upgraded(load(model), SCALES_ALONG_AXES))
         kinds = self._kinds()
         ranges = self._ranges(graph, kinds, context)
-        quantizer = QDQQuantizer(
-            graph,
-            self.per_channel,
-            self.reduce_range,
-            QuantType.QInt8,
-            QuantType.QUInt8 if self.activations == "u8" else QuantType.QInt8,
-            TensorsData(CalibrationMethod.MinMax, ranges),
-            [],
-            [],
-            sorted(kinds),
-            {"ActivationSymmetric": self.activations == "s8"},
-        )
-        quantizer.quantize_model()
-        quantised = quantizer.model.model
+        quantised = self._quantised(graph, kinds, ranges)
         pairs = count_operators(quantised, ("QuantizeLinear",))
         if pairs == 0:
             raise PassError(f"no operator to quantise among {', '.join(sorted(kinds))}")
         return Applied(model=save(quantised), changed={"activations_calibrated": len(ranges), "quantizers": pairs})
+
+    def _quantised(self, graph: Any, kinds: frozenset[str], ranges: dict[str, Any]) -> Any:
+        from onnxruntime.quantization import CalibrationMethod, QuantizationMode, QuantType
+        from onnxruntime.quantization.calibrate import TensorsData
+        from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        activation = {"u8": QuantType.QUInt8, "s8": QuantType.QInt8, "s16": QuantType.QInt16}[self.activations]
+        given: tuple[Any, ...] = (
+            QuantType.QInt8,
+            activation,
+            TensorsData(CalibrationMethod.MinMax, ranges),
+            [],  # nodes to quantise: all of these kinds
+            [],  # nodes to leave
+            sorted(kinds),
+            {"ActivationSymmetric": self.activations != "u8"},
+        )
+        if self.form == "qdq":
+            quantizer = QDQQuantizer(graph, self.per_channel, self.reduce_range, *given)
+        else:
+            mode = QuantizationMode.QLinearOps
+            quantizer = ONNXQuantizer(graph, self.per_channel, self.reduce_range, mode, True, *given)
+        quantizer.quantize_model()
+        return quantizer.model.model
 
     def _kinds(self) -> frozenset[str]:
         from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
@@ -79,7 +92,7 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
         names = float_activations(graph, kinds)
         if not names:
             raise PassError(f"no operator to quantise among {', '.join(sorted(kinds))}")
-        found = collect(partial(_activations, graph, names, context), histograms=self.calibrator != "minmax")
+        found = collect(partial(_activations, graph, names, context), histograms=self.calibrator in HISTOGRAMS)
         chosen = {name: choose(r, self.calibrator, percentile=self.percentile) for name, r in found.items()}
         return {name: (float_array(low), float_array(high)) for name, (low, high) in chosen.items()}
 

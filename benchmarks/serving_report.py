@@ -1,0 +1,188 @@
+"""Writes docs/benchmarks-serving.md from what the benchmarks of serving left in benchmarks/results.
+
+python benchmarks/serving_report.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serving import CLIENTS, table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks-serving.md"
+
+HEAD = """\
+# Serving, measured
+
+Written by `python benchmarks/serving_report.py` from [`benchmarks/results`](../benchmarks/results), where every sample
+is kept. Other programs ran on the machine meanwhile; so compare ratios, which are medians of interleaved rounds, and
+not times.
+"""
+
+SERVING = """\
+## The whole agent beside other servers
+
+`python benchmarks/serving.py --environments FOLDER --out benchmarks/results/serving.json`
+
+One run, one asyncio client over loopback, the same model ({model}) and the same bytes for all: {rounds} rounds of
+{seconds:g} s for each server, in turns. CPU is that of the server's whole process tree. The agent is `edgewright agent
+run`: supervisor and worker, connected to a broker, with guards, counters, telemetry and audit log. FastAPI has a typed
+body and runs on uvicorn with uvloop and httptools: once as an `async` function, which is the quickest it can be for a
+small model, and once as the plain function its documentation recommends for code that computes (`fastapi-threads`).
+MLServer runs in one process with a custom runtime of ten lines. ONNX Runtime has one thread everywhere. Values are
+medians with their range; the ratios are given for 1 and for 8 clients.
+
+{table}
+
+| target of the project | measured | reached |
+|---|---|---|
+{targets}
+"""
+
+SWAPS = """\
+## Swaps under load
+
+`PYTHONPATH=tests python benchmarks/swaps.py --swaps {swap_periods} --out benchmarks/results/swaps.json`
+
+{clients} kept-alive clients, each {pause_ms:g} ms after its last answer, through {swap_periods} releases that the real
+supervisor imports, tries, swaps in and commits. No request is repeated, and an answer is right only if it is what the
+release it names would say.
+
+| | steady | during a swap | ratio |
+|---|---|---|---|
+| requests | {steady_requests:,} | {swap_requests:,} | |
+| p50, ms | {steady_p50_ms:.1f} | {swap_p50_ms:.1f} | {p50_ratio:.2f} |
+| p99, ms | {steady_p99_ms:.1f} | {swap_p99_ms:.1f} | {p99_ratio:.2f} |
+
+{requests:,} requests in all, {failed} failed or wrong (target 0). A swap took {swap_s_median:.1f} s from the start of
+the new worker to the end of the old one. Target of the p99 ratio: 2.
+"""
+
+SOAK = """\
+## Soak
+
+`PYTHONPATH=tests python benchmarks/soak.py --minutes 60 --out benchmarks/results/soak.json`
+
+Broker, depot, controller and agent as real processes, {requests:,} requests in {minutes:.0f} minutes, with {swap}
+swaps, {broker} broker restarts (SIGKILL) and {crash} worker crashes (SIGKILL).
+
+| | measured | target |
+|---|---|---|
+| wrong answers | {wrong} | 0 |
+| requests lost with killed workers | {lost} | at most one for each connection and crash |
+| gaps in {messages} telemetry messages | {gap_count} | 0 |
+| supervisor, RSS growth after ten minutes | {supervisor_mb_per_h:+.2f} MB/h, at {supervisor_mb:.1f} MB | below 0.1 |
+| workers, RSS growth within their lives | {worker_mb_per_h:+.2f} MB/h, at {worker_mb:.1f} MB | below 0.1 |
+| written to disk | {written_mb_per_day:.0f} MB a day | {daily_writes_mb:.0f} |
+"""
+
+HOT_PATH = """\
+## A call in process
+
+`python benchmarks/hot_path.py MODEL --out benchmarks/results/hot-path.json`
+
+`Runtime.infer`, with checks, guards, counters and histogram, over the public `session.run` of a bare script, in turns,
+{model}: {guarded:.1f} against {bare:.1f} µs, median ratio of the rounds {ratio:.2f}. The counting alone takes
+{counting:.1f} µs (target 1). The target of 1.03 for a model of 100 µs is {reached}.
+"""
+
+
+def main() -> None:
+    sections = [HEAD]
+    for name, section in (("serving", serving), ("hot-path", hot_path), ("swaps", swaps), ("soak", soak)):
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            document = json.loads(path.read_bytes())
+            sections += [section(document), machine(document["environment"])]
+    PAGE.write_text("\n".join(sections), encoding="utf-8")
+
+
+def machine(environment: dict[str, Any]) -> str:
+    """Return a line about where it was measured."""
+    versions = environment["versions"]
+    return (
+        f"{environment['cores']} cores of {environment['cpu']}, kernel {environment['kernel']}, "
+        f"Python {environment['python']}, onnxruntime {versions.get('onnxruntime')}, "
+        f"load average {environment['load']:.1f}.\n"
+    )
+
+
+def serving(document: dict[str, Any]) -> str:
+    samples = document["samples"]
+    return SERVING.format(
+        model=document["model"],
+        rounds=1 + max(sample["round"] for sample in samples),
+        seconds=document["seconds"],
+        table="\n".join(table(document)),
+        targets="\n".join(targets(document)),
+    )
+
+
+def targets(document: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of targets; the numbers are with the most clients."""
+    samples, starts = document["samples"], document["starts"]
+    pss = ratio(samples, "edgewright json", "fastapi json", "pss_mb")
+    start = ratio_of([one["cpu_s"] for one in starts["edgewright"]], [one["cpu_s"] for one in starts["fastapi"]])
+    rows = [("PSS of all the agent's processes, of FastAPI's", pss, 1.0)]
+    rows.append(("CPU from start to first answer, of FastAPI's", start, 1.0))
+    for base, own, bound in (
+        ("fastapi", "json", 0.4),
+        ("fastapi-threads", "json", 0.4),
+        ("mlserver", "json", 0.6),
+        ("fastapi", "binary", 0.25),
+        ("fastapi-threads", "binary", 0.25),
+    ):
+        found = ratio(samples, f"edgewright {own}", f"{base} json", "cpu_us")
+        rows.append((f"CPU a request in {own}, of {base}'s in JSON", found, bound))
+    return [
+        f"| {what} ≤ {bound:g} | {found:.2f} | {'yes' if found <= bound else 'no'} |" for what, found, bound in rows
+    ]
+
+
+def ratio(samples: list[dict[str, Any]], own: str, base: str, key: str) -> float:
+    chosen = [sample for sample in samples if sample["clients"] == CLIENTS[-1]]
+    values = {lane: [sample[key] for sample in chosen if sample["lane"] == lane] for lane in (own, base)}
+    return ratio_of(values[own], values[base])
+
+
+def ratio_of(own: Sequence[float], base: Sequence[float]) -> float:
+    """Return the median ratio of values taken in the same rounds."""
+    return statistics.median(one / other for one, other in zip(own, base, strict=True))
+
+
+def hot_path(document: dict[str, Any]) -> str:
+    rows = document["summary"]
+    guarded = rows["Runtime.infer"]
+    return HOT_PATH.format(
+        model=document["model"],
+        bare=rows["session.run"]["median_us"],
+        guarded=guarded["median_us"],
+        ratio=guarded["ratio"],
+        counting=rows["counting"]["median_us"],
+        reached="reached" if guarded["ratio"] <= 1.03 else "not reached",
+    )
+
+
+def swaps(document: dict[str, Any]) -> str:
+    summary = document["summary"]
+    return SWAPS.format(
+        **summary,
+        clients=document["clients"],
+        pause_ms=document["pause_ms"],
+        p50_ratio=summary["swap_p50_ms"] / summary["steady_p50_ms"],
+    )
+
+
+def soak(document: dict[str, Any]) -> str:
+    summary = document["summary"]
+    return SOAK.format(**summary, **summary["events"], gap_count=len(summary["gaps"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Compression as a library: `compress` is the command, the functions beside it are passes on their own.
+
+from edge_compression import compress, quantize_static
+front = compress("har.toml", "pi-4", out="har-1.0.0", options=Options(max_drop=0.5))
+int8 = quantize_static(Path("har.onnx").read_bytes(), [{"x": sample} for sample in samples], reduce_range=True)
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.profiles import load_profile
+from edge_bench.environment import environment
+from edge_bench.task import Task, read_task
+from edge_compression.arena import CALIBRATION
+from edge_compression.bundle import Writing, fresh_folder, write_bundle
+from edge_compression.contract import Changes, Context, Feeds, Pass
+from edge_compression.finish import Found
+from edge_compression.identity import TOOLS
+from edge_compression.layers import LayerError, LayersPlan, layer_errors
+from edge_compression.options import Options, Work
+from edge_compression.passes import StaticInt8
+from edge_compression.progress import Progress
+from edge_compression.recipe import Recipe, load_recipes
+from edge_compression.report import Report, Run, make_report
+from edge_compression.report_html import html
+from edge_compression.search import Place, Search
+from edge_contracts.codec import convert
+from edge_contracts.manifest import Manifest
+from edge_contracts.names import Name, Version
+from edge_contracts.profile import DeviceProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What the bundle is called, and how the run can be repeated; the name is the task's if not given."""
+
+    name: str | None = None
+    version: str = "1.0.0"
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """What a compression run gives: a bundle with its manifest, whose variants are the rungs in order, and everything
+    tried in `report`, of which `html` is the form for people."""
+
+    bundle: Path
+    manifest: Manifest
+    report: Report
+    html: str
+
+
+class Silent:
+    """Nobody watches."""
+
+    def said(self, text: str) -> None:
+        """Say nothing."""
+
+    def judged(self, *known: object) -> None:
+        """Show nothing."""
+
+
+def compress(
+    task: Task | Path | str,
+    profile: DeviceProfile | Path | str,
+    *,
+    out: Path | str,
+    options: Options | None = None,
+    recipes: Sequence[Recipe] | None = None,
+    work: Work | None = None,
+    release: Release | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Front:
+    """Search for variants of the task's model that keep the limits, and write the bundle into the folder `out`.
+
+    `recipes` begin with the float one, as `load_recipes` returns them; ours if not given. `work` keeps what the search
+    built and judged, for a later call to go on from; without it all is forgotten. More parameters than five, all but
+    two with defaults: it is the command's one door. Raises what the command reports: ContractError, OperatorError,
+    BundleError, RunnerError.
+    """
+    read = task if isinstance(task, Task) else read_task(Path(task))
+    device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
+    chosen, named = options or Options(), release or Release()
+    name = convert(named.name or read.file.name, Name, what="name")
+    convert(named.version, Version, what="version")
+    tried = recipes if recipes is not None else load_recipes(read.format)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
+        place = Place(scratch=scratch, work=work or Work(folder=scratch / "work"))
+        machine = environment(TOOLS)
+        found = Search(read, device, chosen, place, progress or Silent()).run(tried)
+        run = Run(
+            name=name, version=named.version, command=named.command, task=read, profile=device, options=chosen,
+            environment=machine,
+        )  # fmt: skip
+        report = make_report(run, found, _layers(read, found, place.scratch, chosen.memory_mb))
+        with fresh_folder(Path(out), replace=replace) as folder:
+            manifest = write_bundle(folder, Writing(task=read, profile=device, found=found, report=report))
+    return Front(bundle=Path(out), manifest=manifest, report=report, html=html(report))
+
+
+def _layers(task: Task, found: Found, scratch: Path, memory_mb: float) -> dict[str, tuple[LayerError, ...]]:
+    """Return the errors of every rung by layer of the given model, whose names its maker knows."""
+    if task.format != "onnx":
+        return {}
+    return {
+        one.id: layer_errors(
+            LayersPlan(
+                original=str(task.model),
+                variant=str(one.model),
+                calibration=str(scratch / CALIBRATION),
+                tensor=found.tensor,
+                memory_limit_mb=memory_mb,
+            )
+        )
+        for one in found.candidates
+        if one.id in found.ladder.rungs and not one.is_float
+    }
+
+
+def forget(work: Work) -> None:
+    """Remove what a search kept for going on."""
+    shutil.rmtree(work.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model as bytes and, per pass, what became of it."""
+
+    data: bytes
+    changes: tuple[Changes, ...]
+
+
+def apply_pass(step: Pass, model: bytes | Model, calibration: Iterable[Mapping[str, Any]] = ()) -> Model:
+    """Apply one pass in this process. `calibration` holds feeds of one sample each, as the model takes them.
+
+    Raises PassError when the pass cannot be applied.
+    """
+    before = model if isinstance(model, Model) else Model(data=model, changes=())
+    feeds: list[Feeds] = [dict(sample) for sample in calibration]
+    applied = step.apply(before.data, Context(calibration=lambda: iter(feeds), unquantised=before.data))
+    name = str(step.__struct_config__.tag) if isinstance(step, msgspec.Struct) else type(step).__name__
+    return Model(data=applied.model, changes=(*before.changes, {"pass": name, **applied.changed}))
+
+
+def quantize_static(model: bytes | Model, calibration: Iterable[Mapping[str, Any]], **parameters: Any) -> Model:
+    """Return the ONNX model in static int8; `parameters` are those of the pass `static_int8`.
+
+    Raises ContractError naming a parameter, PassError when the model or the calibration does not allow it.
+    """
+    step = convert({"pass": "static_int8", **parameters}, StaticInt8, what="quantize_static")
+    return apply_pass(step, model, calibration)

@@ -1,0 +1,67 @@
+"""What the caller of a search decides. The profile fills in what is not said (`limits`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_compression.evaluate import DEFAULT_CONFIDENCE
+from edge_compression.ladder import Limits
+from edge_contracts.limits import MIB
+from edge_contracts.profile import DeviceProfile
+
+MEMORY_MB = 2048.0
+"""Peak memory of a search with everything it starts: what a small build machine has to spare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`max_drop` in points of the metric, to be kept with one-sided `confidence`; `accept_undecided` keeps what loses
+    no more here but may elsewhere. `max_size` in bytes, `max_latency_ms` and `max_memory_mb` as measured on this host;
+    None leaves them to the profile.
+
+    `budget_s` bounds the whole search, None takes what the model's size asks for; `variations` of recipes are tried
+    at most; `memory_mb` bounds all processes together; the counts bound the samples used.
+    """
+
+    max_drop: float = 0.5
+    confidence: float = DEFAULT_CONFIDENCE
+    accept_undecided: bool = False
+    max_size: int | None = None
+    max_latency_ms: float | None = None
+    max_memory_mb: float | None = None
+    budget_s: float | None = None
+    variations: int = 48
+    calibration: int = 256
+    evaluation: int = 5000
+    memory_mb: float = MEMORY_MB
+
+    def limits(self, profile: DeviceProfile) -> Limits:
+        """Return what every rung must keep, the profile's figures where nothing was said."""
+        model = profile.model
+        return Limits(
+            max_drop=self.max_drop,
+            disk_bytes=int(model.disk_mb * MIB),
+            max_size=self.max_size,
+            max_latency_ms=self.max_latency_ms if self.max_latency_ms is not None else model.latency_ms,
+            max_memory_mb=self.max_memory_mb if self.max_memory_mb is not None else model.memory_mb,
+            accept_undecided=self.accept_undecided,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Where a search keeps what it has: `folder` for models, `storage` the URL of its study. Another run with the
+    same task and options goes on from there."""
+
+    folder: Path
+    storage: str | None = None
+
+    @property
+    def url(self) -> str:
+        return self.storage or f"sqlite:///{(self.folder / 'study.db').resolve()}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may be at the same study."""
+        return self.storage is not None

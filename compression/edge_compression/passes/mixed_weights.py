@@ -1,0 +1,59 @@
+"""Mixed precision of stored weights: four bits where the answers hardly notice, eight elsewhere.
+
+How loud each weight's rounding is, is measured in `edge_compression.sensitivity`; how weights are stored is that of
+`weight_only`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from edge_compression.contract import Applied, Context, PassError
+from edge_compression.onnx_graph import SCALES_ALONG_AXES, load, save, upgraded
+from edge_compression.passes.weight_only import storable, store
+from edge_compression.sensitivity import Saving, affordable, decibels, output_noise, power_ratio
+from edge_compression.weights import LARGEST, along, rounded
+from edge_contracts.codec import StrictRecord
+from edge_contracts.manifest import Format
+
+
+class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="mixed_weights"):
+    """Store as many weights in four bits as keep the answers' signal-to-noise ratio, summed over all of them, above
+    `sqnr` decibels with nearest rounding; the others in eight. `second_order_rounding` after it makes the ratio better,
+    `unpack_at_load` saves the bytes. `operators` as in `weight_only`. Raises PassError when four bits are too few for
+    every one."""
+
+    format: ClassVar[Format] = "onnx"
+    quantises: ClassVar[bool] = True
+
+    sqnr: Annotated[float, Meta(gt=0.0, le=60.0)] = 20.0
+    operators: tuple[str, ...] = ()
+
+    def apply(self, model: bytes, context: Context) -> Applied:
+        graph = upgraded(load(model), SCALES_ALONG_AXES)
+        weights = storable(graph, self.operators)
+        trials = []
+        for weight in weights:
+            integers, scale = rounded(weight.values, weight.axis, largest=LARGEST[4], per_channel=True)
+            trials.append((weight.name, integers * along(scale, weight.axis, integers.ndim)))
+        signal, noises = output_noise(graph, trials, context)
+        savings = [
+            Saving(name=weight.name, size=weight.values.size // 2, noise=noise)
+            for weight, noise in zip(weights, noises, strict=True)
+        ]
+        chosen = affordable(savings, signal / power_ratio(self.sqnr))
+        if not chosen:
+            raise PassError(f"no weight can be in four bits at {self.sqnr:g} dB")
+        for weight in weights:
+            store(graph, weight, bits=4 if weight.name in chosen else 8, per_channel=True)
+        expected = sum(one.noise for one in savings if one.name in chosen)
+        return Applied(
+            model=save(graph),
+            changed={
+                "weights_in_four_bits": len(chosen),
+                "weights_in_eight_bits": len(weights) - len(chosen),
+                "expected_sqnr_db": round(decibels(signal / max(expected, 1e-300)), 2),
+            },
+        )

@@ -1,0 +1,74 @@
+"""Weight-only quantisation: weights are stored in 8 or 4 bits, arithmetic stays in float.
+
+What static and dynamic quantisation leave in float (recurrent layers above all) shrinks as well, and no activation is
+rounded. A DequantizeLinear stands before each weight; ONNX Runtime keeps it and unpacks the weight at every run.
+`unpack_at_load` after it has that done once, which gives the original's speed back.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import onnx
+from onnx import helper, numpy_helper
+
+from edge_compression.contract import Applied, Context, PassError
+from edge_compression.onnx_graph import SCALES_ALONG_AXES, load, save, upgraded
+from edge_compression.quantised import QUANTISED
+from edge_compression.weights import LARGEST, Weight, find_weights, rounded
+from edge_contracts.codec import StrictRecord
+from edge_contracts.manifest import Format
+
+
+class WeightOnly(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="weight_only"):
+    """Store weights as symmetric integers of `bits`, one scale an output channel (an output column of a table) or,
+    without `per_channel`, one a tensor. `operators` restricts it to weights of these kinds; empty means all of
+    `weights.WEIGHT_INPUTS`. Four bits save bytes only after `unpack_at_load`. Raises PassError when there is nothing
+    to store."""
+
+    format: ClassVar[Format] = "onnx"
+    quantises: ClassVar[bool] = True
+
+    bits: Literal[8, 4] = 8
+    per_channel: bool = True
+    operators: tuple[str, ...] = ()
+
+    def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
+        graph = upgraded(load(model), SCALES_ALONG_AXES)
+        weights = storable(graph, self.operators)
+        for weight in weights:
+            store(graph, weight, bits=self.bits, per_channel=self.per_channel)
+        return Applied(
+            model=save(graph),
+            changed={"weights": len(weights), "values": sum(weight.values.size for weight in weights)},
+        )
+
+
+def storable(graph: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]:
+    """Return the weights to store. Raises PassError when there are none."""
+    weights = find_weights(graph, operators)
+    if not weights:
+        raise PassError("no weights to store in fewer bits")
+    return weights
+
+
+def store(graph: onnx.ModelProto, weight: Weight, *, bits: int, per_channel: bool) -> None:
+    """Put integers, their scale and a DequantizeLinear in a weight's place.
+
+    Behind a Gather, which takes rows of integers as well as of floats, unless there are four bits: those become
+    integers only by `unpack_at_load`.
+    """
+    integers, scale = rounded(weight.values, weight.axis, largest=LARGEST[bits], per_channel=per_channel)
+    stored, scale_name = weight.name + QUANTISED, weight.name + "_scale"
+    constant = next(tensor for tensor in graph.graph.initializer if tensor.name == weight.name)
+    constant.CopyFrom(numpy_helper.from_array(integers, stored))
+    graph.graph.initializer.append(numpy_helper.from_array(scale, scale_name))
+    if bits == 4 or not weight.looked_up:
+        unpack = helper.make_node("DequantizeLinear", [stored, scale_name], [weight.name], axis=weight.axis)
+        graph.graph.node.append(unpack)
+        return
+    for node in weight.nodes:
+        taken = node.output[0] + QUANTISED
+        unpack = helper.make_node("DequantizeLinear", [taken, scale_name], [node.output[0]], axis=-1)
+        graph.graph.node.append(unpack)
+        node.input[0], node.output[0] = stored, taken

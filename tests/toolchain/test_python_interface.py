@@ -1,0 +1,76 @@
+"""The toolchain as a library: lazy names, passes on their own, and the same result as the command's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import toolchain_models
+
+from edge_compression import Options, Release, apply_pass, compress, quantize_static
+from edge_compression.contract import PassError
+from edge_compression.passes import BiasCorrection, Compact
+from edge_compression.recipe import parse_recipe
+from edge_contracts.errors import ContractError
+
+MODEL = toolchain_models.conv_classifier().SerializeToString()
+SAMPLES = [{"x": sample[None]} for sample in toolchain_models.samples(32, seed=3)[0]]
+
+
+def test_importing_the_package_loads_no_tool() -> None:
+    code = "import sys, edge_compression; print(sorted({'numpy', 'onnx', 'onnxruntime', 'optuna'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_commands_help_loads_no_tool() -> None:
+    code = (
+        "import sys\nfrom edge_compression.cli import compress\n"
+        "try:\n    compress(['--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.stderr.write(str(sorted({'onnx', 'onnxruntime', 'optuna', 'jinja2'} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "--max-latency" in done.stdout
+
+
+def test_a_model_is_quantised_in_one_call_and_another_pass_follows() -> None:
+    made = quantize_static(MODEL, SAMPLES, reduce_range=True)
+    smaller = apply_pass(Compact(), made)
+    assert [change["pass"] for change in smaller.changes] == ["static_int8", "compact"]
+    x, y = toolchain_models.samples(100, seed=5)
+    session = onnxruntime.InferenceSession(smaller.data, providers=["CPUExecutionProvider"])
+    answers = np.concatenate([session.run(None, {"x": sample[None]})[0] for sample in x])
+    assert np.mean(answers.argmax(axis=1) == y) > 0.8
+
+
+def test_a_wrong_parameter_is_named() -> None:
+    with pytest.raises(ContractError, match=r"quantize_static\.calibrator"):
+        quantize_static(MODEL, SAMPLES, calibrator="luck")
+
+
+def test_a_pass_that_cannot_be_applied_alone_says_so() -> None:
+    with pytest.raises(PassError):
+        apply_pass(BiasCorrection(), MODEL, SAMPLES)
+
+
+@pytest.mark.timeout(120)
+def test_compress_returns_the_front_and_writes_the_bundle(tmp_path: Path) -> None:
+    task = toolchain_models.write_task(tmp_path, count=200)
+    recipes = (
+        parse_recipe('summary = "f"\n[[passes]]\npass = "compact"\n', "float"),
+        parse_recipe('summary = "d"\n[[passes]]\npass = "dynamic_int8"\n', "small"),
+    )
+    front = compress(
+        task, "pi-4", out=tmp_path / "bundle", options=Options(max_drop=2.0), recipes=recipes, release=Release(name="w")
+    )
+    assert front.manifest.name == "w"
+    assert front.report.ladder[-1] == "float"
+    assert (front.bundle / "manifest.json").is_file()
+    assert front.html.startswith("<!DOCTYPE html>")
+    assert front.manifest.reference is not None
+    assert {one.score for one in front.manifest.variants[-1].conformal} == {"lac", "raps"}

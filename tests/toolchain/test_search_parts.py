@@ -1,0 +1,96 @@
+"""The parts of a search that decide alone: time, memory, the shelf of models."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_compression.admission import Admission, estimate_mb
+from edge_compression.arena import CONFIRM_FROM, cut
+from edge_compression.budget import LONGEST_S, SMALL_S, Clock, OverError, default_budget
+from edge_compression.build import Built
+from edge_compression.recipe import parse_recipe
+from edge_compression.shelf import Shelf
+
+RECIPE = parse_recipe('summary = "s"\n[[passes]]\npass = "compact"\n', "one")
+BUILT = Built(changes=(), seconds=1.0, peak_memory_mb=10.0)
+
+
+def test_small_models_have_less_than_two_minutes_and_none_more_than_a_quarter_of_an_hour() -> None:
+    assert default_budget(98_000) == SMALL_S < 120
+    assert SMALL_S < default_budget(18_600_000) < LONGEST_S < 900
+    assert default_budget(2_000_000_000) == LONGEST_S
+
+
+def test_time_is_kept_for_what_follows_the_trying() -> None:
+    clock = Clock(100.0)
+    clock.reserve(10.0)
+    assert clock.remaining() == pytest.approx(90.0, abs=1.0)
+    clock.reserve(1000.0)  # never more than a share
+    assert clock.remaining() == pytest.approx(60.0, abs=1.0)
+    clock.stop()
+    with pytest.raises(OverError, match="stopped"):
+        clock.remaining()
+
+
+def test_builds_wait_until_there_is_memory_for_them() -> None:
+    gate, inside, most = Admission(100.0), [0.0], [0.0]
+
+    def build(megabytes: float) -> None:
+        with gate.room(megabytes):
+            inside[0] += megabytes
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.01)
+            inside[0] -= megabytes
+
+    threads = [threading.Thread(target=build, args=(40.0,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] <= 80.0
+    build(500.0)  # more than there is: alone, not never
+
+
+def test_a_larger_model_is_expected_to_take_more() -> None:
+    assert estimate_mb(18_600_000, 60.0) > estimate_mb(98_000, 10.0) > 100
+
+
+def test_a_model_is_on_the_shelf_once_and_found_again(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "source")
+    made = shelf.room(RECIPE)
+    made.write_bytes(b"model")
+    placed = shelf.place(RECIPE, made, BUILT)
+    assert not made.exists()
+    assert shelf.path(RECIPE, placed.sha256).read_bytes() == b"model"
+    assert Shelf(tmp_path, "source").find(RECIPE) == placed
+    assert Shelf(tmp_path, "another source").find(RECIPE) is None
+
+
+def test_a_damaged_model_is_built_again(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "source")
+    made = shelf.room(RECIPE)
+    made.write_bytes(b"model")
+    placed = shelf.place(RECIPE, made, BUILT)
+    shelf.path(RECIPE, placed.sha256).write_bytes(b"mode")
+    assert shelf.find(RECIPE) is None
+
+
+def test_what_a_killed_build_left_is_swept(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "source")
+    shelf.room(RECIPE).write_bytes(b"half")
+    shelf.sweep()
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [1, 20, 128, CONFIRM_FROM - 1, CONFIRM_FROM, 5000])
+def test_every_sample_has_its_part(count: int) -> None:
+    parts = cut(count)
+    assert parts["screen"].start == 0
+    assert parts["screen"].stop == parts["choose"].start
+    assert parts["choose"].stop == parts["confirm"].start
+    assert parts["confirm"].stop == count
+    assert (parts["confirm"].start == count) == (count < CONFIRM_FROM)
