@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
-import sys
 from pathlib import Path
 
 import click
@@ -20,6 +18,7 @@ from edge_agent.errors import ConfigError, RefusedError
 LAZY = {
     "enroll": ("edge_agent.enroll_cli:enroll", "Get this device's certificate for a claim."),
     "doctor": ("edge_agent.doctor_cli:doctor", "Look for what keeps this device from updating or answering."),
+    "reload": ("edge_agent.reload_cli:reload", "Let a changed agent.toml take effect in the running agent."),
     "serve": ("edge_agent.serving_cli:serve", "Serve a local bundle for development, without a fleet."),
     "score": ("edge_agent.serving_cli:score", "Score a file of inputs with a bundle."),
 }
@@ -75,14 +74,11 @@ def run(config: Path, verbose: bool) -> None:
     Example:
       edgewright agent run --config /etc/edgewright/agent.toml
     """
+    from edge_agent.logs import configure_logging
     from edge_agent.supervisor import run_agent
 
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
-    run_agent(load_config(config))
+    configure_logging(verbose=verbose)
+    run_agent(config)
 
 
 @agent.command()

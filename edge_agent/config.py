@@ -9,13 +9,18 @@ import msgspec
 from msgspec import Meta
 
 from edge_agent.errors import ConfigError
+from edge_agent.messages import Batching
 from edge_contracts import limits
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name
 from edge_contracts.toml import decode_toml
+from edge_contracts.topics import ROOT
 
 Seconds = Annotated[float, Meta(gt=0.0)]
+Topic = Annotated[
+    str, Meta(pattern=r"^[^/$+#\x00-\x1f][^+#\x00-\x1f]{0,199}(?!\n)$", description="A topic without wildcards.")
+]
 
 
 class DeviceConfig(StrictRecord, frozen=True, kw_only=True):
@@ -71,8 +76,43 @@ class TelemetryConfig(StrictRecord, frozen=True, kw_only=True):
     wait_for_collector: bool = True
 
 
+class DataConfig(StrictRecord, frozen=True, kw_only=True):
+    """Where the slots' data topics are, if not on the agent's own broker: a local one, for example."""
+
+    broker: BrokerConfig | None = None
+
+
+class HomeAssistantConfig(StrictRecord, frozen=True, kw_only=True):
+    """Discovery messages for Home Assistant, on the broker of the data topics. `prefix` is Home Assistant's discovery
+    prefix, `base` where the states are published; what has not been published for `expire_s` counts as unavailable."""
+
+    prefix: Topic = "homeassistant"
+    base: Topic = "edgewright"
+    expire_s: Annotated[float, Meta(ge=3.0)] = 120.0
+
+
+class MqttTopics(StrictRecord, frozen=True, kw_only=True):
+    """A slot's data topics: requests on `input`, answers on `output`, refusals on `<output>/error`.
+
+    `queue` requests wait at most; when it is full, `drop` says whether the oldest or the newest goes. No input for
+    `stale_after_s` seconds is a fault; None watches nothing. An answer takes at most `timeout_s`.
+    """
+
+    input: Topic
+    output: Topic
+    queue: Annotated[int, Meta(ge=1, le=1024)] = 16
+    drop: Literal["oldest", "newest"] = "oldest"
+    stale_after_s: Seconds | None = None
+    timeout_s: Seconds = 10.0
+
+    @property
+    def error(self) -> str:
+        return f"{self.output}/error"
+
+
 class SlotConfig(StrictRecord, frozen=True, kw_only=True):
-    """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's."""
+    """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's.
+    `batch` lets requests that arrive together be answered together; `mqtt` also answers on topics. Both default off."""
 
     name: Name
     channel: Name | None = None
@@ -81,6 +121,8 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     threads: Annotated[int, Meta(ge=1, le=256)] | None = None
     memory_mb: Seconds | None = None
     drain_s: Seconds = 5.0
+    batch: Batching | None = None
+    mqtt: MqttTopics | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -97,11 +139,18 @@ class AgentConfig(StrictRecord, frozen=True, kw_only=True):
     trust: TrustConfig | None = None
     updates: UpdatesConfig = UpdatesConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    data: DataConfig = DataConfig()
+    home_assistant: HomeAssistantConfig | None = None
     slots: Annotated[tuple[SlotConfig, ...], Meta(min_length=1, max_length=16)]
 
     @property
     def state(self) -> Path:
         return Path(self.device.state)
+
+    @property
+    def data_broker(self) -> BrokerConfig | None:
+        """The broker of the data topics."""
+        return self.data.broker or self.broker
 
 
 def load_config(path: Path) -> AgentConfig:
@@ -126,6 +175,7 @@ def parse_config(value: object) -> AgentConfig:
     except ContractError as error:
         raise ConfigError(str(error)) from error
     _check_slots(config)
+    _check_data(config)
     if config.trust is None and any(slot.channel for slot in config.slots):
         raise ConfigError("needed as soon as a slot has a channel", subject="config.trust.root")
     mirror = config.updates.http
@@ -155,7 +205,7 @@ def _check_slots(config: AgentConfig) -> None:
         if slot.channel is None and slot.factory is None:
             raise ConfigError("a slot needs a channel, a factory bundle or both", subject=what)
         host, separator, port = slot.http.rpartition(":")
-        if not (separator and host and port.isdecimal() and int(port) <= 65535):
+        if not (separator and host and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
             raise ConfigError(f"{slot.http!r} is not HOST:PORT", subject=f"{what}.http")
         if slot.http in addresses and int(port) != 0:
             raise ConfigError(f"{slot.http!r} appears twice", subject=f"{what}.http")
@@ -163,18 +213,43 @@ def _check_slots(config: AgentConfig) -> None:
         addresses.add(slot.http)
 
 
+def _check_data(config: AgentConfig) -> None:
+    """Refuse topics through which answers could come back as questions, and topics of the fleet's own tree."""
+    topics = {f"config.slots[{i}].mqtt": slot.mqtt for i, slot in enumerate(config.slots) if slot.mqtt is not None}
+    if config.data_broker is None and (topics or config.home_assistant is not None):
+        raise ConfigError("needed for data topics: [broker] or [data.broker]", subject="config.data.broker")
+    outputs = [mqtt.output for mqtt in topics.values()]
+    for what, mqtt in topics.items():
+        for field, topic in (("input", mqtt.input), ("output", mqtt.output)):
+            if topic.startswith(f"{ROOT}/"):
+                raise ConfigError(f"{topic!r} belongs to the fleet's own topics", subject=f"{what}.{field}")
+        if outputs.count(mqtt.output) > 1:
+            raise ConfigError(f"{mqtt.output!r} appears twice", subject=f"{what}.output")
+        if any(mqtt.input == output or mqtt.input.startswith(f"{output}/") for output in outputs):
+            text = f"{mqtt.input!r} is an output or lies below one: answers would come back as questions"
+            raise ConfigError(text, subject=f"{what}.input")
+
+
 def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
     def at(path: str | None) -> str | None:
-        return None if path is None else str(folder / Path(path).expanduser())
+        try:
+            return None if path is None else str(folder / Path(path).expanduser())
+        except RuntimeError as error:
+            raise ConfigError(f"{path!r}: {error}", subject="config") from error
 
     replace = msgspec.structs.replace
     device = replace(config.device, state=at(config.device.state))
     if device.profile.endswith(".toml"):
         device = replace(device, profile=at(device.profile))
     files = ("password_file", "ca_file", "certificate_file", "key_file", "identity")
-    broker = config.broker and replace(config.broker, **{name: at(getattr(config.broker, name)) for name in files})
-    if broker is not None and broker.identity is None:
-        broker = replace(broker, identity=str(Path(device.state) / "identity"))
+
+    def anchored(broker: BrokerConfig | None) -> BrokerConfig | None:
+        if broker is None:
+            return None
+        broker = replace(broker, **{name: at(getattr(broker, name)) for name in files})
+        return replace(broker, identity=broker.identity or str(Path(device.state) / "identity"))
+
     trust = config.trust and replace(config.trust, root=at(config.trust.root))
     slots = tuple(replace(slot, factory=at(slot.factory)) for slot in config.slots)
-    return replace(config, device=device, broker=broker, trust=trust, slots=slots)
+    data = replace(config.data, broker=anchored(config.data.broker))
+    return replace(config, device=device, broker=anchored(config.broker), data=data, trust=trust, slots=slots)

@@ -33,15 +33,24 @@ MAX_LINE_BYTES = 1024 * 1024
 class Ask(StrictRecord, frozen=True, kw_only=True):
     """What is asked of the agent; `folder` is the export to import."""
 
-    ask: Literal["status", "import"]
+    ask: Literal["status", "import", "reload"]
     folder: str = ""
 
 
+class Refused(StrictRecord, frozen=True, kw_only=True):
+    """Why a reload changed nothing."""
+
+    text: str
+    hint: str | None = None
+
+
 class Reply(StrictRecord, frozen=True, kw_only=True):
-    """The answer: a status, or what went wrong with an import."""
+    """The answer: a status, what went wrong with an import, what a reload changed or why it was refused."""
 
     status: AgentStatus
     troubles: tuple[Trouble, ...] = ()
+    changed: tuple[str, ...] = ()
+    refused: Refused | None = None
 
 
 Answer = Callable[[Ask], Awaitable[Reply]]

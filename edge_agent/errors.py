@@ -57,6 +57,12 @@ class DamagedError(TransportError):
     reason = "damaged"
 
 
+class DeltaError(TransportError):
+    """A delta does not make the file it is for; the file itself is fetched instead."""
+
+    reason = "delta"
+
+
 class RefusedError(TrustError):
     """Signed metadata did not verify: wrong signer, expired, rolled back, frozen, too large."""
 
@@ -103,6 +109,16 @@ class MalformedError(RefusedError):
     """Signed or fetched metadata that cannot be read or contradicts itself."""
 
     reason = "malformed"
+
+
+class CertificateError(TrustError):
+    """No certificate came that this device could use; `refusal` is what the enrolment service said, if it did."""
+
+    reason = "certificate"
+
+    def __init__(self, message: str, *, hint: str | None = None, refusal: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.refusal = refusal
 
 
 class ConfigError(OperatorError):

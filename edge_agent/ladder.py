@@ -41,6 +41,16 @@ def open_factory(config: SlotConfig) -> Factory | None:
     return Factory(folder=folder, release=release, manifest=manifest)
 
 
+def serving_manifest(record: UpdateRecord, factory: Factory | None, state: StateFolder) -> Manifest | None:
+    """Return the manifest of the release that serves, or of the factory bundle; None where there is none to read."""
+    if record.serving is None:
+        return None if factory is None else factory.manifest
+    try:
+        return state.read_manifest(record.serving.manifest_sha256)
+    except StateError:
+        return None
+
+
 def ladder_of(
     record: UpdateRecord, factory: Factory | None, state: StateFolder, damaged: Callable[[StateError], None]
 ) -> tuple[Rung, ...]:

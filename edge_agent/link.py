@@ -21,17 +21,20 @@ from edge_agent.adapters.outbox import Outbox
 from edge_agent.adapters.store import StateError
 from edge_agent.config import AgentConfig
 from edge_contracts.codec import encode
-from edge_contracts.limits import MAX_MESSAGE_BYTES
+from edge_contracts.errors import ContractError
 from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event, TelemetryWindow
 from edge_contracts.topics import collector_topic, device_topic, hint_topic
-from edge_contracts.transfer import Hint
+from edge_contracts.transfer import parse_hint
 
 IN_FLIGHT = 20
 """Messages handed to the broker and not acknowledged: MQTT 5's common Receive Maximum, and paho's own window."""
 
 REPORT_S = 2.0
 """Least seconds between two reported states: a download in progress changes it many times a second."""
+
+BATCH_S = 60.0
+"""How long events wait to become durable together while the day's writes are saved."""
 
 MAX_COLLECTORS = 64
 """Collectors remembered; one is enough to send."""
@@ -69,6 +72,8 @@ class FleetLink:
         self._report_after = 0.0
         self._silence = ""
         self._spool_refused = False
+        self.saves_writes = False
+        self._commit_after = 0.0
         self._mqtt: MqttLink | None = None
         if config.broker is not None:
             will = Will(topic=self._topics["presence"], payload=self._presence(online=False))
@@ -79,15 +84,26 @@ class FleetLink:
     def up(self) -> bool:
         return self._mqtt is not None and self._mqtt.connected
 
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, as far as it is known; "" while there is one."""
+        return self._silence
+
     def start(self) -> None:
         if self._mqtt is not None:
             self._mqtt.start()
 
+    def reconnect(self) -> None:
+        """Connect anew with the files that are there now."""
+        if self._mqtt is not None:
+            self._mqtt.reconnect()
+
     def put(self, build: Callable[[int], TelemetryWindow | Event]) -> None:
-        """Spool a message; it is durable at once and goes out when it can. A full disk loses it, and says so here."""
+        """Spool a message; it goes out when it can. It is durable at once, or with the next batch while the day's
+        writes are saved. A full disk loses it, and says so here."""
         with self._spooling():
             self._outbox.put(build)
-            self._outbox.commit(utc_now())
+            self._commit()
         self._pump()
 
     def report(self, state: ReportedState) -> None:
@@ -103,8 +119,14 @@ class FleetLink:
     def tick(self) -> None:
         """Make acknowledgements durable and send what waits. To be called about once a second."""
         with self._spooling():
-            self._outbox.commit(utc_now())
+            self._commit()
         self._pump()
+
+    def _commit(self) -> None:
+        now = self._loop.time()
+        if not self.saves_writes or now >= self._commit_after:
+            self._commit_after = now + BATCH_S
+            self._outbox.commit(utc_now())
 
     @contextlib.contextmanager
     def _spooling(self) -> Iterator[None]:
@@ -187,11 +209,9 @@ class FleetLink:
         self._pump()
 
     def _hint(self, payload: bytes) -> None:
-        if len(payload) > MAX_MESSAGE_BYTES:
-            return
         try:
-            hint = msgspec.json.decode(payload, type=Hint)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            hint = parse_hint(payload)
+        except ContractError:
             return  # anybody may write there; a hint that cannot be read is none
         self._listener.hinted(hint.timestamp_version)
 

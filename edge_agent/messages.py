@@ -6,9 +6,10 @@ so that the requests lost in a killed worker are known exactly; see `edge_agent.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from edge_contracts.codec import StrictRecord
 
@@ -28,6 +29,13 @@ class Rung(StrictRecord, frozen=True, kw_only=True):
         return f"{self.role}:{self.version}/{self.variant}"
 
 
+class Batching(StrictRecord, frozen=True, kw_only=True):
+    """At most `max` requests are answered together, and none waits longer than `wait_ms` for others."""
+
+    max: Annotated[int, Meta(ge=2, le=256)] = 8
+    wait_ms: Annotated[float, Meta(gt=0.0, le=1000.0)] = 2.0
+
+
 class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     """Everything a worker is told at its start, as one JSON argument. The listening socket and the link arrive as
     file descriptors; `flight_fd` is the shared counter page. -1 means not given."""
@@ -42,6 +50,7 @@ class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     memory_limit_mb: float | None = None
     heartbeat_s: float = 1.0
     drain_s: float = 5.0
+    batch: Batching | None = None
 
 
 # Worker to supervisor

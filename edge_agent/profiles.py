@@ -6,12 +6,11 @@ The named profiles lie beside the project in a checkout (`firmware_configs/profi
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from edge_agent.errors import ConfigError
-from edge_contracts import limits
 from edge_contracts.profile import DeviceProfile, parse_profile
+from edge_contracts.toml import decode_toml
 
 _SITE = Path(__file__).resolve().parent.parent
 _FOLDERS = (_SITE / "edgewright" / "firmware_configs" / "profiles", _SITE / "firmware_configs" / "profiles")
@@ -25,18 +24,14 @@ def profile_names() -> tuple[str, ...]:
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
     """Return the profile of that name, or the one in the TOML file at that path (it ends in `.toml`).
 
-    Raises ConfigError when there is none or it is no TOML, ContractError naming the field when it does not hold.
+    Raises ConfigError when there is none, ContractError naming the field when it is no TOML or does not hold.
     """
     path = _find(str(name_or_path))
     try:
         data = path.read_bytes()
-        if len(data) > limits.MAX_CONFIG_BYTES:
-            raise ConfigError(f"over the limit of {limits.MAX_CONFIG_BYTES} bytes", subject=str(path))
-        return parse_profile(tomllib.loads(data.decode()))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", subject=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is no TOML: {error}", subject=str(path)) from error
+    return parse_profile(decode_toml(data, what=str(path)))
 
 
 def _find(name: str) -> Path:

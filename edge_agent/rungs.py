@@ -21,7 +21,7 @@ from edge_agent.express import express_lane
 from edge_agent.messages import Rung
 from edge_agent.ports import Array, EngineSettings, Session, Tensors
 from edge_agent.samples import bind_inputs, bind_outputs, read_arrays, sample_inputs, to_model
-from edge_contracts.errors import BundleError
+from edge_contracts.errors import BundleError, EdgewrightError
 from edge_contracts.manifest import Input, Manifest, Output, Variant
 
 
@@ -132,6 +132,7 @@ class LoadedRung:
         self.intake = Intake(manifest)
         self.model_sha256 = bundle.model_sha256(variant)
         self.served_by = rung.served_by
+        self.batches: bool | None = None  # whether it may answer in batches, once that was looked at; see `together`
         self._inputs = bind_inputs(session, manifest)
         self._outputs = tuple(zip(manifest.outputs, bind_outputs(session, manifest), strict=True))
         self._renamed = any(tensor.name != name for tensor, name in self._outputs)
@@ -205,6 +206,17 @@ def load_rung(rung: Rung, settings: EngineSettings) -> LoadedRung:
     variant = bundle.manifest.variant(rung.variant)
     session = engine_for(variant.format).load(bundle.check(variant.file), settings)
     return LoadedRung(rung, bundle, variant, session)
+
+
+def first_manifest(ladder: Sequence[Rung]) -> Manifest:
+    """Return the first manifest of a ladder that can be read. Raises BundleError if there is none."""
+    problem: EdgewrightError = BundleError("no rung to serve from", subject="ladder")
+    for rung in ladder:
+        try:
+            return open_bundle(Path(rung.folder), verify=False).manifest
+        except EdgewrightError as error:
+            problem = error
+    raise problem
 
 
 def spread(array: Array) -> Spread:

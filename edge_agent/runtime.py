@@ -25,8 +25,9 @@ from edge_agent.last_resort import ABSTAIN, LastResort
 from edge_agent.messages import Rung
 from edge_agent.metrics import Tally
 from edge_agent.ports import Array, EngineSettings, Tensors
-from edge_agent.rungs import GuardError, Intake, LoadedRung, load_rung
-from edge_contracts.errors import BundleError, EdgewrightError
+from edge_agent.rungs import GuardError, Intake, LoadedRung, first_manifest, load_rung
+from edge_agent.together import answer_together
+from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest
 
 FaultListener = Callable[[Rung, str, str], None]
@@ -60,7 +61,7 @@ class Runtime:
     ) -> None:
         """Open the first release of the ladder whose manifest can be read. Raises BundleError if there is none."""
         self.ladder = tuple(ladder)
-        self.manifest: Manifest = _first_manifest(self.ladder)
+        self.manifest: Manifest = first_manifest(self.ladder)
         self.tally = Tally()
         self.busy_since: float | None = None
         self._settings = settings or EngineSettings()
@@ -134,10 +135,35 @@ class Runtime:
             start = time.monotonic_ns()
             self.busy_since = start / 1e9
             try:
-                return self._infer(tensors, start)
+                return self._express(tensors, start) or self._at_length(tensors, start)
             except TensorError:
                 self.tally.counters["rejected"] += 1
                 raise
+            finally:
+                self.busy_since = None
+
+    def infer_together(self, requests: Sequence[Tensors], size: int) -> list[Answer] | None:
+        """Answer requests as one batch of the first rung, or return None where each must be asked alone: that rung does
+        not serve, it has not proved that up to `size` requests in a batch get the answers they would get alone, or
+        something is unusual about one of them. Raises EngineMemoryError."""
+        with self._lock:
+            start = time.monotonic_ns()
+            first = self._order[0]
+            rung = self._loaded.get(first)
+            if rung is None or self._health[first] is not WELL or first not in self._same_inputs:
+                return None
+            self.busy_since = start / 1e9
+            try:
+                outputs = answer_together(rung, self._intake, requests, size)
+                if outputs is None:
+                    return None
+                self.tally.counters["requests"] += len(outputs)
+                return [self._answer(first, rung, one, [], start) for one in outputs]
+            except EngineMemoryError as error:
+                self._tell(first, error.reason, str(error))
+                raise
+            except EdgewrightError:
+                return None  # whom to blame shows when they are asked alone
             finally:
                 self.busy_since = None
 
@@ -145,9 +171,6 @@ class Runtime:
         """Unload every rung."""
         with self._lock:
             self._unload(keep=None)
-
-    def _infer(self, tensors: Tensors, start: int) -> Answer:
-        return self._express(tensors, start) or self._at_length(tensors, start)
 
     def _express(self, tensors: Tensors, start: int) -> Answer | None:
         """Answer a usual request from the first rung, if that one is loaded and well; see `express`."""
@@ -274,13 +297,3 @@ class Runtime:
     def _unload(self, *, keep: int | None) -> None:
         for index in [index for index in self._loaded if index != keep]:
             self._loaded.pop(index).session.close()
-
-
-def _first_manifest(ladder: Sequence[Rung]) -> Manifest:
-    problem: EdgewrightError = BundleError("no rung to serve from", subject="ladder")
-    for rung in ladder:
-        try:
-            return open_bundle(Path(rung.folder), verify=False).manifest
-        except EdgewrightError as error:
-            problem = error
-    raise problem

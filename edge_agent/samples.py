@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +24,7 @@ from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Input, Manifest
 
 _HEADER_BYTES = 4096  # an .npy header of our arrays is 128 bytes
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, EOFError)
 _COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -36,7 +39,7 @@ def read_arrays(path: Path, *, what: str) -> dict[str, Array]:
             members = archive.infolist()
             _check_members(members, what)
             return {_array_name(member): _read_member(archive, member, what) for member in members}
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+    except (*_DAMAGE, OSError, RuntimeError, ValueError) as error:
         raise BundleError(f"cannot be read: {error}", subject=what) from error
 
 

@@ -11,6 +11,8 @@ import logging
 import socket
 from typing import Protocol
 
+import msgspec
+
 from edge_agent.adapters.vacancy import Vacancy
 from edge_agent.config import SlotConfig
 from edge_agent.core.backoff import doubling
@@ -116,6 +118,18 @@ class Serving:
         elif changed or (self._current is None and self._next is None):
             self._launch()
 
+    def configure(self, config: SlotConfig) -> None:
+        """Serve with these limits from now on: a worker that has them takes over from the one that runs."""
+        only_topics = msgspec.structs.replace(config, mqtt=self._config.mqtt) == self._config
+        self._config = config
+        if only_topics:
+            return
+        if self._next is not None:
+            self._retire(self._next)
+            self._next = None
+        if self._ladder:
+            self._launch()
+
     def tick(self) -> None:
         """Watch the workers and start one that is due. To be called about once a second."""
         for worker in self.workers:
@@ -178,14 +192,15 @@ class Serving:
         return others or self._ladder
 
     async def _start(self, ladder: tuple[Rung, ...]) -> None:
-        model = self._profile.model
+        model, config = self._profile.model, self._config
         plan = WorkerPlan(
-            slot=self._config.name,
+            slot=config.name,
             ladder=ladder,
-            threads=self._config.threads or model.threads,
+            threads=config.threads or model.threads,
             cache=self._cache,
-            memory_limit_mb=self._config.memory_mb or model.memory_mb,
-            drain_s=self._config.drain_s,
+            memory_limit_mb=config.memory_mb or model.memory_mb,
+            drain_s=config.drain_s,
+            batch=config.batch,
         )
         callbacks = Callbacks(
             ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._owner.fault, died=self._on_death
@@ -197,7 +212,7 @@ class Serving:
             self._back_off()
         finally:
             self._starting = None
-        if ladder != self._effective():  # another ladder was asked for while this one started
+        if ladder != self._effective() or config is not self._config:  # something else was asked for meanwhile
             if self._next is not None:
                 self._retire(self._next)
                 self._next = None

@@ -30,13 +30,15 @@ from edge_agent.core.record import UpdateRecord, installed
 from edge_agent.core.selection import window_open
 from edge_agent.core.tally import Tally
 from edge_agent.core.update import advance
-from edge_agent.ladder import ladder_of, open_factory
+from edge_agent.drift_watch import DriftWatch
+from edge_agent.ladder import ladder_of, open_factory, serving_manifest
 from edge_agent.messages import Fault, Heartbeat, Ready, Rung
 from edge_agent.news import Detail, News
 from edge_agent.serving import Serving
 from edge_agent.trial_process import try_release
 from edge_agent.trials import TrialPlan
 from edge_agent.worker_process import Death, WorkerProcess
+from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
 from edge_contracts.state import Installed, SlotState
 
@@ -61,6 +63,7 @@ class Slot:
         self.window = Tally()
         self.totals = Tally()
         self.progress: float | None = None
+        self.drift = DriftWatch(config.name, around.tell)
         self._around = around
         self.record = around.state.read_record(config.name)
         self._unsaved = False
@@ -83,6 +86,11 @@ class Slot:
         if self.record.candidate is not None:
             return self.record.candidate.model
         return None if self._factory is None else self._factory.manifest.name
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest of what serves, where it can be read."""
+        return serving_manifest(self.record, self._factory, self._around.state)
 
     @property
     def factory(self) -> Installed | None:
@@ -156,6 +164,7 @@ class Slot:
             candidate=installed(candidate) if candidate else None,
             rollout=candidate.rollout if candidate else None,
             progress=self.progress,
+            saved=record.saved,
         )
 
     # What the worker side tells (serving.Owner)
@@ -282,14 +291,7 @@ class Slot:
         text = after.state if after.reason is None else f"{after.state}: {after.reason}"
         self._news(f"update-{after.state.replace('_', '-')}", severity, text=text, detail=detail)
 
-    def _news(
-        self,
-        event: str,
-        severity: str = "info",
-        *,
-        text: str = "",
-        detail: Detail | None = None,
-    ) -> None:
+    def _news(self, event: str, severity: str = "info", *, text: str = "", detail: Detail | None = None) -> None:
         news = News(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
         self._around.tell(news)
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import deque
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_agent.adapters.audit import audit_files, verify_audit
 from edge_agent.adapters.store import StateFolder
 from edge_agent.core.audit import Entry
+from edge_agent.core.identity import IdentityStatus
 from edge_agent.core.record import UpdateRecord, installed
 from edge_contracts.codec import Record
 from edge_contracts.state import Level, SlotState
+
+if TYPE_CHECKING:
+    from edge_agent.slot import Slot
 
 REFUSALS = 10
 """Refusals shown, newest last."""
@@ -38,6 +43,14 @@ class SlotStatus(SlotState, frozen=True, kw_only=True):
     rejected: tuple[str, ...] = ()
 
 
+class Writes(Record, frozen=True, kw_only=True):
+    """What the agent has written to storage today (UTC), against the profile's budget, and whether it saves on it."""
+
+    today_mb: float
+    budget_mb: float
+    saving: bool = False
+
+
 class AgentStatus(Record, frozen=True, kw_only=True):
     """The whole device. Without a running agent `running` is false and what only a process knows is missing."""
 
@@ -50,7 +63,10 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     level_reasons: tuple[str, ...] = ()
     broker: str | None = None
     broker_connected: bool = False
+    broker_trouble: str = ""
+    identity: IdentityStatus | None = None
     memory_mb: float | None = None
+    writes: Writes | None = None
     slots: tuple[SlotStatus, ...] = ()
     trusted: dict[str, int] = {}
     spooled: int = 0
@@ -58,6 +74,17 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     audit_head: str | None = None
     audit_problem: str | None = None
     refusals: tuple[Refusal, ...] = ()
+
+
+def slot_status(slot: Slot, state: SlotState) -> SlotStatus:
+    """Return a running slot's status; `state` is what is reported of it."""
+    return SlotStatus(
+        **msgspec.structs.asdict(state),
+        http=slot.http,
+        workers=tuple(worker.pid for worker in slot.serving.workers),
+        counters=dict(slot.totals.counters),
+        rejected=slot.record.rejected,
+    )
 
 
 def refusal_of(entry: Entry) -> Refusal | None:
@@ -112,6 +139,7 @@ def _slot(record: UpdateRecord) -> SlotStatus:
         candidate=installed(record.candidate) if record.candidate else None,
         rollout=record.candidate.rollout if record.candidate else None,
         rejected=record.rejected,
+        saved=record.saved,
     )
 
 
@@ -131,8 +159,18 @@ def status_text(status: AgentStatus) -> str:
     for slot in status.slots:
         lines.extend(_slot_lines(slot))
     if status.broker is not None:
-        lines.append(f"broker    {status.broker} {'connected' if status.broker_connected else 'not connected'}")
+        trouble = f" ({status.broker_trouble})" if status.broker_trouble else ""
+        lines.append(
+            f"broker    {status.broker} {'connected' if status.broker_connected else 'not connected'}{trouble}"
+        )
+    if status.identity is not None:
+        advice = f" ({status.identity.advice})" if status.identity.advice else ""
+        who = f"{status.identity.device} until {status.identity.expires}" if status.identity.device else "none"
+        lines.append(f"identity  {who}{advice}")
     lines.append(f"spool     {status.spooled} messages waiting, {status.dropped} dropped")
+    if status.writes is not None:
+        saving = ", telemetry windows wait until tomorrow" if status.writes.saving else ""
+        lines.append(f"writes    {status.writes.today_mb:.1f} of {status.writes.budget_mb:g} MB today{saving}")
     lines.append(f"audit     {status.audit_problem or (status.audit_head or '-')[:16]}")
     lines.extend(
         f"refused   {refusal.slot or '*'}: {refusal.reason or refusal.event} ({refusal.text[:100]})"
@@ -157,6 +195,10 @@ def _slot_lines(slot: SlotStatus) -> list[str]:
         release = getattr(slot, name)
         if release is not None:
             lines.append(f"  {name:<10}{release.version}  {release.manifest_sha256[:16]}")
+    if slot.faults:
+        lines.append(f"  fault     {', '.join(slot.faults)}")
+    if slot.saved:
+        lines.append(f"  deltas    spared fetching {slot.saved / 1e6:.2f} MB")
     if slot.http is not None:
         workers = ", ".join(map(str, slot.workers)) or "none"
         nobody = "by nobody" if slot.serving or slot.factory else "503: nothing is installed"

@@ -2,7 +2,7 @@
 
 It imports no numpy, engine or TUF, so that it stays small and nothing a model does can take it down. What happens in
 a slot is in `edge_agent.slot`, when updates run in `edge_agent.update_runner`, what leaves the device in
-`edge_agent.link`, what the governor decides in `edge_agent.core.governor`.
+`edge_agent.link`, requests over MQTT in `edge_agent.data_topics`, how the box is in `edge_agent.box`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import time
 import uuid
-from collections import deque
+from pathlib import Path
 
 import msgspec
 
@@ -21,22 +21,25 @@ from edge_agent import __version__
 from edge_agent.adapters.audit import AuditLog
 from edge_agent.adapters.outbox import Outbox
 from edge_agent.adapters.sensors import Sensors, architecture, memory_of
-from edge_agent.adapters.store import StateError, StateFolder
+from edge_agent.adapters.store import StateFolder
 from edge_agent.adapters.systemd import Notifier
-from edge_agent.config import AgentConfig
+from edge_agent.box import Box
+from edge_agent.config import AgentConfig, load_config
 from edge_agent.control import Ask, Reply, serve_control
-from edge_agent.core.audit import Entry
-from edge_agent.core.governor import GovernorState, Readings, govern
+from edge_agent.data_topics import DataTopics, open_data
+from edge_agent.identity_watch import IdentityWatch
+from edge_agent.journal import Journal
 from edge_agent.link import FleetLink, utc_now
 from edge_agent.news import Detail, News
 from edge_agent.profiles import load_profile
+from edge_agent.reload import Reload
+from edge_agent.reloading import Reloader, open_slots
 from edge_agent.slot import Slot, Surroundings
-from edge_agent.status import REFUSALS, AgentStatus, Refusal, SlotStatus, refusal_of, stored_refusals
+from edge_agent.status import REFUSALS, AgentStatus, slot_status, stored_refusals
 from edge_agent.update_runner import UpdateRunner
-from edge_agent.windows import window_message
+from edge_agent.windows import gauges, window_message
 from edge_contracts.limits import MIB
-from edge_contracts.state import ReportedState
-from edge_contracts.telemetry import Event
+from edge_contracts.state import ReportedState, SlotState
 
 TICK_S = 0.5
 """How often deadlines, workers and the spool are looked at, in seconds."""
@@ -56,8 +59,9 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """One agent. Made and run on an event loop; `run` returns when it was told to stop."""
 
-    def __init__(self, config: AgentConfig) -> None:
-        """Open everything the agent keeps. Raises ConfigError or StateError naming what is wrong."""
+    def __init__(self, config: AgentConfig, path: Path | None = None) -> None:
+        """Open everything the agent keeps; `path` is the file `config` came from, for reloading it. Raises ConfigError
+        or StateError naming what is wrong."""
         self._config = config
         self._profile = load_profile(config.device.profile)
         self._state = StateFolder(config.state)
@@ -67,18 +71,22 @@ class Supervisor:
         self._epoch = time.time() - time.monotonic()
         self._clean = not self._state.running.exists()
         self._audit = AuditLog(self._state.audit)
-        self._refusals: deque[Refusal] = stored_refusals(self._state)
-        self._sensors = Sensors(config.state)
-        self._readings = Readings()
-        self._level = GovernorState()
-        self._notifier = Notifier()
-        self._stop = asyncio.Event()
         limit = int(self._profile.storage.spool_mb * MIB)
         self._outbox = Outbox(self._state.outbox, device=config.device.id, boot_id=self._boot_id, limit_bytes=limit)
-        around = Surroundings(state=self._state, profile=self._profile, clock=self._clock, tell=self.tell)
         self._link = FleetLink(config, self._boot_id, self._outbox, self)
-        self._slots = {slot.name: Slot(slot, around) for slot in config.slots}
+        refusals = stored_refusals(self._state)
+        self._journal = Journal(config.device.id, self._boot_id, self._audit, refusals, self._link.put)
+        self.tell = self._journal.tell
+        self._sensors = Sensors(config.state)
+        self._box = Box(self._state.root, self._profile, self._sensors, self.tell)
+        self._notifier = Notifier()
+        self._stop = asyncio.Event()
+        self._around = Surroundings(state=self._state, profile=self._profile, clock=self._clock, tell=self.tell)
+        self._slots = {slot.name: Slot(slot, self._around) for slot in config.slots}
         self._updates = UpdateRunner(config, self._state, self._slots, self.tell)
+        self._data = self._open_data()
+        self._identity = IdentityWatch(config.broker, self._state.floor, self.tell, self._reconnect)
+        self._reloader = Reloader(path, lambda: self._config, self._take, self.tell)
         self._window_start = utc_now()
         self._next: dict[str, float] = {}
 
@@ -87,12 +95,14 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.hang_up)
         self._state.mark_running()
         self._tell_start()
         for slot in self._slots.values():
             slot.start(clean=self._clean)
         control = await serve_control(self._state, self._answer)
         self._link.start()
+        self._data.start()
         self._updates.bring_staged()
         self._notifier.ready()
         _log.info("agent %s runs, state in %s", self._config.device.id, self._state.root)
@@ -104,25 +114,6 @@ class Supervisor:
                 continue
         control.close()
         await self._shut_down()
-
-    def tell(self, news: News) -> None:
-        """Put news into the log, the audit log and the spool."""
-        level = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}[news.severity]
-        _log.log(level, "%s %s %s", news.slot or "-", news.event, news.text)
-        self._audit_news(news)
-        self._link.put(
-            lambda sequence: Event(
-                device=self._config.device.id,
-                boot_id=self._boot_id,
-                sequence=sequence,
-                time=utc_now(),
-                event=news.event,
-                severity=news.severity,  # type: ignore[arg-type]
-                slot=news.slot,
-                text=news.text[:2000],
-                detail=news.detail,
-            )
-        )
 
     # What the link hears (link.Listener)
 
@@ -146,9 +137,12 @@ class Supervisor:
             slot.tick()
         self._updates.tick()
         self._link.tick()
+        self._data.tick(now, self._box.governor.level)
+        self._identity.tick(self._link.up)
         if self._due("govern", now, GOVERN_S):
             self._govern(now)
-        if self._due("window", now, self._config.telemetry.window_s, at_once=False):
+        window_is_over = self._due("window", now, self._config.telemetry.window_s, at_once=False)
+        if window_is_over and not self._box.saves_writes:
             self._close_windows()
         if self._due("garbage", now, GARBAGE_S) and not self._updates.running:
             self._collect()
@@ -162,35 +156,27 @@ class Supervisor:
         return due
 
     def _govern(self, now: float) -> None:
-        workers = [worker.pid for slot in self._slots.values() for worker in slot.serving.workers]
-        self._readings = self._sensors.read([os.getpid(), *workers], now)
-        before = self._level
-        self._level = after = govern(before, self._readings, self._profile.governor, now)
-        if after.level != before.level:
-            severity = "info" if after.level == "NORMAL" else "warning"
-            text = f"{before.level} -> {after.level}: {', '.join(after.reasons)}"
-            self.tell(News(event="level", severity=severity, text=text, detail={"level": after.level}))
-        self._updates.may_install = after.level == "NORMAL"
+        children = [worker.pid for slot in self._slots.values() for worker in slot.serving.workers]
+        if self._updates.pid is not None:
+            children.append(self._updates.pid)
+        self._box.look(children, now, self._clock())
+        level = self._box.governor
+        self._link.saves_writes = self._box.saves_writes
+        self._updates.may_install = level.level == "NORMAL"
         for slot in self._slots.values():
-            slot.serving.conserve(lightest=after.level != "NORMAL", shed_s=SHED_S if after.shed else 0.0)
-            slot.serving.view(self._gauges())
-        self._notifier.status(f"{after.level}, {self._outbox.spooled} messages spooled")
+            slot.serving.conserve(lightest=level.level != "NORMAL", shed_s=SHED_S if level.shed else 0.0)
+            slot.serving.view(self._gauges(slot))
+        self._notifier.status(f"{level.level}, {self._outbox.spooled} messages spooled")
 
-    def _gauges(self) -> dict[str, float]:
-        level = {"NORMAL": 0.0, "CONSERVE": 1.0, "CRITICAL": 2.0}[self._level.level]
-        gauges = {"level": level, "spooled": float(self._outbox.spooled), "dropped": float(self._outbox.dropped)}
-        for name in ("temperature_c", "available_memory_mb", "disk_free_mb", "cpu_percent", "battery_percent"):
-            value = getattr(self._readings, name)
-            if value is not None:
-                gauges[name] = value
-        return gauges
+    def _gauges(self, slot: Slot) -> dict[str, float]:
+        box = gauges(self._box.governor.level, self._box.readings, self._outbox)
+        return box | {"written_today_mb": self._box.writes.today_mb} | self._data.gauges(slot.config.name)
 
     def _close_windows(self) -> None:
         end = utc_now()
         for slot in self._slots.values():
             frame = (self._config.device.id, self._boot_id, self._window_start, end)
-            build = window_message(slot, frame, self._level.level, self._gauges())
-            self._link.put(build)
+            self._link.put(window_message(slot, frame, self._box.governor.level, self._gauges(slot)))
             slot.window.clear()
         self._window_start = end
 
@@ -213,36 +199,56 @@ class Supervisor:
             board=self._profile.name,
             architecture=architecture(),
             tags=config.tags,
-            level=self._level.level,
-            slots=tuple(slot.reported() for slot in self._slots.values()),
+            level=self._box.governor.level,
+            slots=tuple(map(self._slot_state, self._slots.values())),
             trusted=self._updates.trusted,
             audit_head=self._audit.head,
             dropped=self._outbox.dropped,
         )
+
+    def _slot_state(self, slot: Slot) -> SlotState:
+        return msgspec.structs.replace(slot.reported(), faults=self._data.faults(slot.config.name))
 
     def _tell_start(self) -> None:
         detail: Detail = {"clean": self._clean, "version": __version__}
         text = "after a clean stop" if self._clean else "the last run ended without a stop"
         self.tell(News(event="agent-started", severity="info" if self._clean else "warning", text=text, detail=detail))
 
-    def _audit_news(self, news: News) -> None:
-        now = time.time()
-        try:
-            self._audit.append(news.event, now, slot=news.slot, text=news.text, detail=news.detail)
-        except StateError as error:
-            _log.error("%s", error)
-        entry = Entry(
-            serial=0, time=now, event=news.event, slot=news.slot, text=news.text, detail=news.detail, previous=""
-        )
-        refusal = refusal_of(entry)
-        if refusal is not None:
-            self._refusals.append(refusal)
-
     async def _answer(self, ask: Ask) -> Reply:
         if ask.ask == "import":
             troubles = await self._updates.bring(ask.folder)
             return Reply(status=self.status(), troubles=tuple(troubles))
+        if ask.ask == "reload":
+            outcome = await self._reloader.reload()
+            return Reply(status=self.status(), changed=outcome.changed, refused=outcome.refused)
         return Reply(status=self.status())
+
+    async def _take(self, new: AgentConfig, plan: Reload) -> None:
+        """Go by the new configuration. Raises ConfigError, with nothing changed, if a new slot cannot be opened."""
+        added = await open_slots(plan.added, self._around)
+        self._config = new
+        removed = [self._slots.pop(name) for name in plan.removed]
+        self._slots |= added
+        for config in plan.altered:
+            slot = self._slots[config.name]
+            slot.config = config
+            slot.serving.configure(config)
+        self._updates.configure(new, self._slots)
+        for slot in added.values():
+            slot.start(clean=True)
+        if plan.data_changed:
+            old, self._data = self._data, self._open_data()
+            await old.stop(forget=old.announced - self._data.announced)
+            self._data.start()
+        await asyncio.gather(*(slot.stop() for slot in removed))
+
+    def _open_data(self) -> DataTopics:
+        return open_data(self._config, self._slots, self._state, self.tell)
+
+    def _reconnect(self) -> None:
+        """Show another identity to the brokers."""
+        self._link.reconnect()
+        self._data.reconnect()
 
     def status(self) -> AgentStatus:
         """Return what `agent status` shows."""
@@ -253,45 +259,43 @@ class Supervisor:
             pid=os.getpid(),
             updater_pid=self._updates.pid,
             boot_id=self._boot_id,
-            level=self._level.level,
-            level_reasons=self._level.reasons,
+            level=self._box.governor.level,
+            level_reasons=self._box.governor.reasons,
             broker=None if broker is None else f"{broker.host}:{broker.port}",
             broker_connected=self._link.up,
+            broker_trouble=self._link.trouble,
+            identity=self._identity.status(),
             memory_mb=memory_of(os.getpid()),
-            slots=tuple(
-                SlotStatus(
-                    **msgspec.structs.asdict(slot.reported()),
-                    http=slot.http,
-                    workers=tuple(worker.pid for worker in slot.serving.workers),
-                    counters=dict(slot.totals.counters),
-                    rejected=slot.record.rejected,
-                )
-                for slot in self._slots.values()
-            ),
+            writes=self._box.writes,
+            slots=tuple(slot_status(slot, self._slot_state(slot)) for slot in self._slots.values()),
             trusted=self._updates.trusted,
             spooled=self._outbox.spooled,
             dropped=self._outbox.dropped,
             audit_head=self._audit.head,
-            refusals=tuple(self._refusals)[-REFUSALS:],
+            refusals=tuple(self._journal.refusals)[-REFUSALS:],
         )
 
     async def _shut_down(self) -> None:
         """Stop in order: nothing new, then the workers, then the last words."""
         self._notifier.stopping()
+        await self._data.stop()
         await self._updates.stop()
+        await self._identity.stop()
         await asyncio.gather(*(slot.stop() for slot in self._slots.values()))
         self._close_windows()
         self.tell(News(event="agent-stopped"))
         await self._link.stop()
+        self._box.close()
         self._audit.close()
         self._state.running.unlink(missing_ok=True)
         self._lock.close()
 
 
-def run_agent(config: AgentConfig) -> None:
-    """Run an agent in this process until it is told to stop."""
+def run_agent(path: Path) -> None:
+    """Run the agent of that configuration file in this process until it is told to stop. Raises ConfigError."""
+    config = load_config(path)
 
     async def run() -> None:
-        await Supervisor(config).run()
+        await Supervisor(config, path).run()
 
     asyncio.run(run())

@@ -55,7 +55,7 @@ def read_outcome(variant: str, done: subprocess.CompletedProcess[bytes]) -> Vari
     last = done.stdout[-MAX_MESSAGE_BYTES:].splitlines()[-1:]
     try:
         return msgspec.json.decode(last[0], type=VariantTrial)
-    except (IndexError, msgspec.MsgspecError):
+    except (IndexError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return VariantTrial(variant=variant, reason="crash", text=_death(done.returncode, done.stderr))
 
 

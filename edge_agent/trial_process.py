@@ -53,7 +53,7 @@ async def try_release(plan: TrialPlan, variants: int) -> Verdict:
 def _verdict(output: bytes, code: int | None) -> Verdict:
     try:
         report = msgspec.json.decode(output[:MAX_REPORT_BYTES], type=TrialReport)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Verdict(reason="crash", text=f"the trial ended with code {code} and without a report")
     text = "; ".join(f"{trial.variant}: {trial.reason} {trial.text}".strip() for trial in report.variants)
     if report.usable:

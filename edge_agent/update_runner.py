@@ -21,10 +21,12 @@ from edge_agent.config import AgentConfig
 from edge_agent.core.backoff import doubling
 from edge_agent.core.events import Began, Downloaded, Failed, Fits, Held, Interrupted, Wished, Withdrawn
 from edge_agent.core.update import FETCHING
-from edge_agent.news import Detail, News
+from edge_agent.news import News, delta_news, trouble_news
 from edge_agent.slot import Slot
 from edge_agent.updates import (
     Checking,
+    DeltaUnused,
+    DeltaUsed,
     Fetching,
     FromUpdater,
     Hold,
@@ -37,6 +39,9 @@ from edge_agent.updates import (
     Withdraw,
     parse_from_updater,
 )
+from edge_contracts.codec import decode
+from edge_contracts.errors import ContractError
+from edge_contracts.limits import MAX_DOCUMENT_BYTES
 
 RETRY_BASE_S = 5.0
 """First wait after trouble on the way, in seconds; doubled up to the poll interval."""
@@ -63,7 +68,7 @@ class UpdateRunner:
         self.connected = False
         self._config = config
         self._state = state
-        self._slots = {name: slot for name, slot in slots.items() if slot.config.channel is not None}
+        self._slots = _updated(slots)
         self._tell = tell
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -87,6 +92,12 @@ class UpdateRunner:
     def pid(self) -> int | None:
         """The updater's process, while there is one."""
         return None if self._process is None else self._process.pid
+
+    def configure(self, config: AgentConfig, slots: Mapping[str, Slot]) -> None:
+        """Go by this configuration and for these slots from now on, and look anew."""
+        self._config = config
+        self._slots = _updated(slots)
+        self.look()
 
     def look(self) -> None:
         """Look soon; something may be new. An updater that runs is superseded: what it is after may be old."""
@@ -197,6 +208,7 @@ class UpdateRunner:
                 ready=tuple(sorted(slot.record.ready)),
                 rejected=slot.record.rejected,
                 serial=slot.record.serial,
+                factory=slot.config.factory,
             )
             for name, slot in self._slots.items()
         )
@@ -217,14 +229,9 @@ class UpdateRunner:
 
     async def _follow(self, plan: UpdatePlan) -> None:
         # Its standard input is a pipe that nobody writes to: it ends when this process does, and the updater with it.
+        words, pipe = ("-m", "edge_agent.updater", msgspec.json.encode(plan).decode()), asyncio.subprocess.PIPE
         self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "edge_agent.updater",
-            msgspec.json.encode(plan).decode(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
+            sys.executable, *words, stdin=pipe, stdout=pipe, start_new_session=True
         )
         assert process.stdout is not None
         while line := await process.stdout.readline():
@@ -269,7 +276,9 @@ class UpdateRunner:
                 slot.apply(Fits())
             slot.progress = 1.0 if message.total == 0 else min(1.0, message.done / message.total)
         elif isinstance(message, Stored) and state == "downloading":
-            slot.apply(Downloaded())
+            slot.apply(Downloaded(saved=message.saved))
+        elif isinstance(message, DeltaUsed | DeltaUnused):
+            self._tell(delta_news(message))
 
     def _trouble(self, trouble: Trouble) -> None:
         """Tell of it once, and let it count against the candidate if it is the candidate's or the device's fault.
@@ -281,20 +290,20 @@ class UpdateRunner:
         final = trouble.fault not in ("transport", "trust") and trouble.reason not in SHORTAGES
         if trouble.fault != "transport" and self._refusals.get(trouble.slot) != trouble:
             self._refusals[trouble.slot] = trouble
-            detail: Detail = {"reason": trouble.reason, "fault": trouble.fault}
-            self._tell(
-                News(event="update-refused", severity="warning", slot=trouble.slot, text=trouble.text, detail=detail)
-            )
+            self._tell(trouble_news(trouble))
         _log.info("updater: %s: %s", trouble.reason, trouble.text)
         slot = None if trouble.slot is None else self._slots[trouble.slot]
-        if slot is None or slot.record.state not in FETCHING or slot.record.state == "offered":
-            return
-        slot.apply(Failed(reason=trouble.reason) if final else Interrupted(reason=trouble.reason))
+        if slot is not None and slot.record.state in FETCHING and slot.record.state != "offered":
+            slot.apply(Failed(reason=trouble.reason) if final else Interrupted(reason=trouble.reason))
+
+
+def _updated(slots: Mapping[str, Slot]) -> dict[str, Slot]:
+    return {name: slot for name, slot in slots.items() if slot.config.channel is not None}
 
 
 def read_imports(path: Path) -> list[str]:
     """Return the folders that were to be imported at the next start."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[str])
-    except (OSError, msgspec.MsgspecError):
+        return decode(path.read_bytes(), list[str], limit=MAX_DOCUMENT_BYTES, what="imports")
+    except (OSError, ContractError):
         return []

@@ -10,7 +10,6 @@ because python-tuf costs 25 MB that the supervisor should not hold for ever.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import sys
 import threading
@@ -22,28 +21,22 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.adapters.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
-from edge_agent.adapters.downloads import Download
 from edge_agent.adapters.mqtt_carrier import MqttCarrier
-from edge_agent.adapters.sensors import architecture, disk_free_mb, memory_available_mb
+from edge_agent.adapters.sensors import architecture
 from edge_agent.adapters.store import StateFolder
-from edge_agent.adapters.traffic import Traffic, bytes_left_today, count_today
 from edge_agent.adapters.tuf import TrustedRepository
-from edge_agent.core.preflight import DeviceFacts, preflight
 from edge_agent.core.record import Candidate
 from edge_agent.core.selection import Facts, Holdings, decide
-from edge_agent.engines import installed_engines
-from edge_agent.errors import ConfigError, HashMismatchError, MalformedError
+from edge_agent.errors import ConfigError, MalformedError
+from edge_agent.installing import Installer, Say, ShortfallError
 from edge_agent.ports import Carrier
 from edge_agent.profiles import load_profile
 from edge_agent.updates import (
-    Checking,
     Fault,
-    Fetching,
     FromUpdater,
     Hold,
     Offer,
     SlotPlan,
-    Stored,
     Trouble,
     Trusted,
     UpdatePlan,
@@ -55,21 +48,10 @@ from edge_contracts.channel import (
     Release,
     channel_target,
     family_target,
-    manifest_target,
     parse_channel,
     parse_family,
 )
 from edge_contracts.errors import BundleError, ContractError, DeviceError, EdgewrightError, TransportError, TrustError
-from edge_contracts.manifest import parse_manifest
-from edge_contracts.names import parse_time
-
-PROGRESS_S = 0.25
-"""Seconds between two progress lines."""
-
-WASTE = 2
-"""A release may cost at most this many times its own size in fetched bytes, in one attempt."""
-
-Say = Callable[[FromUpdater], None]
 
 
 class Updater:
@@ -78,13 +60,20 @@ class Updater:
     def __init__(self, plan: UpdatePlan, carrier: Carrier, say: Say) -> None:
         self._plan = plan
         self._say = say
-        self._carrier = carrier
         self._state = StateFolder(Path(plan.state))
         self._profile = load_profile(plan.profile)
         self._facts = Facts(
             device=plan.device, board=self._profile.name, architecture=architecture(), tags=dict(plan.tags)
         )
         self._repository = TrustedRepository(self._state.tuf, _read_root(plan.root), carrier, time.time())
+        self._installer = Installer(
+            repository=self._repository,
+            carrier=carrier,
+            state=self._state,
+            profile=self._profile,
+            metered=plan.directory is None,  # a stick costs no network
+            say=say,
+        )
 
     def run(self) -> None:
         """Look, and fetch what is wished. Every trouble is said, none raised: one slot's does not stop another's."""
@@ -104,7 +93,7 @@ class Updater:
         channel = self._channel(slot.channel)
         family = parse_family(self._repository.fetch(family_target(channel.model), limits.MAX_DOCUMENT_BYTES))
         held = Holdings(running=frozenset(slot.running), ready=frozenset(slot.ready))
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = datetime.fromtimestamp(self._repository.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         decision = decide(channel, family, self._facts, held, now)
         for manifest, reason in decision.withdraw:
             self._say(Withdraw(slot=slot.slot, manifest_sha256=manifest, reason=reason))
@@ -141,83 +130,7 @@ class Updater:
             return
         self._say(Offer(slot=slot.slot, candidate=candidate))
         if wish.manifest_sha256 not in slot.ready:
-            self._install(slot.slot, candidate)
-
-    def _install(self, slot: str, wish: Candidate) -> None:
-        self._say(Checking(slot=slot))
-        data = self._manifest(wish)
-        manifest = parse_manifest(data)
-        limit = WASTE * manifest.total_bytes + limits.MIB
-        if self._plan.directory is None:  # a stick costs no network
-            limit = min(limit, bytes_left_today(self._state.traffic, self._profile.network))
-        traffic = Traffic(limit=limit)
-        teller = _Teller(self._say, slot)
-        download = Download(
-            state=self._state,
-            manifest_bytes=data,
-            carrier=self._carrier,
-            network=self._profile.network,
-            traffic=traffic,
-            told=teller,
-        )
-        if not self._state.has_release(wish.manifest_sha256):
-            self._check(download)
-            teller.now(0, manifest.total_bytes)
-            try:
-                download.run()
-            finally:
-                if self._plan.directory is None:
-                    count_today(self._state.traffic, traffic.used)
-        teller.now(manifest.total_bytes, manifest.total_bytes)
-        self._say(Stored(slot=slot))
-
-    def _manifest(self, wish: Candidate) -> bytes:
-        """Return the manifest's bytes, signed by the family's role and the very ones the channel names."""
-        target = manifest_target(wish.model, wish.version)
-        data = self._repository.fetch(target, limits.MAX_MANIFEST_BYTES)
-        if hashlib.sha256(data).hexdigest() != wish.manifest_sha256:
-            raise HashMismatchError("is not the manifest the channel names", subject=target)
-        manifest = parse_manifest(data)
-        if (manifest.name, manifest.version) != (wish.model, wish.version):
-            raise MalformedError(f"says it is {manifest.name} {manifest.version}", subject=target)
-        self._repository.saw_time(parse_time(manifest.created, what="manifest.created").timestamp())
-        return data
-
-    def _check(self, download: Download) -> None:
-        facts = DeviceFacts(
-            architecture=architecture(),
-            engines=installed_engines(),
-            available_memory_mb=memory_available_mb(),
-            disk_free_mb=disk_free_mb(self._state.root) or 0.0,
-        )
-        shortfall = preflight(download.manifest, facts, self._profile, download.fetched_bytes())
-        if shortfall is not None:
-            raise ShortfallError(shortfall.reason, shortfall.text)
-
-
-class ShortfallError(DeviceError):
-    """The device lacks what the release requires."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.code = reason
-
-
-class _Teller:
-    """Says how far a download is, not too often."""
-
-    def __init__(self, say: Say, slot: str) -> None:
-        self._say = say
-        self._slot = slot
-        self._next = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() >= self._next:
-            self.now(done, total)
-
-    def now(self, done: int, total: int) -> None:
-        self._next = time.monotonic() + PROGRESS_S
-        self._say(Fetching(slot=self._slot, done=done, total=total))
+            self._installer.install(slot, candidate)
 
 
 def trouble(error: EdgewrightError, slot: str | None) -> Trouble:

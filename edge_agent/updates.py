@@ -17,7 +17,7 @@ from edge_contracts.codec import StrictRecord
 
 class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     """A slot with a channel: what it serves or is installing, of which of these every byte is here (`ready`), and what
-    it will not have again under which serial."""
+    it will not have again under which serial. `factory` is the folder of its factory bundle, if it has one."""
 
     slot: str
     channel: str
@@ -25,6 +25,7 @@ class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     ready: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
     serial: int = 0
+    factory: str | None = None
 
 
 class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
@@ -87,10 +88,29 @@ class Fetching(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="f
     total: int
 
 
-class Stored(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="stored"):
-    """The candidate is on disk, verified and durable."""
+class DeltaUsed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="delta-used"):
+    """A file was made from one that was here: `fetched` bytes of delta spared fetching `spared` bytes more."""
 
     slot: str
+    path: str
+    fetched: int
+    spared: int
+
+
+class DeltaUnused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="delta-unused"):
+    """A delta, or their list, was of no use, and why; what it was for is fetched whole."""
+
+    slot: str
+    path: str
+    reason: str
+    text: str
+
+
+class Stored(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="stored"):
+    """The candidate is on disk, verified and durable. Deltas spared fetching `saved` bytes in this attempt."""
+
+    slot: str
+    saved: int = 0
 
 
 Fault = Literal["trust", "device", "bundle", "transport", "operator"]
@@ -106,7 +126,7 @@ class Trouble(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="tr
     slot: str | None = None
 
 
-FromUpdater = Trusted | Offer | Hold | Withdraw | Checking | Fetching | Stored | Trouble
+FromUpdater = Trusted | Offer | Hold | Withdraw | Checking | Fetching | DeltaUsed | DeltaUnused | Stored | Trouble
 
 _decoder: msgspec.json.Decoder[FromUpdater] = msgspec.json.Decoder(FromUpdater)
 

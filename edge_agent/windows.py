@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge_agent.adapters.outbox import Outbox
+from edge_agent.core.governor import Readings
 from edge_agent.slot import Slot
 from edge_contracts.state import Level
 from edge_contracts.telemetry import TelemetryWindow
 
 Frame = tuple[str, str, str, str]
 """Device, boot id, and the window's start and end in UTC."""
+
+
+def gauges(level: Level, readings: Readings, outbox: Outbox) -> dict[str, float]:
+    """Return how the box is, by name: for the slots' `/metrics` and, the box's own part, for their windows."""
+    found = {"level": {"NORMAL": 0.0, "CONSERVE": 1.0, "CRITICAL": 2.0}[level]}
+    found |= {"spooled": float(outbox.spooled), "dropped": float(outbox.dropped)}
+    for name in ("temperature_c", "available_memory_mb", "disk_free_mb", "cpu_percent", "battery_percent"):
+        value = getattr(readings, name)
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def window_message(
@@ -26,6 +39,7 @@ def window_message(
     served_by = {name: value for name, value in tally.served_by.items() if value}
     latency = tuple(tally.latency_log2_us)
     histograms = {name: tuple(bins) for name, bins in tally.histograms.items()}
+    drift = slot.drift.close(slot.manifest if histograms else None, histograms)
 
     def build(sequence: int) -> TelemetryWindow:
         return TelemetryWindow(
@@ -44,6 +58,7 @@ def window_message(
             latency_log2_us=latency,
             resources=resources,
             histograms=histograms,
+            drift=drift,
         )
 
     return build

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.adapters.batching import Batcher
 from edge_agent.adapters.http import OipApp, Serving
 from edge_agent.adapters.server import HttpServer
 from edge_agent.engines import engine_for
@@ -61,7 +62,7 @@ class Worker:
         self._plan = plan
         self._listening = listening
         self._serving = Serving(on_memory_error=self._die)
-        self._server = HttpServer(OipApp(self._serving, flight), flight)
+        self._server = HttpServer(OipApp(self._serving), flight)
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None
         self._drain_s = asyncio.Future[float]()
@@ -122,6 +123,8 @@ class Worker:
         gc.collect()
         gc.freeze()  # what is loaded by now stays: later collections need not walk it
         self._serving.runtime = runtime
+        if plan.batch is not None:
+            self._serving.batcher = Batcher(runtime, plan.batch)
         return runtime
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:

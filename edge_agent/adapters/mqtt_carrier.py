@@ -25,8 +25,14 @@ from edge_agent.core.backoff import InFlight, RoundTrip
 from edge_agent.errors import NotFoundError, RetryAfterError, UnreachableError
 from edge_agent.ports import ObjectKind
 from edge_contracts.errors import ContractError
+from edge_contracts.limits import KIB
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
+
+SMALL_BYTES = 8 * KIB
+"""Answers up to this size take a link no longer than its latency, give or take."""
+
+_UNKNOWN = RoundTrip()
 
 
 @dataclass(kw_only=True)
@@ -34,15 +40,33 @@ class _Pending:
     """A request that waits for its answer, and how often it was asked."""
 
     request: bytes
+    subject: str
     tries: int = 0
     future: Future[Response] = field(default_factory=Future)
 
 
+@dataclass(kw_only=True)
+class _Pace:
+    """How long answers of one size take, how many may be in flight, and how many are."""
+
+    round_trip: RoundTrip
+    window: InFlight = field(default_factory=InFlight)
+    flying: int = 0
+
+
 class MqttCarrier:
-    """`timeout_s` bounds one answer over all its tries; a depot's wish to wait is granted within `patience_s`."""
+    """`timeout_s` bounds one answer over all its tries; a depot's wish to wait is granted within `patience_s`. `timer`
+    is what is believed of round trips before the first one."""
 
     def __init__(
-        self, settings: BrokerConfig, tenant: str, device: str, *, timeout_s: float, patience_s: float = 600.0
+        self,
+        settings: BrokerConfig,
+        tenant: str,
+        device: str,
+        *,
+        timeout_s: float,
+        patience_s: float = 600.0,
+        timer: RoundTrip = _UNKNOWN,
     ) -> None:
         self._request_topic = device_topic(tenant, device, "req")
         self._reply_topic = device_topic(tenant, device, "rsp", secrets.token_hex(8))
@@ -51,9 +75,8 @@ class MqttCarrier:
         self._changed = threading.Condition()
         self._waiting: dict[int, _Pending] = {}
         self._next_id = 0
-        self._round_trip = RoundTrip()
-        self._window = InFlight()
-        self._flying = 0
+        # Chunks and what is small are timed apart: what quick answers teach would ask twice for slow ones.
+        self._small, self._bulk = _Pace(round_trip=timer), _Pace(round_trip=timer)
         client_id = f"ew-{device}-update-{secrets.token_hex(4)}"
         self._link = MqttLink(settings, client_id, ((self._reply_topic, 0),), self._heard)
         self._link.start()
@@ -62,8 +85,9 @@ class MqttCarrier:
         repository_path(kind, name)  # refuses a name no object can have before it is sent
         patience_ends = time.monotonic() + self._patience_s
         while True:
-            with self._place():
-                response = self._answer(kind, name, offset, length)
+            pace = self._bulk if kind == "blob" and length > SMALL_BYTES else self._small
+            with self._place(pace):
+                response = self._answer(pace, self._register(kind, name, offset, length))
             if response.status == "retry_after" and time.monotonic() + response.retry_after < patience_ends:
                 time.sleep(max(0.05, response.retry_after))
                 continue
@@ -73,22 +97,22 @@ class MqttCarrier:
         self._link.stop()
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, pace: _Pace) -> Iterator[None]:
         """Wait for a place in the window of requests in flight, and hold it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._flying < self._window.limit)
-            self._flying += 1
+            self._changed.wait_for(lambda: pace.flying < pace.window.limit)
+            pace.flying += 1
         try:
             yield
         finally:
             with self._changed:
-                self._flying -= 1
-                self._changed.notify()
+                pace.flying -= 1
+                self._changed.notify_all()
 
-    def _answer(self, kind: ObjectKind, name: str, offset: int, length: int) -> Response:
+    def _answer(self, pace: _Pace, registered: tuple[int, _Pending]) -> Response:
         """Ask until an answer comes, late ones to an earlier try included. Raises UnreachableError."""
         deadline = time.monotonic() + self._timeout_s
-        number, pending = self._register(kind, name, offset, length)
+        number, pending = registered
         try:
             while (left := deadline - time.monotonic()) > 0:
                 if not self._link.wait_connected(left):
@@ -97,36 +121,36 @@ class MqttCarrier:
                 pending.tries += 1
                 self._link.publish(self._request_topic, pending.request)
                 with contextlib.suppress(NoAnswer):
-                    response = pending.future.result(min(self._round_trip.timeout_s, max(0.0, deadline - sent)))
-                    self._observe(None if pending.tries > 1 else time.monotonic() - sent)
+                    response = pending.future.result(min(pace.round_trip.timeout_s, max(0.0, deadline - sent)))
+                    self._observe(pace, None if pending.tries > 1 else time.monotonic() - sent)
                     return response
-                self._miss()
+                self._miss(pace)
         finally:
             with self._changed:
                 del self._waiting[number]
         what = f"no depot answered in {self._timeout_s:g} s" if pending.tries else "no connection to the broker"
-        raise UnreachableError(what, subject=f"{kind} {name}")
+        raise UnreachableError(what, subject=pending.subject)
 
     def _register(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[int, _Pending]:
         with self._changed:
             self._next_id += 1
             number, reply = self._next_id, self._reply_topic
             request = Request(id=number, reply=reply, kind=kind, name=name, offset=offset, length=length)
-            self._waiting[number] = pending = _Pending(request=pack(request))
+            self._waiting[number] = pending = _Pending(request=pack(request), subject=f"{kind} {name}")
         return number, pending
 
-    def _observe(self, sample_s: float | None) -> None:
+    def _observe(self, pace: _Pace, sample_s: float | None) -> None:
         """Learn from an answer; one that was asked for twice says nothing about the time (Karn's rule)."""
         if sample_s is not None:
             with self._changed:
-                self._round_trip = self._round_trip.observed(sample_s)
-                self._window = self._window.observed(sample_s)
-                self._changed.notify()  # there may be one place more
+                pace.round_trip = pace.round_trip.observed(sample_s)
+                pace.window = pace.window.observed(sample_s)
+                self._changed.notify_all()  # there may be one place more
 
-    def _miss(self) -> None:
+    def _miss(self, pace: _Pace) -> None:
         with self._changed:
-            self._round_trip = self._round_trip.missed()
-            self._window = self._window.missed()
+            pace.round_trip = pace.round_trip.missed()
+            pace.window = pace.window.missed()
 
     def _heard(self, event: LinkEvent) -> None:
         if isinstance(event, Up):

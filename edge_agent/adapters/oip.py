@@ -7,13 +7,16 @@ and every refusal is a TensorError naming the field. Sockets, paths and status c
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 
+from edge_agent.adapters.oip_numbers import from_floats, parse_numbers
 from edge_agent.errors import TensorError
 from edge_agent.ports import Array
 from edge_agent.runtime import Answer
@@ -37,7 +40,6 @@ DATATYPES: Final[dict[str, str]] = {
 }
 _NAMES: Final = {dtype: datatype for datatype, dtype in DATATYPES.items()}
 _PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "litert_tflite"}
-_LISTS: Final[dict[str, Any]] = {"b": list[bool], "i": list[int], "u": list[int], "f": list[float]}
 
 
 class _Parameters(msgspec.Struct, frozen=True):
@@ -56,16 +58,34 @@ class _Input(msgspec.Struct, frozen=True):
     data: msgspec.Raw = msgspec.Raw()
 
 
+class _FloatInput(msgspec.Struct, frozen=True):
+    """What most requests hold: floating-point numbers in a flat list, decoded where they stand."""
+
+    name: str
+    datatype: Literal["FP32", "FP64"]
+    shape: list[int]
+    data: list[float]
+    parameters: _Parameters = _Parameters()
+
+
 class _Output(msgspec.Struct, frozen=True):
     name: str
     parameters: _Parameters = _Parameters()
 
 
-class _Request(msgspec.Struct, frozen=True):
-    inputs: list[_Input]
+class _Request(msgspec.Struct, frozen=True, kw_only=True):
+    inputs: Sequence[_Input | _FloatInput]
     id: str | None = None
     outputs: list[_Output] | None = None
     parameters: _Parameters = _Parameters()
+
+
+class _AnyRequest(_Request, frozen=True, kw_only=True):
+    inputs: list[_Input]
+
+
+class _FloatRequest(_Request, frozen=True, kw_only=True):
+    inputs: list[_FloatInput]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,9 +97,8 @@ class InferRequest:
     outputs: dict[str, bool]
 
 
-_request = msgspec.json.Decoder(_Request)
-_decoders = {kind: msgspec.json.Decoder(numbers) for kind, numbers in _LISTS.items()}
-_anything = msgspec.json.Decoder()
+_any_request = msgspec.json.Decoder(_AnyRequest)
+_float_request = msgspec.json.Decoder(_FloatRequest)
 
 
 def parse_request(body: bytes, json_length: int | None, manifest: Manifest) -> InferRequest:
@@ -99,7 +118,7 @@ def parse_request(body: bytes, json_length: int | None, manifest: Manifest) -> I
             hint="send large tensors with the binary tensor data extension",
         )
     try:
-        request = _request.decode(memoryview(body)[:length])
+        request = _decode(memoryview(body)[:length], usual=json_length is None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TensorError(str(contract_error(error, "request"))) from error
     tensors = _tensors(request.inputs, memoryview(body)[length:])
@@ -150,6 +169,14 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _decode(data: memoryview, *, usual: bool) -> _Request:
+    """Decode the JSON of a request; first as a `usual` one. Raises msgspec.MsgspecError."""
+    if usual:
+        with contextlib.suppress(msgspec.ValidationError):
+            return _float_request.decode(data)
+    return _any_request.decode(data)
+
+
 def _parameters(answer: Answer) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "served_by": answer.served_by,
@@ -180,7 +207,7 @@ def _wanted(request: _Request, manifest: Manifest) -> dict[str, bool]:
     return wanted
 
 
-def _tensors(inputs: list[_Input], blob: memoryview) -> dict[str, Array]:
+def _tensors(inputs: Sequence[_Input | _FloatInput], blob: memoryview) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     total = at = 0
     for index, declared in enumerate(inputs[: limits.MAX_TENSORS + 1]):
@@ -200,7 +227,7 @@ def _tensors(inputs: list[_Input], blob: memoryview) -> dict[str, Array]:
             raise TensorError(f"{declared.name[:80]!r} appears twice", subject=f"{where}.name")
         binary = declared.parameters.binary_data_size
         if binary is None:
-            tensors[declared.name] = _from_json(declared, np.dtype(dtype), where)
+            tensors[declared.name] = _from_json(declared, np.dtype(dtype), f"{where}.data")
             continue
         if binary != size or at + size > len(blob):
             text = f"{binary} bytes, the shape needs {size} and {len(blob) - at} follow the JSON"
@@ -232,49 +259,7 @@ def _from_binary(data: memoryview, dtype: np.dtype[Any]) -> Array:
     return array if array.flags.aligned and array.dtype.isnative else array.astype(dtype)
 
 
-def _from_json(declared: _Input, dtype: np.dtype[Any], where: str) -> Array:
-    """Return the tensor of a flat or nested list of numbers."""
-    raw = bytes(declared.data)
-    if not raw:
-        raise TensorError("missing", subject=f"{where}.data")
-    if declared.datatype == "FP16":
-        raise TensorError("FP16 has no JSON form, send it in binary", subject=f"{where}.datatype")
-    try:
-        array = _numbers(_decoders[dtype.kind].decode(raw), dtype)
-    except msgspec.ValidationError:
-        array = _nested(raw, declared.shape, dtype, f"{where}.data")
-    except (msgspec.MsgspecError, OverflowError) as error:
-        raise TensorError(f"not {declared.datatype}: {error}", subject=f"{where}.data") from error
-    if array.size != math.prod(declared.shape):
-        raise TensorError(f"{array.size} elements, the shape has {math.prod(declared.shape)}", subject=f"{where}.data")
-    return array.reshape(declared.shape)
-
-
-def _nested(raw: bytes, shape: list[int], dtype: np.dtype[Any], where: str) -> Array:
-    try:
-        values = _flatten(_anything.decode(raw), shape)
-        return _numbers(msgspec.convert(values, _LISTS[dtype.kind]), dtype)
-    except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
-        raise TensorError(f"not {_NAMES[dtype.name]}: {contract_error(error, 'element')}", subject=where) from error
-
-
-def _flatten(values: Any, shape: list[int]) -> list[Any]:
-    """Flatten lists nested exactly as `shape` says. Raises msgspec.ValidationError."""
-    level = [values]
-    for size in shape:
-        if any(not isinstance(part, list) or len(part) != size for part in level):
-            raise msgspec.ValidationError(f"lists are not nested like the shape {shape}")
-        level = [item for part in level for item in part]
-    return level
-
-
-def _numbers(values: list[Any], dtype: np.dtype[Any]) -> Array:
-    """Return the array of numbers that all fit `dtype`. Raises OverflowError."""
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and infinity is the guards' business
-            return np.asarray(values, np.float64).astype(dtype)
-    if dtype.kind in "iu" and values:
-        bounds = np.iinfo(dtype)
-        if min(values) < bounds.min or max(values) > bounds.max:
-            raise OverflowError(f"a number is outside {bounds.min} to {bounds.max}")
-    return np.asarray(values, dtype)
+def _from_json(declared: _Input | _FloatInput, dtype: np.dtype[Any], where: str) -> Array:
+    if isinstance(declared, _FloatInput):
+        return from_floats(declared.data, declared.shape, dtype, where)
+    return parse_numbers(bytes(declared.data), declared.shape, dtype, where)

@@ -22,6 +22,7 @@ import msgspec
 from edge_agent.core.record import UpdateRecord
 from edge_agent.errors import ConfigError
 from edge_contracts import limits
+from edge_contracts.codec import decode
 from edge_contracts.errors import ContractError, DeviceError
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 
@@ -98,6 +99,7 @@ class StateFolder:
         self.running = root / "running.json"
         self.control = root / "control.sock"
         self.traffic = root / "traffic.json"
+        self.floor = self.tuf / "floor.json"
 
     def create(self) -> None:
         """Make the folders. Raises StateError."""
@@ -139,10 +141,10 @@ class StateFolder:
         counterpart: it raises StateError rather than start over and forget what was rejected."""
         path = self.slots / f"{slot}.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=UpdateRecord)
+            return decode(path.read_bytes(), UpdateRecord, limit=limits.MAX_DOCUMENT_BYTES, what="record")
         except FileNotFoundError:
             return UpdateRecord(slot=slot)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ContractError) as error:
             raise StateError(f"cannot be read: {error}", subject=str(path)) from error
 
     def write_record(self, record: UpdateRecord) -> None:
@@ -156,7 +158,8 @@ class StateFolder:
     def collect_garbage(self, keep: Iterable[str]) -> list[str]:
         """Delete every release and every partial download whose manifest is not in `keep`; return their hashes.
 
-        What a power cut left of a record's writing goes, too. Nobody else may be writing.
+        With a release go the optimised models made from its files, and with everything what a power cut left of a
+        record's writing. Nobody else may be writing.
         """
         kept = set(keep)
         gone: list[str] = []
@@ -173,7 +176,19 @@ class StateFolder:
         for folder in (self.root, self.slots, *(path for path in self.tuf.rglob("*") if path.is_dir())):
             for temporary in folder.glob(f".*{TEMPORARY}"):
                 temporary.unlink(missing_ok=True)
+        if gone:
+            self._trim_cache(kept)
         return gone
+
+    def _trim_cache(self, kept: set[str]) -> None:
+        """Delete optimised models of no release that is left. A factory bundle's are made again at its next load."""
+        models: set[str] = set()
+        for manifest_sha256 in kept:
+            with contextlib.suppress(StateError):
+                models.update(entry.sha256 for entry in self.read_manifest(manifest_sha256).files)
+        for entry in self.cache.iterdir() if self.cache.is_dir() else ():
+            if entry.is_file() and entry.name.partition("-")[0] not in models:
+                entry.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path, *, expected: str | None = None) -> tuple[Manifest, str]:

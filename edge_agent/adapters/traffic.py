@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.adapters.store import write_durably
-from edge_contracts.codec import Record
-from edge_contracts.errors import TransportError
-from edge_contracts.limits import MIB
+from edge_contracts.codec import Record, decode
+from edge_contracts.errors import ContractError, TransportError
+from edge_contracts.limits import MAX_DOCUMENT_BYTES, MIB
 from edge_contracts.profile import NetworkBudget
 
 
@@ -59,7 +59,7 @@ def count_today(path: Path, used: int) -> None:
 def _today(path: Path) -> DayTraffic:
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=DayTraffic)
-    except (OSError, msgspec.MsgspecError):
+        found = decode(path.read_bytes(), DayTraffic, limit=MAX_DOCUMENT_BYTES, what="traffic")
+    except (OSError, ContractError):
         return DayTraffic(day=day)
     return found if found.day == day else DayTraffic(day=day)

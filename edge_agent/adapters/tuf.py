@@ -2,13 +2,16 @@
 
 python-tuf writes without fsync, so it works in a scratch copy and only what it has verified is written durably to
 `trusted`. It forgets its rollback protection when a stored file is damaged and believes the clock, so the newest
-versions and the newest time ever verified are kept in a record of our own, `floor.json`. Imported only in the
-short-lived updater: python-tuf and its dependencies cost 25 MB.
+versions and the newest time ever verified are kept in a record of our own, `floor.json`. That record holds under the
+keys that sign timestamps and snapshots: when the root replaces one of them, whatever a thief did to versions or time
+is forgotten (TUF 5.3.11; docs/decisions/0011-keys-and-recovery.md). Imported only in the short-lived updater:
+python-tuf and its dependencies cost 25 MB.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 from tuf.api import exceptions
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
@@ -34,7 +37,7 @@ from edge_agent.errors import (
 )
 from edge_agent.ports import Carrier, ObjectKind
 from edge_contracts import limits
-from edge_contracts.codec import Record
+from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
 
 _BASES: dict[str, ObjectKind] = {"carrier:/metadata/": "metadata", "carrier:/targets/": "target"}
@@ -42,10 +45,12 @@ _METADATA, _TARGETS = _BASES
 
 
 class Floor(Record, frozen=True, kw_only=True):
-    """The newest that was ever verified: versions by role under one root version, and the time in seconds."""
+    """The newest that was ever verified: the root's version, and, under the online keys of fingerprint `keys`, the time
+    in seconds and the versions of the other roles."""
 
     time: float = 0.0
     root: int = 0
+    keys: str = ""
     versions: dict[str, int] = {}
 
 
@@ -70,9 +75,7 @@ class TrustedRepository:
                 config=UpdaterConfig(targets_max_length=2_000_000, snapshot_max_length=500_000),
                 bootstrap=root,
             )
-        # python-tuf has no public way to give the time; the clock of a box without a battery may stand at 1970.
         self._set = self._updater._trusted_set
-        self._set.reference_time = datetime.fromtimestamp(max(now, self._floor.time), UTC)
 
     def refresh(self) -> dict[str, int]:
         """Fetch and verify the top-level metadata; return its versions by role.
@@ -81,11 +84,11 @@ class TrustedRepository:
         """
         try:
             with _refusals():
-                self._updater.refresh()
+                self._load()
             self._check_floor()
         finally:
             self._persist()
-        self._raise_floor()
+        self._raise_floor(self._now)
         return self.versions()
 
     def fetch(self, target: str, limit: int, known: bytes | None = None) -> bytes:
@@ -99,7 +102,7 @@ class TrustedRepository:
         finally:
             self._persist()
         self._check_floor()
-        self._raise_floor()
+        self._raise_floor(self._now)
         if info is None:
             raise MissingTargetError("does not exist yet, or no role entitled to it has signed it", subject=target)
         if info.length > limit:
@@ -110,9 +113,11 @@ class TrustedRepository:
 
     def saw_time(self, signed: float) -> None:
         """Take a creation date out of a verified document as a lower bound of the time, after `refresh`."""
-        believed = min(signed, self._set.timestamp.expires.timestamp())
-        if believed > self._floor.time:
-            self._write_floor(msgspec.structs.replace(self._floor, time=believed))
+        self._raise_floor(signed)
+
+    def time(self) -> float:
+        """Return the device's time in seconds: its clock, or the floor for a clock that is behind it."""
+        return max(self._now, self._floor.time)
 
     def versions(self) -> dict[str, int]:
         """Return the version of every role verified in this session."""
@@ -153,22 +158,35 @@ class TrustedRepository:
                 kept.parent.mkdir(exist_ok=True)
                 write_durably(kept, data)
 
-    def _check_floor(self) -> None:
-        """Refuse versions older than ever verified under the same root. A newer root may reset them: it takes the root
-        keys to sign one, and recovering from stolen online keys needs it."""
+    def _load(self) -> None:
+        """python-tuf's refresh, with our time set between the root and what it vouches for."""
+        self._updater._load_root()
         if self._set.root.version < self._floor.root:
             raise RolledBackError(f"root {self._set.root.version}, {self._floor.root} was verified before")
-        if self._set.root.version > self._floor.root:
-            return
+        if self._floor.keys != _online_keys(self._set.root):
+            self._floor = Floor(root=self._floor.root)
+        # python-tuf has no public way to give the time; the clock of a box without a battery may stand at 1970.
+        self._set.reference_time = datetime.fromtimestamp(self.time(), UTC)
+        self._updater._load_timestamp()
+        self._updater._load_snapshot()
+        self._updater._load_targets(Targets.type, Root.type)
+
+    def _check_floor(self) -> None:
+        """Refuse what is older than ever verified under the same keys."""
         for role, version in self.versions().items():
             if version < self._floor.versions.get(role, 0):
                 raise RolledBackError(f"version {version}, {self._floor.versions[role]} was seen", subject=role)
 
-    def _raise_floor(self) -> None:
-        """Remember versions and time. No time is believed beyond the fresh timestamp's expiry, so whatever a clock or a
-        document claims, the next signed timestamp is valid again: the floor cannot lock the device out."""
-        believed = min(self._now, self._set.timestamp.expires.timestamp())
-        floor = Floor(time=max(self._floor.time, believed), root=self._set.root.version, versions=self.versions())
+    def _raise_floor(self, moment: float) -> None:
+        """Remember versions, and `moment` as past. No time is believed at which anything verified here would have
+        expired: whatever a clock or a document claims, the floor cannot make what is valid today look expired."""
+        believed = min(moment, min(signed.expires.timestamp() for signed in self._set) - 1.0)
+        floor = Floor(
+            time=max(self._floor.time, believed),
+            root=self._set.root.version,
+            keys=_online_keys(self._set.root),
+            versions=self.versions(),
+        )
         if floor != self._floor:
             self._write_floor(floor)
 
@@ -178,10 +196,10 @@ class TrustedRepository:
 
     def _read_floor(self) -> Floor:
         try:
-            return msgspec.json.decode(self._floor_path.read_bytes(), type=Floor)
+            return decode(self._floor_path.read_bytes(), Floor, limit=limits.MAX_DOCUMENT_BYTES, what="floor")
         except FileNotFoundError:
             return Floor()
-        except msgspec.MsgspecError as error:
+        except ContractError as error:
             raise MalformedError(
                 "our own record of the newest time is damaged", subject=str(self._floor_path)
             ) from error
@@ -211,6 +229,12 @@ class _CarrierFetcher(FetcherInterface):
                 return
             offset += len(piece)
             yield piece
+
+
+def _online_keys(root: Root) -> str:
+    """Return a fingerprint of who may sign timestamps and snapshots."""
+    keyids = [f"{name}:{keyid}" for name in (Snapshot.type, Timestamp.type) for keyid in root.roles[name].keyids]
+    return hashlib.sha256(" ".join(sorted(keyids)).encode()).hexdigest()
 
 
 def _is(info: TargetFile, data: bytes) -> bool:

@@ -34,7 +34,9 @@ class Fits(StrictRecord, frozen=True, kw_only=True):
 
 
 class Downloaded(StrictRecord, frozen=True, kw_only=True):
-    """Every file is on disk, verified and durable."""
+    """Every file is on disk, verified and durable. Deltas spared fetching `saved` bytes."""
+
+    saved: int = 0
 
 
 class TrialBegan(StrictRecord, frozen=True, kw_only=True):

@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_contracts.manifest import Confidence, InputGuard, OutputGuard
+from edge_contracts.manifest import InputGuard, OutputGuard
+from edge_contracts.reference import Confidence
 
 Action = Literal["pass", "warn", "clip", "reject", "fallback"]
 

@@ -56,7 +56,8 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     `serving` is the release answers come from (None: the factory bundle, if there is one); `committed` says it has
     come through its soak. `last_good` is what a roll back returns to. `usable` are the variants that passed their trial
     on this device, per manifest. `rejected` manifests are not tried again until the channel's `serial` changes.
-    `crashes` and `starts` count worker crashes and unclean starts of the agent since the activation.
+    `crashes` and `starts` count worker crashes and unclean starts of the agent since the activation. `saved` are the
+    bytes of the candidate that deltas spared fetching.
     """
 
     slot: Name
@@ -75,12 +76,13 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     starts: int = 0
     attempts: int = 0
     trials: int = 0
+    saved: int = 0
 
     @property
     def manifests(self) -> frozenset[str]:
-        """The manifests whose folders must stay on the device."""
-        releases = (self.serving, self.last_good, self.candidate)
-        return frozenset(release.manifest_sha256 for release in releases if release is not None)
+        """The manifests whose folders must stay on the device. A candidate that was given up gives its bytes back."""
+        last_good = () if self.last_good is None else (self.last_good.manifest_sha256,)
+        return self.running.union(last_good)
 
     @property
     def running(self) -> frozenset[str]:

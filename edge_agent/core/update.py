@@ -103,7 +103,7 @@ def _wished(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
         # Wanted is what is served already: whatever else was on its way is given up.
         settled = msgspec.structs.replace(record, candidate=None, attempts=0, trials=0)
         return _to(settled, "committed", now) if record.committed else _soak(record, wish, now)
-    fresh = msgspec.structs.replace(record, candidate=wish, attempts=0, trials=0)
+    fresh = msgspec.structs.replace(record, candidate=wish, attempts=0, trials=0, saved=0)
     return _to(fresh, "offered", now)
 
 
@@ -149,8 +149,9 @@ def _fits(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
     return _to(record, "downloading", now)
 
 
-def _downloaded(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
-    return _to(record, "verified", now)
+def _downloaded(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Downloaded)
+    return _to(msgspec.structs.replace(record, saved=event.saved), "verified", now)
 
 
 def _interrupted(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:

@@ -22,6 +22,7 @@ except ImportError:  # the older runtime has the same class
     _DISTRIBUTION = "tflite-runtime"
 
 from edge_agent.engines import is_out_of_memory
+from edge_agent.engines.flatbuffer import refuse_external_buffers
 from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.ports import Array, Engine, EngineSettings, TensorInfo, Tensors
 
@@ -74,6 +75,7 @@ class LiteRtEngine:
             data = model.read_bytes()
         except OSError as error:
             raise EngineError(error.strerror or "cannot be read", subject=str(model)) from error
+        refuse_external_buffers(data, what=model.name)
         try:
             interpreter = Interpreter(model_content=data, num_threads=settings.threads, **_resolver(settings))
             interpreter.allocate_tensors()

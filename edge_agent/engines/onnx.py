@@ -148,9 +148,9 @@ def _load_cached(cached: Path, settings: EngineSettings) -> OnnxSession | None:
 def _cache_path(model: bytes, settings: EngineSettings) -> Path | None:
     if settings.cache is None or not settings.optimise:
         return None
-    key = hashlib.sha256(f"{onnxruntime.__version__}\n{_cpu()}\n".encode())
-    key.update(model)
-    return settings.cache / f"{key.hexdigest()}.onnx"
+    # The model's digest first: by it garbage collection knows whose the file is (`edge_agent.adapters.store`).
+    here = hashlib.sha256(f"{onnxruntime.__version__}\n{_cpu()}".encode()).hexdigest()[:16]
+    return settings.cache / f"{hashlib.sha256(model).hexdigest()}-{here}.onnx"
 
 
 @cache

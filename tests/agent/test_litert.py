@@ -3,7 +3,7 @@
 import bundle_maker
 import numpy as np
 import pytest
-from tflite_maker import linear_tflite
+from tflite_maker import custom_tflite, external_tflite, linear_tflite
 
 from edge_agent import Runtime
 from edge_agent.engines import engine_for
@@ -35,6 +35,18 @@ def test_a_batch_of_another_size_resizes_the_model(model, optimise):
 @pytest.mark.parametrize("data", [b"", b"not a model", b"\x1c\x00\x00\x00TFL3" + b"\xff" * 64])
 def test_bytes_that_are_no_model_are_refused_by_name(model, data):
     model.write_bytes(data)
+    with pytest.raises(EngineError, match=r"m\.tflite"):
+        engine_for("tflite").load(model, EngineSettings())
+
+
+def test_external_buffers_are_refused(model):
+    model.write_bytes(external_tflite(bundle_maker.WEIGHTS))
+    with pytest.raises(EngineError, match="in another file"):
+        engine_for("tflite").load(model, EngineSettings())
+
+
+def test_an_operator_of_the_authors_own_library_is_refused(model):
+    model.write_bytes(custom_tflite(bundle_maker.WEIGHTS))
     with pytest.raises(EngineError, match=r"m\.tflite"):
         engine_for("tflite").load(model, EngineSettings())
 

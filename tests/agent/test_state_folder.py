@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import bundle_maker
 import pytest
 
 from edge_agent.adapters.store import DiskFullError, StateError, StateFolder, write_durably
 from edge_agent.core.record import UpdateRecord
+from edge_agent.engines import engine_for
+from edge_agent.ports import EngineSettings
 
 
 def folder(path: Path) -> StateFolder:
@@ -57,3 +61,24 @@ def test_garbage_collection_keeps_what_is_named(tmp_path: Path) -> None:
     assert state.collect_garbage({"keep"}) == ["gone", "gone"]
     assert [path.name for path in state.releases.iterdir()] == ["keep"]
     assert [path.name for path in state.downloads.iterdir()] == ["keep"]
+
+
+def test_optimised_models_go_with_their_release(tmp_path: Path) -> None:
+    state = folder(tmp_path / "device")
+    cached = {}
+    for version in ("1.0.0", "1.1.0"):
+        bundle = bundle_maker.make_bundle(tmp_path / version, version=version, models=[("fp32", model_of(version))])
+        shutil.copytree(bundle.folder, state.release(bundle.manifest_sha256))
+        model = state.release(bundle.manifest_sha256) / "models" / "fp32.onnx"
+        before = set(state.cache.iterdir())
+        engine_for("onnx").load(model, EngineSettings(cache=state.cache))
+        (cached[bundle.manifest_sha256],) = set(state.cache.iterdir()) - before
+    old, new = cached
+    assert state.collect_garbage({old, new}) == []
+    assert len(list(state.cache.iterdir())) == 2
+    assert state.collect_garbage({new}) == [old]
+    assert list(state.cache.iterdir()) == [cached[new]]
+
+
+def model_of(version: str) -> bytes:
+    return bundle_maker.scaled_model(1.0 if version == "1.0.0" else 2.0)

@@ -137,3 +137,9 @@ def test_a_variant_that_takes_its_process_down_is_a_crash_and_says_how():
     )
     found = read_outcome("fp32", done)
     assert (found.reason, found.text) == ("crash", "killed by SIGSEGV")
+
+
+@pytest.mark.parametrize("said", [b'{"variant":"\xff"}', b'{"variant":"fp32","x":' + b"[" * 60_000])
+def test_a_report_that_only_a_hostile_model_would_print_is_a_crash(said):
+    done = subprocess.CompletedProcess([], 0, said + b"\n", b"")
+    assert read_outcome("fp32", done).reason == "crash"

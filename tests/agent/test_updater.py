@@ -9,14 +9,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, troubles
 
 from edge_agent.adapters.carriers import DirectoryCarrier
 from edge_agent.adapters.downloads import BITMAP
 from edge_agent.errors import UnreachableError
-from edge_agent.ports import ObjectKind
-from edge_agent.updates import Offer
+from edge_agent.ports import Carrier, ObjectKind
+from edge_agent.updater import Updater
+from edge_agent.updates import FromUpdater, Offer
 from edge_contracts import limits
 from edge_contracts.manifest import Requirements
 from edge_fleet.channel_changes import pause
@@ -176,6 +178,25 @@ def test_damaged_chunks_are_asked_again_within_the_budget(site: UpdateSite) -> N
     assert not list(site.state.releases.iterdir())
 
 
+def test_damaged_chunk_is_asked_for_as_often_as_the_profile_allows(site: UpdateSite) -> None:
+    counting = Interrupted(Reversing(DirectoryCarrier(site.repository)), 10**6)
+    profile = site.folder / "patient.toml"
+    profile.write_text(PROFILE)
+    messages: list[FromUpdater] = []
+    plan = msgspec.structs.replace(site.plan(), profile=str(profile))
+    Updater(plan, counting, messages.append).run()
+    assert troubles(messages) == [("transport", "damaged")]
+    assert counting.blobs == 3
+
+
+PROFILE = """\
+name = "patient"
+engines = ["onnxruntime"]
+board = {description = "any", architecture = "x86_64", cores = 1, memory_mb = 64, source = "this test"}
+network = {retries = 3, window = 1}
+"""
+
+
 class Reversing:
     """Brings every blob backwards."""
 
@@ -193,7 +214,7 @@ class Reversing:
 class Interrupted:
     """Brings blobs until `left` are used up; counts what it brought."""
 
-    def __init__(self, inner: DirectoryCarrier, left: int) -> None:
+    def __init__(self, inner: Carrier, left: int) -> None:
         self._inner, self.left, self.blobs = inner, left, 0
         self._lock = threading.Lock()
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ENGINES = ("numpy", "onnxruntime", "ai_edge_litert", "tflite_runtime")
-NETWORK = ("paho", "tuf", "securesystemslib", "cryptography", "urllib3", "uvicorn", "httptools")
+NETWORK = ("paho", "tuf", "securesystemslib", "cryptography", "urllib3", "httptools")
 TOOLCHAIN = (
     "onnx",
     "onnxslim",
@@ -38,10 +38,10 @@ def loaded_by(module: str) -> set[str]:
         ("edge_agent.ports", (*ENGINES, *NETWORK, *TOOLCHAIN)),
         (
             "edge_agent.supervisor",
-            (*ENGINES, *TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "uvicorn"),
+            (*ENGINES, *TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "httptools"),
         ),
         ("edge_agent.worker", (*TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "paho")),
-        ("edge_agent.updater", (*ENGINES, *TOOLCHAIN, "uvicorn")),
+        ("edge_agent.updater", (*ENGINES, *TOOLCHAIN, "httptools")),
         ("edge_agent.cli", (*ENGINES, *NETWORK, *TOOLCHAIN)),
         ("edgewright.cli", (*ENGINES, *NETWORK, *TOOLCHAIN, "edge_agent")),
     ],

@@ -162,11 +162,48 @@ def huge_claim() -> bytes:
     return data
 
 
+def outside_data() -> bytes:
+    """Return a model whose weights are said to be in a file of the system."""
+    model = onnx.load_model_from_string(bundle_maker.linear_model())
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../etc/passwd")
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def nested(depth: int) -> bytes:
+    """Return a model with branches within branches, deeper than protobuf's own classes would write."""
+    branch = b""
+    for _ in range(depth):
+        attribute = field(1, b"then_branch") + field(6, branch) + b"\xa0\x01\x05"  # of type GRAPH
+        branch = field(1, field(4, b"If") + field(5, attribute))
+    return bundle_maker.linear_model() + field(7, branch)
+
+
+def field(number: int, data: bytes) -> bytes:
+    """Return a length-delimited protobuf field."""
+    size, prefix = len(data), bytes([number << 3 | 2])
+    while size >= 0x80:
+        prefix, size = prefix + bytes([size & 0x7F | 0x80]), size >> 7
+    return prefix + bytes([size]) + data
+
+
+def foreign_operator() -> bytes:
+    """Return a model with an operator out of a library that its author would like the device to load."""
+    model = onnx.load_model_from_string(bundle_maker.linear_model())
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Backdoor", "author.library"
+    model.opset_import.append(helper.make_opsetid("author.library", 1))
+    data: bytes = model.SerializeToString()
+    return data
+
+
 HOSTILE_MODELS = {
     "garbage": bundle_maker.crash_model(),
     "cut off": bundle_maker.linear_model()[:-40],
     "huge claim": huge_claim(),
     "fold bomb": fold_bomb(),
+    "external data": outside_data(),
+    "deep nesting": nested(200),
+    "foreign operator": foreign_operator(),
 }
 
 

@@ -10,13 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from call_stops import EndedError, run_until, why_not
-from disk_model import Disk, Image, bytes_lost, bytes_zero, kept, lost, names_lost, read_image, torn, write_image
+from cut_disks import LOSSES, disks
+from disk_model import read_image, write_image
 from install_sites import ROOT
 
 from edge_agent.adapters.audit import AuditLog, verify_audit
@@ -27,20 +27,6 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),  # other tests may have left an engine's threads
 ]
-
-LOSSES = (kept, lost, bytes_lost, bytes_zero, names_lost, torn)
-
-
-def disks(act: Callable[[], None], folder: Path) -> Iterator[tuple[int, Image]]:
-    """Yield every disk that a cut in `act` can leave, with the number of calls that had happened. The process is not
-    ended here: the calls of one run are enough."""
-    disk = Disk(folder)
-    calls, _ = run_until(act, folder, None)
-    for number, call in enumerate([*calls, None]):
-        for loss in LOSSES:
-            yield number, disk.after_cut(loss)
-        if call is not None:
-            disk.happen(call)
 
 
 @pytest.fixture(scope="module")

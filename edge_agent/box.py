@@ -1,0 +1,72 @@
+"""How the box is: its sensors, the level the governor makes of them, and the day's writes.
+
+What follows from a level or from a tight budget is done by the supervisor; decisions are in `edge_agent.core.governor`
+and `edge_agent.core.writes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edge_agent.adapters.sensors import Sensors
+from edge_agent.adapters.writes import WriteMeter
+from edge_agent.core.governor import GovernorState, Readings, govern
+from edge_agent.core.writes import tight
+from edge_agent.news import News
+from edge_agent.status import Writes
+from edge_contracts.limits import MIB
+from edge_contracts.profile import DeviceProfile
+
+WRITES_NAME = "writes.json"
+
+
+class Box:
+    """Used on the supervisor's event loop. `sensors` are read at every look."""
+
+    def __init__(self, state: Path, profile: DeviceProfile, sensors: Sensors, tell: Callable[[News], None]) -> None:
+        self._profile = profile
+        self._sensors = sensors
+        self._tell = tell
+        self._meter = WriteMeter(state / WRITES_NAME)
+        self.readings = Readings()
+        self.governor = GovernorState()
+        self.saves_writes = False
+
+    def look(self, children: Sequence[int], now: float, clock: float) -> None:
+        """Read everything. `children` are our running processes, `now` is of a clock that only goes forward, `clock`
+        seconds since the epoch."""
+        self.readings = self._sensors.read([os.getpid(), *children], now)
+        before, self.governor = self.governor, govern(self.governor, self.readings, self._profile.governor, now)
+        after = self.governor
+        if after.level != before.level:
+            severity = "info" if after.level == "NORMAL" else "warning"
+            text = f"{before.level} -> {after.level}: {', '.join(after.reasons)}"
+            self._tell(News(event="level", severity=severity, text=text, detail={"level": after.level}))
+        self._look_at_writes(children, clock)
+
+    @property
+    def writes(self) -> Writes:
+        """The day's account in megabytes."""
+        budget_mb = self._profile.storage.daily_writes_mb
+        return Writes(today_mb=self._meter.spent.bytes / MIB, budget_mb=budget_mb, saving=self.saves_writes)
+
+    def close(self) -> None:
+        """Write the account of the day down."""
+        self._meter.save()
+
+    def _look_at_writes(self, children: Sequence[int], clock: float) -> None:
+        spent = self._meter.read(children, clock)
+        saving = tight(spent, self._profile.storage.daily_writes_mb * MIB)
+        if saving == self.saves_writes:
+            return
+        self.saves_writes = saving
+        written = f"{self.writes.today_mb:.1f} of {self.writes.budget_mb:g} MB written today"
+        detail = {"today_mb": self.writes.today_mb, "budget_mb": self.writes.budget_mb}
+        if saving:
+            self._meter.save()
+            text = f"{written}: windows stay open until tomorrow, events become durable in batches"
+            self._tell(News(event="writes-saved", severity="warning", text=text, detail=dict(detail)))
+        else:
+            self._tell(News(event="writes-free", text=written, detail=dict(detail)))

@@ -1,0 +1,160 @@
+"""Micro-batching: the same answers as alone, within the bound on waiting, and no batch where it could matter."""
+
+import asyncio
+import json
+import threading
+import time
+import urllib.request
+
+import bundle_maker
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from worker_host import HostedWorker, ladder_of, listening_socket, url_of, wait_until
+
+from edge_agent.adapters.batching import Batcher
+from edge_agent.config import parse_config
+from edge_agent.errors import ConfigError, TensorError
+from edge_agent.messages import Batching
+from edge_agent.runtime import Runtime
+
+ROWS = [row[None] for row in bundle_maker.samples(20, seed=5)[0]]
+
+
+def answer_all(runtime, requests, batching):
+    """Ask all at once; return answers or exceptions in order."""
+
+    async def run():
+        batcher = Batcher(runtime, batching)
+        return await asyncio.gather(*(batcher.infer({"x": x}) for x in requests), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def batches_of(runtime):
+    """Count the rows of every call of the engine from now on."""
+    session, sizes = runtime._loaded[0].session, []
+    inner = session._run
+
+    def counted(names, feeds, options):
+        sizes.append(len(next(iter(feeds.values()))))
+        return inner(names, feeds, options)
+
+    session._run = counted
+    return sizes
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    with Runtime.open(bundle_maker.make_bundle(tmp_path / "b").folder) as made:
+        yield made
+
+
+def test_answers_in_a_batch_are_the_single_ones(runtime):
+    alone = [runtime.infer({"x": x}) for x in ROWS]
+    before = runtime.tally.counters["requests"]
+    together = answer_all(runtime, ROWS, Batching(max=8, wait_ms=20))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(other.outputs["y"], one.outputs["y"], rtol=1e-6)
+        assert other.outputs["y"].shape == (1, 3)
+        assert (other.served_by, other.model_sha256, other.warnings) == (one.served_by, one.model_sha256, ())
+    assert runtime.tally.counters["requests"] == before + len(ROWS)
+    assert sum(runtime.tally.latency_log2_us) == before + len(ROWS)
+
+
+def test_a_full_batch_goes_at_once_and_the_rest_after_the_wait(runtime):
+    answer_all(runtime, ROWS[:2], Batching(max=2))  # proved
+    sizes = batches_of(runtime)
+    start = time.monotonic()
+    answer_all(runtime, ROWS[:10], Batching(max=4, wait_ms=50))
+    assert sizes == [4, 4, 2]
+    assert 0.045 < time.monotonic() - start < 1.0
+
+
+def test_one_bad_request_in_a_batch_is_refused_and_the_others_are_answered(runtime):
+    bad = [np.full((1, 4), np.nan, np.float32), np.zeros((1, 5), np.float32)]
+    found = answer_all(runtime, [ROWS[0], bad[0], ROWS[1], bad[1], ROWS[2]], Batching(max=5))
+    assert [isinstance(result, TensorError) for result in found] == [False, True, False, True, False]
+    np.testing.assert_allclose(found[4].outputs["y"], runtime.infer({"x": ROWS[2]}).outputs["y"], rtol=1e-6)
+
+
+def test_requests_of_different_shapes_are_asked_alone(runtime):
+    found = answer_all(runtime, [ROWS[0], np.concatenate(ROWS[:3])], Batching(max=2))
+    assert [answer.outputs["y"].shape for answer in found] == [(1, 3), (3, 3)]
+
+
+def test_a_failing_batch_does_not_blame_the_rung_of_the_others(tmp_path):
+    bundle = bundle_maker.make_bundle(
+        tmp_path / "b", models=[("first", bundle_maker.nan_model()), ("second", bundle_maker.linear_model())]
+    )
+    with Runtime.open(bundle.folder) as runtime:
+        poison = np.array([[200, 0, 0, 0]], np.float32)
+        found = answer_all(runtime, [ROWS[0], poison, ROWS[1]], Batching(max=3))
+    assert [answer.served_by.rpartition("/")[2] for answer in found] == ["first", "second", "first"]
+
+
+def mixing_model():
+    """Return a model that scales its answers by the largest number in the batch, as dynamic quantisation does."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+        helper.make_node("Div", ["x", "top"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(bundle_maker.WEIGHTS, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def test_a_model_whose_answers_depend_on_the_batch_is_never_batched(tmp_path):
+    bundle = bundle_maker.make_bundle(tmp_path / "b", models=[("mixing", mixing_model())])
+    with Runtime.open(bundle.folder) as runtime:
+        alone = [runtime.infer({"x": x}).outputs["y"] for x in ROWS]
+        answer_all(runtime, ROWS[:2], Batching(max=2))
+        sizes = batches_of(runtime)
+        together = [answer.outputs["y"] for answer in answer_all(runtime, ROWS, Batching(max=8))]
+    assert sizes == [1] * len(ROWS)
+    assert all((one == other).all() for one, other in zip(alone, together, strict=True))
+
+
+def test_a_worker_batches_what_comes_over_http(tmp_path):
+    bundle = bundle_maker.make_bundle(tmp_path / "b")
+    with listening_socket() as listening:
+        worker = HostedWorker(listening, ladder_of(bundle), batch=Batching(max=4, wait_ms=100.0))
+        worker.ready()
+        url = url_of(listening) + "/v2/models/linear/infer"
+        found = {}
+
+        def ask(index):
+            tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ROWS[index].ravel().tolist()}
+            with urllib.request.urlopen(url, json.dumps({"inputs": [tensor]}).encode(), timeout=20) as response:
+                found[index] = json.loads(response.read())["outputs"][0]["data"]
+
+        threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for index, scores in found.items():
+            np.testing.assert_allclose(scores, (ROWS[index] @ bundle_maker.WEIGHTS).ravel(), rtol=1e-5)
+        assert len(found) == 8
+        wait_until(lambda: worker.flight.in_flight == 0)
+        worker.close()
+
+
+def test_batching_is_off_unless_a_slot_asks_for_it_and_its_bounds_are_checked():
+    def slot(**batch):
+        plain = {"device": {"id": "d"}, "slots": [{"name": "s", "factory": "b", **batch}]}
+        return parse_config(plain).slots[0].batch
+
+    assert slot() is None
+    assert slot(batch={"max": 8, "wait_ms": 2}) == Batching(max=8, wait_ms=2.0)
+    with pytest.raises(ConfigError, match="wait_ms"):
+        slot(batch={"wait_ms": 0})

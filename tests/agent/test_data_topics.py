@@ -1,0 +1,213 @@
+"""Requests over MQTT: a real broker, a real agent, and on the other side sensors and attackers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bundle_maker
+import msgspec
+import numpy as np
+import pytest
+from agent_process import AgentProcess, eventually
+from brokers import BROKERS, Mosquitto, make_broker
+from topic_client import TopicClient
+
+from edge_contracts.limits import MAX_DATA_BYTES
+
+IN, OUT = "sensors/wrist", "answers/wrist"
+TOPICS = f'[slots.mqtt]\ninput = "{IN}"\noutput = "{OUT}"\nstale_after_s = 2.0\n'
+
+
+def question(value: float = 1.0, **more: Any) -> bytes:
+    data = [value, 0.0, 0.0, 0.0]
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": data}
+    return json.dumps({"inputs": [tensor], **more}).encode()
+
+
+def with_topics(folder: Path, port: int, topics: str = TOPICS, protocol: str = "auto") -> AgentProcess:
+    bundle_maker.make_bundle(folder / "factory", version="0.1.0", labels=("left", "middle", "right"))
+    agent = AgentProcess(folder, None, factory=folder / "factory", broker_port=port)
+    text = agent.config.read_text().replace('protocol = "3.1.1"', f'protocol = "{protocol}"')
+    agent.config.write_text(text + topics)
+    return agent
+
+
+def listening(agent: AgentProcess, client: TopicClient) -> None:
+    """Wait until a question is answered."""
+    agent.served_by()
+
+    def answered() -> bool:
+        client.send(IN, question(id="hello"))
+        return bool(client.on(OUT))
+
+    eventually("the first answer", answered)
+    time.sleep(0.3)  # for answers to questions that were sent meanwhile
+    client.heard.clear()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def broker(folder: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(folder) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def shared_agent(folder: Path, broker: Mosquitto) -> Iterator[AgentProcess]:
+    with with_topics(folder, broker.port) as agent:
+        yield agent
+
+
+@pytest.fixture
+def client(shared_agent: AgentProcess, broker: Mosquitto) -> Iterator[TopicClient]:
+    with TopicClient(broker.port, f"{OUT}/#", "ew/v1/#", "elsewhere/#") as client:
+        listening(shared_agent, client)
+        yield client
+
+
+def test_json_question_gets_its_answer_with_its_id(client: TopicClient) -> None:
+    client.send(IN, question(id="q-1"))
+    answer = json.loads(client.wait(OUT).payload)
+    assert answer["id"] == "q-1"
+    assert np.allclose(answer["outputs"][0]["data"], bundle_maker.WEIGHTS[0])
+    assert answer["parameters"]["served_by"].startswith("factory:")
+
+
+def test_messagepack_question_is_answered_in_messagepack(client: TopicClient) -> None:
+    x, _ = bundle_maker.samples(2)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [2, 4], "data": x.tobytes()}
+    client.send(IN, msgspec.msgpack.encode({"id": "m-1", "inputs": [tensor]}))
+    answer = msgspec.msgpack.decode(client.wait(OUT).payload)
+    (output,) = answer["outputs"]
+    assert answer["id"] == "m-1"
+    assert output["shape"] == [2, 3]
+    found = np.frombuffer(output["data"], np.float32).reshape(2, 3)
+    assert np.allclose(found, x @ bundle_maker.WEIGHTS, atol=1e-5)
+
+
+def test_answer_goes_to_the_response_topic_with_the_correlation(client: TopicClient) -> None:
+    client.send(IN, question(), response_topic=f"{OUT}/alice", correlation=b"\x00\xff42")
+    answer = client.wait(f"{OUT}/alice")
+    assert answer.properties.CorrelationData == b"\x00\xff42"
+    assert not client.on(OUT)
+
+
+@pytest.mark.parametrize(
+    "topic", ["ew/v1/default/d/dev-1/reported", "elsewhere/x", f"{OUT}-not", f"{OUT}/error", f"{OUT}"]
+)
+def test_device_cannot_be_made_to_publish_elsewhere(client: TopicClient, topic: str) -> None:
+    before = len([message for message in client.heard if b"response topic" in message.payload])
+    client.send(IN, question(), response_topic=topic, correlation=b"c")
+    error = client.wait(f"{OUT}/error")
+    assert json.loads(error.payload)["reason"] == "malformed"
+    assert "response topic" in json.loads(error.payload)["error"]
+    assert error.properties.CorrelationData == b"c"
+    assert before == 0
+    assert not [message for message in client.heard if message.topic == topic and b'"outputs"' in message.payload]
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "malformed"),
+        (b"\x00" * 100, "malformed"),
+        (b"\xdf\xff\xff\xff\xff", "malformed"),
+        (b"{" * 5000, "tensor"),
+        (b"{}", "tensor"),
+        (question(id="huge").replace(b"[1, 4]", b"[1, 4000000000]"), "tensor"),
+        (question(float("nan")), "tensor"),
+        (
+            msgspec.msgpack.encode({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": b"123"}]}),
+            "tensor",
+        ),
+        (b"{" + b" " * MAX_DATA_BYTES + b"}", "malformed"),
+    ],
+)
+def test_hostile_payload_is_a_typed_error(client: TopicClient, payload: bytes, reason: str) -> None:
+    client.send(IN, payload)
+    error = json.loads(client.wait(f"{OUT}/error").payload)
+    assert (error["slot"], error["reason"]) == ("main", reason)
+    client.send(IN, question(id="after"))
+    assert json.loads(client.wait(OUT).payload)["id"] == "after"
+
+
+def test_error_names_the_id_of_its_question(client: TopicClient) -> None:
+    client.send(IN, question(id="bad").replace(b'"x"', b'"z"'))
+    assert json.loads(client.wait(f"{OUT}/error").payload)["id"] == "bad"
+
+
+def test_message_beyond_what_is_read_costs_nothing(client: TopicClient) -> None:
+    client.send(IN, b" " * (3 * MAX_DATA_BYTES))
+    client.send(IN, question(id="after"))
+    assert json.loads(client.wait(OUT).payload)["id"] == "after"
+
+
+def test_worker_killed_under_way_is_an_answer_or_an_error_never_silence(
+    client: TopicClient, shared_agent: AgentProcess
+) -> None:
+    for number in range(20):
+        client.send(IN, question(id=f"k-{number}"))
+        if number == 5:
+            os.kill(shared_agent.slot().workers[0], signal.SIGKILL)
+    eventually("20 of 20", lambda: len(client.on(OUT)) + len(client.on(f"{OUT}/error")) >= 20)
+
+
+def test_silence_is_a_fault_that_input_ends(client: TopicClient, shared_agent: AgentProcess) -> None:
+    eventually("the fault", lambda: shared_agent.slot().faults == ("no-input",))
+
+    def reported() -> list[str]:
+        messages = client.on("ew/v1/default/d/dev-1/reported")
+        return json.loads(messages[-1].payload)["slots"][0].get("faults", []) if messages else []
+
+    eventually("the report of it", lambda: reported() == ["no-input"])
+    client.send(IN, question())
+    eventually("the end of it", lambda: shared_agent.slot().faults == ())
+    assert "input-stale" in shared_agent.log
+    assert "input-fresh" in shared_agent.log
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+def test_retained_message_of_before_is_no_input(tmp_path: Path, kind: str) -> None:
+    broker = make_broker(kind, tmp_path)
+    broker.start()
+    try:
+        with TopicClient(broker.port, f"{OUT}/#", version5=False) as client:
+            client.send(IN, question(id="old"), retain=True)
+            with with_topics(tmp_path, broker.port, protocol="3.1.1") as agent:
+                agent.served_by()
+                listening(agent, client)
+                client.send(IN, question(id="new"))
+                assert json.loads(client.wait(OUT).payload)["id"] == "new"
+                assert agent.slot().counters["mqtt_received"] == agent.slot().counters["mqtt_answered"]
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize(("drop", "kept"), [("oldest", "last"), ("newest", "first")])
+def test_full_queue_drops_what_was_declared_and_counts_it(tmp_path: Path, drop: str, kept: str) -> None:
+    with Mosquitto(tmp_path) as broker:
+        topics = TOPICS + f'queue = 2\ndrop = "{drop}"\ntimeout_s = 30.0\n'
+        with with_topics(tmp_path, broker.port, topics) as agent, TopicClient(broker.port, f"{OUT}/#") as client:
+            listening(agent, client)
+            worker = agent.slot().workers[0]
+            before = agent.slot().counters.get("mqtt_dropped", 0)
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                for number in range(10):
+                    client.send(IN, question(id=f"{number}"))
+                eventually("drops", lambda: agent.slot().counters["mqtt_dropped"] - before == 7)
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            client.wait(OUT, 3)
+            ids = [json.loads(message.payload)["id"] for message in client.on(OUT)]
+            assert ids == {"last": ["0", "8", "9"], "first": ["0", "1", "2"]}[kept]

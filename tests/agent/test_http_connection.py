@@ -1,0 +1,313 @@
+"""HTTP connections: what hostile, slow and vanishing clients can do, and that answers come in the order of requests."""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worker_host import wait_until
+
+from edge_agent.adapters.exchange import Patience, Refusal, Response
+from edge_agent.adapters.server import HttpServer
+from edge_agent.flight import FlightPage
+from edge_contracts import limits
+
+
+class Echo:
+    """An application of a few paths; `/echo` answers with the body."""
+
+    def accept(self, head):
+        match head.path:
+            case b"/echo":
+                return lambda body: Response(200, (), head.method.encode() + b":" + body)
+            case b"/slow":
+                return self._slow
+            case b"/large":
+                return lambda _: Response(200, (), b"x" * 1_000_000)
+            case b"/mistake":
+                return lambda _: 1 // 0
+        raise Refusal(404, "no such path")
+
+    async def _slow(self, body):
+        await asyncio.sleep(0.1)
+        return Response(200, (), b"slow:" + body)
+
+
+class Host:
+    """A server on a loop in a thread of its own."""
+
+    def __init__(self, **patience):
+        self.flight = FlightPage.create()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.setblocking(False)
+        self.address = self._listening.getsockname()
+        self.server = HttpServer(Echo(), self.flight, Patience(**{"look_s": 0.05, **patience}))
+        self._call(self.server.start(self._listening))
+
+    def drain(self, deadline_s):
+        return asyncio.run_coroutine_threadsafe(self.server.drain(deadline_s), self._loop)
+
+    def settled(self):
+        """Wait until nobody is connected and nothing is in flight, and nothing is held."""
+        held = self.server._shared
+        wait_until(lambda: not (self.flight.connections or self.flight.in_flight or held.buffered))
+
+    def close(self):
+        self._call(self.server.drain(0.0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.flight.close()
+
+    def _call(self, awaitable):
+        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result(10)
+
+
+@pytest.fixture(scope="module")
+def host():
+    made = Host()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def impatient():
+    made = Host(head_s=0.2, body_s=0.2, idle_s=0.3, reading_s=0.3, linger_s=0.3)
+    yield made
+    made.close()
+
+
+def post(body, path=b"/echo", headers=b""):
+    return b"POST %b HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (path, headers, len(body), body)
+
+
+def connect(host):
+    return contextlib.closing(socket.create_connection(host.address, timeout=10))
+
+
+def read_until_closed(sock):
+    seen = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := sock.recv(1 << 20):
+            seen += data
+    return seen
+
+
+def answers(data):
+    """Return status and body of every answer in `data`."""
+    found = []
+    while data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        found.append((int(head[9:12]), rest[:length]))
+        data = rest[length:]
+    return found
+
+
+LAST = post(b"bye", headers=b"connection: close\r\n")
+BYE = (200, b"POST:bye")
+
+
+def ask(host, data):
+    """Send everything, read until the server closes; return the answers."""
+    with connect(host) as sock:
+        sock.sendall(data)
+        return answers(read_until_closed(sock))
+
+
+def test_pipelined_requests_are_answered_in_order_even_behind_a_slow_one(host):
+    wire = post(b"1") + post(b"2", b"/slow") + post(b"3") + post(b"4", b"/nowhere") + LAST
+    assert [status for status, _ in ask(host, wire)] == [200, 200, 200, 404, 200]
+    assert [body for status, body in ask(host, wire) if status == 200] == [b"POST:1", b"slow:2", b"POST:3", BYE[1]]
+    host.settled()
+
+
+@settings(max_examples=60, deadline=None)
+@given(cuts=st.lists(st.integers(1, 400), max_size=6))
+def test_however_the_bytes_are_cut_the_answers_are_the_same(host, cuts):
+    chunked = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    wire = post(b"one") + chunked + b"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n" + LAST
+    with connect(host) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(wire)], strict=True):
+            sock.sendall(wire[start:end])
+        found = answers(read_until_closed(sock))
+    assert found[:2] == [(200, b"POST:one"), (200, b"POST:abcde")]
+    assert [found[2][0], found[3]] == [404, BYE]
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /",
+        b"POST /echo HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        b"POST /echo HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: " + b"a" * 100_000,
+        b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 50_000,
+        b"GET /echo HTTP/1.1\r\nx: " + b"a" * (limits.MAX_HEAD_BYTES + 10),
+        b"GET /echo HTTP/1.1\r\n" + b"x: y\r\n" * limits.MAX_HEAD_BYTES + b"\r\n",
+        b"GET /" + b"a" * (limits.MAX_HEAD_BYTES + 10),
+    ],
+)
+def test_what_is_no_request_is_400_and_the_end(host, wire):
+    found = ask(host, wire)
+    assert [status for status, _ in found] == [400]
+    assert "error" in json.loads(found[0][1])
+    host.settled()
+
+
+def test_a_refused_request_is_answered_although_the_client_still_sends(host):
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (limits.MAX_REQUEST_BYTES + 1)
+    with connect(host) as sock:
+        sock.sendall(head)
+        for _ in range(20):
+            sock.sendall(b"x" * 100_000)
+        sock.shutdown(socket.SHUT_WR)
+        assert [status for status, _ in answers(read_until_closed(sock))] == [413]
+    host.settled()
+
+
+def test_an_endless_chunked_body_is_413(host):
+    with connect(host) as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        piece = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+        with contextlib.suppress(OSError):
+            for _ in range(limits.MAX_REQUEST_BYTES // 0x100000 + 2):
+                sock.sendall(piece)
+        assert sock.recv(100).startswith(b"HTTP/1.1 413")
+    host.settled()
+
+
+def test_a_body_nobody_wants_is_not_kept_and_the_connection_goes_on(host):
+    assert [status for status, _ in ask(host, post(b"x" * 1_000_000, b"/nowhere") + LAST)] == [404, 200]
+    host.settled()
+
+
+def test_more_large_bodies_at_once_than_memory_is_meant_for_are_asked_to_come_back(host):
+    size = limits.MAX_REQUEST_BYTES - 1000
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(host)) for _ in range(3)]
+        for sock in socks:
+            sock.sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)
+            sock.sendall(b"x" * (size - 1))
+        for sock in socks:
+            sock.sendall(b"x")
+        statuses = sorted(sock.recv(12) for sock in socks)
+    assert statuses == [b"HTTP/1.1 200", b"HTTP/1.1 200", b"HTTP/1.1 503"]
+    host.settled()
+
+
+def test_a_head_that_does_not_end_is_cut_off_in_time(impatient):
+    with connect(impatient) as sock:
+        sock.sendall(b"GET /echo HTTP/1.1\r\nx: ")
+        assert read_until_closed(sock) == b""
+    with connect(impatient) as sock:  # and one that never begins
+        assert read_until_closed(sock) == b""
+    impatient.settled()
+
+
+def test_a_body_that_does_not_end_is_408_in_time(impatient):
+    found = ask(impatient, b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc")
+    assert [status for status, _ in found] == [408]
+    impatient.settled()
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(impatient):
+    with connect(impatient) as sock:
+        for _ in range(4):
+            sock.sendall(post(b"x"))
+            assert sock.recv(1000).endswith(b"POST:x")
+            time.sleep(0.15)
+        assert sock.recv(10) == b""
+    assert [body for _, body in ask(impatient, post(b"1", b"/slow") * 5 + LAST)] == [b"slow:1"] * 5 + [BYE[1]]
+
+
+def test_a_client_that_does_not_read_is_cut_off(impatient):
+    with connect(impatient) as sock:
+        sock.sendall(post(b"", b"/large") * 50)
+        wait_until(lambda: impatient.flight.started)
+        impatient.settled()
+
+
+def test_a_client_that_vanishes_leaves_nothing_behind(host):
+    for wire in (post(b"x" * 1000)[:-1], post(b"1", b"/slow"), post(b"1", b"/slow") + post(b"2"), b"GET / HT"):
+        with connect(host) as sock:
+            sock.sendall(wire)
+            time.sleep(0.02)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset
+    host.settled()
+
+
+def test_a_client_that_has_said_all_still_gets_its_answer(host):
+    with connect(host) as sock:
+        sock.sendall(post(b"1", b"/slow") + post(b"2"))
+        sock.shutdown(socket.SHUT_WR)
+        assert [body for _, body in answers(read_until_closed(sock))] == [b"slow:1", b"POST:2"]
+
+
+def test_a_mistake_of_ours_is_500_and_costs_one_connection(host, caplog):
+    assert [status for status, _ in ask(host, post(b"", b"/mistake") + post(b"never"))] == [500]
+    assert "ZeroDivisionError" in caplog.text
+    assert ask(host, LAST) == [BYE]
+    host.settled()
+
+
+def test_many_small_chunks_are_a_body_like_any_other(host):
+    wire = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000
+    trailer = b"0\r\nx-check: 7\r\n\r\n"
+    assert ask(host, wire + trailer + LAST) == [(200, b"POST:" + b"x" * 50_000), BYE]
+
+
+def test_older_and_odd_clients(host):
+    assert ask(host, b"GET /echo HTTP/1.0\r\n\r\n") == [(200, b"GET:")]
+    assert ask(host, b"GET /echo HTTP/1.0\r\nconnection: keep-alive\r\n\r\n") == [(200, b"GET:")]
+    upgrade = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    assert ask(host, upgrade + b"\x81\x05hello") == [(200, b"GET:")]
+    with connect(host) as sock:
+        sock.sendall(b"HEAD /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        seen = read_until_closed(sock)
+    assert seen.endswith(b"content-length: 5\r\nconnection: close\r\n\r\n")
+    with connect(host) as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"hi")
+        assert sock.recv(1000).endswith(b"POST:hi")
+
+
+def test_after_a_closing_answer_the_server_waits_for_the_client_only_a_moment(host, impatient):
+    for path in (b"/echo", b"/slow"):
+        assert ask(host, post(b"1", path, b"connection: close\r\n"))
+        start = time.monotonic()
+        host.settled()
+        assert time.monotonic() - start < 1.5, "it did not notice that the client has closed"
+    with connect(impatient) as sock:
+        sock.sendall(LAST)
+        wait_until(lambda: impatient.flight.started)
+        impatient.settled()  # although the client neither reads nor closes
+
+
+def test_draining_answers_what_is_on_the_wire_and_says_close():
+    host = Host()
+    with connect(host) as sock:
+        sock.sendall(post(b"1"))
+        assert b"connection: close" not in sock.recv(1000)
+        draining = host.drain(5.0)
+        time.sleep(0.05)
+        sock.sendall(post(b"2") + post(b"3", b"/slow") + post(b"4"))
+        found = answers(read_until_closed(sock))
+    assert [body for _, body in found] == [b"POST:2", b"slow:3", b"POST:4"]
+    assert draining.result(10) == 0
+    host.close()

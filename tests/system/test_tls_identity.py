@@ -1,0 +1,115 @@
+"""A device's life with certificates, every process real, on the shipped Mosquitto configuration: enrol, update, renew,
+be revoked, expire. What a device serves hangs on none of it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import bundle_maker
+import pytest
+from broker_identities import Identity
+from identity_site import TlsSite
+
+from edge_agent.identity import IdentityFolder
+from edgewright.demo.stage import DemoError, wait_for
+
+pytestmark = pytest.mark.timeout(180)  # many processes, and certificates that have to grow old
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[TlsSite]:
+    site = TlsSite(tmp_path)
+    with site.broker, site:
+        yield site
+
+
+def identity_files(site: TlsSite) -> tuple[Path, Path]:
+    folder = IdentityFolder(site.state / "identity")
+    enrolled = folder.current()
+    assert enrolled is not None
+    files = folder.files(enrolled)
+    return files.certificate, files.key
+
+
+def connects(site: TlsSite, pair: tuple[Path, Path]) -> bool:
+    try:
+        Identity(site.ports.devices, site.tls / "ca.pem", pair).close()
+    except (ssl.SSLError, ConnectionError):
+        return False
+    return True
+
+
+def test_device_enrols_updates_over_tls_and_is_revoked_and_still_answers(site: TlsSite) -> None:
+    site.publish("1.0.0")
+    site.start_enrolment()
+    site.start_depot()
+    site.start_controller()
+    site.enroll(site.claim("first"))
+    site.start_agent()
+    site.roll_out("1.0.0")
+    site.wait_for_state("committed", "1.0.0")
+    site.publish("2.0.0")
+    site.roll_out("2.0.0")
+    site.wait_for_state("committed", "2.0.0")
+    site.serves("2.0.0")
+    wait_for("the controller knows the device", site.known_to_the_fleet)
+    stolen = identity_files(site)
+    site.revoke()
+    wait_for("the broker refuses the certificate", lambda: not connects(site, stolen))
+    site.broker.kill()
+    site.broker.start()
+    status = wait_for("the agent says why", lambda: (s := site.status())["broker_trouble"].find("revoked") > 0 and s)
+    assert not status["broker_connected"]
+    assert ":2.0.0/" in site.ask().served_by
+
+
+def test_short_lived_certificate_is_renewed_with_a_new_key_and_the_link_goes_on(site: TlsSite) -> None:
+    site.lifetime = "20s"
+    site.publish("1.0.0")
+    site.start_enrolment()
+    site.start_depot()
+    site.enroll(site.claim("first"))
+    first = identity_files(site)[1].read_bytes()
+    site.start_agent()
+    wait_for("a renewal", lambda: len(site.serials()) >= 2, timeout_s=60)
+    wait_for("another key", lambda: identity_files(site)[1].read_bytes() != first)
+    wait_for("connected", lambda: site.status()["broker_connected"])
+    site.roll_out("1.0.0")
+    site.wait_for_state("committed", "1.0.0")
+
+
+def test_expired_device_answers_says_what_to_do_and_comes_back_with_a_new_claim(site: TlsSite) -> None:
+    site.lifetime = "6s"
+    bundle_maker.make_bundle(site.folder / "factory", name="linear", version="0.9.0")
+    site.factory = site.folder / "factory"
+    site.start_agent()
+    assert "not enrolled" in site.status()["identity"]["advice"]
+    site.start_enrolment()
+    site.enroll(site.claim("first"))
+    wait_for("connected", lambda: site.status()["broker_connected"])
+    site.stop("enrolment")
+    site.lifetime = "90d"
+    wait_for("expired", lambda: site.status()["identity"]["standing"] == "expired")
+    site.broker.kill()
+    site.broker.start()
+    status = wait_for("offline", lambda: not (s := site.status())["broker_connected"] and s["broker_trouble"] and s)
+    assert "fleet enroll" in status["identity"]["advice"]
+    assert site.ask().served_by == "factory:0.9.0/fp32"
+    site.start_enrolment()
+    site.enroll(site.claim("second"))
+    wait_for("connected again", lambda: site.status()["broker_connected"])
+    assert site.status()["identity"]["advice"] == ""
+
+
+def test_used_claim_copied_to_another_box_is_refused_with_the_reason(site: TlsSite) -> None:
+    site.start_enrolment()
+    claim = site.claim("first")
+    enrolled = site.enroll(claim)
+    assert site.enroll(claim)["serial"] == enrolled["serial"], "the same box may ask again"
+    site.state = site.folder / "thief"
+    with pytest.raises(DemoError, match="refused: used"):
+        site.enroll(claim)
+    assert IdentityFolder(site.state / "identity").current() is None
+    assert site.serials() == [enrolled["serial"]]
