@@ -1,6 +1,7 @@
 """The agent: what runs on the device. Importing it loads no numpy, no engine and no MQTT.
 
 `Runtime` is the guarded pipeline for use inside another program; it is loaded when first asked for.
+`Certainty` is what it may be asked for beside an answer.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from edge_contracts import __version__
 
 if TYPE_CHECKING:
+    from edge_agent.messages import Certainty
     from edge_agent.runtime import Runtime
 
-__all__ = ["Runtime", "__version__"]
+__all__ = ["Certainty", "Runtime", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from edge_agent.runtime import Runtime
 
         return Runtime
+    if name == "Certainty":
+        from edge_agent.messages import Certainty
+
+        return Certainty
     raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")

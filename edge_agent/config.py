@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_agent.errors import ConfigError
-from edge_agent.messages import Batching
+from edge_agent.messages import Batching, Certainty
 from edge_contracts import limits
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
@@ -112,7 +112,8 @@ class MqttTopics(StrictRecord, frozen=True, kw_only=True):
 
 class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's.
-    `batch` lets requests that arrive together be answered together; `mqtt` also answers on topics. Both default off."""
+    `batch` lets requests that arrive together be answered together; `certainty` says which classes cannot be ruled out;
+    `mqtt` also answers on topics. All default off."""
 
     name: Name
     channel: Name | None = None
@@ -122,6 +123,7 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     memory_mb: Seconds | None = None
     drain_s: Seconds = 5.0
     batch: Batching | None = None
+    certainty: Certainty | None = None
     mqtt: MqttTopics | None = None
 
     @property

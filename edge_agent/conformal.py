@@ -10,6 +10,7 @@ L. Wasserman, JASA 114, 2019; RAPS: A. Angelopoulos et al., ICLR 2021, arXiv:200
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_contracts.errors import ContractError
-from edge_contracts.manifest import Manifest, Variant
+from edge_contracts.manifest import Manifest, Output, Variant
 from edge_contracts.reference import ConformalThreshold
 
 Array = NDArray[Any]
@@ -41,13 +42,14 @@ class Prediction:
 class Predictor:
     """Applies one variant's threshold to its answers' first output."""
 
-    def __init__(self, threshold: ConformalThreshold, *, logits: bool) -> None:
+    def __init__(self, threshold: ConformalThreshold, output: Output) -> None:
         self._threshold = threshold
-        self._logits = logits
+        self._output = output.name
+        self._logits = output.kind == "logits"
 
-    def predict(self, output: Array) -> Prediction:
+    def predict(self, outputs: Mapping[str, Array]) -> Prediction:
         """Return the prediction for a batch of answers: [N, ..., C] logits or probabilities, or values."""
-        threshold = self._threshold
+        threshold, output = self._threshold, outputs[self._output]
         coverage = 1.0 - threshold.alpha
         if threshold.score == "absolute_residual":
             return Prediction(coverage=coverage, width=threshold.tau)
@@ -69,7 +71,7 @@ def predictor(manifest: Manifest, variant: Variant, coverage: float) -> Predicto
     best = max(enough, key=lambda threshold: (threshold.alpha, threshold.score == "lac"))
     if best.model_sha256 != sha256:
         raise ContractError("its conformal threshold is of another file", subject=f"variant {variant.id}")
-    return Predictor(best, logits=manifest.outputs[0].kind == "logits")
+    return Predictor(best, manifest.outputs[0])
 
 
 def members(probabilities: Floats, threshold: ConformalThreshold) -> NDArray[np.bool_]:

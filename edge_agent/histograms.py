@@ -18,12 +18,12 @@ from edge_agent.conformal import softmax
 from edge_agent.core.drift import feature_name
 from edge_agent.ports import Array
 from edge_contracts.manifest import Manifest, Variant
-from edge_contracts.reference import Histogram
+from edge_contracts.reference import Histogram, Statistic
 
-EVERY_S = 0.1
+EVERY_NS = 100_000_000
 """At most ten requests a second are counted: 600 in a window of a minute, more than a comparison needs."""
 
-STATISTICS = ("mean", "std", "minimum", "maximum")
+STATISTICS: tuple[Statistic, ...] = ("mean", "std", "minimum", "maximum")
 
 
 class SeenCounter:
@@ -31,20 +31,17 @@ class SeenCounter:
 
     def __init__(self, manifest: Manifest) -> None:
         self.totals: dict[str, list[int]] = {}
-        self._next = 0.0
+        self.due_ns = 0
+        """From when on a request should be counted, in nanoseconds of the monotonic clock."""
         self._logits = manifest.outputs[0].kind == "logits"
         self._output = manifest.outputs[0].name
         self._inputs = [tensor.name for tensor in manifest.inputs]
         self._features = () if manifest.reference is None else manifest.reference.features
         self._sha256 = {variant.id: manifest.file(variant.file).sha256 for variant in manifest.variants}
 
-    def due(self, now: float) -> bool:
-        """Return whether a request at `now`, in seconds, should be counted."""
-        return now >= self._next
-
-    def count(self, feeds: Sequence[Array], variant: Variant, outputs: Mapping[str, Array], now: float) -> None:
+    def count(self, feeds: Sequence[Array], variant: Variant, outputs: Mapping[str, Array], now: int) -> None:
         """Count the first sample of a request: what the model was fed, and what `variant` answered."""
-        self._next = now + EVERY_S
+        self.due_ns = now + EVERY_NS
         fed = dict(zip(self._inputs, feeds, strict=True))
         statistics = {name: sample_statistics(array[:1]) for name, array in fed.items() if array.size}
         for feature in self._features:
@@ -59,7 +56,7 @@ class SeenCounter:
 
     def _count_answer(self, variant: Variant, output: Array) -> None:
         reference = variant.reference
-        if reference is None or reference.model_sha256 != self._sha256[variant.id] or not output.size:
+        if reference is None or reference.model_sha256 != self._sha256.get(variant.id) or not output.size:
             return
         if reference.value is not None:
             self._add(f"{variant.id}/value", reference.value, float(output[:1].mean(dtype=np.float64)))

@@ -36,6 +36,14 @@ class Batching(StrictRecord, frozen=True, kw_only=True):
     wait_ms: Annotated[float, Meta(gt=0.0, le=1000.0)] = 2.0
 
 
+class Certainty(StrictRecord, frozen=True, kw_only=True):
+    """What a slot asks of its answers: the set of classes that holds the truth with probability `coverage`, by the
+    thresholds that the bundle ships. An answer whose set has more than `abstain_over` classes is not given."""
+
+    coverage: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.9
+    abstain_over: Annotated[int, Meta(ge=1)] | None = None
+
+
 class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     """Everything a worker is told at its start, as one JSON argument. The listening socket and the link arrive as
     file descriptors; `flight_fd` is the shared counter page. -1 means not given."""
@@ -51,6 +59,7 @@ class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     heartbeat_s: float = 1.0
     drain_s: float = 5.0
     batch: Batching | None = None
+    certainty: Certainty | None = None
 
 
 # Worker to supervisor

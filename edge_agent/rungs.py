@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.bundle import Bundle, open_bundle
+from edge_agent.conformal import Predictor, predictor
 from edge_agent.core.guards import PASS, Spread, Verdict, judge_confidence, judge_input, judge_output
 from edge_agent.engines import engine_for
 from edge_agent.errors import TensorError
@@ -132,6 +133,7 @@ class LoadedRung:
         self.intake = Intake(manifest)
         self.model_sha256 = bundle.model_sha256(variant)
         self.served_by = rung.served_by
+        self.predictor: Predictor | None = None  # where the slot asks for certainty
         self.batches: bool | None = None  # whether it may answer in batches, once that was looked at; see `together`
         self._inputs = bind_inputs(session, manifest)
         self._outputs = tuple(zip(manifest.outputs, bind_outputs(session, manifest), strict=True))
@@ -147,6 +149,13 @@ class LoadedRung:
         if not self._renamed:
             return answer
         return {tensor.name: answer[name] for tensor, name in self._outputs}
+
+    def predicts(self, coverage: float) -> bool:
+        """Prepare to say what is certain of each answer; return whether the variant has a threshold that covers enough.
+
+        Raises ContractError for a threshold of another file."""
+        self.predictor = predictor(self.bundle.manifest, self.variant, coverage)
+        return self.predictor is not None
 
     def refit(self, tensors: Tensors) -> list[Array]:
         """Return what this rung's own release feeds for a request. Raises TensorError if it does not fit it."""

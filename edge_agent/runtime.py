@@ -10,19 +10,19 @@ Nothing of HTTP, processes or updates is here: the worker wires this into a proc
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
+from edge_agent.answer import Answer
 from edge_agent.bundle import open_bundle
 from edge_agent.core.fallback import WELL, LadderRelease, build_ladder, failed, preferred_order, walk
 from edge_agent.errors import EngineMemoryError, TensorError
+from edge_agent.histograms import SeenCounter
 from edge_agent.last_resort import ABSTAIN, LastResort
-from edge_agent.messages import Rung
+from edge_agent.messages import Certainty, Rung
 from edge_agent.metrics import Tally
 from edge_agent.ports import Array, EngineSettings, Tensors
 from edge_agent.rungs import GuardError, Intake, LoadedRung, first_manifest, load_rung
@@ -34,19 +34,8 @@ FaultListener = Callable[[Rung, str, str], None]
 """Told of a rung that failed, with the reason code and the text."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one request. `served_by` names the rung, `model_sha256` its model file (None: no model answered).
-
-    `outputs` is empty when `abstained`. `timing_us` covers everything from the checks to the guards.
-    """
-
-    outputs: dict[str, Any]
-    served_by: str
-    version: str | None
-    model_sha256: str | None
-    abstained: bool
-    warnings: tuple[str, ...]
-    timing_us: int
+_Asked = tuple[Tensors, int]
+"""A request's tensors, and when it came, in nanoseconds of the monotonic clock."""
 
 
 class Runtime:
@@ -57,14 +46,22 @@ class Runtime:
     """
 
     def __init__(
-        self, ladder: Sequence[Rung], *, settings: EngineSettings | None = None, on_fault: FaultListener | None = None
+        self,
+        ladder: Sequence[Rung],
+        *,
+        settings: EngineSettings | None = None,
+        certainty: Certainty | None = None,
+        on_fault: FaultListener | None = None,
     ) -> None:
         """Open the first release of the ladder whose manifest can be read. Raises BundleError if there is none."""
         self.ladder = tuple(ladder)
         self.manifest: Manifest = first_manifest(self.ladder)
         self.tally = Tally()
+        self.seen = SeenCounter(self.manifest)
         self.busy_since: float | None = None
         self._settings = settings or EngineSettings()
+        self._certainty = certainty
+        self._most: float = math.inf if certainty is None else certainty.abstain_over or math.inf
         self._on_fault = on_fault
         self._intake = Intake(self.manifest)
         self._order = preferred_order(self.ladder, None)
@@ -75,7 +72,9 @@ class Runtime:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, folder: str | Path, *, settings: EngineSettings | None = None) -> Runtime:
+    def open(
+        cls, folder: str | Path, *, settings: EngineSettings | None = None, certainty: Certainty | None = None
+    ) -> Runtime:
         """Open one bundle folder, verify all its files and load its first variant that works.
 
         Raises BundleError or ContractError naming the file or field.
@@ -87,7 +86,7 @@ class Runtime:
             manifest_sha256=bundle.manifest_sha256,
             manifest=bundle.manifest,
         )
-        runtime = cls(build_ladder([release]), settings=settings)
+        runtime = cls(build_ladder([release]), settings=settings, certainty=certainty)
         runtime.warm()
         return runtime
 
@@ -135,7 +134,8 @@ class Runtime:
             start = time.monotonic_ns()
             self.busy_since = start / 1e9
             try:
-                return self._express(tensors, start) or self._at_length(tensors, start)
+                asked = (tensors, start)
+                return self._express(asked) or self._at_length(asked)
             except TensorError:
                 self.tally.counters["rejected"] += 1
                 raise
@@ -158,7 +158,8 @@ class Runtime:
                 if outputs is None:
                     return None
                 self.tally.counters["requests"] += len(outputs)
-                return [self._answer(first, rung, one, [], start) for one in outputs]
+                pairs = zip(requests, outputs, strict=True)
+                return [self._answer(first, rung, (tensors, start), one, []) for tensors, one in pairs]
             except EngineMemoryError as error:
                 self._tell(first, error.reason, str(error))
                 raise
@@ -172,24 +173,24 @@ class Runtime:
         with self._lock:
             self._unload(keep=None)
 
-    def _express(self, tensors: Tensors, start: int) -> Answer | None:
+    def _express(self, asked: _Asked) -> Answer | None:
         """Answer a usual request from the first rung, if that one is loaded and well; see `express`."""
         first = self._order[0]
         rung = self._loaded.get(first)
         if rung is None or rung.express is None or self._health[first] is not WELL or first not in self._same_inputs:
             return None
         try:
-            outputs = rung.express.outputs(tensors)
+            outputs = rung.express.outputs(asked[0])
         except EngineMemoryError as error:
             self._tell(first, error.reason, str(error))
             raise
         if outputs is None:
             return None
         self.tally.counters["requests"] += 1
-        return self._answer(first, rung, outputs, [], start)
+        return self._answer(first, rung, asked, outputs, [])
 
-    def _at_length(self, tensors: Tensors, start: int) -> Answer:
-        feeds = self._intake.fit(tensors)
+    def _at_length(self, asked: _Asked) -> Answer:
+        feeds = self._intake.fit(asked[0])
         objections = self._intake.guard(feeds)
         counters = self.tally.counters
         counters["requests"] += 1
@@ -199,10 +200,10 @@ class Runtime:
             counters["guard_input"] += 1
             warnings = [verdict.text for verdict in objections]
             trusted = all(verdict.action != "fallback" for verdict in objections)
-        answer = self._climb_down(tensors, feeds, warnings, start) if trusted else None
-        return answer or self._last_resort(len(feeds[0]) if feeds[0].shape else 1, warnings, start)
+        answer = self._climb_down(asked, feeds, warnings) if trusted else None
+        return answer or self._last_resort(len(feeds[0]) if feeds[0].shape else 1, warnings, asked[1])
 
-    def _climb_down(self, tensors: Tensors, feeds: list[Array], warnings: list[str], start: int) -> Answer | None:
+    def _climb_down(self, asked: _Asked, feeds: list[Array], warnings: list[str]) -> Answer | None:
         """Try the rungs in order. A rung is blamed for failing only if another one could answer the same request:
         when none can, the request is at fault, and a hostile client cannot put the whole ladder to rest."""
         blamed: list[tuple[int, str, str]] = []
@@ -211,7 +212,7 @@ class Runtime:
             if rung is None:
                 continue
             try:
-                outputs, confidence = rung.answer(feeds if index in self._same_inputs else rung.refit(tensors))
+                outputs, confidence = rung.answer(feeds if index in self._same_inputs else rung.refit(asked[0]))
             except EngineMemoryError as error:
                 self._tell(index, error.reason, str(error))
                 raise
@@ -226,11 +227,11 @@ class Runtime:
                 warnings.append(confidence.text)
             for culprit in blamed:
                 self._blame(*culprit)
-            return self._answer(index, rung, outputs, warnings, start)
+            return self._answer(index, rung, asked, outputs, warnings)
         return None
 
     def _answer(
-        self, index: int, rung: LoadedRung, outputs: dict[str, Array], warnings: list[str], start: int
+        self, index: int, rung: LoadedRung, asked: _Asked, outputs: dict[str, Array], warnings: list[str]
     ) -> Answer:
         if self._health[index] is not WELL:
             self._health[index] = WELL
@@ -238,16 +239,22 @@ class Runtime:
             self.tally.counters["fallbacks"] += 1
         if self._resort.remembers:
             self._resort.remember(outputs, self.busy_since or 0.0)
-        timing_us = (time.monotonic_ns() - start) // 1000
+        if asked[1] >= self.seen.due_ns and index in self._same_inputs:
+            self.seen.count(self._intake.fit(asked[0]), rung.variant, outputs, asked[1])
+        prediction = None if rung.predictor is None else rung.predictor.predict(outputs)
+        abstained = prediction is not None and prediction.largest > self._most
+        self.tally.counters["abstained"] += abstained
+        timing_us = (time.monotonic_ns() - asked[1]) // 1000
         self.tally.answered(rung.served_by, timing_us)
         return Answer(
-            outputs=outputs,
+            outputs={} if abstained else outputs,
             served_by=rung.served_by,
             version=rung.rung.version,
             model_sha256=rung.model_sha256,
-            abstained=False,
+            abstained=abstained,
             warnings=tuple(warnings),
             timing_us=timing_us,
+            prediction=prediction,
         )
 
     def _last_resort(self, batch: int, warnings: list[str], start: int) -> Answer:
@@ -272,6 +279,8 @@ class Runtime:
         try:
             rung = load_rung(self.ladder[index], self._settings)
             rung.warm()
+            if self._certainty is not None and not rung.predicts(self._certainty.coverage):
+                self._tell(index, "certainty", f"has no threshold for a coverage of {self._certainty.coverage:g}")
         except EngineMemoryError as error:
             self._tell(index, error.reason, str(error))
             raise

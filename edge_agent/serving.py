@@ -201,6 +201,7 @@ class Serving:
             memory_limit_mb=config.memory_mb or model.memory_mb,
             drain_s=config.drain_s,
             batch=config.batch,
+            certainty=config.certainty,
         )
         callbacks = Callbacks(
             ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._owner.fault, died=self._on_death

@@ -114,7 +114,7 @@ class Worker:
         it bounds what models cost here and not what the engine's code costs."""
         plan = self._plan
         settings = EngineSettings(threads=plan.threads, cache=None if plan.cache is None else Path(plan.cache))
-        runtime = Runtime(plan.ladder, settings=settings, on_fault=self._fault)
+        runtime = Runtime(plan.ladder, settings=settings, certainty=plan.certainty, on_fault=self._fault)
         for model_format in dict.fromkeys(variant.format for variant in runtime.manifest.variants):
             engine_for(model_format)
         if plan.memory_limit_mb is not None:
@@ -170,6 +170,7 @@ class Worker:
                 counters=dict(tally.counters),
                 served_by=dict(tally.served_by),
                 latency_log2_us=tuple(tally.latency_log2_us),
+                histograms={name: tuple(bins) for name, bins in runtime.seen.totals.items()},
                 rung=runtime.serving,
                 idle_s=now - self._last_request_at,
             )

@@ -22,7 +22,8 @@ class TelemetryWindow(Record, frozen=True, kw_only=True):
 
     `latency_log2_us`: entry i counts answers that took [2^i, 2^(i+1)) microseconds; windows merge by addition.
     `counters`: requests, errors, lost, rejected, abstained, shed and guard counts. `served_by`: answers per rung.
-    `resources`: readings in the unit their name ends with. `histograms`: counts over the bins of the bundle.
+    `resources`: readings in the unit their name ends with. `histograms`: counts over the bins of the bundle. `drift`: a
+    histogram's distance from the bundle's, as a multiple of what chance keeps below; over 1 is an alarm.
     """
 
     kind: Literal["window"] = "window"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.conformal import softmax
 from edge_compression import conformal, histograms
 from edge_compression.sets import OutputKind
 from edge_contracts.reference import AnswerReference, ConformalThreshold
@@ -58,9 +59,3 @@ def statistics(
         conformal=conformal.classification(data, model_sha256),
         reference=histograms.class_answers(probabilities, model_sha256),
     )
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities [N, C] of logits."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

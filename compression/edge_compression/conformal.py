@@ -1,18 +1,18 @@
 """Split-conformal thresholds of one variant, calibrated on some labelled samples and checked on others.
 
-The scores, whose definitions devices share, are in `docs/bundle-statistics.md`. Pure arithmetic over answers; which
-samples are used is decided in `answer_statistics`.
+The scores are those of the device, `edge_agent.conformal`. Pure arithmetic over answers; which samples are used is
+decided in `answer_statistics`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.conformal import lac, raps, threshold_of
 from edge_contracts.reference import ConformalThreshold
 
 Array = NDArray[Any]
@@ -38,11 +38,14 @@ class Labelled:
 def classification(data: Labelled, model_sha256: str) -> tuple[ConformalThreshold, ...]:
     """Return the LAC and RAPS thresholds that the samples suffice for."""
     made = []
-    for name, score, penalty, free in (("lac", lac, 0.0, 0), ("raps", raps, PENALTY, FREE_RANKS)):
-        scores = score(data.answers)
+    regularised = raps(data.answers, penalty=PENALTY, free_ranks=FREE_RANKS)
+    for name, scores, penalty, free in (
+        ("lac", lac(data.answers), 0.0, 0),
+        ("raps", regularised, PENALTY, FREE_RANKS),
+    ):
         own = scores[np.arange(data.y.size), data.y.reshape(-1)]
         for alpha in ALPHAS:
-            tau = threshold(own[data.calibrate], alpha)
+            tau = threshold_of(own[data.calibrate], alpha)
             if tau is None:
                 continue
             inside = scores[~data.calibrate] <= tau
@@ -67,7 +70,7 @@ def regression(data: Labelled, model_sha256: str) -> tuple[ConformalThreshold, .
     own = residuals.reshape(residuals.shape[0], -1).max(axis=1)
     made = []
     for alpha in ALPHAS:
-        tau = threshold(own[data.calibrate], alpha)
+        tau = threshold_of(own[data.calibrate], alpha)
         if tau is not None:
             made.append(
                 ConformalThreshold(
@@ -87,25 +90,3 @@ def _checked(covered: NDArray[np.bool_], sizes: Array) -> dict[str, Any]:
     if covered.size == 0:
         return {}
     return {"checked": int(covered.size), "coverage": float(covered.mean()), "set_size": float(sizes.mean())}
-
-
-def threshold(scores: Floats, alpha: float) -> float | None:
-    """Return the ceil((n + 1)(1 - alpha))-th smallest score (Vovk et al. 2005); None when n is too small for it."""
-    rank = math.ceil((scores.size + 1) * (1.0 - alpha))
-    return float(np.sort(scores)[rank - 1]) if 0 < rank <= scores.size else None
-
-
-def lac(probabilities: Floats) -> Floats:
-    """Return each class's score, one minus its probability, [N, C] (Sadinle, Lei and Wasserman 2019)."""
-    return 1.0 - probabilities
-
-
-def raps(probabilities: Floats) -> Floats:
-    """Return each class's score [N, C]: the sum of the probabilities of all classes at least as likely, itself
-    included, and `PENALTY` for each rank beyond `FREE_RANKS` (Angelopoulos et al. 2021, without randomisation)."""
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(probabilities.shape[1])[None, :].repeat(order.shape[0], 0), axis=1)
-    mass = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
-    own = np.take_along_axis(mass, rank, axis=1)
-    return np.asarray(own + PENALTY * np.maximum(0, rank + 1 - FREE_RANKS))

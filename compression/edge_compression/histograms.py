@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.histograms import STATISTICS, sample_statistics
 from edge_agent.samples import to_model
 from edge_contracts.manifest import Input
-from edge_contracts.reference import AnswerReference, Feature, Histogram, InputReference, Statistic
+from edge_contracts.reference import AnswerReference, Feature, Histogram, InputReference
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -23,8 +24,6 @@ BINS = 10
 
 MAX_ELEMENTS = 16
 """Inputs of at most so many elements are features in themselves and have a histogram each."""
-
-_STATISTICS: tuple[Statistic, ...] = ("mean", "std", "minimum", "maximum")
 
 
 def histogram(values: Floats) -> Histogram | None:
@@ -39,10 +38,10 @@ def histogram(values: Floats) -> Histogram | None:
 
 def inputs(x: Array, tensor: Input) -> InputReference:
     """Return the reference of the samples `x`, as the model is fed them, one sample at a time in memory."""
-    rows = np.array([_statistics(to_model(x[index : index + 1], tensor)) for index in range(x.shape[0])])
+    rows = np.array([sample_statistics(to_model(x[index : index + 1], tensor)) for index in range(x.shape[0])])
     features = [
         Feature(input=tensor.name, statistic=name, histogram=made)
-        for column, name in enumerate(_STATISTICS)
+        for column, name in enumerate(STATISTICS)
         if (made := histogram(rows[:, column])) is not None
     ]
     if x[0].size <= MAX_ELEMENTS:
@@ -53,11 +52,6 @@ def inputs(x: Array, tensor: Input) -> InputReference:
             if (made := histogram(elements[:, index])) is not None
         ]
     return InputReference(samples=x.shape[0], features=tuple(features))
-
-
-def _statistics(fed: Array) -> tuple[float, float, float, float]:
-    wide = fed.astype(np.float64)
-    return float(wide.mean()), float(wide.std()), float(wide.min()), float(wide.max())
 
 
 def class_answers(probabilities: Floats, model_sha256: str) -> AnswerReference:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+from edge_agent.answer import Answer
 from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.messages import Batching
 from edge_agent.ports import Tensors
-from edge_agent.runtime import Answer, Runtime
+from edge_agent.runtime import Runtime
 
 _Waiting = tuple[Tensors, asyncio.Future[Answer]]
 

@@ -18,9 +18,10 @@ import msgspec
 from edge_agent.adapters.batching import Batcher
 from edge_agent.adapters.exchange import JSON, Answering, Head, Refusal, Response, retry
 from edge_agent.adapters.oip import InferRequest, encode_answer, model_metadata, parse_request
+from edge_agent.answer import Answer
 from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.metrics import exposition
-from edge_agent.runtime import Answer, Runtime
+from edge_agent.runtime import Runtime
 from edge_contracts import __version__
 
 INLINE_US: Final = 2000

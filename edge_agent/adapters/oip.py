@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 
 from edge_agent.adapters.oip_numbers import from_floats, parse_numbers
+from edge_agent.answer import Answer
 from edge_agent.errors import TensorError
 from edge_agent.ports import Array
-from edge_agent.runtime import Answer
 from edge_contracts import limits
 from edge_contracts.codec import contract_error
 from edge_contracts.manifest import Manifest
@@ -185,6 +185,13 @@ def _parameters(answer: Answer) -> dict[str, Any]:
     }
     if answer.model_sha256 is not None:
         parameters |= {"model_sha256": answer.model_sha256, "version": answer.version}
+    prediction = answer.prediction
+    if prediction is not None:
+        parameters["coverage"] = prediction.coverage
+        if prediction.width is None:  # the protocol's parameters are scalars
+            parameters["prediction_sets"] = msgspec.json.encode(prediction.sets).decode()
+        else:
+            parameters["prediction_width"] = prediction.width
     if answer.warnings:
         parameters["warnings"] = "; ".join(answer.warnings)
     return parameters

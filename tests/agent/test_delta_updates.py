@@ -155,7 +155,7 @@ def test_release_before_the_last_is_a_base_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda data: data[::-1], lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data + b"x"]
+    "change", [lambda data: data[::-1], lambda data: data[: len(data) // 2], lambda _: b"", lambda data: data + b"x"]
 )
 def test_delta_corrupted_on_the_way_is_not_used(site: UpdateSite, change: Callable[[bytes], bytes]) -> None:
     digest = listed(site).deltas[0].sha256
@@ -209,7 +209,7 @@ def test_codec_nobody_knows_is_passed_over(site: UpdateSite) -> None:
     assert installed(site, "1.1.0")
 
 
-@pytest.mark.parametrize("change", [lambda data: b"{}", lambda data: data[::-1]])
+@pytest.mark.parametrize("change", [lambda _: b"{}", lambda data: data[::-1]])
 def test_tampered_list_of_deltas_is_said_and_not_used(site: UpdateSite, change: Callable[[bytes], bytes]) -> None:
     messages = site.look(TamperingCarrier(site.carrier, ".deltas.json", change))
     assert len(unused(messages)) == 1

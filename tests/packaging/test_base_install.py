@@ -17,7 +17,9 @@ def test_base_closure_holds_nothing_of_the_engineers_side() -> None:
     assert {"numpy", "msgspec", "paho-mqtt", "tuf", "httptools", "psutil", "click"} <= installed
 
 
-@pytest.mark.parametrize("heavy", ["pydantic", "scipy", "river", "mapie", "whylogs", "opentelemetry-api", "fastapi", "uvicorn"])
+@pytest.mark.parametrize(
+    "heavy", ["pydantic", "scipy", "river", "mapie", "whylogs", "opentelemetry-api", "fastapi", "uvicorn"]
+)
 def test_what_was_measured_as_too_heavy_stays_out(heavy: str) -> None:
     assert heavy not in closure("edgewright")
 

@@ -1,0 +1,26 @@
+"""What the pipeline answers: outputs, who gave them, and what is certain of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from edge_agent.conformal import Prediction
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one request. `served_by` names the rung, `model_sha256` its model file (None: no model answered).
+
+    `outputs` is empty when `abstained`. `prediction` is there where the slot asks for certainty and the variant has a
+    threshold for it. `timing_us` covers everything from the checks to the guards.
+    """
+
+    outputs: dict[str, Any]
+    served_by: str
+    version: str | None
+    model_sha256: str | None
+    abstained: bool
+    warnings: tuple[str, ...]
+    timing_us: int
+    prediction: Prediction | None = None

@@ -1,0 +1,44 @@
+"""Drift on a real device: shifted inputs become an event that the fleet can read, inputs alike do not."""
+
+from __future__ import annotations
+
+import time
+
+import bundle_maker
+import numpy as np
+import pytest
+from fleet_site import MODEL, Site
+from referenced_bundle import make_referenced_bundle
+
+from edgewright.demo.stage import run_json, wait_for
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def ask_for(site: Site, x: np.ndarray, seconds: float) -> None:
+    """Ask one sample after the other, somewhat faster than the device counts them."""
+    client, ends, index = site.client(), time.monotonic() + seconds, 0
+    while time.monotonic() < ends:
+        client.infer(x[index % len(x)][None])
+        index += 1
+        time.sleep(0.08)
+
+
+def test_shifted_inputs_become_an_event_and_inputs_alike_do_not(site: Site) -> None:
+    site.factory = make_referenced_bundle(site.folder / "factory", name=MODEL).folder
+    site.start_depot()
+    site.start_controller()
+    site.start_agent()
+    x, _ = bundle_maker.samples(500, seed=6)
+    site.serves("1.0.0")
+
+    def drifts() -> list[str]:
+        found = run_json("fleet", "events", str(site.fleet), "--limit", "100")["events"]
+        return [event["text"] for event in found if event["event"] == "drift"]
+
+    ask_for(site, x, 10.0)
+    assert drifts() == []
+    shifted = np.clip(x + np.float32([0, 0, 0.9, 0]), -1, 1).astype(np.float32)
+    ask_for(site, shifted, 8.0)
+    texts = wait_for("the drift is known to the fleet", drifts)
+    assert any(text.startswith("x/2: ") for text in texts)
