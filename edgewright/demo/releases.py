@@ -42,7 +42,11 @@ def derive(bundle: Path, out: Path, version: str, change: ModelChange) -> Manife
         onnx.save(model, out / variant.file)
     _renew_golden(manifest, out)
     files = tuple(file_entry(out / entry.path, out, manifest.chunk_size) for entry in manifest.files)
-    variants = tuple(msgspec.structs.replace(v, size=(out / v.file).stat().st_size) for v in manifest.variants)
+    variants = tuple(
+        # Thresholds and references belong to the bytes they were made with.
+        msgspec.structs.replace(v, size=(out / v.file).stat().st_size, conformal=(), reference=None)
+        for v in manifest.variants
+    )
     changed = msgspec.structs.replace(manifest, version=version, files=files, variants=variants)
     (out / MANIFEST_NAME).write_bytes(manifest_bytes(changed))
     return changed
