@@ -32,7 +32,7 @@ def parse_numbers(data: bytes, shape: list[int], dtype: np.dtype[Any], where: st
         array = _array(_decoders[dtype.kind].decode(data), dtype)
     except msgspec.ValidationError:
         array = _nested(data, shape, dtype, where)
-    except (msgspec.MsgspecError, OverflowError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError) as error:
         raise TensorError(f"not {dtype}: {error}", subject=where) from error
     return _shaped(array, shape, where)
 
@@ -52,7 +52,7 @@ def _nested(data: bytes, shape: list[int], dtype: np.dtype[Any], where: str) -> 
     try:
         values = _flatten(_anything.decode(data), shape)
         return _array(msgspec.convert(values, _LISTS[dtype.kind]), dtype)
-    except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, RecursionError) as error:
         raise TensorError(f"not {dtype}: {contract_error(error, 'element')}", subject=where) from error
 
 
