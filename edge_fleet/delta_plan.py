@@ -27,7 +27,10 @@ SHORTEST_COPY = 8
 SEARCHED_BYTES = 4 * 1024 * 1024
 """Most bytes of one stretch between tensors that are looked for anywhere in the base; above it only its ends are."""
 
-SAMPLED_LANES = 1 << 16
+SMALLEST_DIFFERENCE = 64
+"""Bytes of a tensor below which its new bytes are sent: a scale, a zero point."""
+
+SAMPLED_LANES = 1 << 13
 """Numbers of one tensor looked at to see whether its difference is worth more than its bytes."""
 
 WORTH = 0.97
@@ -89,7 +92,7 @@ class _Matcher:
         if np.array_equal(fresh, known):
             self._copy(old.offset, new.length)
             return
-        if _worth(known, fresh, new.lane):
+        if new.length >= SMALLEST_DIFFERENCE and _worth(known, fresh, new.lane):
             lane = msgspec.convert(new.lane, Lane)
             self.operations.append(Difference(length=new.length, offset=old.offset, lane=lane))
         else:

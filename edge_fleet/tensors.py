@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MAX_DEPTH = 64
+_SMALLEST_ATTRIBUTE = 64
+"""Bytes of a node's attribute below which no tensor in it is worth a difference; most attributes are one number."""
 
 _ONNX_CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
@@ -61,9 +63,12 @@ def find_tensors(data: memoryview) -> list[Tensor]:
 def _onnx(data: memoryview, start: int, end: int, kind: str, depth: int) -> Iterator[Tensor]:
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
+    children = _ONNX_CHILDREN[kind]
     for field, wire, first, last in _fields(data, start, end):
-        child = _ONNX_CHILDREN[kind].get(field)
+        child = children.get(field)
         if wire != 2 or child is None:
+            continue
+        if child == "attribute" and last - first < _SMALLEST_ATTRIBUTE:
             continue
         if child == "tensor":
             yield from _onnx_tensor(data, first, last)
@@ -94,11 +99,11 @@ def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, 
     while position < end:
         key, position = _varint(data, position)
         wire, first = key & 7, position
-        if wire == 0:
-            _, last = _varint(data, position)
-        elif wire == 2:
+        if wire == 2:
             size, first = _varint(data, position)
             last = first + size
+        elif wire == 0:
+            _, last = _varint(data, position)
         elif wire in (1, 5):
             last = position + (8 if wire == 1 else 4)
         else:
@@ -110,6 +115,9 @@ def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = data[position]
+    if value < 0x80:  # nearly always
+        return value, position + 1
     value = 0
     for shift in range(0, 70, 7):
         byte = data[position]
