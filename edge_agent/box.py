@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from edge_agent.adapters.sensors import Sensors
 from edge_agent.adapters.writes import WriteMeter
-from edge_agent.core.governor import GovernorState, Readings, govern
+from edge_agent.core.governor import GovernorState, Readings, govern, turned_away
 from edge_agent.core.writes import tight
-from edge_agent.news import News
+from edge_agent.news import Detail, News
 from edge_agent.status import Writes
 from edge_contracts.limits import MIB
 from edge_contracts.profile import DeviceProfile
@@ -32,19 +33,29 @@ class Box:
         self._meter = WriteMeter(state / WRITES_NAME)
         self.readings = Readings()
         self.governor = GovernorState()
+        self.away: frozenset[int] = frozenset()
         self.saves_writes = False
 
-    def look(self, children: Sequence[int], now: float, clock: float) -> None:
-        """Read everything. `children` are our running processes, `now` is of a clock that only goes forward, `clock`
-        seconds since the epoch."""
+    def look(self, children: Sequence[int], priorities: frozenset[int], now: float, clock: float) -> None:
+        """Read everything. `children` are our running processes, `priorities` the slots', of which those in `away` have
+        to turn requests away from now on; `now` is of a clock that only goes forward, `clock` seconds since the epoch.
+        """
         self.readings = self._sensors.read([os.getpid(), *children], now)
-        before, self.governor = self.governor, govern(self.governor, self.readings, self._profile.governor, now)
-        after = self.governor
-        if after.level != before.level:
-            severity = "info" if after.level == "NORMAL" else "warning"
-            text = f"{before.level} -> {after.level}: {', '.join(after.reasons)}"
-            self._tell(News(event="level", severity=severity, text=text, detail={"level": after.level}))
+        before, thresholds = self.governor, self._profile.governor
+        self.governor = after = govern(before, self.readings, thresholds, now, len(priorities))
+        self.away = turned_away(priorities, after.shed)
+        if after.level != before.level or after.shed != before.shed:
+            self._tell_step(before, after)
         self._look_at_writes(children, clock)
+
+    def _tell_step(self, before: GovernorState, after: GovernorState) -> None:
+        """Tell of another level, or of more or fewer priorities turned away, with all that was read."""
+        severity = "info" if after.level == "NORMAL" else "warning"
+        step = after.level if after.level == before.level else f"{before.level} -> {after.level}"
+        text = f"{step}: {', '.join(after.reasons) or 'better for the dwell time'}"
+        read = {name: value for name, value in asdict(self.readings).items() if value is not None}
+        detail: Detail = {"level": after.level, "shed": after.shed, **read}
+        self._tell(News(event="level", severity=severity, text=text, detail=detail))
 
     @property
     def writes(self) -> Writes:

@@ -20,7 +20,7 @@ LAZY = {
     "doctor": ("edge_agent.doctor_cli:doctor", "Look for what keeps this device from updating or answering."),
     "reload": ("edge_agent.reload_cli:reload", "Let a changed agent.toml take effect in the running agent."),
     "serve": ("edge_agent.serving_cli:serve", "Serve a local bundle for development, without a fleet."),
-    "score": ("edge_agent.serving_cli:score", "Score a file of inputs with a bundle."),
+    "score": ("edge_agent.serving_cli:score", "Score a file of inputs or a folder of images with a bundle."),
 }
 
 _state_option = click.option("--state", type=click.Path(path_type=Path), help="State folder, instead of --config.")
@@ -74,11 +74,13 @@ def run(config: Path, verbose: bool) -> None:
     Example:
       edgewright agent run --config /etc/edgewright/agent.toml
     """
+    import asyncio
+
     from edge_agent.logs import configure_logging
     from edge_agent.supervisor import run_agent
 
     configure_logging(verbose=verbose)
-    run_agent(config)
+    asyncio.run(run_agent(config))
 
 
 @agent.command()

@@ -24,12 +24,14 @@ Topic = Annotated[
 
 
 class DeviceConfig(StrictRecord, frozen=True, kw_only=True):
-    """Who this device is and where it keeps its state."""
+    """Who this device is, where it keeps its state, and where its sensors are: /sys, or the host's as a container sees
+    it."""
 
     id: Name
     tenant: Name = "default"
     profile: str = "x86-gateway"
     state: str = "/var/lib/edgewright"
+    sensors: str = "/sys"
     tags: Annotated[dict[str, str], Meta(max_length=limits.MAX_TAGS)] = {}
 
 
@@ -110,10 +112,18 @@ class MqttTopics(StrictRecord, frozen=True, kw_only=True):
         return f"{self.output}/error"
 
 
+class Recycling(StrictRecord, frozen=True, kw_only=True):
+    """When a worker that grows is replaced: its least memory per window of `window_s` seconds has risen by `growth_mb`
+    in all, in at least eight windows. No request fails meanwhile."""
+
+    growth_mb: Seconds = 64.0
+    window_s: Seconds = 60.0
+
+
 class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's.
     `batch` lets requests that arrive together be answered together; `certainty` says which classes cannot be ruled out;
-    `mqtt` also answers on topics. All default off."""
+    `mqtt` also answers on topics. All default off. A critical device turns the lowest `priority` away first."""
 
     name: Name
     channel: Name | None = None
@@ -122,6 +132,8 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     threads: Annotated[int, Meta(ge=1, le=256)] | None = None
     memory_mb: Seconds | None = None
     drain_s: Seconds = 5.0
+    priority: Annotated[int, Meta(ge=0, le=9)] = 0
+    recycle: Recycling = Recycling()
     batch: Batching | None = None
     certainty: Certainty | None = None
     mqtt: MqttTopics | None = None
@@ -191,9 +203,9 @@ def parse_config(value: object) -> AgentConfig:
 def missing_files(config: AgentConfig) -> dict[str, str]:
     """Return the path of every named file that is not there, by the field that names it."""
     named = {"config.trust.root": config.trust.root if config.trust else None}
-    if config.broker is not None:
+    for where, broker in (("broker", config.broker), ("data.broker", config.data.broker)):
         for name in ("password_file", "ca_file", "certificate_file", "key_file"):
-            named[f"config.broker.{name}"] = getattr(config.broker, name)
+            named[f"config.{where}.{name}"] = getattr(broker, name, None)
     return {field: path for field, path in named.items() if path is not None and not Path(path).is_file()}
 
 
@@ -240,7 +252,7 @@ def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
             raise ConfigError(f"{path!r}: {error}", subject="config") from error
 
     replace = msgspec.structs.replace
-    device = replace(config.device, state=at(config.device.state))
+    device = replace(config.device, state=at(config.device.state), sensors=at(config.device.sensors))
     if device.profile.endswith(".toml"):
         device = replace(device, profile=at(device.profile))
     files = ("password_file", "ca_file", "certificate_file", "key_file", "identity")

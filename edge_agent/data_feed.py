@@ -98,7 +98,12 @@ class Feed:
             if not len(self._intake):
                 self._waiting.clear()
                 await self._waiting.wait()
-            await self._serve(self._intake.take())
+            try:
+                await self._serve(self._intake.take())
+            except Exception:
+                _log.exception(
+                    "slot %s: a message on a data topic failed", self.slot.config.name
+                )  # the next one may not
 
     async def _serve(self, message: Arrived) -> None:
         """Answer one message, or say why not."""

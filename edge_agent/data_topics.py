@@ -7,23 +7,21 @@ data must not hold up updates and telemetry. One slot's part is in `edge_agent.d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from edge_agent.adapters.home_assistant import HomeAssistant
 from edge_agent.adapters.mqtt import Acknowledged, Arrived, Down, LinkEvent, MqttLink, Up
-from edge_agent.adapters.store import StateFolder, read_manifest
+from edge_agent.adapters.store import StateError, StateFolder, read_manifest
 from edge_agent.config import AgentConfig
 from edge_agent.data_feed import Feed
 from edge_agent.data_messages import Body
 from edge_agent.news import News
 from edge_agent.slot import Slot
-from edge_contracts.errors import EdgewrightError
 from edge_contracts.limits import MAX_DATA_BYTES
 from edge_contracts.manifest import Manifest
-from edge_contracts.state import Level
+from edge_contracts.state import Installed, Level
 
 IN_FLIGHT = 20
 """Answers the broker has not acknowledged; more wait, so that a slow broker fills the queues and not the memory."""
@@ -155,13 +153,20 @@ def open_data(
 ) -> DataTopics:
     """Return the data topics that `config` asks for, not started."""
 
+    known: dict[str, tuple[Installed, Manifest]] = {}  # the newest manifest of each slot
+
     def manifest_of(slot: Slot) -> Manifest | None:
-        serving, folder = slot.reported().serving, slot.config.factory
-        with contextlib.suppress(EdgewrightError, OSError):
-            if folder is not None and serving == slot.factory:
-                return read_manifest(Path(folder))[0]
-            return None if serving is None else state.read_manifest(serving.manifest_sha256)
-        return None
+        serving, name = slot.reported().serving, slot.config.name
+        if serving is None:
+            return None
+        if name not in known or known[name][0] != serving:
+            folder = slot.config.factory if serving == slot.factory else None
+            try:
+                found = read_manifest(Path(folder))[0] if folder else state.read_manifest(serving.manifest_sha256)
+            except StateError:
+                return None
+            known[name] = (serving, found)
+        return known[name][1]
 
     home = config.home_assistant
     view = None if home is None else HomeAssistant(home, config.device.id, slots, manifest_of)

@@ -88,7 +88,8 @@ def _state_folder(patient: Patient) -> Iterable[Finding]:
 def _sensors(patient: Patient) -> Iterable[Finding]:
     """Judge the box's readings by the profile's own thresholds."""
     profile = load_profile(patient.config.device.profile)
-    readings = Sensors(patient.state.root if patient.state.root.is_dir() else Path("/")).read((), 0.0)
+    state = patient.state.root if patient.state.root.is_dir() else Path("/")
+    readings = Sensors(state, Path(patient.config.device.sensors)).read((), 0.0)
     judged = govern(GovernorState(), readings, profile.governor, 0.0)
     known = ", ".join(f"{name} {value:g}" for name, value in msgspec.structs.asdict(_shown(readings)).items() if value)
     if profile.board.architecture != architecture():

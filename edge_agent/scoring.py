@@ -1,6 +1,7 @@
-"""Scoring a file of samples: JSON Lines or CSV in, JSON Lines out, one answer a line in the order of the samples.
+"""Scoring many samples: JSON Lines, CSV or a folder of images in, JSON Lines out, one answer a line in their order.
 
-Resumable: the output holds one line per sample done, so a second run goes on after the last whole line.
+Resumable, also after SIGKILL: the output holds one whole line per sample done, so a second run goes on behind the last
+one. What an image becomes is in `edge_agent.images`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +25,17 @@ from edge_contracts.errors import OperatorError
 from edge_contracts.manifest import Manifest
 
 _MAX_LINE_CHARS = 16 * 1024 * 1024
-_REPORT_EVERY = 100
+_REPORT_S = 1.0
+"""How often answers are written out and progress is told, in seconds: what a kill costs at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Tensors by input name, or why there are none; `file` is the name of the image it came from."""
+
+    tensors: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    file: str | None = None
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,24 +50,32 @@ def score_file(runtime: Runtime, source: Path, target: Path, *, progress: Callab
     """Answer every sample of `source` into `target`; `progress` is told how many are done.
 
     A line of JSON Lines is an object of tensors by input name, or one tensor for a model of one input; a row of CSV is
-    one tensor's numbers, with an optional header row. Each is one sample, without the batch dimension. A sample that
-    does not fit becomes a line with `error`. Raises OperatorError naming a file that cannot be read.
+    one tensor's numbers, with an optional header row. Each is one sample, without the batch dimension. A folder is its
+    images by name. A sample that does not fit becomes a line with `error`. Raises OperatorError naming a file that
+    cannot be read, or a target that belongs to another folder of images.
     """
-    read = _csv_samples if source.suffix.lower() == ".csv" else _json_samples
     try:
-        with source.open(encoding="utf-8", newline="") as samples, target.open("ab+") as answers:
-            return _score(runtime, read(samples, runtime.manifest), answers, progress)
+        with target.open("ab+") as answers:
+            done, last = _whole_lines(answers)
+            if source.is_dir():
+                return _score(runtime, _image_samples(source, runtime.manifest, done, last), answers, done, progress)
+            read = _csv_samples if source.suffix.lower() == ".csv" else _json_samples
+            with source.open(encoding="utf-8", newline="") as lines:
+                samples = itertools.islice(read(lines, runtime.manifest), done, None)
+                return _score(runtime, samples, answers, done, progress)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise OperatorError(str(error), subject="score") from error
 
 
 def _score(
-    runtime: Runtime, samples: Iterator[dict[str, Any]], answers: IO[bytes], progress: Callable[[int], None]
+    runtime: Runtime, samples: Iterable[Sample], answers: IO[bytes], skipped: int, progress: Callable[[int], None]
 ) -> Scored:
-    skipped = _whole_lines(answers)
     answered = failed = 0
-    for index, sample in enumerate(itertools.islice(samples, skipped, None), start=skipped):
+    report_at = time.monotonic() + _REPORT_S
+    for index, sample in enumerate(samples, start=skipped):
         line: dict[str, Any] = {"index": index}
+        if sample.file is not None:
+            line["file"] = sample.file
         try:
             line |= _answer(runtime, sample)
             answered += 1
@@ -62,7 +83,8 @@ def _score(
             line["error"] = str(error)
             failed += 1
         answers.write(msgspec.json.encode(line) + b"\n")
-        if (index + 1) % _REPORT_EVERY == 0:
+        if time.monotonic() >= report_at:
+            report_at = time.monotonic() + _REPORT_S
             answers.flush()
             progress(index + 1)
     answers.flush()
@@ -71,11 +93,11 @@ def _score(
     return Scored(skipped=skipped, answered=answered, failed=failed)
 
 
-def _answer(runtime: Runtime, sample: dict[str, Any]) -> dict[str, Any]:
-    if "error" in sample:
-        raise TensorError(sample["error"], subject="sample")
+def _answer(runtime: Runtime, sample: Sample) -> dict[str, Any]:
+    if sample.error is not None:
+        raise TensorError(sample.error, subject="sample")
     manifest = runtime.manifest
-    answer = runtime.infer({name: _tensor(manifest, name, value) for name, value in sample["tensors"].items()})
+    answer = runtime.infer({name: _tensor(manifest, name, value) for name, value in sample.tensors.items()})
     line: dict[str, Any] = {
         "outputs": {name: array[0].tolist() for name, array in answer.outputs.items()},
         "served_by": answer.served_by,
@@ -103,37 +125,60 @@ def _tensor(manifest: Manifest, name: str, value: Any) -> Array:
     return np.zeros(0)
 
 
-def _json_samples(lines: IO[str], manifest: Manifest) -> Iterator[dict[str, Any]]:
+def _json_samples(lines: IO[str], manifest: Manifest) -> Iterator[Sample]:
     while line := lines.readline(_MAX_LINE_CHARS):
         if not line.strip():
             continue
         try:
             value = msgspec.json.decode(line)
         except (msgspec.MsgspecError, RecursionError) as error:
-            yield {"error": f"not JSON: {error}"}
+            yield Sample(error=f"not JSON: {error}")
             continue
-        yield {"tensors": value if isinstance(value, dict) else {manifest.inputs[0].name: value}}
+        yield Sample(tensors=value if isinstance(value, dict) else {manifest.inputs[0].name: value})
 
 
-def _csv_samples(lines: IO[str], manifest: Manifest) -> Iterator[dict[str, Any]]:
+def _csv_samples(lines: IO[str], manifest: Manifest) -> Iterator[Sample]:
     for number, row in enumerate(csv.reader(lines)):
         if not row:
             continue
         try:
-            yield {"tensors": {manifest.inputs[0].name: [float(cell) for cell in row]}}
+            yield Sample(tensors={manifest.inputs[0].name: [float(cell) for cell in row]})
         except ValueError as error:
             if number:  # words in the first row are the header
-                yield {"error": str(error)}
+                yield Sample(error=str(error))
 
 
-def _whole_lines(answers: IO[bytes]) -> int:
-    """Return how many whole lines there are, and cut off a torn one."""
+def _image_samples(folder: Path, manifest: Manifest, done: int, last: bytes) -> Iterator[Sample]:
+    """Return the images behind the first `done`. Raises OperatorError unless `last`, the last line of answers, is the
+    answer to the one before: a folder that has changed since cannot be gone on with."""
+    from edge_agent.images import ImageReader, image_files
+
+    reader, files = ImageReader(manifest), image_files(folder)
+    if done:
+        answered = msgspec.json.decode(last, type=dict[str, msgspec.Raw]).get("file", b"null")
+        if done > len(files) or msgspec.json.decode(answered) != files[done - 1].name:
+            hint = "give another file for the answers"
+            raise OperatorError("the answers in it are not of these images", subject=str(folder), hint=hint)
+
+    def samples() -> Iterator[Sample]:
+        for path in files[done:]:
+            try:
+                yield Sample(tensors={reader.name: reader.read(path)}, file=path.name)
+            except TensorError as error:
+                yield Sample(error=str(error), file=path.name)
+
+    return samples()
+
+
+def _whole_lines(answers: IO[bytes]) -> tuple[int, bytes]:
+    """Return how many whole lines there are and the last of them, and cut off a torn one."""
     answers.seek(0)
     count = end = 0
+    last = b"{}"
     for line in answers:
         if not line.endswith(b"\n"):
             break
-        count, end = count + 1, end + len(line)
+        count, end, last = count + 1, end + len(line), line
     answers.truncate(end)
     answers.seek(0, os.SEEK_END)
-    return count
+    return count, last

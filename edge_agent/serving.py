@@ -16,6 +16,7 @@ import msgspec
 from edge_agent.adapters.vacancy import Vacancy
 from edge_agent.config import SlotConfig
 from edge_agent.core.backoff import doubling
+from edge_agent.core.growth import Growth, grow
 from edge_agent.messages import AgentView, Drain, Fault, Heartbeat, Prefer, Ready, Rung, Shed, WorkerPlan
 from edge_agent.worker_process import Callbacks, Death, WorkerProcess
 from edge_contracts.profile import DeviceProfile
@@ -72,8 +73,10 @@ class Serving:
         self._not_before = 0.0
         self._rests_until = 0.0
         self._stopping = False
-        self._prefer: str | None = None
+        self._lightest = False
+        self._wish = Prefer(variant=None, threads=self._threads)
         self._shed_s = 0.0
+        self._growth = self._no_growth()
         self._vacancy = Vacancy(listener)
         self._cache = cache
 
@@ -140,16 +143,19 @@ class Serving:
             self._launch()
         if self._current is None and self._next is None:
             self._launch()
+        elif self._next is None and self._starting is None:
+            self._recycle_if_leaking(now)
 
     def conserve(self, *, lightest: bool, shed_s: float) -> None:
-        """Serve from the last variant of the first release if `lightest`, and turn requests away if `shed_s` > 0."""
+        """Serve from the first release's last variant, on one thread, if `lightest`; shed requests if `shed_s` > 0."""
         own = [rung for rung in self._ladder if rung.manifest_sha256 == self._ladder[0].manifest_sha256]
-        prefer = own[-1].variant if lightest and len(own) > 1 else None
-        if self._current is not None and prefer != self._prefer:
-            self._current.tell(Prefer(variant=prefer))
+        self._lightest = lightest
+        wish = Prefer(variant=own[-1].variant if lightest and len(own) > 1 else None, threads=self._threads)
+        if self._current is not None and wish != self._wish:
+            self._current.tell(wish)
         if self._current is not None and shed_s != self._shed_s:
             self._current.tell(Shed(retry_after_s=shed_s))
-        self._prefer, self._shed_s = prefer, shed_s
+        self._wish, self._shed_s = wish, shed_s
 
     def view(self, gauges: dict[str, float]) -> None:
         """Give the serving worker the agent's own readings, for `/metrics`."""
@@ -175,6 +181,26 @@ class Serving:
 
     # Inside
 
+    @property
+    def _threads(self) -> int:
+        return 1 if self._lightest else self._config.threads or self._profile.model.threads
+
+    def _no_growth(self) -> Growth:
+        return Growth(leak_mb=self._config.recycle.growth_mb, window_s=self._config.recycle.window_s)
+
+    def _recycle_if_leaking(self, now: float) -> None:
+        """Start a worker beside one that leaks; it takes over when it is ready, so that no request fails."""
+        worker = self._current
+        memory_mb = None if worker is None else worker.memory_mb
+        if worker is None or memory_mb is None:
+            return
+        self._growth = grow(self._growth, memory_mb, now)
+        if self._growth.leaks:
+            text = f"grew steadily to {memory_mb:.0f} MB; a new worker takes over"
+            self._owner.fault(worker, Fault(served_by=self.served_by or "", reason="leak", text=text))
+            self._growth = self._no_growth()
+            self._launch()
+
     def _launch(self) -> None:
         ladder = self._effective()
         due = asyncio.get_running_loop().time() >= self._not_before
@@ -196,7 +222,7 @@ class Serving:
         plan = WorkerPlan(
             slot=config.name,
             ladder=ladder,
-            threads=config.threads or model.threads,
+            threads=self._threads,
             cache=self._cache,
             memory_limit_mb=config.memory_mb or model.memory_mb,
             drain_s=config.drain_s,
@@ -224,10 +250,11 @@ class Serving:
             return  # it was retired while it warmed up
         old, self._current, self._next = self._current, worker, None
         self._ready_at = asyncio.get_running_loop().time()
+        self._growth = self._no_growth()
         if old is not None:
             self._drain(old)
-        if self._prefer is not None:
-            worker.tell(Prefer(variant=self._prefer))
+        if self._wish.variant is not None or self._threads != worker.plan.threads:
+            worker.tell(self._wish)
         if self._shed_s:
             worker.tell(Shed(retry_after_s=self._shed_s))
         self._owner.ready(worker, ready)

@@ -60,16 +60,19 @@ def serve(bundle: Path, address: str, threads: int, memory_mb: float | None, as_
 
 @click.command()
 @click.argument("bundle", type=_FOLDER)
-@click.argument("source", type=_FILE)
+@click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def score(bundle: Path, source: Path, target: Path, as_json: bool) -> None:
-    """Answer every sample of SOURCE (.jsonl or .csv) into TARGET (.jsonl); run again to go on where it stopped.
+    """Answer every sample of SOURCE into TARGET (.jsonl); run again to go on where it stopped.
+
+    SOURCE is a .jsonl or .csv file, or a folder of PNG and JPEG images (needs the extra `images`).
 
     \b
     Examples:
       edgewright agent score build/har samples.jsonl answers.jsonl
       edgewright agent score build/har samples.csv answers.jsonl --json
+      edgewright agent score build/flowers photos/ answers.jsonl
     """
     from edge_agent.runtime import Runtime
     from edge_agent.scoring import score_file

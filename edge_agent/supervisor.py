@@ -45,7 +45,7 @@ TICK_S = 0.5
 """How often deadlines, workers and the spool are looked at, in seconds."""
 
 GOVERN_S = 5.0
-"""How often the sensors are read, in seconds."""
+"""How often the sensors are read, in seconds; more often where the profile's dwell time is shorter."""
 
 GARBAGE_S = 60.0
 """How often releases that nobody needs are looked for, in seconds."""
@@ -77,7 +77,7 @@ class Supervisor:
         refusals = stored_refusals(self._state)
         self._journal = Journal(config.device.id, self._boot_id, self._audit, refusals, self._link.put)
         self.tell = self._journal.tell
-        self._sensors = Sensors(config.state)
+        self._sensors = Sensors(config.state, Path(config.device.sensors))
         self._box = Box(self._state.root, self._profile, self._sensors, self.tell)
         self._notifier = Notifier()
         self._stop = asyncio.Event()
@@ -125,11 +125,8 @@ class Supervisor:
     def hinted(self, timestamp_version: int) -> None:
         self._updates.hinted(timestamp_version)
 
-    # Inside
-
     def _clock(self) -> float:
-        """Return seconds since the epoch by a clock that does not jump while the agent runs, so that setting the
-        system's clock neither ends nor prolongs a soak."""
+        """Return seconds since the epoch; setting the system's clock neither ends nor prolongs a soak."""
         return self._epoch + time.monotonic()
 
     def _tick(self, now: float) -> None:
@@ -139,7 +136,7 @@ class Supervisor:
         self._link.tick()
         self._data.tick(now, self._box.governor.level)
         self._identity.tick(self._link.up)
-        if self._due("govern", now, GOVERN_S):
+        if self._due("govern", now, min(GOVERN_S, self._profile.governor.dwell_s)):
             self._govern(now)
         window_is_over = self._due("window", now, self._config.telemetry.window_s, at_once=False)
         if window_is_over and not self._box.saves_writes:
@@ -159,12 +156,14 @@ class Supervisor:
         children = [worker.pid for slot in self._slots.values() for worker in slot.serving.workers]
         if self._updates.pid is not None:
             children.append(self._updates.pid)
-        self._box.look(children, now, self._clock())
+        priorities = frozenset(slot.config.priority for slot in self._slots.values())
+        self._box.look(children, priorities, now, self._clock())
         level = self._box.governor
         self._link.saves_writes = self._box.saves_writes
-        self._updates.may_install = level.level == "NORMAL"
+        self._updates.allow(level.level == "NORMAL")
         for slot in self._slots.values():
-            slot.serving.conserve(lightest=level.level != "NORMAL", shed_s=SHED_S if level.shed else 0.0)
+            shed_s = SHED_S if slot.config.priority in self._box.away else 0.0
+            slot.serving.conserve(lightest=level.level != "NORMAL", shed_s=shed_s)
             slot.serving.view(self._gauges(slot))
         self._notifier.status(f"{level.level}, {self._outbox.spooled} messages spooled")
 
@@ -175,10 +174,13 @@ class Supervisor:
     def _close_windows(self) -> None:
         end = utc_now()
         for slot in self._slots.values():
-            frame = (self._config.device.id, self._boot_id, self._window_start, end)
-            self._link.put(window_message(slot, frame, self._box.governor.level, self._gauges(slot)))
-            slot.window.clear()
+            self._send_window(slot, end)
         self._window_start = end
+
+    def _send_window(self, slot: Slot, end: str) -> None:
+        frame = (self._config.device.id, self._boot_id, self._window_start, end)
+        self._link.put(window_message(slot, frame, self._box.governor.level, self._gauges(slot)))
+        slot.window.clear()
 
     def _collect(self) -> None:
         keep = frozenset[str]().union(*(slot.keeps() for slot in self._slots.values()))
@@ -241,6 +243,8 @@ class Supervisor:
             await old.stop(forget=old.announced - self._data.announced)
             self._data.start()
         await asyncio.gather(*(slot.stop() for slot in removed))
+        for slot in removed:
+            self._send_window(slot, utc_now())
 
     def _open_data(self) -> DataTopics:
         return open_data(self._config, self._slots, self._state, self.tell)
@@ -291,11 +295,6 @@ class Supervisor:
         self._lock.close()
 
 
-def run_agent(path: Path) -> None:
-    """Run the agent of that configuration file in this process until it is told to stop. Raises ConfigError."""
-    config = load_config(path)
-
-    async def run() -> None:
-        await Supervisor(config, path).run()
-
-    asyncio.run(run())
+async def run_agent(path: Path) -> None:
+    """Run the agent of that configuration file until it is told to stop. Raises ConfigError, StateError."""
+    await Supervisor(load_config(path), path).run()

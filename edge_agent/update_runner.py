@@ -12,7 +12,6 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -21,6 +20,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.core.backoff import doubling
 from edge_agent.core.events import Began, Downloaded, Failed, Fits, Held, Interrupted, Wished, Withdrawn
 from edge_agent.core.update import FETCHING
+from edge_agent.imports import read_imports
 from edge_agent.news import News, delta_news, trouble_news
 from edge_agent.slot import Slot
 from edge_agent.updates import (
@@ -39,9 +39,6 @@ from edge_agent.updates import (
     Withdraw,
     parse_from_updater,
 )
-from edge_contracts.codec import decode
-from edge_contracts.errors import ContractError
-from edge_contracts.limits import MAX_DOCUMENT_BYTES
 
 RETRY_BASE_S = 5.0
 """First wait after trouble on the way, in seconds; doubled up to the poll interval."""
@@ -94,10 +91,18 @@ class UpdateRunner:
         return None if self._process is None else self._process.pid
 
     def configure(self, config: AgentConfig, slots: Mapping[str, Slot]) -> None:
-        """Go by this configuration and for these slots from now on, and look anew."""
+        """Go by this configuration and for these slots from now on, and look anew; an import goes on."""
         self._config = config
         self._slots = _updated(slots)
-        self.look()
+        if not self._importing:
+            self.look()
+
+    def allow(self, may_install: bool) -> None:
+        """Install or only look from now on. Where that changes, an updater that runs is superseded: its download
+        pauses, and what had to wait goes on at once. An import goes on."""
+        changed, self.may_install = may_install != self.may_install, may_install
+        if changed and not self._importing:
+            self.look()
 
     def look(self) -> None:
         """Look soon; something may be new. An updater that runs is superseded: what it is after may be old."""
@@ -160,7 +165,7 @@ class UpdateRunner:
             await self._task
 
     def _reachable(self) -> bool:
-        # Without a connection of our own an updater would only wait for one.
+        """Return whether an updater would find somebody; without a connection of ours it would only wait for one."""
         return self._config.updates.http is not None or (self._config.broker is not None and self.connected)
 
     def _launch(self, folder: str | None, outcome: asyncio.Future[list[Trouble]] | None) -> None:
@@ -260,7 +265,9 @@ class UpdateRunner:
         if isinstance(message, Trouble):
             self._trouble(message)
             return
-        slot = self._slots[message.slot]
+        slot = self._slots.get(message.slot)
+        if slot is None:
+            return  # it is gone since the updater was started
         state = slot.record.state
         if isinstance(message, Offer):
             self._refusals.pop(message.slot, None)
@@ -292,18 +299,10 @@ class UpdateRunner:
             self._refusals[trouble.slot] = trouble
             self._tell(trouble_news(trouble))
         _log.info("updater: %s: %s", trouble.reason, trouble.text)
-        slot = None if trouble.slot is None else self._slots[trouble.slot]
+        slot = None if trouble.slot is None else self._slots.get(trouble.slot)
         if slot is not None and slot.record.state in FETCHING and slot.record.state != "offered":
             slot.apply(Failed(reason=trouble.reason) if final else Interrupted(reason=trouble.reason))
 
 
 def _updated(slots: Mapping[str, Slot]) -> dict[str, Slot]:
     return {name: slot for name, slot in slots.items() if slot.config.channel is not None}
-
-
-def read_imports(path: Path) -> list[str]:
-    """Return the folders that were to be imported at the next start."""
-    try:
-        return decode(path.read_bytes(), list[str], limit=MAX_DOCUMENT_BYTES, what="imports")
-    except (OSError, ContractError):
-        return []

@@ -64,8 +64,8 @@ def scaled_model(scale: float) -> bytes:
     return linear_model((WEIGHTS * scale).astype(np.float32))
 
 
-def nan_model() -> bytes:
-    """Return the good model, answering NaN for a batch whose largest number is over 100."""
+def nan_model(over: float = 100.0) -> bytes:
+    """Return the good model, answering NaN for a batch whose largest number is over `over`."""
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["good"]),
         helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
@@ -74,7 +74,7 @@ def nan_model() -> bytes:
         helper.make_node("Mul", ["root", "zero"], ["poison"]),
         helper.make_node("Add", ["good", "poison"], ["y"]),
     ]
-    return _model(nodes, w=WEIGHTS, limit=np.float32(100), zero=np.float32(0))
+    return _model(nodes, w=WEIGHTS, limit=np.float32(over), zero=np.float32(0))
 
 
 def exploding_model() -> bytes:

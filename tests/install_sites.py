@@ -42,6 +42,17 @@ def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
     return {name for name, _ in seen}
 
 
+def installed_mb(names: set[str]) -> float:
+    """Return the megabytes of the files of these distributions as they are installed here, without bytecode."""
+    files = [
+        Path(str(file.locate()))
+        for name in names
+        for file in importlib.metadata.distribution(name).files or []
+        if "__pycache__" not in file.parts
+    ]
+    return sum(path.stat().st_size for path in files if path.is_file()) / 2**20
+
+
 def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
     if requirement.marker is None:
         return True

@@ -23,7 +23,7 @@ from edge_agent.status import stored_status
 from edge_contracts.errors import EdgewrightError
 
 AT_REST = {"releases", "downloads", "slots", "tuf", "cache", "lock", "traffic.json", "audit.jsonl", "outbox.db"}
-AT_REST |= {"control.sock"}
+AT_REST |= {"control.sock", "writes.json"}
 """All that lies in the state folder of a device that has been stopped in order."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -22,11 +22,11 @@ The high bits only say that it happened since boot."""
 
 
 class Sensors:
-    """Reads the sensors below `root` (the file system's, or a test's) and the disk that holds `state`."""
+    """Reads the sensors below `sys`, which is /sys or where a container has the host's, and the disk of `state`."""
 
-    def __init__(self, state: Path, *, root: Path = Path("/")) -> None:
+    def __init__(self, state: Path, sys: Path = Path("/sys")) -> None:
         self._state = state
-        self._sys = root / "sys"
+        self._sys = sys
         self._cpu: dict[int, float] = {}
         self._read_at: float | None = None
 
@@ -34,7 +34,7 @@ class Sensors:
         """Return all readings at `now`, seconds of a clock that only goes forward."""
         return Readings(
             temperature_c=self._temperature(),
-            available_memory_mb=memory_available_mb(),
+            available_memory_mb=memory_available_mb(self._sys),
             disk_free_mb=disk_free_mb(self._state),
             cpu_percent=self._cpu_percent(pids, now),
             battery_percent=self._battery(),
@@ -85,9 +85,25 @@ def disk_free_mb(folder: Path) -> float | None:
         return None
 
 
-def memory_available_mb() -> float:
-    """Return the megabytes of memory that can be had without swapping."""
-    return psutil.virtual_memory().available / MIB
+def memory_available_mb(sys: Path = Path("/sys")) -> float:
+    """Return the megabytes of memory that can be had without swapping: the box's, or what the service's or container's
+    own limits leave of it."""
+    return min([psutil.virtual_memory().available / MIB, *_left_by_limits_mb(sys / "fs" / "cgroup")])
+
+
+def _left_by_limits_mb(root: Path) -> Iterator[float]:
+    """Give what each limit of this process's control group, and of those around it, leaves in megabytes. Page cache
+    that has not been used of late counts as free. Source: the kernel's cgroup-v2.rst, "Memory"."""
+    lines = (_text(Path("/proc/self/cgroup")) or "").splitlines()
+    group = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
+    for folder in (root / group, *(root / group).parents):
+        limits = [value for name in ("memory.max", "memory.high") if (value := _number(folder / name)) is not None]
+        used = _number(folder / "memory.current")
+        if limits and used is not None:
+            facts = dict(line.split(maxsplit=1) for line in (_text(folder / "memory.stat") or "").splitlines())
+            yield (min(limits) - used + float(facts.get("inactive_file", 0))) / MIB
+        if folder == root:
+            return
 
 
 def memory_of(pid: int) -> float | None:

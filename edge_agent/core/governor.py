@@ -7,7 +7,8 @@ and has stayed so for the dwell time, so a device at the edge does not flap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from edge_contracts.profile import GovernorThresholds, Threshold
 from edge_contracts.state import Level
@@ -15,6 +16,10 @@ from edge_contracts.state import Level
 LEVELS: tuple[Level, ...] = ("NORMAL", "CONSERVE", "CRITICAL")
 RISING = frozenset({"temperature_c", "cpu_percent"})
 """Readings that are worse the higher they are; all others are worse the lower they are."""
+
+SHED_STEP_S = 1.0
+"""While it stays critical the next priority is turned away after each dwell time, but no sooner than this, in seconds:
+what the last one's absence saves has to show in the readings first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,28 +36,42 @@ class Readings:
 
 @dataclass(frozen=True, kw_only=True)
 class GovernorState:
-    """The level, what caused it, and since when all readings have allowed a better one. `shed`: requests have to be
-    turned away, which helps against everything critical but a full disk."""
+    """The level, what caused it, and since when all readings have allowed a better one.
+
+    `shed` of the slots' declared priorities, lowest first, have to turn requests away, which helps against everything
+    critical but a full disk; the first of them since `shed_since`.
+    """
 
     level: Level = "NORMAL"
     reasons: tuple[str, ...] = ()
     better_since: float | None = None
-    shed: bool = False
+    shed: int = 0
+    shed_since: float | None = None
 
 
-def govern(state: GovernorState, readings: Readings, thresholds: GovernorThresholds, now: float) -> GovernorState:
-    """Return the next state. `now` in seconds of a clock that only goes forward."""
+def govern(
+    state: GovernorState, readings: Readings, thresholds: GovernorThresholds, now: float, priorities: int = 1
+) -> GovernorState:
+    """Return the next state. `now` in seconds of a clock that only goes forward, `priorities` is how many different
+    ones the slots have."""
     held = {name: _level(name, readings, thresholds, state.level) for name in _WATCHED}
     worst = max(held.values(), default=0)
     current = LEVELS.index(state.level)
     reasons = tuple(_reason(name, readings) for name, level in held.items() if level and level == worst)
     shed = any(LEVELS[level] == "CRITICAL" for name, level in held.items() if name != "disk_free_mb")
     if worst >= current:
-        return GovernorState(level=LEVELS[worst], reasons=reasons, shed=shed)
+        shed_since = (now if state.shed_since is None else state.shed_since) if shed else None
+        count = 0 if shed_since is None else 1 + int((now - shed_since) / max(thresholds.dwell_s, SHED_STEP_S))
+        return GovernorState(level=LEVELS[worst], reasons=reasons, shed=min(count, priorities), shed_since=shed_since)
     since = now if state.better_since is None else state.better_since
     if now - since < thresholds.dwell_s:
-        return GovernorState(level=state.level, reasons=state.reasons, better_since=since, shed=state.shed)
+        return replace(state, better_since=since)
     return GovernorState(level=LEVELS[worst], reasons=reasons)
+
+
+def turned_away(priorities: Iterable[int], shed: int) -> frozenset[int]:
+    """Return the `shed` lowest of the priorities: the slots that have one of these turn their requests away."""
+    return frozenset(sorted(set(priorities))[:shed])
 
 
 _WATCHED = ("temperature_c", "available_memory_mb", "disk_free_mb", "cpu_percent", "battery_percent", "throttled")

@@ -11,6 +11,9 @@ from typing import Any
 
 from edge_contracts.manifest import Manifest
 
+MAX_LABEL_CHARS = 255
+"""What Home Assistant takes as a state."""
+
 _FORMATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
 
 
@@ -39,13 +42,13 @@ def _best(scores: Sequence[float], logits: bool, labels: Sequence[str]) -> tuple
     share = scores[best]
     if logits:
         share = 1.0 / sum(math.exp(score - scores[best]) for score in scores)
-    return labels[best] if best < len(labels) else str(best), share
+    return labels[best][:MAX_LABEL_CHARS] if best < len(labels) else str(best), share
 
 
 def _numbers(output: Mapping[str, Any]) -> Sequence[float]:
     data = output.get("data", ())
     if not isinstance(data, bytes):
-        return [float(number) for number in data]
+        return [math.nan if number is None else float(number) for number in data]  # JSON has no NaN
     code = _FORMATS.get(output.get("datatype", ""))
     if code is None:
         return ()

@@ -30,6 +30,11 @@ def question(value: float = 1.0, **more: Any) -> bytes:
     return json.dumps({"inputs": [tensor], **more}).encode()
 
 
+def packed(name: str, shape: list[int], data: bytes, **more: Any) -> bytes:
+    tensor = {"name": name, "datatype": "FP32", "shape": shape, "data": data}
+    return msgspec.msgpack.encode({"inputs": [tensor], **more})
+
+
 def with_topics(folder: Path, port: int, topics: str = TOPICS, protocol: str = "auto") -> AgentProcess:
     bundle_maker.make_bundle(folder / "factory", version="0.1.0", labels=("left", "middle", "right"))
     agent = AgentProcess(folder, None, factory=folder / "factory", broker_port=port)
@@ -85,8 +90,7 @@ def test_json_question_gets_its_answer_with_its_id(client: TopicClient) -> None:
 
 def test_messagepack_question_is_answered_in_messagepack(client: TopicClient) -> None:
     x, _ = bundle_maker.samples(2)
-    tensor = {"name": "x", "datatype": "FP32", "shape": [2, 4], "data": x.tobytes()}
-    client.send(IN, msgspec.msgpack.encode({"id": "m-1", "inputs": [tensor]}))
+    client.send(IN, packed("x", [2, 4], x.tobytes(), id="m-1"))
     answer = msgspec.msgpack.decode(client.wait(OUT).payload)
     (output,) = answer["outputs"]
     assert answer["id"] == "m-1"
@@ -211,3 +215,18 @@ def test_full_queue_drops_what_was_declared_and_counts_it(tmp_path: Path, drop: 
             client.wait(OUT, 3)
             ids = [json.loads(message.payload)["id"] for message in client.on(OUT)]
             assert ids == {"last": ["0", "8", "9"], "first": ["0", "1", "2"]}[kept]
+
+
+def test_data_go_over_a_local_broker_while_the_agent_has_no_other_and_the_broker_may_come_back(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker:
+        bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0")
+        agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory")
+        data = f'[data.broker]\nhost = "127.0.0.1"\nport = {broker.port}\n'
+        agent.config.write_text(agent.config.read_text() + TOPICS + data)
+        with agent:
+            assert agent.status().broker is None
+            for _ in range(2):
+                with TopicClient(broker.port, f"{OUT}/#") as client:
+                    listening(agent, client)
+                broker.kill()
+                broker.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.adapters.sensors import Sensors
-from edge_agent.core.governor import GovernorState, Readings, govern
+from edge_agent.core.governor import GovernorState, Readings, govern, turned_away
 from edge_contracts.profile import GovernorThresholds, Threshold
 
 LIMITS = GovernorThresholds(
@@ -75,7 +75,7 @@ def test_sensors_read_a_board(tmp_path: Path) -> None:
         path = tmp_path / "sys" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    readings = Sensors(tmp_path, root=tmp_path).read((), 0.0)
+    readings = Sensors(tmp_path, tmp_path / "sys").read((), 0.0)
     assert (readings.temperature_c, readings.battery_percent, readings.throttled) == (61.234, 42.0, True)
     assert readings.disk_free_mb is not None
 
@@ -84,11 +84,11 @@ def test_past_throttling_is_not_throttling(tmp_path: Path) -> None:
     flags = tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled"
     flags.parent.mkdir(parents=True)
     flags.write_text("50000\n")
-    assert Sensors(tmp_path, root=tmp_path).read((), 0.0).throttled is False
+    assert Sensors(tmp_path, tmp_path / "sys").read((), 0.0).throttled is False
 
 
 def test_sensors_of_a_bare_box_are_none(tmp_path: Path) -> None:
-    readings = Sensors(tmp_path, root=tmp_path).read((), 0.0)
+    readings = Sensors(tmp_path, tmp_path / "sys").read((), 0.0)
     assert (readings.temperature_c, readings.battery_percent, readings.throttled) == (None, None, None)
 
 
@@ -100,3 +100,34 @@ def test_full_disk_is_critical_and_turns_no_request_away() -> None:
     assert (full.level, full.shed) == ("CRITICAL", False)
     busy = govern(full, Readings(disk_free_mb=1.0, cpu_percent=99.0), limits, 1.0)
     assert (busy.level, busy.shed) == ("CRITICAL", True)
+
+
+def test_the_lowest_priority_is_turned_away_first_and_the_next_after_each_dwell() -> None:
+    state = GovernorState()
+    for now, temperature, level, shed in (
+        (0.0, 81.0, "CRITICAL", 1),
+        (29.0, 81.0, "CRITICAL", 1),
+        (30.0, 81.0, "CRITICAL", 2),
+        (90.0, 81.0, "CRITICAL", 3),  # there are no more
+        (100.0, 72.0, "CRITICAL", 3),  # better, but not for the dwell time
+        (130.0, 72.0, "CONSERVE", 0),
+    ):
+        state = govern(state, Readings(temperature_c=temperature), LIMITS, now, priorities=3)
+        assert (state.level, state.shed) == (level, shed), now
+    assert turned_away([5, 0, 5, 2], 2) == {0, 2}
+    assert turned_away([5, 0], 0) == frozenset()
+
+
+def test_memory_is_what_the_tightest_limit_around_the_process_leaves(tmp_path: Path) -> None:
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    facts = {"memory.max": 400, "memory.high": 320, "memory.current": 310}
+    for name, megabytes in facts.items():
+        (group / name).write_text(f"{megabytes * 1024 * 1024}\n")
+    (group / "memory.stat").write_text(f"anon 1\ninactive_file {30 * 1024 * 1024}\n")
+    assert Sensors(tmp_path, tmp_path / "sys").read((), 0.0).available_memory_mb == 40.0
+    for name in ("memory.max", "memory.high"):
+        (group / name).write_text("max\n")
+    whole = Sensors(tmp_path, tmp_path / "sys").read((), 0.0).available_memory_mb
+    assert whole is not None
+    assert whole > 40.0

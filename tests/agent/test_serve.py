@@ -7,10 +7,15 @@ import subprocess
 import sys
 
 import bundle_maker
+import numpy as np
 import pytest
+from agent_process import eventually
 from click.testing import CliRunner
+from image_bundle import make_image_bundle
+from PIL import Image
 from worker_host import call, infer_json
 
+from edge_agent import images
 from edge_agent.serving_cli import score, serve
 from edge_contracts.errors import BundleError, OperatorError
 
@@ -114,3 +119,78 @@ def test_a_sample_that_does_not_fit_is_a_line_with_its_error_and_the_rest_goes_o
     assert ["error" in line for line in lines] == [True, True, True, True, False]
     with pytest.raises(OperatorError, match="score"):
         _score(tmp_path / "b", tmp_path / "gone.jsonl", tmp_path / "out2.jsonl")
+
+
+@pytest.mark.parametrize("shape", [(-1, 8, 6, 3), (-1, 3, 8, 6)])
+def test_a_folder_of_images_is_mapped_as_the_manifest_says(tmp_path, shape):
+    make_image_bundle(tmp_path / "b", shape)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (40, 30), (255, 0, 51)).save(photos / "a.png")
+    Image.new("L", (6, 8), 102).save(photos / "b.JPG", "JPEG", quality=100)
+    Image.new("RGBA", (6, 8), (0, 0, 255, 9)).save(photos / "c.png")
+    (photos / "d.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 100)
+    (photos / "notes.txt").write_text("no image")
+    (photos / "e.png").mkdir()
+    with pytest.raises(OperatorError, match="1 samples did not fit"):
+        _score(tmp_path / "b", photos, tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == ["a.png", "b.JPG", "c.png", "d.png"]
+    means = [line["outputs"]["y"] for line in lines[:3]]
+    assert np.allclose(means, [[1, 0, 0.2], [0.4, 0.4, 0.4], [0, 0, 1]], atol=0.01)
+    assert [line.get("class") for line in lines] == ["red", lines[1]["class"], "blue", None]
+    assert "cannot be read" in lines[3]["error"]
+
+
+def test_an_image_larger_than_is_decoded_is_an_error_line(tmp_path, monkeypatch):
+    make_image_bundle(tmp_path / "b", (-1, 8, 6, 3))
+    monkeypatch.setattr(images, "MAX_PIXELS", 99)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (10, 10)).save(tmp_path / "photos" / "a.png")
+    with pytest.raises(OperatorError):
+        _score(tmp_path / "b", tmp_path / "photos", tmp_path / "out.jsonl")
+    assert "10 x 10 pixels" in (tmp_path / "out.jsonl").read_text()
+
+
+def test_answers_of_other_images_are_not_gone_on_with(tmp_path):
+    make_image_bundle(tmp_path / "b", (-1, 8, 6, 3))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("b.png", "c.png"):
+        Image.new("RGB", (6, 8)).save(photos / name)
+    _score(tmp_path / "b", photos, tmp_path / "out.jsonl")
+    Image.new("RGB", (6, 8)).save(photos / "d.png")
+    done = _score(tmp_path / "b", photos, tmp_path / "out.jsonl", "--json")
+    assert json.loads(done.stdout) == {"skipped": 2, "answered": 1, "failed": 0}
+    Image.new("RGB", (6, 8)).save(photos / "a.png")
+    with pytest.raises(OperatorError, match="not of these images"):
+        _score(tmp_path / "b", photos, tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize(("shape", "sample"), [((-1, 4), {}), ((-1, 8, 6, 3), {"dtype": "float32", "scale": 1.0})])
+def test_a_model_that_takes_no_image_says_so(tmp_path, shape, sample):
+    if len(shape) == 2:
+        bundle_maker.make_bundle(tmp_path / "b")
+    else:
+        make_image_bundle(tmp_path / "b", shape, **sample)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(OperatorError, match=r"uint8|not the shape of an image"):
+        _score(tmp_path / "b", tmp_path / "photos", tmp_path / "out.jsonl")
+
+
+def test_scoring_that_is_killed_goes_on_and_ends_with_the_same_answers(tmp_path):
+    bundle_maker.make_bundle(tmp_path / "b")
+    x, _ = bundle_maker.samples(100)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row.tolist()) + "\n" for row in x) * 200)
+    words = [str(tmp_path / "b"), str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")]
+    run = "import sys; from edge_agent.serving_cli import score; score(sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", run, *words], stderr=subprocess.PIPE)
+    out = tmp_path / "out.jsonl"
+    eventually("answers", lambda: out.exists() and out.stat().st_size > 10_000)
+    process.kill()
+    process.communicate()
+    left = out.read_bytes()
+    done = json.loads(_score(*words, "--json").stdout)
+    assert done["skipped"] == left.count(b"\n") > 0
+    assert done["skipped"] + done["answered"] == 20_000
+    assert [json.loads(line)["index"] for line in out.read_bytes().splitlines()] == list(range(20_000))

@@ -1,0 +1,168 @@
+"""Every level of the governor is reached by a real agent, with what it does there: heat comes and goes, a battery runs
+down, the firmware slows the CPU, a process eats the memory. A full disk is in test_disk_full.
+
+Two slots: "main" follows a channel and has the higher priority, "extra" serves a factory bundle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import bundle_maker
+import pytest
+from agent_process import eventually
+from memory_eater import Eater, available_mb
+from pretended_board import Board, BoardAgent, factory_slot, profile
+from update_site import UpdateSite
+from web_site import WebSite, give
+
+from edge_contracts.channel import Gates
+
+pytestmark = pytest.mark.timeout(120)
+
+ROOM_MB = 300.0
+"""How far below what is available now the governor's limit on memory lies; the agent itself takes half of it."""
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    board = Board(tmp_path / "board")
+    board.heat(50)
+    return board
+
+
+@pytest.fixture
+def extra(tmp_path: Path) -> str:
+    bundle_maker.make_bundle(tmp_path / "extra", version="0.1.0")
+    return factory_slot("extra", tmp_path / "extra")
+
+
+@contextlib.contextmanager
+def following(folder: Path, board: Board, extra: str) -> Iterator[tuple[BoardAgent, UpdateSite, WebSite]]:
+    """Run an agent that serves 1.0.0 and looks every half second whether its mirror has something newer."""
+    site = UpdateSite(folder)
+    site.release("1.0.0")
+    site.start("1.0.0", gates=Gates(soak_s=0.3))
+    mirror = WebSite(site.repository)
+    mirror.start()
+    updates = f'[updates]\npoll_s = 0.5\nhttp = "{mirror.url}"\n'
+    agent = BoardAgent(folder, site, board=board, slots=f"priority = 5\n{extra}\n{updates}")
+    agent.profile(profile(temperature_c=(70, 80, 5)))
+    try:
+        with agent:
+            agent.wait_for("committed", "1.0.0")
+            yield agent, site, mirror
+    finally:
+        mirror.stop()
+
+
+def turned_away(agent: BoardAgent, slot: str) -> bool:
+    """Whether a slot sheds load: 503, and when to come again."""
+    reply = agent.answer(slot)
+    assert reply.status in (200, 503)
+    assert (reply.retry_after == "5") == (reply.status == 503)
+    return reply.status == 503
+
+
+def test_heat_wave_is_answered_by_doing_less_and_ended_with_hysteresis(
+    tmp_path: Path, board: Board, extra: str
+) -> None:
+    with following(tmp_path, board, extra) as (agent, site, mirror):
+        agent.answers_from("main", "active:1.0.0/fp32")
+        board.heat(71)
+        agent.is_at("CONSERVE")
+        agent.answers_from("main", "active:1.0.0/small")
+        agent.answers_from("extra", "factory:0.1.0/small")
+        site.release("1.1.0")
+        site.start("1.1.0", gates=Gates(soak_s=0.3))
+        looked = len(mirror.asked)
+        eventually("the agent has looked for updates", lambda: len(mirror.asked) > looked + 6)
+
+        board.heat(81)
+        eventually("extra is turned away", lambda: turned_away(agent, "extra"))
+        assert agent.status().level == "CRITICAL"
+        eventually("main is turned away as well", lambda: turned_away(agent, "main"))
+        board.heat(76)  # below 80, but not by the hysteresis
+        agent.stays_at("CRITICAL", 2.5)
+        board.heat(74)
+        agent.is_at("CONSERVE")
+        agent.answers_from("main", "active:1.0.0/small")
+        agent.answers_from("extra", "factory:0.1.0/small")
+        board.heat(66)
+        agent.stays_at("CONSERVE", 2.5)
+        assert agent.of("main").candidate is not None
+        assert agent.of("main").candidate.version == "1.0.0"  # type: ignore[union-attr] # updates were paused
+
+        board.heat(64)
+        agent.is_at("NORMAL")
+        agent.answers_from("extra", "factory:0.1.0/fp32")
+        agent.wait_for("committed", "1.1.0")
+        agent.answers_from("main", "active:1.1.0/fp32")
+        told = [(e.detail["level"], e.detail["shed"], e.detail["temperature_c"]) for e in agent.events("level")]
+    assert told == [
+        ("CONSERVE", 0, 71.0),
+        ("CRITICAL", 1, 81.0),  # extra
+        ("CRITICAL", 2, 81.0),  # and main
+        ("CONSERVE", 0, 74.0),
+        ("NORMAL", 0, 64.0),
+    ]
+
+
+def test_heat_pauses_a_download_and_the_update_goes_on_by_itself(tmp_path: Path, board: Board, extra: str) -> None:
+    with following(tmp_path, board, extra) as (agent, site, mirror):
+        site.release("1.1.0", padding=1 << 20)
+        padding = (tmp_path / "bundle-1.1.0" / "padding.bin").read_bytes()
+        sha256 = hashlib.sha256(padding).hexdigest()
+        flows = threading.Event()
+        mirror.answers[f"/blobs/{sha256[:2]}/{sha256}"] = lambda handler: give(handler, padding * flows.wait(30))
+        site.start("1.1.0", gates=Gates(soak_s=0.3))
+        agent.wait_for("downloading", "1.1.0")
+        board.heat(71)
+        eventually("it is paused", lambda: agent.wait_for("offered", "1.1.0").reason == "governor")
+        flows.set()
+        board.heat(50)
+        agent.wait_for("committed", "1.1.0")
+
+
+def test_battery_and_firmware_are_heard_and_mains_power_ends_it(tmp_path: Path, board: Board, extra: str) -> None:
+    agent = BoardAgent(tmp_path, None, board=board, slots=extra)
+    agent.profile(profile(dwell_s=0.5, battery_percent=(30, 10, 0)))
+    board.battery(80)
+    with agent:
+        agent.answers_from("extra", "factory:0.1.0/fp32")
+        board.battery(29)
+        agent.is_at("CONSERVE")
+        agent.answers_from("extra", "factory:0.1.0/small")
+        board.battery(9)
+        eventually("load is shed", lambda: turned_away(agent, "extra"))
+        board.battery(9, "Charging")
+        agent.is_at("NORMAL")
+        agent.answers_from("extra", "factory:0.1.0/fp32")
+        board.throttle(0x50005)
+        agent.is_at("CONSERVE")
+        assert agent.status().level_reasons == ("throttled",)
+        board.throttle(0x50000)
+        agent.is_at("NORMAL")
+        reasons = [event.text.partition(": ")[2] for event in agent.events("level")]
+    better = "better for the dwell time"
+    assert reasons == ["battery_percent=29", "battery_percent=9", better, "throttled", better]
+
+
+def test_process_that_eats_the_memory_is_noticed_and_its_end_as_well(tmp_path: Path, board: Board, extra: str) -> None:
+    agent = BoardAgent(tmp_path, None, board=board, slots=extra)
+    limit_mb = available_mb() - ROOM_MB
+    agent.profile(profile(dwell_s=0.5, available_memory_mb=(limit_mb, limit_mb - 1000.0, 10.0)))
+    with agent, Eater() as eater:
+        agent.answers_from("extra", "factory:0.1.0/fp32")
+        agent.is_at("NORMAL")
+        eater.leave(limit_mb - 50.0)
+        agent.is_at("CONSERVE")
+        assert agent.status().level_reasons[0].startswith("available_memory_mb=")
+        agent.answers_from("extra", "factory:0.1.0/small")
+        eater.leave(limit_mb + 60.0)
+        agent.is_at("NORMAL")
+        agent.answers_from("extra", "factory:0.1.0/fp32")
