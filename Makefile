@@ -8,10 +8,11 @@ FUZZ_SECONDS ?= 600
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: help demo test lint types layers tests power-cuts fuzz schemas compress-bench clean
+.PHONY: help demo dev test lint types layers tests power-cuts fuzz schemas compress-bench clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
+	@echo "make dev     the developers' environment, in $(VENV)"
 	@echo "make test    lint, types, layers and all tests"
 	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
 	@echo "make fuzz    fuzz whatever reads bytes from outside, FUZZ_SECONDS=600 for each of its targets"
@@ -34,6 +35,8 @@ $(DEV): $(BIN)/python pyproject.toml constraints.txt
 
 demo: $(DEMO)
 	$(BIN)/edgewright demo --report demo-report.json
+
+dev: $(DEV)
 
 test: lint types layers tests
 
