@@ -1,7 +1,7 @@
 """The task file: a model, labelled samples, and how one becomes the other's input. Parsed once, checked against data.
 
     name = "watch_har"            # the bundle's name unless another is given
-    model = "watch_har.onnx"      # .onnx or .tflite, beside the task file
+    model = "watch_har.onnx"      # beside the task file: .onnx, .tflite, or of a kind `compress` brings in
     metric = "top1"
     labels = ["walk", "run"]      # optional: class names
     license = "BSD-3-Clause"      # optional: of the model and its data
@@ -41,6 +41,16 @@ from edge_contracts.toml import decode_toml
 
 Array = NDArray[Any]
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".tflite": "tflite"}
+IMPORTED = (".pt2", ".skops")
+"""Kinds of model files that no engine takes; `edge_compression.bring_in` makes ONNX of them."""
+
+MLFLOW_MODEL = "MLmodel"
+"""The file that makes a folder an MLflow model."""
+
+REGISTRIES = ("models:/", "runs:/", "mlflow-artifacts:/")
+"""How MLflow's names of models in a registry begin that have no host."""
+
+RELATIVE = "paths in a task are relative to the task file"
 
 
 class DataSection(StrictRecord, frozen=True, kw_only=True):
@@ -73,13 +83,13 @@ class TaskFile(StrictRecord, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task with its samples read. `overlap` counts calibration samples that are evaluation samples as well;
-    `training` is `x` of the file for recovery, unlabelled, in the type of the others."""
+    """A task with its samples read. `model` is the file an engine is given, `source` the one it was made of when it
+    was brought in; `overlap` counts calibration samples that are evaluation samples as well; `training` is `x` of the
+    file for recovery, unlabelled, in the type of the others."""
 
     path: Path
     file: TaskFile
     model: Path
-    format: Format
     data: Path
     x: Array
     y: Array
@@ -87,6 +97,15 @@ class Task:
     slices: Array | None
     overlap: int
     training: Array | None = None
+    source: Path | None = None
+
+    @property
+    def format(self) -> Format:
+        """The engines' name for the model's kind. Raises ContractError for a model that is to be brought in first."""
+        if self.model.suffix not in FORMATS:
+            what = f"no engine takes {self.model.name}"
+            raise ContractError(what, subject=f"{self.path.name} model", hint="`edgewright compress` brings it in")
+        return FORMATS[self.model.suffix]
 
     @property
     def mapping(self) -> SampleMapping:
@@ -108,12 +127,9 @@ def read_task(path: Path) -> Task:
     if file.input.scale == 0.0 or not np.isfinite([file.input.scale, file.input.offset]).all():
         raise ContractError("scale must be finite and not 0, offset finite", subject=f"{path.name} input.scale")
     model, data = path.parent / file.model, path.parent / file.data.file
-    if model.suffix not in FORMATS:
-        raise ContractError(f"{model.suffix!r} is neither .onnx nor .tflite", subject=f"{path.name} model")
-    for what, wanted in (("model", model), ("data.file", data)):
-        if not wanted.is_file():
-            hint = "paths in a task are relative to the task file"
-            raise ContractError(f"no such file: {wanted}", subject=f"{path.name} {what}", hint=hint)
+    _check_model_path(file.model, model, f"{path.name} model")
+    if not data.is_file():
+        raise ContractError(f"no such file: {data}", subject=f"{path.name} data.file", hint=RELATIVE)
     arrays = read_arrays(data, what=data.name)
     x, y, calibration = (_array(arrays, name, data.name) for name in ("x", "y", "calib_x"))
     _check_arrays(x, y, calibration, data.name)
@@ -121,7 +137,6 @@ def read_task(path: Path) -> Task:
         path=path,
         file=file,
         model=model,
-        format=FORMATS[model.suffix],
         data=data,
         x=x,
         y=y,
@@ -143,6 +158,20 @@ def _read_file(path: Path) -> TaskFile:
     except ContractError as error:
         error.hint = "docs/how-to/compress-a-model.md shows every field of a task"
         raise
+
+
+def _check_model_path(named: str, model: Path, subject: str) -> None:
+    if "://" in named or named.startswith(REGISTRIES):
+        hint = f"mlflow artifacts download --artifact-uri {named} --dst-path FOLDER, then model = FOLDER"
+        raise ContractError("is in a registry, a task names files", subject=subject, hint=hint)
+    if model.is_dir() and (model / MLFLOW_MODEL).is_file():
+        return
+    known = (*FORMATS, *IMPORTED)
+    if model.suffix not in known:
+        hint = f"one of {', '.join(known)}, or the folder of an MLflow model"
+        raise ContractError(f"{model.suffix!r} is no kind of model known here", subject=subject, hint=hint)
+    if not model.is_file():
+        raise ContractError(f"no such file: {model}", subject=subject, hint=RELATIVE)
 
 
 def _array(arrays: dict[str, Array], name: str, what: str) -> Array:
@@ -179,8 +208,7 @@ def _slices(arrays: dict[str, Array], name: str, count: int, what: str) -> Array
 def _training(data: Path, x: Array, task: str) -> Array:
     """Return the samples for recovery; they may be stored in a narrower type than the evaluation's."""
     if not data.is_file():
-        hint = "paths in a task are relative to the task file"
-        raise ContractError(f"no such file: {data}", subject=f"{task} data.train", hint=hint)
+        raise ContractError(f"no such file: {data}", subject=f"{task} data.train", hint=RELATIVE)
     found = _array(read_arrays(data, what=data.name), "x", data.name)
     if found.shape[1:] != x.shape[1:] or not np.can_cast(found.dtype, x.dtype, "safe"):
         what = f"samples of {found.shape[1:]} {found.dtype}, in {task}'s x of {x.shape[1:]} {x.dtype}"

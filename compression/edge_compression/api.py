@@ -21,6 +21,7 @@ from edge_agent.profiles import load_profile
 from edge_bench.environment import environment
 from edge_bench.task import Task, read_task
 from edge_compression.arena import CALIBRATION
+from edge_compression.bring_in import brought_in
 from edge_compression.bundle import Writing, fresh_folder, write_bundle
 from edge_compression.contract import Changes, Context, Feeds, Pass
 from edge_compression.finish import Found
@@ -75,7 +76,7 @@ def compress(
     *,
     out: Path | str,
     options: Options | None = None,
-    recipes: Sequence[Recipe] | None = None,
+    recipes: Sequence[Recipe] | Path | None = None,
     work: Work | None = None,
     release: Release | None = None,
     replace: bool = False,
@@ -83,22 +84,24 @@ def compress(
 ) -> Front:
     """Search for variants of the task's model that keep the limits, and write the bundle into the folder `out`.
 
-    `recipes` begin with the float one, as `load_recipes` returns them; ours if not given. `work` keeps what the search
-    built and judged, for a later call to go on from; without it all is forgotten. More parameters than five, all but
-    two with defaults: it is the command's one door. Raises what the command reports: ContractError, OperatorError,
-    BundleError, RunnerError.
+    `recipes` are a folder of them, or begin with the float one, as `load_recipes` returns them; ours if not given.
+    `work` keeps what the search built and judged, for a later call to go on from; without it all is forgotten. More
+    parameters than five, all but two with defaults: it is the command's one door. Raises what the command reports:
+    ContractError, OperatorError, BundleError, RunnerError.
     """
-    read = task if isinstance(task, Task) else read_task(Path(task))
+    named_task = task if isinstance(task, Task) else read_task(Path(task))
     device = profile if isinstance(profile, DeviceProfile) else load_profile(profile)
     chosen, named = options or Options(), release or Release()
-    name = convert(named.name or read.file.name, Name, what="name")
+    watching = progress or Silent()
+    name = convert(named.name or named_task.file.name, Name, what="name")
     convert(named.version, Version, what="version")
-    tried = recipes if recipes is not None else load_recipes(read.format)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
         place = Place(scratch=scratch, work=work or Work(folder=scratch / "work"))
         machine = environment(TOOLS)
-        found = Search(read, device, chosen, place, progress or Silent()).run(tried)
+        read = brought_in(named_task, place.work.folder, chosen.memory_mb, watching.said)
+        tried = recipes if isinstance(recipes, Sequence) else load_recipes(read.format, recipes)
+        found = Search(read, device, chosen, place, watching).run(tried)
         run = Run(
             name=name, version=named.version, command=named.command, task=read, profile=device, options=chosen,
             environment=machine,

@@ -223,7 +223,7 @@ def _budgets(profile: DeviceProfile) -> Budgets:
 def _lineage(writing: Writing) -> Lineage:
     machine = writing.report.environment
     return Lineage(
-        source_sha256=hash_file(writing.task.model),
+        source_sha256=hash_file(writing.task.source or writing.task.model),
         data_sha256=hash_file(writing.task.data),
         host=f"{machine.cpu}, {machine.architecture}",
         tools={"python": machine.python, **machine.versions},

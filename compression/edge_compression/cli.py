@@ -14,7 +14,7 @@ import click
 from edge_compression.command_types import Duration, Points, Size
 from edge_compression.options import MEMORY_MB, Options, Work
 
-NEEDED = ("jinja2", "onnx", "onnxslim", "optuna", "rich")
+NEEDED = ("jinja2", "onnx", "onnxslim", "optuna", "rich", "yaml")
 """What the extra `compress` installs and --help does without: looked for at once, loaded when there is work."""
 
 for _module in NEEDED:
@@ -83,7 +83,6 @@ def compress(
     from edge_compression import api
     from edge_compression.bundle import check_free
     from edge_compression.progress import Lines, LiveFront
-    from edge_compression.recipe import load_recipes
 
     check_free(out, replace=rest["force"])
     task = read_task(task_file)
@@ -98,7 +97,7 @@ def compress(
             profile,
             out=out,
             options=options,
-            recipes=load_recipes(task.format, recipes),
+            recipes=recipes,
             work=kept,
             release=api.Release(name=rest["name"], version=rest["version"], command=command),
             replace=rest["force"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from install_sites import ENGINEERS_SIDE, Environment, closure
+from install_sites import ENGINEERS_SIDE, Environment, closure, installed_mb
 
 COMMAND = ("-m", "edgewright.cli")
 EXTRAS = {"bench": "bench", "compress": "compress", "demo": "demo", "fleet": "fleet"}
@@ -28,6 +28,17 @@ def test_extras_bring_what_they_are_named_for() -> None:
     assert {"onnx", "onnxslim", "rich"} <= closure("edgewright", frozenset({"compress"}))
     assert {"sqlalchemy", "rich"} <= closure("edgewright", frozenset({"fleet"}))
     assert "torch" not in closure("edgewright", frozenset({"all"}))
+
+
+def test_compressing_onnx_models_needs_neither_torch_nor_scipy_nor_litert() -> None:
+    light = closure("edgewright", frozenset({"compress"}))
+    assert not {"torch", "scipy", "ai-edge-litert", "ai-edge-quantizer", "scikit-learn"} & light
+    assert "ai-edge-quantizer" in closure("edgewright", frozenset({"compress-tflite"}))
+    assert {"skops", "skl2onnx"} <= closure("edgewright", frozenset({"sklearn"}))
+
+
+def test_compress_is_at_most_400_megabytes_installed() -> None:
+    assert 100.0 < installed_mb(closure("edgewright", frozenset({"compress"}))) < 400.0
 
 
 def test_the_base_install_cannot_import_the_engineers_side(base_install: Environment) -> None:

@@ -1,6 +1,6 @@
-"""What is collected: the tests of training need torch, which only the extra `train` installs."""
+"""What is collected: the tests of training and of scikit-learn need what only their extras install."""
 
 import importlib.util
 
-NEED_TORCH = ["test_distil.py", "test_import_torch.py"]
-collect_ignore = [] if importlib.util.find_spec("torch") is not None else NEED_TORCH
+NEEDS = {"torch": ["test_distil.py", "test_import_torch.py"], "skops": ["test_import_sklearn.py"]}
+collect_ignore = [file for module, files in NEEDS.items() if importlib.util.find_spec(module) is None for file in files]

@@ -30,7 +30,7 @@ class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
 
     def apply(self, model: bytes, context: Context) -> Applied:
         if importlib.util.find_spec("ai_edge_quantizer") is None:
-            raise MissingExtraError("compress", "ai-edge-quantizer")
+            raise MissingExtraError("compress-tflite", "ai-edge-quantizer")
         from ai_edge_quantizer import quantizer, recipe
 
         recipes = {
