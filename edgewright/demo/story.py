@@ -191,7 +191,9 @@ def survive_explosion(story: Story) -> None:
     story.release(exploding)
     story.roll_out("1.2.0")
     # The slot is active before the new worker has warmed up; until then 1.0.0 answers, which no glitch harms.
-    story.wait_for_slot("1.2.0 soaks", lambda slot: slot["state"] == "active" and ":1.2.0/" in (slot["served_by"] or ""))
+    story.wait_for_slot(
+        "1.2.0 soaks", lambda slot: slot["state"] == "active" and ":1.2.0/" in (slot["served_by"] or "")
+    )
     account.say("1.2.0 passed its trial and serves; now the glitch arrives")
     client = story.client()
     glitch = story.samples[:1].copy()
