@@ -100,7 +100,7 @@ def test_expired_device_answers_says_what_to_do_and_comes_back_with_a_new_claim(
     site.start_enrolment()
     site.enroll(site.claim("second"))
     wait_for("connected again", lambda: site.status()["broker_connected"])
-    assert site.status()["identity"]["advice"] == ""
+    wait_for("nothing left to advise", lambda: site.status()["identity"]["advice"] == "")
 
 
 def test_used_claim_copied_to_another_box_is_refused_with_the_reason(site: TlsSite) -> None:
