@@ -233,7 +233,7 @@ CLAIM = Claim(
     ca="-----BEGIN CERTIFICATE-----\n",
     issuer="-----BEGIN CERTIFICATE-----\n",
     certificate="-----BEGIN CERTIFICATE-----\n",
-    key="-----BEGIN PRIVATE KEY-----\n",
+    key="PEM of a private key\n",
 )
 CERTIFICATE_REQUEST = CertificateRequest(nonce="0" * 32, certificate=b"\x30", csr=b"\x30", signature=b"\x30")
 CERTIFICATE_ANSWER = CertificateAnswer(nonce="0" * 32, refused="used")
