@@ -65,7 +65,7 @@ class Slot:
         self.progress: float | None = None
         self.drift = DriftWatch(config.name, around.tell)
         self._around = around
-        self.record = around.state.read_record(config.name)
+        self.record = self._saved = around.state.read_record(config.name)
         self._unsaved = False
         self._factory = open_factory(config)
         self._soak = Tally()
@@ -141,8 +141,9 @@ class Slot:
         self._socket.close()
 
     def keeps(self) -> frozenset[str]:
-        """Return the manifests that garbage collection must leave alone."""
-        return self.record.manifests | self.serving.manifests
+        """Return the manifests that garbage collection must leave alone: also what the record on disk still names when
+        a full disk did not take the newer one, for a power cut would go back to it."""
+        return self.record.manifests | self._saved.manifests | self.serving.manifests
 
     def reported(self) -> SlotState:
         """Return the slot as the reported state shows it."""
@@ -274,7 +275,7 @@ class Slot:
         """Persist the record. When the disk does not take it, answering goes on and saving is tried again."""
         try:
             self._around.state.write_record(self.record)
-            self._unsaved = False
+            self._saved, self._unsaved = self.record, False
         except StateError as error:
             if not self._unsaved:
                 _log.error("%s", error)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import shutil
-import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -245,10 +243,13 @@ class Site(Stage):
             supervisor.kill()
             self.wait("agent")
             return True
-        found = [child for child in supervisor.children() if f"edge_agent.{what}" in " ".join(child.cmdline())]
-        for child in found:
-            os.kill(child.pid, signal.SIGKILL)
-        return bool(found)
+        found = False
+        for child in supervisor.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a trial may be over by now
+                if f"edge_agent.{what}" in " ".join(child.cmdline()):
+                    child.kill()
+                    found = True
+        return found
 
 
 def glitch(value: float) -> np.ndarray[Any, Any]:

@@ -19,7 +19,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_agent.adapters.tls import tls_context
+from edge_agent.adapters.tls import tls_context, tls_refusal
 from edge_agent.config import BrokerConfig
 from edge_agent.core.backoff import full_jitter
 from edge_agent.errors import ConfigError
@@ -31,6 +31,9 @@ RECONNECT_CAP_S = 60.0
 
 HANDSHAKE_S = 10.0
 """How long a broker may take from the TCP connection to its CONNACK before it is taken for silent."""
+
+REFUSAL_S = 2.0
+"""How long a broker that closed without a word is listened to for its reason."""
 
 PACKET_OVERHEAD_BYTES = 70_000
 """What an MQTT packet may hold besides its payload: a topic of 65,535 bytes, properties and the header."""
@@ -181,6 +184,8 @@ class MqttLink:
         self._client.loop_stop()
         self._up.clear()
         reason = "connection lost" if accepted else "the broker did not accept the connection"
+        if not accepted and not self._complaint and self._settings.tls:
+            self._complaint = tls_refusal(self._settings, time.time(), REFUSAL_S)
         self._tell(Down(f"{reason}: {self._complaint}" if self._complaint else reason))
         if not accepted and not self._greeted and self._settings.protocol == "auto":
             self._version5 = not self._version5
@@ -241,7 +246,7 @@ class MqttLink:
 
     def _on_log(self, _client: object, _userdata: object, level: int, text: str) -> None:
         # A broker that refuses a certificate says so in a TLS alert, which paho tells its log only, and not every time.
-        if level == paho.MQTT_LOG_ERR and "SSL" in text:
+        if level == paho.MQTT_LOG_ERR and "ALERT" in text:
             self._complaint = text
 
     def _on_disconnect(self, *_: object) -> None:

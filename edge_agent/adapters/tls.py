@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 
@@ -34,6 +35,26 @@ def tls_context(settings: BrokerConfig, clock: float) -> ssl.SSLContext:
     if ca is not None and clock < _youngest(context):
         context.verify_flags |= X509_V_FLAG_NO_CHECK_TIME
     return context
+
+
+def tls_refusal(settings: BrokerConfig, clock: float, timeout_s: float) -> str:
+    """Return why the broker refuses our certificate, or "" if it does not say within `timeout_s` seconds.
+
+    In TLS 1.3 the refusal comes after our side of the handshake is done. Whoever has sent more by then may find the
+    connection reset and the alert lost (RFC 8446, section 4.4.2, with RFC 1122, section 4.2.2.13); so nothing is sent.
+    """
+    try:
+        context = tls_context(settings, clock)
+        with (
+            socket.create_connection((settings.host, settings.port), timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=settings.host) as listening,
+        ):
+            listening.recv(1)
+    except ssl.SSLError as error:
+        return str(error) if "ALERT" in str(error) else ""
+    except (OSError, ConfigError):
+        return ""
+    return ""
 
 
 def enrolled_files(settings: BrokerConfig) -> IdentityFiles | None:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ def listening(agent: AgentProcess, client: TopicClient) -> None:
     eventually("the first answer", answered)
     time.sleep(0.3)  # for answers to questions that were sent meanwhile
     client.heard.clear()
+
+
+def counted(agent: AgentProcess, name: str, before: Mapping[str, int]) -> int:
+    """Return how much the slot's counter has grown."""
+    return agent.slot().counters.get(name, 0) - before.get(name, 0)
 
 
 @pytest.fixture(scope="module")
@@ -159,11 +164,11 @@ def test_message_beyond_what_is_read_costs_nothing(client: TopicClient) -> None:
 def test_worker_killed_under_way_is_an_answer_or_an_error_never_silence(
     client: TopicClient, shared_agent: AgentProcess
 ) -> None:
-    for number in range(20):
+    for number in range(16):  # as many as may wait: more would be dropped, as declared, where the machine is slow
         client.send(IN, question(id=f"k-{number}"))
         if number == 5:
             os.kill(shared_agent.slot().workers[0], signal.SIGKILL)
-    eventually("20 of 20", lambda: len(client.on(OUT)) + len(client.on(f"{OUT}/error")) >= 20)
+    eventually("16 of 16", lambda: len(client.on(OUT)) + len(client.on(f"{OUT}/error")) >= 16)
 
 
 def test_silence_is_a_fault_that_input_ends(client: TopicClient, shared_agent: AgentProcess) -> None:
@@ -204,12 +209,14 @@ def test_full_queue_drops_what_was_declared_and_counts_it(tmp_path: Path, drop: 
         with with_topics(tmp_path, broker.port, topics) as agent, TopicClient(broker.port, f"{OUT}/#") as client:
             listening(agent, client)
             worker = agent.slot().workers[0]
-            before = agent.slot().counters.get("mqtt_dropped", 0)
+            before = agent.slot().counters
             os.kill(worker, signal.SIGSTOP)
             try:
-                for number in range(10):
+                client.send(IN, question(id="0"))
+                eventually("the first is asked", lambda: counted(agent, "mqtt_received", before) == 1)
+                for number in range(1, 10):
                     client.send(IN, question(id=f"{number}"))
-                eventually("drops", lambda: agent.slot().counters.get("mqtt_dropped", 0) - before == 7)
+                eventually("drops", lambda: counted(agent, "mqtt_dropped", before) == 7)
             finally:
                 os.kill(worker, signal.SIGCONT)
             client.wait(OUT, 3)

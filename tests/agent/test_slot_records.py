@@ -1,0 +1,43 @@
+"""A slot whose record the disk does not take."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from edge_agent.adapters.store import StateFolder
+from edge_agent.config import SlotConfig
+from edge_agent.core.events import Restarted
+from edge_agent.core.record import UpdateRecord
+from edge_agent.profiles import load_profile
+from edge_agent.slot import Slot, Surroundings
+from edge_contracts.state import Installed
+
+OLD, NEW = Installed(version="1.0.0", manifest_sha256="0" * 64), Installed(version="1.1.0", manifest_sha256="1" * 64)
+
+
+def test_release_that_the_record_on_disk_still_names_is_kept_until_the_disk_takes_the_newer_record(
+    tmp_path: Path,
+) -> None:
+    state = StateFolder(tmp_path)
+    state.create()
+    state.write_record(
+        UpdateRecord(slot="main", state="active", serving=NEW, committed=False, last_good=OLD, starts=99)
+    )
+    in_the_way = state.slots / ".main.json.new"
+    in_the_way.mkdir()
+
+    async def run() -> None:
+        around = Surroundings(state=state, profile=load_profile("x86-gateway"), clock=lambda: 1e9, tell=lambda _: None)
+        slot = Slot(SlotConfig(name="main", http="127.0.0.1:0"), around)
+        slot.apply(Restarted(clean=False))
+        assert slot.record.serving == OLD
+        assert state.read_record("main").serving == NEW
+        assert slot.keeps() == {OLD.manifest_sha256, NEW.manifest_sha256}
+        in_the_way.rmdir()
+        slot.tick()
+        assert state.read_record("main").serving == OLD
+        assert slot.keeps() == {OLD.manifest_sha256}
+        await slot.stop()
+
+    asyncio.run(run())
