@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_contracts.protobuf import fields, varint
+
 _MAX_DEPTH = 64
 _SMALLEST_ATTRIBUTE = 64
 """Bytes of a node's attribute below which no tensor in it is worth a difference; most attributes are one number."""
@@ -64,7 +66,7 @@ def _onnx(data: memoryview, start: int, end: int, kind: str, depth: int) -> Iter
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     children = _ONNX_CHILDREN[kind]
-    for field, wire, first, last in _fields(data, start, end):
+    for field, wire, first, last in fields(data, start, end):
         child = children.get(field)
         if wire != 2 or child is None:
             continue
@@ -78,12 +80,12 @@ def _onnx(data: memoryview, start: int, end: int, kind: str, depth: int) -> Iter
 
 def _onnx_tensor(data: memoryview, start: int, end: int) -> Iterator[Tensor]:
     name, kind, lane, place = b"", b"", 1, (0, 0)
-    for field, wire, first, last in _fields(data, start, end):
+    for field, wire, first, last in fields(data, start, end):
         if field == _ONNX_DIMS:
             kind += bytes(data[first:last]) + b"/"
         elif field == _ONNX_TYPE:
             kind += bytes(data[first:last]) + b":"
-            lane = max(lane, _ONNX_LANES.get(_varint(data, first)[0], 1))
+            lane = max(lane, _ONNX_LANES.get(varint(data, first)[0], 1))
         elif field == _ONNX_NAME:
             name = bytes(data[first:last])
         elif field in _ONNX_DATA and wire == 2:
@@ -91,41 +93,6 @@ def _onnx_tensor(data: memoryview, start: int, end: int) -> Iterator[Tensor]:
             lane = max(lane, _ONNX_DATA[field])
     if place[1]:
         yield Tensor(name=name, kind=kind, offset=place[0], length=place[1], lane=_fitting(lane, place[1]))
-
-
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield field number, wire type, and where the content of each field of a protobuf message starts and ends."""
-    position = start
-    while position < end:
-        key, position = _varint(data, position)
-        wire, first = key & 7, position
-        if wire == 2:
-            size, first = _varint(data, position)
-            last = first + size
-        elif wire == 0:
-            _, last = _varint(data, position)
-        elif wire in (1, 5):
-            last = position + (8 if wire == 1 else 4)
-        else:
-            raise ValueError(f"wire type {wire}")
-        if last > end:
-            raise ValueError("cut short")
-        yield key >> 3, wire, first, last
-        position = last
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = data[position]
-    if value < 0x80:  # nearly always
-        return value, position + 1
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("number too long")
 
 
 def _tflite(data: memoryview) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from edge_agent.adapters.chunks import BITMAP, ChunkFolder, Fetcher, Piece, read_piece
+from edge_agent.adapters.chunks import ChunkFolder, Fetcher, Piece, read_piece
 from edge_agent.adapters.rebuilding import FOLDER, Rebuilding, Rebuilt
 from edge_agent.adapters.store import (
     DiskFullError,
@@ -30,8 +30,6 @@ from edge_agent.ports import Carrier
 from edge_contracts.delta import Deltas
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from edge_contracts.profile import NetworkBudget
-
-__all__ = ["BITMAP", "Download"]
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ types of onnx.proto (IR version 3 and later) that can contain a tensor, and noth
 from __future__ import annotations
 
 from edge_agent.errors import EngineError
+from edge_contracts.protobuf import fields
 
 _MAX_DEPTH = 64
 
@@ -32,7 +33,7 @@ def refuse_external_data(model: bytes, *, what: str) -> None:
     if b"location" not in model:
         return
     try:
-        external = _has_external(memoryview(model), "model", 0)
+        external = _has_external(memoryview(model), 0, len(model), "model", 0)
     except (IndexError, ValueError) as error:
         raise EngineError(f"not an ONNX file: {error}", subject=what) from error
     if external:
@@ -43,47 +44,13 @@ def refuse_external_data(model: bytes, *, what: str) -> None:
         )
 
 
-def _has_external(message: memoryview, kind: str, depth: int) -> bool:
+def _has_external(model: memoryview, start: int, end: int, kind: str, depth: int) -> bool:
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested deeper than {_MAX_DEPTH}")
     children = _CHILDREN[kind]
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        field, start = key >> 3, position
-        start, position = _skip(message, key & 7, start)
+    for field, wire, first, last in fields(model, start, end):
         if kind == "tensor" and field == _EXTERNAL_DATA:
             return True
-        if field in children and _has_external(message[start:position], children[field], depth + 1):
+        if wire == 2 and field in children and _has_external(model, first, last, children[field], depth + 1):
             return True
     return False
-
-
-def _skip(message: memoryview, wire_type: int, position: int) -> tuple[int, int]:
-    """Return where the field's content starts and ends."""
-    start = position
-    if wire_type == 0:
-        _, end = _varint(message, position)
-    elif wire_type == 1:
-        end = position + 8
-    elif wire_type == 2:
-        size, start = _varint(message, position)
-        end = start + size
-    elif wire_type == 5:
-        end = position + 4
-    else:
-        raise ValueError(f"wire type {wire_type}")
-    if end > len(message):
-        raise ValueError("cut short")
-    return start, end
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("number too long")

@@ -14,7 +14,7 @@ import pytest
 from update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, troubles
 
 from edge_agent.adapters.carriers import DirectoryCarrier
-from edge_agent.adapters.downloads import BITMAP
+from edge_agent.adapters.chunks import BITMAP
 from edge_agent.errors import UnreachableError
 from edge_agent.ports import Carrier, ObjectKind
 from edge_agent.updater import Updater
