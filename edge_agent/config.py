@@ -72,10 +72,12 @@ class UpdatesConfig(StrictRecord, frozen=True, kw_only=True):
 
 class TelemetryConfig(StrictRecord, frozen=True, kw_only=True):
     """How long one telemetry window is, in seconds, and whether the spool waits until a controller says on the broker
-    that it stores telemetry (`edge_contracts.topics.collector_topic`); without one of ours, set it to false."""
+    that it stores telemetry (`edge_contracts.topics.collector_topic`); without one of ours, set it to false. `otlp` is
+    the URL of an OpenTelemetry collector that has the windows too."""
 
     window_s: Seconds = 60.0
     wait_for_collector: bool = True
+    otlp: str | None = None
 
 
 class DataConfig(StrictRecord, frozen=True, kw_only=True):
@@ -192,9 +194,9 @@ def parse_config(value: object) -> AgentConfig:
     _check_data(config)
     if config.trust is None and any(slot.channel for slot in config.slots):
         raise ConfigError("needed as soon as a slot has a channel", subject="config.trust.root")
-    mirror = config.updates.http
-    if mirror is not None and not mirror.startswith(("http://", "https://")):
-        raise ConfigError("must begin with http:// or https://", subject="config.updates.http")
+    for field, url in (("updates.http", config.updates.http), ("telemetry.otlp", config.telemetry.otlp)):
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ConfigError("must begin with http:// or https://", subject=f"config.{field}")
     if config.broker is not None and (config.broker.certificate_file is None) != (config.broker.key_file is None):
         raise ConfigError("certificate_file and key_file belong together", subject="config.broker.key_file")
     return config

@@ -16,7 +16,7 @@ from edge_agent.config import AgentConfig, SlotConfig
 from edge_agent.errors import ConfigError
 
 LIVE = re.compile(
-    r"device\.tags|updates\..+|telemetry\.window_s|(data|home_assistant)(\..+)?"
+    r"device\.tags|updates\..+|telemetry\.(window_s|otlp)|(data|home_assistant)(\..+)?"
     r"|slots\[[^]]+\](\.(threads|memory_mb|drain_s|priority|recycle|batch|certainty|mqtt)(\..+)?)?"
 )
 """Fields that may change while the agent runs; a slot as a whole is one that came or went. The others are what the

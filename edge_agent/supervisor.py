@@ -19,6 +19,7 @@ import msgspec
 
 from edge_agent import __version__
 from edge_agent.adapters.audit import AuditLog
+from edge_agent.adapters.otlp import OtlpExporter
 from edge_agent.adapters.outbox import Outbox
 from edge_agent.adapters.sensors import Sensors, architecture, memory_of
 from edge_agent.adapters.store import StateFolder
@@ -80,6 +81,7 @@ class Supervisor:
         self._sensors = Sensors(config.state, Path(config.device.sensors))
         self._box = Box(self._state.root, self._profile, self._sensors, self.tell)
         self._notifier = Notifier()
+        self._otlp = OtlpExporter(__version__)
         self._stop = asyncio.Event()
         self._around = Surroundings(state=self._state, profile=self._profile, clock=self._clock, tell=self.tell)
         self._slots = {slot.name: Slot(slot, self._around) for slot in config.slots}
@@ -179,7 +181,9 @@ class Supervisor:
 
     def _send_window(self, slot: Slot, end: str) -> None:
         frame = (self._config.device.id, self._boot_id, self._window_start, end)
-        self._link.put(window_message(slot, frame, self._box.governor.level, self._gauges(slot)))
+        build = window_message(slot, frame, self._box.governor.level, self._gauges(slot))
+        self._link.put(build)
+        self._otlp.put(build(0), self._config.telemetry.otlp)
         slot.window.clear()
 
     def _collect(self) -> None:
@@ -288,6 +292,7 @@ class Supervisor:
         await asyncio.gather(*(slot.stop() for slot in self._slots.values()))
         self._close_windows()
         self.tell(News(event="agent-stopped"))
+        await self._otlp.stop()
         await self._link.stop()
         self._box.close()
         self._audit.close()
