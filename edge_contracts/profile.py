@@ -82,12 +82,11 @@ class StorageBudget(StrictRecord, frozen=True, kw_only=True):
 
 
 class DeviceProfile(StrictRecord, frozen=True, kw_only=True):
-    """A device class. `isolation`: one process per model slot, or everything in one process on very small boxes."""
+    """A device class."""
 
     name: Name
     board: Board
     engines: Annotated[tuple[EngineName, ...], Meta(min_length=1)]
-    isolation: Literal["process", "in-process"] = "process"
     model: ModelBudget = ModelBudget()
     governor: GovernorThresholds = GovernorThresholds()
     network: NetworkBudget = NetworkBudget()
