@@ -233,7 +233,7 @@ def test_depot_killed_in_the_middle_leaves_its_work_to_the_other(tmp_path: Path)
 
 
 def test_release_that_came_by_mqtt_stick_and_http_is_fetched_once(tmp_path: Path) -> None:
-    site = released(tmp_path, padding=1_500_000)
+    site = released(tmp_path, padding=3_000_000)
     stick = tmp_path / "stick"
     shutil.copytree(site.repository, stick)
     with Mosquitto(tmp_path) as broker, depots(tmp_path, broker), connected(broker.port) as over:
