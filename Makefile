@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 600
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: help demo dev test lint types layers tests power-cuts fuzz schemas compress-bench clean
+.PHONY: help demo dev test lint types layers tests power-cuts fuzz schemas compress-bench arm64 clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
@@ -16,7 +16,9 @@ help:
 	@echo "make test    lint, types, layers and all tests"
 	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
 	@echo "make fuzz    fuzz whatever reads bytes from outside, FUZZ_SECONDS=600 for each of its targets"
-	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (half an hour), write docs/benchmarks.md"
+	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (half an hour), write docs/benchmarks.md;"
+	@echo "                                   with PEERS=FOLDER beside other quantizers, which it installs there (6 GB)"
+	@echo "make arm64   install the wheel on an emulated arm64 Debian and have it answer (200 MB fetched, minutes)"
 	@echo "make schemas write docs/schemas from the contracts"
 	@echo "make clean   remove the virtual environment and build products"
 
@@ -61,8 +63,16 @@ fuzz: $(DEV)
 
 compress-bench: $(DEV)
 	@test -n "$(CORPUS)" || { echo "make compress-bench CORPUS=FOLDER: a folder of task files"; exit 2; }
-	$(BIN)/python benchmarks/compress_corpus.py --corpus "$(CORPUS)" --out benchmarks/results/compression.json
-	$(BIN)/python benchmarks/compression_table.py benchmarks/results/compression.json docs/benchmarks.md
+	mkdir -p build/bundles
+	$(BIN)/python benchmarks/compress_corpus.py --corpus "$(CORPUS)" --bundles build/bundles \
+		--out benchmarks/results/compression.json
+	test -z "$(PEERS)" || $(BIN)/python benchmarks/compress_peers.py --corpus "$(CORPUS)" --bundles build/bundles \
+		--environments "$(PEERS)/environments" --files "$(PEERS)/files" --out benchmarks/results/peers.json
+	$(BIN)/python benchmarks/compression_table.py benchmarks/results/compression.json benchmarks/results/peers.json \
+		docs/benchmarks.md
+
+arm64: $(DEV)
+	PYTHON=$(BIN)/python benchmarks/arm64/run.sh
 
 schemas: $(DEV)
 	$(BIN)/python -m edge_contracts.schemas docs/schemas

@@ -1,8 +1,9 @@
-"""Write the compression table of docs/benchmarks.md from the results of `compress_corpus.py`.
+"""Write the compression tables of docs/benchmarks.md from what `compress_corpus.py` and `compress_peers.py` measured.
 
-python benchmarks/compression_table.py benchmarks/results/compression.json docs/benchmarks.md
+    cd benchmarks; python compression_table.py results/compression.json results/peers.json ../docs/benchmarks.md
 
-Only what stands between the two markers is replaced; a file without them gets the section at its end.
+Results that are not there are left out. Only what stands between the two markers is replaced; a file without them gets
+the section at its end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import peer_table
 
 BEGIN, END = "<!-- compression: begin (made by benchmarks/compression_table.py) -->", "<!-- compression: end -->"
 
@@ -89,9 +92,14 @@ def placed(text: str, made: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    results, document = Path(arguments[0]), Path(arguments[1])
+    compression, peers, document = (Path(argument) for argument in arguments)
+    writers = {compression: section, peers: peer_table.section}
+    made = "\n".join(
+        write(json.loads(results.read_text(encoding="utf-8")))
+        for results, write in writers.items()
+        if results.is_file()
+    )
     text = document.read_text(encoding="utf-8") if document.exists() else ""
-    made = section(json.loads(results.read_text(encoding="utf-8")))
     document.write_text(placed(text, made), encoding="utf-8")
     return 0
 

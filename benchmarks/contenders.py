@@ -1,10 +1,11 @@
-"""The servers that `serving.py` compares: how each is started, each in an environment of its own.
+"""The servers that `serving.py` compares: how each is started, each in an environment of its own, installed by pip.
 
 The agent is the real one, `edgewright agent run` with its supervisor and worker, connected to a broker.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from edgewright.demo.broker import free_port
-from process_tree import cpu_seconds
+from process_tree import cpu_seconds, tree
 
 PEERS = ("fastapi", "fastapi-threads", "mlserver", "litserve", "stdlib")
 """A peer's name is its folder under `peers`, then its server's further arguments."""
@@ -55,12 +58,17 @@ class Started:
     cpu_s: float
 
     def stop(self) -> None:
+        """End it, and what it leaves behind: LitServe's own processes outlive it."""
+        children = tree(self.process.pid)[1:]
         self.process.terminate()
         try:
             self.process.wait(15)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def environment_of(peer: str, cache: Path) -> Path:
@@ -76,6 +84,20 @@ def environment_of(peer: str, cache: Path) -> Path:
     return python
 
 
+def environment_of_agent(cache: Path) -> Path:
+    """Return the interpreter of an environment with the agent as a device has it: this source as a wheel, installed.
+
+    Not the developers' environment: pip compiles what it installs, and an agent that compiles its source at each start
+    takes a third longer.
+    """
+    root, python = Path(__file__).parents[1], cache / AGENT / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(cache / AGENT)], check=True)
+    words = ["--quiet", "--disable-pip-version-check", "--constraint", str(root / "constraints.txt"), str(root)]
+    subprocess.run([str(python), "-m", "pip", "install", *words], check=True)
+    return python
+
+
 def start_peer(peer: str, python: Path, model: Path, body: bytes) -> Started:
     """Start a peer on a free port and wait for its first answer to `body`."""
     folder, *more = peer.split("-")
@@ -83,12 +105,12 @@ def start_peer(peer: str, python: Path, model: Path, body: bytes) -> Started:
     return _start(peer, [str(python), str(server), str(model), str(port), *more], port, ("model", body))
 
 
-def start_agent(folder: Path, bundle: Path, broker_port: int, model_body: tuple[str, bytes]) -> Started:
+def start_agent(python: Path, folder: Path, bundle: Path, broker: int, model_body: tuple[str, bytes]) -> Started:
     """Start the agent with nothing in its state folder yet and wait for the first answer of its slot."""
     port = free_port()
     config = folder / f"agent-{port}.toml"
-    config.write_text(CONFIG.format(state=folder / f"state-{port}", broker=broker_port, bundle=bundle, port=port))
-    words = [sys.executable, "-m", "edgewright.cli", "agent", "run", "--config", str(config)]
+    config.write_text(CONFIG.format(state=folder / f"state-{port}", broker=broker, bundle=bundle, port=port))
+    words = [str(python), "-m", "edgewright.cli", "agent", "run", "--config", str(config)]
     return _start(AGENT, words, port, model_body)
 
 

@@ -1,6 +1,6 @@
 """When one model file is better than another in every way that is measured: the arithmetic of `compress_peers.py`.
 
-Pure: measured files in, verdicts and a table out.
+Pure: measured files in, verdicts out. `peer_table.py` writes them down.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ Kind = Literal["float", "ours", "peer"]
 
 NOISE = 0.03
 """Medians of interleaved rounds that differ by less are the same latency."""
+
+DIGITS = 5
+"""Of a latency that is written down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +47,16 @@ class Jury:
         found = compare(Question(metric=self.metric, limit=0.0), a.answers, b.answers, self.y)
         return {"drop": found.drop, "low": found.drop_interval.low, "high": found.drop_interval.high}
 
+    def stands_for(self, a: Contender, b: Contender) -> bool:
+        """Return whether `a` is nowhere worse than `b`: accuracy beyond paired noise, median latency beyond `NOISE`,
+        bytes."""
+        return a.size <= b.size and ratio(a, b) <= 1.0 + NOISE and self.points(a, b)["low"] <= 0.0
+
     def dominates(self, a: Contender, b: Contender) -> bool:
-        """Return whether `a` is nowhere worse than `b` and somewhere better: accuracy beyond paired noise, median
-        latency beyond `NOISE`, bytes."""
-        points, pace = self.points(a, b), ratio(a, b)
-        nowhere_worse = points["low"] <= 0.0 and pace <= 1.0 + NOISE and a.size <= b.size
-        return nowhere_worse and (points["high"] < 0.0 or pace < 1.0 - NOISE or a.size < b.size)
+        """Return whether `a` is nowhere worse than `b` and somewhere better."""
+        if not self.stands_for(a, b):
+            return False
+        return a.size < b.size or ratio(a, b) < 1.0 - NOISE or self.points(a, b)["high"] < 0.0
 
 
 def ratio(a: Contender, b: Contender) -> float:
@@ -58,62 +65,53 @@ def ratio(a: Contender, b: Contender) -> float:
 
 
 def judged(files: list[Contender], jury: Jury) -> list[dict[str, Any]]:
-    """Return one record a file: what it is worth beside the float original, which comes first, and who dominates it."""
+    """Return one record a file: what it is worth beside the float original, which comes first, which opponents
+    dominate it and which stand for it."""
     original = files[0]
     return [
         {
             "name": one.name,
             "kind": one.kind,
             "bytes": one.size,
-            "rounds_ms": list(one.rounds),
+            "rounds_ms": [float(f"{value:.{DIGITS}g}") for value in one.rounds],
             "latency": ratio(one, original),
             "share": one.size / original.size,
             **jury.points(one, original),
             "finite": bool(np.isfinite(one.answers).all()),
-            "dominated_by": [
-                other.name for other in files if _opponents(one.kind, other.kind) and jury.dominates(other, one)
-            ],
+            "dominated_by": [other.name for other in opponents(one, files) if jury.dominates(other, one)],
+            "matched_by": [other.name for other in opponents(one, files) if jury.stands_for(other, one)],
         }
         for one in files
     ]
 
 
-def _opponents(a: Kind, b: Kind) -> bool:
-    return {a, b} == {"ours", "peer"}
+def opponents(one: Contender, files: list[Contender]) -> list[Contender]:
+    """Return the files of the other side; the original has none."""
+    return [other for other in files if {one.kind, other.kind} == {"ours", "peer"}]
 
 
-def table(tasks: list[dict[str, Any]]) -> list[str]:
-    """Return the lines of a Markdown table: every file of every task, then for each task the two answers asked for."""
-    lines = [
-        "| task | file | points lost | 95 % | x bytes | x latency | dominated by |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for task in tasks:
-        for one in task["files"]:
-            cells = [
-                task["task"],
-                one["name"] if one["kind"] == "peer" else f"**{one['name']}**",
-                f"{one['drop']:.2f}",
-                f"{one['low']:.2f} to {one['high']:.2f}",
-                f"{one['share']:.3f}",
-                f"{one['latency']:.2f}",
-                ", ".join(one["dominated_by"]),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines += [f"| {task['task']} | {name} | failed: {said} | | | | |" for name, said in task["failed"].items()]
-    return [*lines, "", *(statement(task) for task in tasks)]
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the files of a task show. `beaten_by`: peers that dominate a rung and that no rung stands for, so that the
+    front would be better with them. `undominated`: peers' files that no rung dominates. `champions`: rungs that
+    dominate every peer's file alone."""
+
+    peers: int
+    beaten_by: tuple[str, ...]
+    undominated: tuple[str, ...]
+    champions: tuple[str, ...]
 
 
-def statement(task: dict[str, Any]) -> str:
-    """Return what a task shows: whether a peer dominates a rung of ours that no other rung stands for, and whether one
-    rung dominates every peer's file."""
-    rungs = [one for one in task["files"] if one["kind"] == "ours"]
-    peers = [one for one in task["files"] if one["kind"] == "peer"]
-    beaten = [one["name"] for one in rungs if one["dominated_by"]]
-    everywhere = [rung["name"] for rung in rungs if peers and all(rung["name"] in one["dominated_by"] for one in peers)]
-    some = sum(bool(one["dominated_by"]) for one in peers)
-    return (
-        f"- {task['task']}: rungs dominated by a peer: {', '.join(beaten) or 'none'}; "
-        f"peers' files dominated by a rung: {some} of {len(peers)}; "
-        f"rungs that dominate every peer's file: {', '.join(everywhere) or 'none'}"
+def verdict(files: list[dict[str, Any]]) -> Verdict:
+    """Return what the records of a task's files show."""
+    rungs = [one for one in files if one["kind"] == "ours"]
+    peers = [one for one in files if one["kind"] == "peer"]
+    winners = {name for one in rungs for name in one["dominated_by"]}
+    return Verdict(
+        peers=len(peers),
+        beaten_by=tuple(one["name"] for one in peers if one["name"] in winners and not one["matched_by"]),
+        undominated=tuple(one["name"] for one in peers if not one["dominated_by"]),
+        champions=tuple(
+            rung["name"] for rung in rungs if peers and all(rung["name"] in one["dominated_by"] for one in peers)
+        ),
     )

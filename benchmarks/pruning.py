@@ -1,9 +1,10 @@
 """Pruned recipes beside plain int8: drop, bytes and latency of each as a share of plain int8's, one process, in turns.
 
-    python benchmarks/pruning.py --corpus FOLDER [--only mnist_lenet] [--out benchmarks/results/pruning.json]
+    python benchmarks/pruning.py --corpus FOLDER [--only mnist_lenet] [--recipes prune-distil]
 
-Plain int8 is the recipe `int8-pt-minmax`. Recipes are those named `prune-*`, as they are: nothing is searched or tuned
-to a task. Latencies are medians of rounds in which all models of a task take turns; all rounds are in the result.
+Plain int8 is the recipe `int8-pt-minmax`. Recipes are those whose name begins with `prune`, as they are: nothing is
+searched or tuned to a task. Latencies are medians of rounds in which all models of a task take turns. All rounds are in
+the result, and for each evaluation sample whether it was answered right, as bits. Tasks not asked for are left in it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edge_bench.environment import environment
 from edge_bench.task import Task, read_task
 from edge_compression.contract import Context, Feeds
 from edge_compression.onnx_graph import load, session
+from edge_compression.paired import flips, two_sided
 from edge_compression.recipe import Recipe, load_recipes
 from edge_contracts.codec import plain
 from edge_contracts.errors import EdgewrightError
@@ -39,43 +41,68 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with the tasks' .toml files")
     parser.add_argument("--only", default="mnist_lenet,watch_har_cnn1d,ic_resnet8", help="comma-separated task names")
+    parser.add_argument("--recipes", default="prune", help="what the names of the recipes tried begin with")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pruning.json")
     arguments = parser.parse_args()
-    tasks = [compared(read_task(arguments.corpus / f"{name}.toml")) for name in arguments.only.split(",")]
-    document = {"environment": plain(environment(DISTRIBUTIONS)), "tasks": tasks}
-    arguments.out.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    document = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+    for name in arguments.only.split(","):
+        document[name] = compared(read_task(arguments.corpus / f"{name}.toml"), arguments.recipes)
+        arguments.out.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
 
-def compared(task: Task) -> dict[str, Any]:
-    """Build, score and time every pruned recipe of a task."""
-    recipes = {one.id: one for one in load_recipes("onnx") if one.id in (PLAIN, "float") or one.id.startswith("prune-")}
+def compared(task: Task, begins: str) -> dict[str, Any]:
+    """Build, score and time the recipes of a task whose names begin so."""
+    every = load_recipes("onnx")
+    recipes = {one.id: one for one in every if one.id in (PLAIN, "float") or one.id.startswith(begins)}
     original = task.model.read_bytes()
     tensor = _input(task)
     built: dict[str, dict[str, Any]] = {}
     models: dict[str, bytes] = {}
+    right: dict[str, Any] = {}
     for name, recipe in recipes.items():
-        started = time.monotonic()
+        started, spent = time.monotonic(), time.process_time()
         try:
             models[name], changes = applied(recipe, original, task, tensor)
         except EdgewrightError as error:
             sys.stdout.write(f"{task.file.name:18} {name:26} not made: {error}\n")
             continue
-        right = answered(models[name], task, tensor)
-        built[name] = {"seconds": time.monotonic() - started, "bytes": len(models[name]), "changes": changes}
-        built[name]["score"] = float(right.mean())
+        built[name] = {
+            "seconds": round(time.monotonic() - started, 1),
+            "cpu_seconds": round(time.process_time() - spent, 1),
+            "bytes": len(models[name]),
+            "changes": changes,
+        }
+        right[name] = answered(models[name], task, tensor)
     rounds = timed(models, next(_feeds(task.x, tensor)))
     for name, one in built.items():
         ratios = [own / other for own, other in zip(rounds[name], rounds[PLAIN], strict=True)]
-        one.update(rounds_ms=[1e3 * seconds for seconds in rounds[name]], latency_to_plain=statistics.median(ratios))
         one.update(
-            bytes_to_plain=one["bytes"] / built[PLAIN]["bytes"], drop=100 * (built["float"]["score"] - one["score"])
+            rounds_ms=[round(1e3 * seconds, 5) for seconds in rounds[name]],
+            latency_to_plain=statistics.median(ratios),
+            bytes_to_plain=one["bytes"] / built[PLAIN]["bytes"],
+            right=np.packbits(right[name]).tobytes().hex(),
+            **_lost(right["float"], right[name]),
         )
-        sys.stdout.write(
-            f"{task.file.name:18} {name:26} {one['drop']:+.2f} points, {one['bytes_to_plain']:.3f} of the bytes, "
-            f"{one['latency_to_plain']:.2f} of the latency, {one['seconds']:.0f} s\n"
-        )
-    return {"task": task.file.name, "recipes": built}
+        sys.stdout.write(f"{task.file.name:18} {name:26} {_words(one)}\n")
+    return {"environment": plain(environment(DISTRIBUTIONS)), "samples": len(task.y), "recipes": built}
+
+
+def _words(one: dict[str, Any]) -> str:
+    return (
+        f"{one['drop']:+.2f} points ({one['drop_low']:.2f} to {one['drop_high']:.2f}), {one['bytes_to_plain']:.3f} of "
+        f"the bytes, {one['latency_to_plain']:.2f} of the latency, {one['seconds']:.0f} s, {one['cpu_seconds']:.0f} s "
+        "of CPU"
+    )
+
+
+def _lost(before: Any, after: Any) -> dict[str, float]:
+    """Return the points lost on the same samples and their 95 % interval."""
+    gained = before.astype(float) - after.astype(float)
+    quantile = flips(gained)
+    assert quantile is not None
+    interval = two_sided(quantile)
+    return {"drop": 100 * float(gained.mean()), "drop_low": interval.low, "drop_high": interval.high}
 
 
 def applied(recipe: Recipe, model: bytes, task: Task, tensor: Input) -> tuple[bytes, list[Any]]:

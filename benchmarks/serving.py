@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from contenders import AGENT, PEERS, Started, environment_of, start_agent, start_peer
+from contenders import AGENT, PEERS, Started, environment_of, environment_of_agent, start_agent, start_peer
 from edge_bench.environment import environment
 from edge_contracts.codec import plain
 from edgewright.demo.broker import EmbeddedBroker
@@ -83,6 +83,7 @@ class Arena:
     def __init__(self, options: argparse.Namespace, folder: Path, broker_port: int) -> None:
         self._options, self._folder, self._broker = options, folder, broker_port
         self._python = {peer: environment_of(peer, options.environments) for peer in options.peers}
+        self._python[AGENT] = environment_of_agent(options.environments)
         self._bundle = make_plain_bundle(options.model, folder / "bundle")
         self._model = json.loads((self._bundle / "manifest.json").read_bytes())["name"]
         session = onnxruntime.InferenceSession(str(options.model), providers=["CPUExecutionProvider"])
@@ -92,14 +93,20 @@ class Arena:
         self._right = session.run(None, {self._input: self._array})[0]
 
     def time_starts(self) -> dict[str, list[dict[str, float]]]:
-        """Start every contender some times, in turns; return wall and CPU seconds to the first answer."""
+        """Start every contender some times, in turns, and load it for a moment while nothing else of it runs; return
+        wall and CPU seconds to the first answer, and its memory: two of one environment would share their pages."""
         starts: dict[str, list[dict[str, float]]] = {}
         for number in range(self._options.starts):
             names = [AGENT, *self._options.peers]
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 started = self._start(name)
-                started.stop()
-                starts.setdefault(name, []).append({"wall_s": started.wall_s, "cpu_s": started.cpu_s})
+                try:
+                    lane = Lane(name=f"{name} json", server=started, request=self._json(name))
+                    asyncio.run(self._load(lane, CLIENTS[-1], WARM_UP_S))
+                    memory = {f"{key}_mb": value for key, value in memory_mb(started.process.pid).items()}
+                finally:
+                    started.stop()
+                starts.setdefault(name, []).append({"wall_s": started.wall_s, "cpu_s": started.cpu_s, **memory})
         return starts
 
     def measure(self) -> list[dict[str, Any]]:
@@ -127,7 +134,7 @@ class Arena:
     def _start(self, name: str) -> Started:
         body = self._json(name).partition(b"\r\n\r\n")[2]
         if name == AGENT:
-            return start_agent(self._folder, self._bundle, self._broker, (self._model, body))
+            return start_agent(self._python[name], self._folder, self._bundle, self._broker, (self._model, body))
         return start_peer(name, self._python[name], self._options.model, body)
 
     def _json(self, name: str) -> bytes:
@@ -151,7 +158,6 @@ class Arena:
             "rps": len(seen.seconds) / seconds,
             "p50_ms": percentile(seen.seconds, 0.5) * 1e3,
             "p99_ms": percentile(seen.seconds, 0.99) * 1e3,
-            **{f"{key}_mb": value for key, value in memory_mb(pid).items()},
         }
 
     def _wrong(self, reply: Reply) -> str | None:
@@ -182,7 +188,7 @@ def table(document: dict[str, Any]) -> list[str]:
             _ratio(samples, lane, "fastapi json"),
             _ratio(samples, lane, "mlserver json"),
             f"{_median(eight, 'p50_ms'):.1f} / {_median(eight, 'p99_ms'):.1f}",
-            f"{_median(eight, 'pss_mb'):.0f}",
+            f"{_median(first, 'pss_mb'):.0f}",
             _range([sample["cpu_s"] for sample in first], 2),
             _range([sample["wall_s"] for sample in first], 2),
         ]

@@ -38,8 +38,8 @@ EVENTS = ("swap", "broker", "crash", "broker")
 """What happens, in this order, over and over."""
 
 DAY_S = 86_400
-WORKER_WARM_S = 30.0
-"""A new worker's memory still grows while its first requests come."""
+WORKER_WARM_S = 180.0
+"""A new worker's memory still grows by some kilobytes in its first minutes, as its pools fill."""
 
 Samples = list[tuple[float, float]]
 """Seconds since the beginning, megabytes."""

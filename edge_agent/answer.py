@@ -9,11 +9,22 @@ import msgspec
 from edge_agent.conformal import Prediction
 
 
+class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one node of a pipeline did: `served_by` names the rung of a model, or the rungs if several answered its
+    rows; None for a node without one. `failed` says why the node has no answer."""
+
+    node: str
+    served_by: str | None = None
+    timing_us: int = 0
+    failed: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one request. `served_by` names the rung, `model_sha256` its model file (None: no model answered).
 
     `outputs` is empty when `abstained`. `prediction` is there where the slot asks for certainty and the variant has a
-    threshold for it. `timing_us` covers everything from the checks to the guards.
+    threshold for it, `nodes` where the model is a pipeline. `timing_us` covers everything from checks to guards.
     """
 
     outputs: dict[str, Any]
@@ -24,3 +35,4 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     timing_us: int
     prediction: Prediction | None = None
+    nodes: tuple[NodeAnswer, ...] = ()

@@ -35,11 +35,18 @@ class Box:
         self.governor = GovernorState()
         self.away: frozenset[int] = frozenset()
         self.saves_writes = False
+        self._looked = False
+
+    @property
+    def calm(self) -> bool:
+        """Whether there is room for more than answering: updates, trials. Not before the first look."""
+        return self._looked and self.governor.level == "NORMAL"
 
     def look(self, children: Sequence[int], priorities: frozenset[int], now: float, clock: float) -> None:
         """Read everything. `children` are our running processes, `priorities` the slots', of which those in `away` have
         to turn requests away from now on; `now` is of a clock that only goes forward, `clock` seconds since the epoch.
         """
+        self._looked = True
         self.readings = self._sensors.read([os.getpid(), *children], now)
         before, thresholds = self.governor, self._profile.governor
         self.governor = after = govern(before, self.readings, thresholds, now, len(priorities))

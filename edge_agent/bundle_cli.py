@@ -1,7 +1,10 @@
-"""The group `bundle`: look at bundles, check their bytes, compare two. Nothing here changes a bundle."""
+"""The group `bundle`: look at bundles, check their bytes, compare two, make one of several. Nothing here changes a
+bundle."""
 
 from __future__ import annotations
 
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import click
 
 from edge_agent.bundle import Bundle, open_bundle
 from edge_contracts.codec import encode, plain
+from edge_contracts.errors import OperatorError
+from edge_contracts.manifest import Manifest
 
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -16,14 +21,45 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 @click.group()
 def bundle() -> None:
-    """Inspect, verify and compare bundles.
+    """Inspect, verify, compare and compose bundles.
 
     \b
     Examples:
       edgewright bundle inspect build/har
       edgewright bundle verify build/har --json
       edgewright bundle diff build/har-1.0.0 build/har-1.1.0
+      edgewright bundle compose doorbell.toml --out build/doorbell
     """
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write; absent or empty.")
+@_JSON
+def compose(file: Path, out: Path, as_json: bool) -> None:
+    """Make one bundle of several: a pipeline of models, as FILE says. It is released and served like any other.
+
+    \b
+    Example:
+      edgewright bundle compose doorbell.toml --out build/doorbell
+    """
+    from edge_agent.composing import compose as write
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OperatorError("is there already and not empty", subject=str(out))
+    making = out.parent / f".{out.name}.making"
+    try:
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        manifest = write(file, making, datetime.now(UTC))
+        making.replace(out)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    if as_json:
+        click.echo(encode({"bundle": str(out), "manifest": plain(manifest)}))
+        return
+    rungs = ", ".join(variant.id for variant in manifest.variants)
+    click.echo(f"{manifest.name} {manifest.version}: {len(manifest.files)} files in {out}; rungs {rungs}")
 
 
 @bundle.command()
@@ -52,6 +88,8 @@ def inspect(folder: Path, as_json: bool) -> None:
             f"variant {variant.id}: {variant.format}, {variant.size:,} bytes, score {_number(variant.score)}, "
             f"drop {_number(variant.drop)} pt, latency {_number(variant.latency_ms)} ms"
         )
+    for name, inner in manifest.lineage.tools.items() if _is_pipeline(manifest) else ():
+        click.echo(f"node {name}: {inner}")
 
 
 @bundle.command()
@@ -139,6 +177,10 @@ def _missing_bytes(old: Bundle, new: Bundle) -> int:
                 held.add(chunk)
                 missing += min(size, entry.size - index * size)
     return missing
+
+
+def _is_pipeline(manifest: Manifest) -> bool:
+    return any(variant.format == "pipeline" for variant in manifest.variants)
 
 
 def _number(value: float | None) -> str:

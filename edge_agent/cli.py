@@ -17,6 +17,8 @@ from edge_agent.errors import ConfigError, RefusedError
 
 LAZY = {
     "enroll": ("edge_agent.enroll_cli:enroll", "Get this device's certificate for a claim."),
+    "capture-key": ("edge_agent.capture_cli:capture_key", "Make the keys that captures are sealed and opened with."),
+    "replay": ("edge_agent.capture_cli:replay", "Ask captured requests again, of one or two releases."),
     "doctor": ("edge_agent.doctor_cli:doctor", "Look for what keeps this device from updating or answering."),
     "reload": ("edge_agent.reload_cli:reload", "Let a changed agent.toml take effect in the running agent."),
     "serve": ("edge_agent.serving_cli:serve", "Serve a local bundle for development, without a fleet."),
@@ -192,6 +194,11 @@ def _check_files(config: AgentConfig) -> None:
     for field, path in missing_files(config).items():
         hint = "`edgewright fleet init` wrote it on the fleet's side" if field == "config.trust.root" else None
         raise ConfigError(f"{path} is no file", subject=field, hint=hint)
+    for slot in config.slots:
+        if slot.capture is not None:
+            from edge_agent.sealing import load_sealer
+
+            load_sealer(Path(slot.capture.key))
 
 
 def _state_of(config: Path | None, state: Path | None) -> Path:

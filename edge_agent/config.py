@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_agent.aside import Capture, Shadow
 from edge_agent.errors import ConfigError
 from edge_agent.messages import Batching, Certainty
 from edge_contracts import limits
@@ -125,7 +126,8 @@ class Recycling(StrictRecord, frozen=True, kw_only=True):
 class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's.
     `batch` lets requests that arrive together be answered together; `certainty` says which classes cannot be ruled out;
-    `mqtt` also answers on topics. All default off. A critical device turns the lowest `priority` away first."""
+    `mqtt` also answers on topics; `capture` keeps requests on the disk, sealed. All default off. `shadow` is what a
+    candidate in shadow is shown. A critical device turns the lowest `priority` away first."""
 
     name: Name
     channel: Name | None = None
@@ -139,6 +141,8 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     batch: Batching | None = None
     certainty: Certainty | None = None
     mqtt: MqttTopics | None = None
+    shadow: Shadow = Shadow()
+    capture: Capture | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -192,6 +196,7 @@ def parse_config(value: object) -> AgentConfig:
         raise ConfigError(str(error)) from error
     _check_slots(config)
     _check_data(config)
+    _check_captures(config)
     if config.trust is None and any(slot.channel for slot in config.slots):
         raise ConfigError("needed as soon as a slot has a channel", subject="config.trust.root")
     for field, url in (("updates.http", config.updates.http), ("telemetry.otlp", config.telemetry.otlp)):
@@ -208,6 +213,7 @@ def missing_files(config: AgentConfig) -> dict[str, str]:
     for where, broker in (("broker", config.broker), ("data.broker", config.data.broker)):
         for name in ("password_file", "ca_file", "certificate_file", "key_file"):
             named[f"config.{where}.{name}"] = getattr(broker, name, None)
+    named |= {f"config.slots[{slot.name}].capture.key": slot.capture.key for slot in config.slots if slot.capture}
     return {field: path for field, path in named.items() if path is not None and not Path(path).is_file()}
 
 
@@ -246,6 +252,20 @@ def _check_data(config: AgentConfig) -> None:
             raise ConfigError(text, subject=f"{what}.input")
 
 
+def _check_captures(config: AgentConfig) -> None:
+    folders: set[str] = set()
+    for index, slot in enumerate(config.slots):
+        what = f"config.slots[{index}].capture"
+        if slot.capture is None:
+            continue
+        if "uncertain" in slot.capture.only and slot.certainty is None:
+            raise ConfigError("nothing is uncertain in a slot without `certainty`", subject=f"{what}.only")
+        if slot.capture.folder in folders:
+            raise ConfigError("belongs to another slot's captures", subject=f"{what}.folder")
+        if slot.capture.folder is not None:
+            folders.add(slot.capture.folder)
+
+
 def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
     def at(path: str | None) -> str | None:
         try:
@@ -265,7 +285,14 @@ def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
         broker = replace(broker, **{name: at(getattr(broker, name)) for name in files})
         return replace(broker, identity=broker.identity or str(Path(device.state) / "identity"))
 
+    def captured(capture: Capture, slot: str) -> Capture:
+        folder = at(capture.folder) or str(Path(device.state) / "captures" / slot)
+        return replace(capture, key=at(capture.key), folder=folder)
+
     trust = config.trust and replace(config.trust, root=at(config.trust.root))
-    slots = tuple(replace(slot, factory=at(slot.factory)) for slot in config.slots)
+    slots = tuple(
+        replace(slot, factory=at(slot.factory), capture=slot.capture and captured(slot.capture, slot.name))
+        for slot in config.slots
+    )
     data = replace(config.data, broker=anchored(config.data.broker))
     return replace(config, device=device, broker=anchored(config.broker), data=data, trust=trust, slots=slots)

@@ -108,6 +108,6 @@ def threshold_of(scores: Floats, alpha: float) -> float | None:
 
 
 def softmax(logits: Floats) -> Floats:
-    """Return probabilities [N, C] of logits."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    """Return probabilities [..., C] of logits."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

@@ -21,13 +21,17 @@ from edge_agent.adapters.store import write_durably
 from edge_agent.bundle import open_bundle
 from edge_agent.config import SlotConfig, missing_files
 from edge_agent.core.governor import GovernorState, Readings, govern
+from edge_agent.core.identity import Enrolled, believed_time, renewal_time, standing
 from edge_agent.core.preflight import DISK_RESERVE_MB, ENGINE_OF
 from edge_agent.core.record import UpdateRecord
 from edge_agent.doctor_network import NETWORK_CHECKS
 from edge_agent.engines import installed_engines
 from edge_agent.finding import Finding, Patient, Verdict, failure, ok
+from edge_agent.identity import IdentityFolder
+from edge_agent.identity_watch import ENROL_HINT, read_floor
 from edge_agent.profiles import load_profile
 from edge_contracts.errors import EdgewrightError
+from edge_contracts.manifest import Manifest, Variant
 
 EXPIRY_WARNING_DAYS = 7.0
 _DAY_S = 86_400.0
@@ -39,7 +43,7 @@ def examine(patient: Patient) -> Iterable[Finding]:
     """Yield what every check found, as soon as it is known. Raises ConfigError, ContractError for the profile."""
     load_profile(patient.config.device.profile)
     checks: tuple[Callable[[Patient], Iterable[Finding]], ...] = (
-        _files, _state_folder, _sensors, _clock, _trust, _engines, *NETWORK_CHECKS, _audit, _releases,
+        _files, _state_folder, _sensors, _clock, _identity, _trust, _engines, *NETWORK_CHECKS, _audit, _releases,
     )  # fmt: skip
     for check in checks:
         try:
@@ -126,6 +130,40 @@ def _clock(patient: Patient) -> Iterable[Finding]:
         yield ok("clock", _date(patient.now))
 
 
+def _identity(patient: Patient) -> Iterable[Finding]:
+    """Look at the enrolled identities by which the device is known to its brokers, as `agent enroll` left them."""
+    brokers = [broker for broker in (patient.config.broker, patient.config.data.broker) if broker is not None]
+    folders = {broker.identity: broker for broker in brokers if broker.tls and broker.certificate_file is None}
+    for folder, broker in folders.items():
+        identity = IdentityFolder(Path(folder or ""))
+        enrolled = identity.current()
+        if enrolled is not None:
+            files = identity.files(enrolled)
+            gone = [path for path in (files.certificate, files.key, files.ca) if not path.is_file()]
+            yield _enrolled(enrolled, patient) if not gone else failure("identity", f"{gone[0]} is gone", ENROL_HINT)
+        elif broker.username is None:
+            yield failure("identity", f"not enrolled: nothing in {folder}", ENROL_HINT)
+
+
+def _enrolled(enrolled: Enrolled, patient: Patient) -> Finding:
+    device = patient.config.device
+    if (enrolled.tenant, enrolled.device) != (device.tenant, device.id):
+        text = (
+            f"the certificate is {enrolled.device}'s of {enrolled.tenant}; [device] says {device.id} of {device.tenant}"
+        )
+        return failure("identity", text, f"correct [device], or {ENROL_HINT}")
+    now = believed_time(patient.now, read_floor(patient.state.floor), enrolled)
+    text = f"{enrolled.device}'s certificate, serial {enrolled.serial}, holds until {_date(enrolled.end)}"
+    match standing(enrolled, now, chance=1.0):  # the last moment at which a renewal begins
+        case "expired":
+            return failure("identity", f"the certificate expired on {_date(enrolled.end)}", ENROL_HINT)
+        case "due":
+            fix = "`edgewright agent status` says why it is not renewed; the broker and `fleet enrolment` must run"
+            return Finding(check="identity", verdict="warning", text=f"{text}; its renewal is overdue", fix=fix)
+        case _:
+            return ok("identity", f"{text}, renewal from {_date(renewal_time(enrolled, 0.0))} on")
+
+
 def _trust(patient: Patient) -> Iterable[Finding]:
     """Look at the expiry of what is trusted. Who signed it was verified when it was stored."""
     if patient.config.trust is None:
@@ -166,11 +204,17 @@ def _engines(patient: Patient) -> Iterable[Finding]:
 
 def _factory(slot: SlotConfig, engines: Container[str]) -> Finding:
     bundle = open_bundle(Path(slot.factory or ""))
-    runnable = [variant.id for variant in bundle.manifest.variants if ENGINE_OF[variant.format] in engines]
+    runnable = [variant.id for variant in bundle.manifest.variants if _has_engine(variant, bundle.manifest, engines)]
     name = f"factory bundle of {slot.name}"
     if not runnable:
         return failure(name, "no installed engine runs any of its variants", "install its engine or another bundle")
     return ok(name, f"{bundle.manifest.name} {bundle.manifest.version}, whole; runs {', '.join(runnable)}")
+
+
+def _has_engine(variant: Variant, manifest: Manifest, engines: Container[str]) -> bool:
+    if variant.format == "pipeline":
+        return all(engine.name in engines for engine in manifest.requirements.engines)
+    return ENGINE_OF[variant.format] in engines
 
 
 def _audit(patient: Patient) -> Iterable[Finding]:

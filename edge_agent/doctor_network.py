@@ -1,4 +1,4 @@
-"""The doctor's checks of whom the device talks to: broker, depot, mirror, and its own agent and slots."""
+"""The doctor's checks of whom the device talks to: brokers, depot, mirror, and its own agent and slots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from edge_agent.adapters.carriers import HttpCarrier
 from edge_agent.adapters.mqtt import Down, LinkEvent, MqttLink, Up
 from edge_agent.adapters.mqtt_carrier import MqttCarrier
+from edge_agent.config import BrokerConfig
 from edge_agent.control import Ask, ask_agent
 from edge_agent.errors import NotFoundError
 from edge_agent.finding import Finding, Patient, failure, ok
@@ -22,12 +23,20 @@ BROKER_S = 12.0
 
 
 def _broker(patient: Patient) -> Iterable[Finding]:
-    broker, device = patient.config.broker, patient.config.device
-    if broker is None:
+    if patient.config.broker is None:
         yield Finding(check="broker", verdict="skipped", text="none is configured: this device works offline")
         return
+    yield _accepts("broker", patient.config.broker, patient)
+
+
+def _data_broker(patient: Patient) -> Iterable[Finding]:
+    if patient.config.data.broker is not None:
+        yield _accepts("data broker", patient.config.data.broker, patient)
+
+
+def _accepts(check: str, broker: BrokerConfig, patient: Patient) -> Finding:
     events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
-    link = MqttLink(broker, f"ew-{device.id}-doctor", (), events.put)
+    link = MqttLink(broker, f"ew-{patient.config.device.id}-doctor", (), events.put)
     where = f"{broker.host}:{broker.port}{' with TLS' if broker.tls else ''}"
     link.start()
     try:
@@ -35,10 +44,9 @@ def _broker(patient: Patient) -> Iterable[Finding]:
     finally:
         link.stop()
     if isinstance(event, Up):
-        yield ok("broker", f"{where} accepts this device")
-        return
+        return ok(check, f"{where} accepts this device")
     reason = event.reason if isinstance(event, Down) else f"no answer in {BROKER_S:g} s"
-    yield failure("broker", f"{where}: {reason}", _broker_fix(reason, tls=broker.tls))
+    return failure(check, f"{where}: {reason}", _broker_fix(reason, tls=broker.tls))
 
 
 def _until(events: queue.SimpleQueue[LinkEvent], patience_s: float) -> LinkEvent | None:
@@ -123,4 +131,4 @@ def _ready(address: str) -> bool:
         return False
 
 
-NETWORK_CHECKS: tuple[Callable[[Patient], Iterable[Finding]], ...] = (_broker, _depot, _mirror, _agent)
+NETWORK_CHECKS: tuple[Callable[[Patient], Iterable[Finding]], ...] = (_broker, _data_broker, _depot, _mirror, _agent)

@@ -1,26 +1,35 @@
 """The express lane: a request with nothing special about it, checked, run and checked again in one flat function.
 
 Python's calls between small functions cost as much as a small model does. Here everything that can be known when a
-rung is loaded is worked out then. Whatever is not usual (another dtype, a batch, a value out of range, a failing
-engine) is left to the long way in `runtime` and `rungs`, which decides about it and says why; what the express lane
-answers, the long way would have answered too, without a warning.
+rung is loaded is worked out then, and requests go through buffers the engine is bound to. Whatever is not usual
+(another dtype, a batch, a value out of range, a failing engine) is left to the long way in `runtime` and `rungs`,
+which decides about it and says why; what the express lane answers, the long way would have answered too, without a
+warning.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from edge_agent.errors import EngineError, EngineMemoryError
-from edge_agent.ports import Array, Session, Tensors
+from edge_agent.ports import Array, Bound, Session, Tensors
+from edge_contracts.limits import KIB
 from edge_contracts.manifest import Input, InputGuard, Manifest, OutputGuard, Variant
 
-_FEW = 32
-_Within = Callable[[Array], bool]
-_vdot, _lowest, _highest = np.vdot, np.minimum.reduce, np.maximum.reduce
+MAX_BYTES: Final = 64 * KIB
+"""Tensors larger than this have no lane: copying them costs more than the long way."""
+
+MAX_S: Final = 0.05
+"""A model whose first run takes more of the CPU needs none: it would not show, and proving a lane costs another run."""
+
+_FEW: Final = 32
+_Check = Callable[[], bool]
+_ndarray, _isfinite, _vdot = np.ndarray, math.isfinite, np.vdot
+_lowest, _highest = np.minimum.reduce, np.maximum.reduce
 
 
 class ExpressLane:
@@ -28,16 +37,16 @@ class ExpressLane:
 
     __slots__ = ("_inputs", "_outputs", "_run")
 
-    def __init__(self, manifest: Manifest, session: Session, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-        """`inputs` and `outputs` are the engine's names for the manifest's tensors, in its order."""
-        self._run = session.run
+    def __init__(self, manifest: Manifest, bound: Bound) -> None:
+        """`bound` has the buffers of the manifest's tensors, in its order."""
+        self._run: Callable[[], None] | None = bound.run
         self._inputs = tuple(
-            (tensor.name, name, np.dtype(tensor.dtype), _usual_shape(tensor), _within(tensor.guard, tensor.dtype))
-            for tensor, name in zip(manifest.inputs, inputs, strict=True)
+            (tensor.name, buffer, buffer.shape, buffer.dtype, _within(tensor.guard, buffer))
+            for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
-            (tensor.name, name, _within(tensor.guard, tensor.dtype))
-            for tensor, name in zip(manifest.outputs, outputs, strict=True)
+            (tensor.name, buffer.copy, _within(tensor.guard, buffer))
+            for tensor, buffer in zip(manifest.outputs, bound.outputs, strict=True)
         )
 
     def outputs(self, tensors: Tensors) -> dict[str, Array] | None:
@@ -45,71 +54,92 @@ class ExpressLane:
 
         Raises EngineMemoryError: what runs again after one may be answered from a damaged heap.
         """
-        if len(tensors) != len(self._inputs):
+        run = self._run
+        if run is None or len(tensors) != len(self._inputs):
             return None
-        feeds = {}
-        for name, engine_name, dtype, shape, within in self._inputs:
+        for name, buffer, shape, dtype, is_within in self._inputs:
             array = tensors.get(name)
-            if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype or not within(array):
+            if type(array) is not _ndarray or array.shape != shape or array.dtype != dtype:
                 return None
-            feeds[engine_name] = array
+            buffer[...] = array
+            if not is_within():
+                return None
         try:
-            answer = self._run(feeds)
+            run()
         except EngineMemoryError:
             raise
         except EngineError:
+            self._run = None  # an answer of another shape would fail each time: the long way takes all from here
             return None
         outputs = {}
-        for name, engine_name, within in self._outputs:
-            array = answer[engine_name]
-            if not within(array):
+        for name, copy, is_within in self._outputs:
+            if not is_within():
                 return None
-            outputs[name] = array
+            outputs[name] = copy()
         return outputs
 
 
 def express_lane(
-    manifest: Manifest, variant: Variant, session: Session, inputs: tuple[str, ...], outputs: tuple[str, ...]
+    manifest: Manifest, variant: Variant, session: Session, feeds: Tensors, answer: Tensors
 ) -> ExpressLane | None:
-    """Return the lane of a variant, or None where every request needs the long way: a mapping between the sample's
-    dtype and the model's, or thresholds to judge each answer by."""
+    """Return the lane for requests like `feeds`, proved on them to answer `answer`; both are by the engine's names, in
+    the manifest's order.
+
+    Return None where every request needs the long way: a mapping between the sample's dtype and the model's,
+    thresholds to judge each answer by, large tensors, an engine that cannot be bound, answers that differ from run to
+    run. Raises EngineMemoryError.
+    """
     confidence = variant.confidence
     if confidence.energy is not None or confidence.max_softmax is not None:
         return None
-    if not all(_fed_as_it_is(tensor) for tensor in manifest.inputs):
+    if not all(map(_is_usual, manifest.inputs, feeds.values())):
         return None
-    return ExpressLane(manifest, session, inputs, outputs)
+    if not all(0 < array.nbytes <= MAX_BYTES for array in (*feeds.values(), *answer.values())):
+        return None
+    try:
+        bound = session.bind(feeds, answer)
+        bound.run()
+    except EngineMemoryError:
+        raise
+    except EngineError:
+        return None
+    same = all(map(_are_equal, bound.outputs, answer.values()))
+    return ExpressLane(manifest, bound) if same else None
 
 
-def _fed_as_it_is(tensor: Input) -> bool:
-    mapping = tensor.sample
-    return mapping.dtype != tensor.dtype or (mapping.offset == 0.0 and mapping.scale == 1.0)
+def _is_usual(tensor: Input, array: Array) -> bool:
+    """Return whether the long way would feed an array like this one as it is."""
+    mapping, shape = tensor.sample, array.shape
+    fits = len(shape) == len(tensor.shape) and all(map(_fits, shape, tensor.shape))
+    is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
+    as_it_is = mapping.dtype != tensor.dtype or not is_mapped
+    return fits and as_it_is and array.dtype == tensor.dtype
 
 
-def _usual_shape(tensor: Input) -> tuple[int, ...]:
-    return tuple(size if size != -1 else 1 for size in tensor.shape)
+def _fits(size: int, declared: int) -> bool:
+    return declared in (-1, size)
 
 
-def _within(guard: InputGuard | OutputGuard, dtype: str) -> _Within:
-    """Return the quickest check that a tensor is finite and within its guard's range."""
-    low, high = guard.minimum, guard.maximum
+def _are_equal(one: Array, other: Array) -> bool:
+    return one.tobytes() == other.tobytes()
+
+
+def _within(guard: InputGuard | OutputGuard, buffer: Any) -> _Check:
+    """Return the quickest check that what a buffer holds is finite and within its guard's range."""
+    low, high, flat, few = guard.minimum, guard.maximum, buffer.reshape(-1), buffer.size <= _FEW
+
+    # A sum is finite only where all its terms are; one that overflowed is left to the long way. Of few numbers, as most
+    # answers are, Python's own sum is the quickest; of many, a sum of squares.
+    def is_finite() -> bool:
+        return _isfinite(sum(flat.tolist()) if few else _vdot(flat, flat))
+
     if low is None and high is None:
-        return _finite if dtype[0] == "f" else _anything
+        return is_finite if flat.dtype.kind == "f" else lambda: True
     minimum, maximum = -math.inf if low is None else low, math.inf if high is None else high
+    is_open = math.inf in (-minimum, maximum)
 
-    def within(array: Any) -> bool:
-        flat = array.reshape(-1)
+    def is_within() -> bool:
         # An infinity compares as within an open end, and a NaN as within nothing.
-        return bool(minimum <= _lowest(flat) and _highest(flat) <= maximum) and _finite(array)
+        return bool(minimum <= _lowest(flat) and _highest(flat) <= maximum) and (not is_open or is_finite())
 
-    return within
-
-
-def _finite(array: Any) -> bool:
-    """A sum is finite only where all its terms are; one that overflowed is left to the long way. Of few numbers, as
-    most answers are, Python's own sum is the quickest; of many, a sum of squares."""
-    return math.isfinite(sum(array.ravel().tolist()) if array.size <= _FEW else _vdot(array, array))
-
-
-def _anything(_: Any) -> bool:
-    return True
+    return is_within

@@ -1,7 +1,9 @@
-"""Images as samples: PNG and JPEG files of a folder, decoded, turned upright and resized to a model's input.
+"""Images as samples: PNG and JPEG files of a folder, decoded, turned upright, in the size that samples have.
 
 For models whose samples are stored in bytes (`sample.dtype` uint8): what the bytes become is the manifest's mapping, as
-for every other sample. Files are untrusted: their size is checked before they are decoded. Needs the extra `images`.
+for every other sample. Where its steps take an image of any size it is left as it is, else it is stretched by the
+same arithmetic as a declared step. Files are untrusted: their size is checked before they are decoded. Needs the extra
+`images`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ import numpy as np
 
 from edge_agent.errors import TensorError
 from edge_agent.ports import Array
+from edge_agent.processing.casting import cast
+from edge_agent.processing.steps import apply_steps
 from edge_contracts.errors import MissingExtraError, OperatorError
 from edge_contracts.manifest import Input, Manifest
+from edge_contracts.processing import ANY, Resize
 
 try:
     from PIL import Image, ImageOps
@@ -55,8 +60,8 @@ class ImageReader:
     def read(self, path: Path) -> Array:
         """Return an image as uint8 [height, width, channels] or [channels, height, width], as the input has it.
 
-        It is turned upright (EXIF) and resized to the input's size, whatever its own proportions. Raises TensorError
-        for what is no image or too large.
+        It is turned upright (EXIF) and, unless samples may be of any size, resized to the input's, whatever its own
+        proportions. Raises TensorError for what is no image or too large.
         """
         try:
             with warnings.catch_warnings():
@@ -69,20 +74,22 @@ class ImageReader:
                 upright = ImageOps.exif_transpose(image).convert(_MODES[self._channels])
         except _DAMAGE as error:
             raise TensorError(f"cannot be read as PNG or JPEG: {error}", subject=path.name) from error
-        resized = upright.resize((self._width, self._height), Image.Resampling.BILINEAR)
-        pixels: Array = np.asarray(resized, dtype=np.uint8).reshape(self._height, self._width, self._channels)
+        pixels = np.asarray(upright, dtype=np.uint8).reshape(upright.height, upright.width, self._channels)
+        if ANY not in (self._height, self._width):
+            stretch = Resize(height=self._height, width=self._width)
+            pixels = cast(apply_steps(pixels[None], [stretch])[0], pixels.dtype)
         return pixels.transpose(2, 0, 1) if self._channels_first else pixels
 
 
 def _layout(tensor: Input, hint: str) -> tuple[bool, int, int, int]:
     """Return whether channels come first, and channels, height and width. Raises OperatorError."""
-    shape = tuple(tensor.shape)
+    shape = tuple(tensor.sample_shape)
     if len(shape) == 3:
         shape = (*shape, 1)  # grey without a dimension for it
-    if len(shape) == 4 and min(shape[1:]) > 0:
+    if len(shape) == 4:
         if shape[3] in _MODES:
             return False, shape[3], shape[1], shape[2]
         if shape[1] in _MODES:
             return True, shape[1], shape[2], shape[3]
-    text = f"{list(tensor.shape)} is not the shape of an image of 1 or 3 channels"
+    text = f"{list(tensor.sample_shape)} is not the shape of an image of 1 or 3 channels"
     raise OperatorError(text, subject=tensor.name, hint=hint)

@@ -51,6 +51,26 @@ def serving_manifest(record: UpdateRecord, factory: Factory | None, state: State
         return None
 
 
+def serving_folder(record: UpdateRecord, factory: Factory | None, state: StateFolder) -> Path | None:
+    """Return the folder of the release that serves, or of the factory bundle; None where there is neither."""
+    if record.serving is None:
+        return None if factory is None else factory.folder
+    return state.release(record.serving.manifest_sha256)
+
+
+def candidate_rung(record: UpdateRecord, state: StateFolder) -> Rung:
+    """Return the candidate's best variant that passed its trial. The record has a candidate that did."""
+    candidate = record.candidate
+    assert candidate is not None
+    return Rung(
+        role="local",
+        folder=str(state.release(candidate.manifest_sha256)),
+        version=candidate.version,
+        manifest_sha256=candidate.manifest_sha256,
+        variant=record.usable[candidate.manifest_sha256][0],
+    )
+
+
 def ladder_of(
     record: UpdateRecord, factory: Factory | None, state: StateFolder, damaged: Callable[[StateError], None]
 ) -> tuple[Rung, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edge_agent.ports import Array
+from edge_agent.ports import Array, Tensors
+from edge_agent.processing.answers import Finisher
 from edge_contracts.manifest import Manifest
 
 ABSTAIN = "last-resort/abstain"
@@ -18,6 +19,7 @@ class LastResort:
     def __init__(self, manifest: Manifest) -> None:
         self._declared = manifest.last_resort
         self._outputs = manifest.outputs
+        self._finisher = Finisher(manifest)
         self._remembered: tuple[float, int, dict[str, Array]] | None = None
         self.name = f"last-resort/{self._declared.kind}"
         self.remembers = self._declared.kind == "last_value"
@@ -26,10 +28,11 @@ class LastResort:
         """Keep a good answer; to be told of them all where `remembers`."""
         self._remembered = (now, _batch(outputs), outputs)
 
-    def outputs(self, batch: int, now: float) -> dict[str, Array]:
-        """Return the outputs to answer for a batch; empty means abstain."""
+    def outputs(self, batch: int, now: float, tensors: Tensors) -> dict[str, Array]:
+        """Return the outputs to answer for a request `tensors` of a batch; empty means abstain."""
         if self._declared.kind == "constant":
-            return self._constant(batch)
+            values = self._constant(batch)
+            return self._finisher.finish(values, tensors) if values else values
         if self._declared.kind == "last_value" and self._remembered is not None:
             when, size, outputs = self._remembered
             return outputs if size == batch and now - when <= self._declared.fresh_s else {}

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edge_agent.aside import Capture
 from edge_contracts.codec import StrictRecord
 
 
@@ -46,13 +47,15 @@ class Certainty(StrictRecord, frozen=True, kw_only=True):
 
 class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     """Everything a worker is told at its start, as one JSON argument. The listening socket and the link arrive as
-    file descriptors; `flight_fd` is the shared counter page. -1 means not given."""
+    file descriptors; `flight_fd` is the shared counter page, `mirror_fd` the way to the slot's shadow. -1 means not
+    given."""
 
     slot: str
     ladder: tuple[Rung, ...]
     listen_fd: int = -1
     link_fd: int = -1
     flight_fd: int = -1
+    mirror_fd: int = -1
     threads: int = 1
     cache: str | None = None
     memory_limit_mb: float | None = None
@@ -60,6 +63,7 @@ class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     drain_s: float = 5.0
     batch: Batching | None = None
     certainty: Certainty | None = None
+    capture: Capture | None = None
 
 
 # Worker to supervisor
@@ -74,7 +78,8 @@ class Ready(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="read
 
 
 class Heartbeat(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
-    """Totals since the worker's start; the supervisor takes differences. `histograms` are per tensor, fixed bins."""
+    """Totals since the worker's start; the supervisor takes differences. `histograms` are per tensor, fixed bins.
+    `nodes` says, of a pipeline, which rung answered last in each model."""
 
     counters: dict[str, int]
     served_by: dict[str, int]
@@ -82,6 +87,7 @@ class Heartbeat(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="
     histograms: dict[str, tuple[int, ...]] = {}
     rung: str
     idle_s: float
+    nodes: dict[str, str] = {}
 
 
 class Fault(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="fault"):
@@ -121,6 +127,13 @@ class AgentView(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="
     gauges: dict[str, float]
 
 
+class Aside(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="aside"):
+    """From now on, show this share of the requests to the shadow, and let captures go on or not."""
+
+    shadow: float
+    capture: bool
+
+
 class Drain(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="drain"):
     """Stop accepting; answer what comes with `Connection: close`; end when no connection is left or after the time."""
 
@@ -128,7 +141,7 @@ class Drain(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="drai
 
 
 ToSupervisor = Ready | Heartbeat | Fault | Drained
-ToWorker = Prefer | Shed | AgentView | Drain
+ToWorker = Prefer | Shed | AgentView | Aside | Drain
 
 MAX_LINE_BYTES = 256 * 1024
 """A heartbeat with every histogram is a few kilobytes; a longer line means a broken peer."""

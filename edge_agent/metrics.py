@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 LATENCY_BINS = 32
 """Bin i counts answers that took [2^i, 2^(i+1)) µs; the last one, 36 minutes, takes everything longer."""
 
+_BIT_LENGTHS = 64
+
 COUNTERS = {
-    "requests": "Inference requests accepted for an answer",
+    "requests": "Inference requests answered",
     "errors": "Failures of a rung: loading, running or an answer its guard refused",
     "rejected": "Requests refused because a tensor did not fit",
     "abstained": "Answers that said nothing",
@@ -27,22 +29,59 @@ COUNTERS = {
 }
 
 
-class Tally:
-    """Totals since the start of one runtime. Written by one thread at a time."""
+class Answers:
+    """How long one rung's answers took: the only thing counted for every answer, so it is kept to two additions."""
 
-    __slots__ = ("counters", "latency_log2_us", "latency_sum_us", "served_by")
+    __slots__ = ("log2_us", "sum_us")
 
     def __init__(self) -> None:
-        self.counters = dict.fromkeys(COUNTERS, 0)
-        self.served_by: dict[str, int] = {}
-        self.latency_log2_us = [0] * LATENCY_BINS
-        self.latency_sum_us = 0
+        self.log2_us = [0] * _BIT_LENGTHS
+        self.sum_us = 0
 
-    def answered(self, served_by: str, timing_us: int) -> None:
+    def count(self, timing_us: int) -> None:
         """Count one answer and how long it took, in microseconds."""
-        self.served_by[served_by] = self.served_by.get(served_by, 0) + 1
-        self.latency_log2_us[min((timing_us or 1).bit_length(), LATENCY_BINS) - 1] += 1
-        self.latency_sum_us += timing_us
+        self.log2_us[timing_us.bit_length()] += 1
+        self.sum_us += timing_us
+
+
+class Tally:
+    """Totals since the start of one runtime. Written by one thread at a time; what is shown is added up when asked, by
+    any thread: so it goes over a copy of what may grow meanwhile."""
+
+    __slots__ = ("_answers", "_others")
+
+    def __init__(self) -> None:
+        self._others = dict.fromkeys(COUNTERS, 0)
+        self._answers: dict[str, Answers] = {}
+
+    def answers(self, served_by: str) -> Answers:
+        """Return where the answers of this rung are counted."""
+        return self._answers.setdefault(served_by, Answers())
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Count something else that happened; see `COUNTERS`. Requests are counted by their answers."""
+        self._others[name] += number
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return self._others | {"requests": sum(self.served_by.values())}
+
+    @property
+    def served_by(self) -> dict[str, int]:
+        """Answers by rung, of those that gave any."""
+        counts = {name: sum(answers.log2_us) for name, answers in list(self._answers.items())}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def latency_log2_us(self) -> list[int]:
+        """Answers by the logarithm of their time; see `LATENCY_BINS`."""
+        rows = [[0] * _BIT_LENGTHS, *(answers.log2_us for answers in list(self._answers.values()))]
+        zero, one, *bins = map(sum, zip(*rows, strict=True))
+        return [zero + one, *bins[: LATENCY_BINS - 2], sum(bins[LATENCY_BINS - 2 :])]
+
+    @property
+    def latency_sum_us(self) -> int:
+        return sum(answers.sum_us for answers in list(self._answers.values()))
 
 
 def exposition(tally: Tally, gauges: Mapping[str, float], labels: Mapping[str, str]) -> bytes:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from edge_contracts.codec import StrictRecord
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edge_agent.answer import NodeAnswer
 
     Array = NDArray[np.generic]
     Tensors = Mapping[str, Array]
@@ -46,6 +48,20 @@ class EngineSettings(StrictRecord, frozen=True, kw_only=True):
     cache: Path | None = None
 
 
+class Bound(Protocol):
+    """A loaded model bound to buffers: `run` answers what stands in `inputs` into `outputs`. Not thread-safe."""
+
+    @property
+    def inputs(self) -> Sequence[Array]: ...
+
+    @property
+    def outputs(self) -> Sequence[Array]: ...
+
+    def run(self) -> None:
+        """Run once. Raises EngineError; EngineMemoryError when an allocation failed."""
+        ...
+
+
 class Session(Protocol):
     """A loaded model. Not thread-safe: one caller at a time."""
 
@@ -59,7 +75,24 @@ class Session(Protocol):
         """Return outputs by name. Raises EngineError; EngineMemoryError when an allocation failed."""
         ...
 
+    def bind(self, feeds: Tensors, answer: Tensors) -> Bound:
+        """Return the model bound to buffers of its own, in the order of `feeds` and `answer`: the dtypes and shapes
+        are theirs, and the inputs hold what `feeds` holds. It outlives `close` if it is kept. Raises EngineError."""
+        ...
+
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """A session made of several models; `nodes` tells what each of them did in the last run."""
+
+    @property
+    def nodes(self) -> tuple[NodeAnswer, ...]: ...
+
+    def news(self) -> list[str]:
+        """Return what failed inside a node since this was last asked."""
+        ...
 
 
 class Engine(Protocol):

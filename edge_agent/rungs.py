@@ -7,22 +7,25 @@ rung answers, and what happens when one fails, is in `runtime`; the guards' deci
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge_agent import express
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.conformal import Predictor, predictor
 from edge_agent.core.guards import PASS, Spread, Verdict, judge_confidence, judge_input, judge_output
 from edge_agent.engines import engine_for
 from edge_agent.errors import TensorError
-from edge_agent.express import express_lane
 from edge_agent.messages import Rung
-from edge_agent.ports import Array, EngineSettings, Session, Tensors
+from edge_agent.metrics import Answers
+from edge_agent.ports import Array, Composite, EngineSettings, Session, Tensors
+from edge_agent.processing.answers import Finisher
 from edge_agent.samples import bind_inputs, bind_outputs, read_arrays, sample_inputs, to_model
-from edge_contracts.errors import BundleError, EdgewrightError
+from edge_contracts.errors import BundleError, ContractError, EdgewrightError
 from edge_contracts.manifest import Input, Manifest, Output, Variant
 
 
@@ -35,15 +38,17 @@ class GuardError(BundleError):
 class _InputCheck:
     """One input of a release, with what a request's check asks of it worked out beforehand."""
 
-    __checks__ = ("as_is", "bounded", "dtypes", "name", "tensor", "usual")
+    __slots__ = ("as_is", "bounded", "dtypes", "name", "tensor", "usual")
 
     def __init__(self, tensor: Input) -> None:
         mapping = tensor.sample
         self.tensor = tensor
         self.name = tensor.name
         self.dtypes = tuple(np.dtype(name) for name in dict.fromkeys((mapping.dtype, tensor.dtype)))
-        self.usual = tuple(size if size != -1 else 1 for size in tensor.shape)  # a batch of one
-        self.as_is = len(self.dtypes) == 1 and mapping.offset == 0.0 and mapping.scale == 1.0
+        # A batch of one; a sample that goes through steps has another shape than one that is fed as it is.
+        self.usual = None if mapping.steps else tuple(size if size != -1 else 1 for size in tensor.shape)
+        is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
+        self.as_is = len(self.dtypes) == 1 and not is_mapped
         self.bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
 
 
@@ -92,14 +97,17 @@ class Intake:
         if array.dtype not in check.dtypes:
             wanted = " or ".join(str(dtype) for dtype in check.dtypes)
             raise TensorError(f"dtype is {array.dtype}, not {wanted}", subject=check.name)
-        shape = array.shape
-        if shape != check.usual:
-            _check_shape(shape, check.tensor)
+        if array.shape != check.usual:
+            processed = check.tensor.sample.steps and array.dtype == check.dtypes[0]
+            _check_shape(array.shape, check.tensor.sample_shape if processed else check.tensor.shape, check.name)
         if check.as_is:
             return array
         if array.dtype.kind == "f" and check.tensor.dtype[0] not in "fb" and not is_finite(array):
             raise TensorError("holds NaN or infinity, which no integer can stand for", subject=check.name)
-        return to_model(array, check.tensor)
+        try:
+            return to_model(array, check.tensor)
+        except ContractError as error:  # a sample of open size that a step cannot take
+            raise TensorError(str(error), subject=check.name) from error
 
     def _refuse_names(self, tensors: Tensors) -> None:
         known = [check.name for check in self._inputs]
@@ -114,7 +122,7 @@ class Intake:
 class _OutputCheck:
     """One output of a release, with what the check of an answer asks of it worked out beforehand."""
 
-    __checks__ = ("bounded", "guard", "judged", "logits", "name")
+    __slots__ = ("bounded", "guard", "judged", "logits", "name")
 
     def __init__(self, tensor: Output, *, has_thresholds: bool) -> None:
         self.name = tensor.name
@@ -132,7 +140,8 @@ class LoadedRung:
         self.rung, self.bundle, self.variant, self.session = rung, bundle, variant, session
         self.intake = Intake(manifest)
         self.model_sha256 = bundle.model_sha256(variant)
-        self.served_by = rung.served_by
+        self.served_by, self.version = rung.served_by, rung.version
+        self.answers = Answers()  # where they are counted; the runtime's tally has its own
         self.predictor: Predictor | None = None  # where the slot asks for certainty
         self.batches: bool | None = None  # whether it may answer in batches, once that was looked at; see `together`
         self._inputs = bind_inputs(session, manifest)
@@ -140,7 +149,9 @@ class LoadedRung:
         self._renamed = any(tensor.name != name for tensor, name in self._outputs)
         thresholds = variant.confidence
         has_thresholds = thresholds.energy is not None or thresholds.max_softmax is not None
-        self.express = express_lane(manifest, variant, session, self._inputs, tuple(name for _, name in self._outputs))
+        self.express: express.ExpressLane | None = None  # once it is warm
+        self.composite = session if isinstance(session, Composite) else None
+        self._finisher = Finisher(manifest) if manifest.answer else None
         self._checks = tuple(_OutputCheck(tensor, has_thresholds=has_thresholds) for tensor in manifest.outputs)
 
     def run(self, feeds: Sequence[Array]) -> dict[str, Array]:
@@ -180,13 +191,26 @@ class LoadedRung:
                 confidence = self._confidence(array, logits=check.logits)
         return outputs, confidence
 
+    def finish(self, outputs: dict[str, Array], tensors: Tensors) -> dict[str, Array]:
+        """Return the outputs with what the manifest's steps make of them for this request. Raises EngineError."""
+        return outputs if self._finisher is None else self._finisher.finish(outputs, tensors)
+
     def warm(self) -> None:
-        """Run once, on the first golden sample where there is one, else on zeros. Raises EngineError, BundleError."""
+        """Run on the first golden sample where there is one, else on zeros, and open the express lane for requests of
+        that shape. Raises EngineError, BundleError."""
+        feeds = dict(zip(self._inputs, self._usual(), strict=True))
+        start = time.thread_time()  # what else the box does is no reason to do without a lane
+        answer = self.session.run(feeds)
+        if self._finisher is None and time.thread_time() - start < express.MAX_S:
+            fetched = {name: answer[name] for _, name in self._outputs}
+            self.express = express.express_lane(self.bundle.manifest, self.variant, self.session, feeds, fetched)
+
+    def _usual(self) -> list[Array]:
+        """Return a usual request's tensors as the model is fed them: one sample, or the batch of a fixed shape."""
         manifest = self.bundle.manifest
         if manifest.golden is None:
             shapes = [[max(size, 1) for size in tensor.shape] for tensor in manifest.inputs]
-            self.run([np.zeros(shape, tensor.dtype) for shape, tensor in zip(shapes, manifest.inputs, strict=True)])
-            return
+            return [np.zeros(shape, tensor.dtype) for shape, tensor in zip(shapes, manifest.inputs, strict=True)]
         arrays = read_arrays(self.bundle.check(manifest.golden.file), what=manifest.golden.file)
         feeds = []
         for array, tensor in zip(
@@ -194,7 +218,7 @@ class LoadedRung:
         ):
             batch = max(tensor.shape[0], 1) if tensor.shape else 1
             feeds.append(to_model(np.repeat(array[:1], batch, axis=0), tensor))
-        self.run(feeds)
+        return feeds
 
     def _confidence(self, outputs: Array, *, logits: bool) -> Verdict:
         thresholds = self.variant.confidence
@@ -246,11 +270,11 @@ def is_finite(array: Array) -> bool:
     return math.isfinite(np.vdot(values, values)) or spread(array).finite
 
 
-def _check_shape(shape: tuple[int, ...], tensor: Input) -> None:
-    if len(shape) != len(tensor.shape) or any(w not in (-1, s) for s, w in zip(shape, tensor.shape, strict=True)):
-        raise TensorError(f"shape is {list(shape)}, not {list(tensor.shape)}", subject=tensor.name)
+def _check_shape(shape: tuple[int, ...], declared: tuple[int, ...], name: str) -> None:
+    if len(shape) != len(declared) or any(w not in (-1, s) for s, w in zip(shape, declared, strict=True)):
+        raise TensorError(f"shape is {list(shape)}, not {list(declared)}", subject=name)
     if 0 in shape:
-        raise TensorError(f"shape {list(shape)} holds no element", subject=tensor.name)
+        raise TensorError(f"shape {list(shape)} holds no element", subject=name)
 
 
 def _clip(array: Array, tensor: Input) -> Array:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edge_agent.answer import Answer
+from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
 from edge_agent.core.fallback import WELL, LadderRelease, build_ladder, failed, preferred_order, walk
 from edge_agent.errors import EngineMemoryError, TensorError
@@ -24,7 +24,7 @@ from edge_agent.histograms import SeenCounter
 from edge_agent.last_resort import ABSTAIN, LastResort
 from edge_agent.messages import Certainty, Rung
 from edge_agent.metrics import Tally
-from edge_agent.ports import Array, EngineSettings, Tensors
+from edge_agent.ports import Array, Composite, EngineSettings, Tensors
 from edge_agent.rungs import GuardError, Intake, LoadedRung, first_manifest, load_rung
 from edge_agent.together import answer_together
 from edge_contracts.errors import EdgewrightError
@@ -103,6 +103,12 @@ class Runtime:
             return self.ladder[index].served_by
         return self._resort.name
 
+    @property
+    def nodes(self) -> tuple[NodeAnswer, ...]:
+        """What the nodes did at the last request, where the preferred rung is a pipeline."""
+        rung = self._loaded.get(self._order[0]) if self._order else None
+        return () if rung is None or rung.composite is None else rung.composite.nodes
+
     def warm(self) -> str:
         """Load rungs from the top until one has run once; return its `served_by`. Raises EngineMemoryError."""
         with self._lock:
@@ -137,7 +143,7 @@ class Runtime:
                 asked = (tensors, start)
                 return self._express(asked) or self._at_length(asked)
             except TensorError:
-                self.tally.counters["rejected"] += 1
+                self.tally.count("rejected")
                 raise
             finally:
                 self.busy_since = None
@@ -157,9 +163,8 @@ class Runtime:
                 outputs = answer_together(rung, self._intake, requests, size)
                 if outputs is None:
                     return None
-                self.tally.counters["requests"] += len(outputs)
                 pairs = zip(requests, outputs, strict=True)
-                return [self._answer(first, rung, (tensors, start), one, []) for tensors, one in pairs]
+                return [self._answer(first, rung, (own, start), rung.finish(one, own)) for own, one in pairs]
             except EngineMemoryError as error:
                 self._tell(first, error.reason, str(error))
                 raise
@@ -186,22 +191,19 @@ class Runtime:
             raise
         if outputs is None:
             return None
-        self.tally.counters["requests"] += 1
-        return self._answer(first, rung, asked, outputs, [])
+        return self._answer(first, rung, asked, outputs)
 
     def _at_length(self, asked: _Asked) -> Answer:
         feeds = self._intake.fit(asked[0])
         objections = self._intake.guard(feeds)
-        counters = self.tally.counters
-        counters["requests"] += 1
         warnings: list[str] = []
         trusted = True
         if objections:
-            counters["guard_input"] += 1
+            self.tally.count("guard_input")
             warnings = [verdict.text for verdict in objections]
             trusted = all(verdict.action != "fallback" for verdict in objections)
         answer = self._climb_down(asked, feeds, warnings) if trusted else None
-        return answer or self._last_resort(len(feeds[0]) if feeds[0].shape else 1, warnings, asked[1])
+        return answer or self._last_resort(asked, len(feeds[0]) if feeds[0].shape else 1, warnings)
 
     def _climb_down(self, asked: _Asked, feeds: list[Array], warnings: list[str]) -> Answer | None:
         """Try the rungs in order. A rung is blamed for failing only if another one could answer the same request:
@@ -213,17 +215,18 @@ class Runtime:
                 continue
             try:
                 outputs, confidence = rung.answer(feeds if index in self._same_inputs else rung.refit(asked[0]))
+                outputs = rung.finish(outputs, asked[0])
             except EngineMemoryError as error:
                 self._tell(index, error.reason, str(error))
                 raise
             except EdgewrightError as error:
-                self.tally.counters["errors"] += 1
-                self.tally.counters["guard_output"] += isinstance(error, GuardError)
+                self.tally.count("errors")
+                self.tally.count("guard_output", isinstance(error, GuardError))
                 warnings.append(f"{rung.served_by}: {error}")
                 blamed.append((index, error.reason, str(error)))
                 continue
             if confidence.action == "warn":
-                self.tally.counters["out_of_distribution"] += 1
+                self.tally.count("out_of_distribution")
                 warnings.append(confidence.text)
             for culprit in blamed:
                 self._blame(*culprit)
@@ -231,40 +234,45 @@ class Runtime:
         return None
 
     def _answer(
-        self, index: int, rung: LoadedRung, asked: _Asked, outputs: dict[str, Array], warnings: list[str]
+        self, index: int, rung: LoadedRung, asked: _Asked, outputs: dict[str, Array], warnings: Sequence[str] = ()
     ) -> Answer:
         if self._health[index] is not WELL:
             self._health[index] = WELL
         if index != self._order[0]:
-            self.tally.counters["fallbacks"] += 1
+            self.tally.count("fallbacks")
         if self._resort.remembers:
             self._resort.remember(outputs, self.busy_since or 0.0)
         if asked[1] >= self.seen.due_ns and index in self._same_inputs:
             self.seen.count(self._intake.fit(asked[0]), rung.variant, outputs, asked[1])
-        prediction = None if rung.predictor is None else rung.predictor.predict(outputs)
-        abstained = prediction is not None and prediction.largest > self._most
-        self.tally.counters["abstained"] += abstained
+        prediction, abstained = None, False
+        if rung.predictor is not None:
+            prediction = rung.predictor.predict(outputs)
+            abstained = prediction.largest > self._most
+            self.tally.count("abstained", abstained)
+        if rung.composite is not None:
+            self._tell_of_nodes(index, rung.composite)
         timing_us = (time.monotonic_ns() - asked[1]) // 1000
-        self.tally.answered(rung.served_by, timing_us)
+        rung.answers.count(timing_us)
         return Answer(
             outputs={} if abstained else outputs,
             served_by=rung.served_by,
-            version=rung.rung.version,
+            version=rung.version,
             model_sha256=rung.model_sha256,
             abstained=abstained,
             warnings=tuple(warnings),
             timing_us=timing_us,
             prediction=prediction,
+            nodes=() if rung.composite is None else rung.composite.nodes,
         )
 
-    def _last_resort(self, batch: int, warnings: list[str], start: int) -> Answer:
-        outputs = self._resort.outputs(batch, time.monotonic())
+    def _last_resort(self, asked: _Asked, batch: int, warnings: list[str]) -> Answer:
+        outputs = self._resort.outputs(batch, time.monotonic(), asked[0])
         if not outputs:
-            self.tally.counters["abstained"] += 1
-        timing_us = (time.monotonic_ns() - start) // 1000
+            self.tally.count("abstained")
+        timing_us = (time.monotonic_ns() - asked[1]) // 1000
         served_by = self._resort.name if outputs else ABSTAIN
-        self.tally.counters["fallbacks"] += 1
-        self.tally.answered(served_by, timing_us)
+        self.tally.count("fallbacks")
+        self.tally.answers(served_by).count(timing_us)
         return Answer(
             outputs=outputs,
             served_by=served_by,
@@ -278,6 +286,7 @@ class Runtime:
     def _load(self, index: int) -> LoadedRung | None:
         try:
             rung = load_rung(self.ladder[index], self._settings)
+            rung.answers = self.tally.answers(rung.served_by)
             rung.warm()
             if self._certainty is not None and not rung.predicts(self._certainty.coverage):
                 self._tell(index, "certainty", f"has no threshold for a coverage of {self._certainty.coverage:g}")
@@ -285,9 +294,11 @@ class Runtime:
             self._tell(index, error.reason, str(error))
             raise
         except EdgewrightError as error:
-            self.tally.counters["errors"] += 1
+            self.tally.count("errors")
             self._blame(index, error.reason, str(error), hard=True)
             return None
+        if rung.composite is not None:
+            self._tell_of_nodes(index, rung.composite)
         self._loaded[index] = rung
         if rung.bundle.manifest.inputs == self.manifest.inputs:
             self._same_inputs.add(index)
@@ -302,6 +313,10 @@ class Runtime:
     def _tell(self, index: int, reason: str, text: str) -> None:
         if self._on_fault is not None:
             self._on_fault(self.ladder[index], reason, text)
+
+    def _tell_of_nodes(self, index: int, composite: Composite) -> None:
+        for text in composite.news():
+            self._tell(index, "node", text)
 
     def _unload(self, *, keep: int | None) -> None:
         for index in [index for index in self._loaded if index != keep]:

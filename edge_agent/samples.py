@@ -19,6 +19,8 @@ import numpy as np
 
 from edge_agent.errors import EngineError
 from edge_agent.ports import Array, Session, TensorInfo, Tensors
+from edge_agent.processing.casting import cast
+from edge_agent.processing.steps import apply_steps
 from edge_contracts import limits
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Input, Manifest
@@ -54,21 +56,25 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def to_model(x: Array, tensor: Input) -> Array:
-    """Return samples as the model is fed: `((x - offset) * scale)` cast to the input's dtype; shape unchanged.
+    """Return samples as the model is fed: through the declared steps, then `((x - offset) * scale)`, cast to the
+    input's dtype. Without steps the shape is unchanged.
 
     `x` in `tensor.sample.dtype` is mapped; `x` already in the model's own dtype is returned as it is, unless both
     dtypes are equal: then the mapping always applies. Integer targets are rounded to the nearest, ties to even, and
-    saturated. The caller has checked that the dtype is one of the two.
+    saturated. The caller has checked that the dtype is one of the two. Raises ContractError for a step that does not
+    fit a sample, which only those of open size can bring about.
     """
     mapping = tensor.sample
     if x.dtype != mapping.dtype:
         return x
+    if mapping.steps:
+        x = apply_steps(x, mapping.steps)
     if mapping.offset == 0.0 and mapping.scale == 1.0:
-        return x if mapping.dtype == tensor.dtype else _cast(x, np.dtype(tensor.dtype))
+        return x if x.dtype == tensor.dtype else cast(x, np.dtype(tensor.dtype))
     wide = np.dtype(np.float64 if x.dtype.itemsize > 4 else np.float32)
     mapped: np.ndarray[Any, np.dtype[np.floating[Any]]] = x.astype(wide)
     mapped = (mapped - wide.type(mapping.offset)) * wide.type(mapping.scale)
-    return _cast(mapped, np.dtype(tensor.dtype))
+    return cast(mapped, np.dtype(tensor.dtype))
 
 
 def bind(declared: Sequence[TensorInfo], wanted: Sequence[tuple[str, str]], *, what: str) -> tuple[str, ...]:
@@ -124,15 +130,6 @@ def predict(session: Session, manifest: Manifest, samples: Sequence[Array]) -> l
         for parts, name in zip(collected, outputs, strict=True):
             parts.append(answer[name])
     return [np.concatenate(parts)[:count] for parts in collected]
-
-
-def _cast(x: Array, dtype: np.dtype[Any]) -> Array:
-    if dtype.kind in "iu" and not np.can_cast(x.dtype, dtype):
-        bounds = np.iinfo(dtype)
-        # float64 rounds the largest 64-bit integers up, out of range: stay below.
-        high = np.nextafter(float(bounds.max), 0.0) if dtype.itemsize == 8 else float(bounds.max)
-        x = np.clip(np.rint(x.astype(np.float64)), float(bounds.min), high)
-    return x.astype(dtype, copy=False)
 
 
 def _array_name(member: zipfile.ZipInfo) -> str:

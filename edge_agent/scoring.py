@@ -119,7 +119,8 @@ def _tensor(manifest: Manifest, name: str, value: Any) -> Array:
             continue
         try:
             array = np.asarray(value, dtype=tensor.sample.dtype)
-            return array.reshape([1, *tensor.shape[1:]])
+            shape = tensor.sample_shape[1:]
+            return array.reshape([1, *shape]) if shape.count(-1) < 2 else array[None]
         except (ValueError, TypeError, OverflowError) as error:
             raise TensorError(str(error), subject=name) from error
     return np.zeros(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ from edge_agent.adapters.vacancy import Vacancy
 from edge_agent.config import SlotConfig
 from edge_agent.core.backoff import doubling
 from edge_agent.core.growth import Growth, grow
-from edge_agent.messages import AgentView, Drain, Fault, Heartbeat, Prefer, Ready, Rung, Shed, WorkerPlan
+from edge_agent.messages import AgentView, Aside, Drain, Fault, Heartbeat, Prefer, Ready, Rung, Shed, WorkerPlan
 from edge_agent.worker_process import Callbacks, Death, WorkerProcess
 from edge_contracts.profile import DeviceProfile
 
@@ -38,6 +39,14 @@ REST_S = 600.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inherited:
+    """What every worker of a slot is born with: the socket it answers on, and the way to the slot's shadow."""
+
+    listener: socket.socket
+    mirror: socket.socket
+
+
 class Owner(Protocol):
     """Whom a worker's news goes to."""
 
@@ -56,10 +65,10 @@ class Serving:
     """The workers of one slot. `serve` says what, everything else follows."""
 
     def __init__(
-        self, listener: socket.socket, config: SlotConfig, profile: DeviceProfile, owner: Owner, cache: str
+        self, inherited: Inherited, config: SlotConfig, profile: DeviceProfile, owner: Owner, cache: str
     ) -> None:
         """`cache` is the folder of optimised models, given to every worker."""
-        self._listener = listener
+        self._listener = inherited.listener
         self._config = config
         self._profile = profile
         self._owner = owner
@@ -77,7 +86,9 @@ class Serving:
         self._wish = Prefer(variant=None, threads=self._threads)
         self._shed_s = 0.0
         self._growth = self._no_growth()
-        self._vacancy = Vacancy(listener)
+        self._aside = Aside(shadow=0.0, capture=False)
+        self._mirror = inherited.mirror
+        self._vacancy = Vacancy(inherited.listener)
         self._cache = cache
 
     @property
@@ -93,6 +104,12 @@ class Serving:
         if worker is None or worker.ready is None:
             return None
         return worker.heartbeat.rung if worker.heartbeat is not None else worker.ready.served_by
+
+    @property
+    def nodes(self) -> dict[str, str]:
+        """Which rung answered last in each model of a pipeline."""
+        heartbeat = None if self._current is None else self._current.heartbeat
+        return {} if heartbeat is None else heartbeat.nodes
 
     @property
     def variant(self) -> str | None:
@@ -123,9 +140,8 @@ class Serving:
 
     def configure(self, config: SlotConfig) -> None:
         """Serve with these limits from now on: a worker that has them takes over from the one that runs."""
-        only_topics = msgspec.structs.replace(config, mqtt=self._config.mqtt) == self._config
-        self._config = config
-        if only_topics:
+        old, self._config = self._config, config
+        if msgspec.structs.replace(config, mqtt=old.mqtt, shadow=old.shadow) == old:
             return
         if self._next is not None:
             self._retire(self._next)
@@ -161,6 +177,12 @@ class Serving:
         """Give the serving worker the agent's own readings, for `/metrics`."""
         if self._current is not None:
             self._current.tell(AgentView(gauges=gauges))
+
+    def take_aside(self, aside: Aside) -> None:
+        """Have requests shown to the shadow and captured like this."""
+        if self._current is not None and aside != self._aside:
+            self._current.tell(aside)
+        self._aside = aside
 
     async def stop(self) -> None:
         """Drain every worker; kill what has not ended in time."""
@@ -228,6 +250,8 @@ class Serving:
             drain_s=config.drain_s,
             batch=config.batch,
             certainty=config.certainty,
+            capture=config.capture,
+            mirror_fd=self._mirror.fileno(),
         )
         callbacks = Callbacks(
             ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._owner.fault, died=self._on_death
@@ -257,6 +281,7 @@ class Serving:
             worker.tell(self._wish)
         if self._shed_s:
             worker.tell(Shed(retry_after_s=self._shed_s))
+        worker.tell(self._aside)
         self._owner.ready(worker, ready)
 
     def _on_death(self, worker: WorkerProcess, death: Death) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from edge_agent.adapters.listening import bind
 from edge_agent.adapters.store import StateError, StateFolder
+from edge_agent.beside import Beside
 from edge_agent.config import SlotConfig
 from edge_agent.core.events import (
     Crashed,
@@ -34,7 +35,7 @@ from edge_agent.drift_watch import DriftWatch
 from edge_agent.ladder import ladder_of, open_factory, serving_manifest
 from edge_agent.messages import Fault, Heartbeat, Ready, Rung
 from edge_agent.news import Detail, News
-from edge_agent.serving import Serving
+from edge_agent.serving import Inherited, Serving
 from edge_agent.trial_process import try_release
 from edge_agent.trials import TrialPlan
 from edge_agent.worker_process import Death, WorkerProcess
@@ -47,12 +48,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What a slot works with. `clock` gives seconds since the epoch and does not jump while the agent runs."""
+    """What a slot works with. `clock` gives seconds since the epoch and does not jump while the agent runs. `calm`
+    says whether the box has room for a trial."""
 
     state: StateFolder
     profile: DeviceProfile
     clock: Callable[[], float]
     tell: Callable[[News], None]
+    calm: Callable[[], bool]
 
 
 class Slot:
@@ -72,7 +75,9 @@ class Slot:
         self._soaks_since: float | None = None
         self._trial: asyncio.Task[None] | None = None
         self._socket = bind(config)
-        self.serving = Serving(self._socket, config, around.profile, self, str(around.state.cache))
+        self.beside = Beside(config, around.profile, around.clock, around.tell)
+        inherited = Inherited(listener=self._socket, mirror=self.beside.shadowing.mirror)
+        self.serving = Serving(inherited, config, around.profile, self, str(around.state.cache))
 
     @property
     def http(self) -> str:
@@ -131,6 +136,7 @@ class Slot:
                 self.apply(verdict)
         self.serving.tick()
         self._drive()
+        self._look_aside()
 
     async def stop(self) -> None:
         """Drain the worker and give the socket back."""
@@ -138,6 +144,7 @@ class Slot:
             self._trial.cancel()
             await asyncio.gather(self._trial, return_exceptions=True)
         await self.serving.stop()
+        await self.beside.shadowing.stop()
         self._socket.close()
 
     def keeps(self) -> frozenset[str]:
@@ -166,6 +173,7 @@ class Slot:
             rollout=candidate.rollout if candidate else None,
             progress=self.progress,
             saved=record.saved,
+            shadow=self.beside.shadowing.reported,
         )
 
     # What the worker side tells (serving.Owner)
@@ -188,7 +196,8 @@ class Slot:
 
     def fault(self, worker: WorkerProcess, fault: Fault) -> None:  # noqa: ARG002
         text = f"{fault.served_by}: {fault.text}"
-        self._news("rung-failed", "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
+        event = "capture-failed" if fault.reason == "capture" else "rung-failed"
+        self._news(event, "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
 
     def died(self, worker: WorkerProcess, death: Death) -> None:
         expected = worker.draining and (death.drained or death.reason == "superseded")
@@ -230,12 +239,20 @@ class Slot:
         if self._trial is not None and record.state != "trial":
             self._trial.cancel()
             self._trial = None
-        if record.state == "verified" and self._trial is None and self._window_open():
+        if record.state == "verified" and self._trial is None and self._window_open() and self._around.calm():
             self.apply(TrialBegan())
         elif record.state == "trial" and self._trial is None and record.candidate is not None:
             self._trial = asyncio.create_task(self._try(record.candidate.manifest_sha256))
         elif record.state == "shadow" and self._may_go_live():
             self.apply(ShadowPassed())
+
+    def _look_aside(self) -> None:
+        """Have a candidate in shadow answer what is answered, captures taken, and both stop in time."""
+        captured = self.totals.counters.get("captured_bytes", 0)
+        around = self._around
+        self.serving.take_aside(self.beside.tick(self.record, self.config, self._factory, around.state, captured))
+        if (verdict := self.beside.judge(self.record)) is not None:
+            self.apply(verdict)
 
     def _may_go_live(self) -> bool:
         candidate = self.record.candidate

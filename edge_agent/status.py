@@ -12,9 +12,11 @@ import msgspec
 from edge_agent.adapters.audit import audit_files, verify_audit
 from edge_agent.adapters.store import StateFolder
 from edge_agent.core.audit import Entry
+from edge_agent.core.comparison import most_confused, words
 from edge_agent.core.identity import IdentityStatus
 from edge_agent.core.record import UpdateRecord, installed
 from edge_contracts.codec import Record
+from edge_contracts.shadow import ShadowCounts
 from edge_contracts.state import Level, SlotState
 
 if TYPE_CHECKING:
@@ -34,13 +36,26 @@ class Refusal(Record, frozen=True, kw_only=True):
     text: str = ""
 
 
+class Captured(Record, frozen=True, kw_only=True):
+    """What a slot's captures take on the disk, and whether they go on now."""
+
+    folder: str
+    megabytes: float
+    limit_mb: float
+    today_mb: float
+    allowed: bool
+
+
 class SlotStatus(SlotState, frozen=True, kw_only=True):
     """One slot: what is reported of it, and where it answers, which processes serve it and what they have counted."""
 
     http: str | None = None
     workers: tuple[int, ...] = ()
     counters: dict[str, int] = {}
+    nodes: dict[str, str] = {}
     rejected: tuple[str, ...] = ()
+    shadow_counts: ShadowCounts | None = None
+    captured: Captured | None = None
 
 
 class Writes(Record, frozen=True, kw_only=True):
@@ -83,7 +98,10 @@ def slot_status(slot: Slot, state: SlotState) -> SlotStatus:
         http=slot.http,
         workers=tuple(worker.pid for worker in slot.serving.workers),
         counters=dict(slot.totals.counters),
+        nodes=slot.serving.nodes,
         rejected=slot.record.rejected,
+        shadow_counts=slot.beside.shadowing.totals,
+        captured=slot.beside.capturing.status(),
     )
 
 
@@ -199,9 +217,17 @@ def _slot_lines(slot: SlotStatus) -> list[str]:
         lines.append(f"  fault     {', '.join(slot.faults)}")
     if slot.saved:
         lines.append(f"  deltas    spared fetching {slot.saved / 1e6:.2f} MB")
+    if slot.shadow_counts is not None:
+        lines.append(f"  shadow    {words(slot.shadow_counts)}")
+        lines.extend(f"            {pair}  {count}" for pair, count in most_confused(slot.shadow_counts.confusion, 3))
+    if slot.captured is not None:
+        captured = slot.captured
+        off = "" if captured.allowed else ", paused"
+        lines.append(f"  captures  {captured.megabytes:.1f} of {captured.limit_mb:g} MB in {captured.folder}{off}")
     if slot.http is not None:
         workers = ", ".join(map(str, slot.workers)) or "none"
         nobody = "by nobody" if slot.serving or slot.factory else "503: nothing is installed"
         by = f"by {slot.served_by}" if slot.served_by else nobody
         lines.append(f"  answers   http://{slot.http}  {by}  workers {workers}")
+    lines.extend(f"    node    {node}  by {served_by}" for node, served_by in slot.nodes.items())
     return lines

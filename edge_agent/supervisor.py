@@ -8,6 +8,7 @@ a slot is in `edge_agent.slot`, when updates run in `edge_agent.update_runner`, 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -83,7 +84,9 @@ class Supervisor:
         self._notifier = Notifier()
         self._otlp = OtlpExporter(__version__)
         self._stop = asyncio.Event()
-        self._around = Surroundings(state=self._state, profile=self._profile, clock=self._clock, tell=self.tell)
+        self._around = Surroundings(
+            state=self._state, profile=self._profile, clock=self._clock, tell=self.tell, calm=lambda: self._box.calm
+        )
         self._slots = {slot.name: Slot(slot, self._around) for slot in config.slots}
         self._updates = UpdateRunner(config, self._state, self._slots, self.tell)
         self._data = self._open_data()
@@ -155,6 +158,7 @@ class Supervisor:
         return due
 
     def _govern(self, now: float) -> None:
+        # Without the shadows: they take what nobody else wants, and must not make a device conserve.
         children = [worker.pid for slot in self._slots.values() for worker in slot.serving.workers]
         if self._updates.pid is not None:
             children.append(self._updates.pid)
@@ -162,10 +166,11 @@ class Supervisor:
         self._box.look(children, priorities, now, self._clock())
         level = self._box.governor
         self._link.saves_writes = self._box.saves_writes
-        self._updates.allow(level.level == "NORMAL")
+        self._updates.allow(self._box.calm)
         for slot in self._slots.values():
             shed_s = SHED_S if slot.config.priority in self._box.away else 0.0
             slot.serving.conserve(lightest=level.level != "NORMAL", shed_s=shed_s)
+            slot.beside.allow(self._box.readings, calm=self._box.calm and not self._box.saves_writes)
             slot.serving.view(self._gauges(slot))
         self._notifier.status(f"{level.level}, {self._outbox.spooled} messages spooled")
 
@@ -187,6 +192,7 @@ class Supervisor:
         slot.window.clear()
 
     def _collect(self) -> None:
+        gc.collect()  # the cycles of ended workers and connections: left to itself, Python may wait for hours
         keep = frozenset[str]().union(*(slot.keeps() for slot in self._slots.values()))
         try:
             for gone in self._state.collect_garbage(keep):
@@ -239,6 +245,7 @@ class Supervisor:
             slot = self._slots[config.name]
             slot.config = config
             slot.serving.configure(config)
+            slot.beside.capturing.configure(config.capture)
         self._updates.configure(new, self._slots)
         for slot in added.values():
             slot.start(clean=True)

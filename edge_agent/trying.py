@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.bundle import Bundle, open_bundle
-from edge_agent.engines import engine_for
+from edge_agent.engines import engine_for, import_engines
 from edge_agent.errors import EngineMemoryError, EngineMissingError
 from edge_agent.memory import HEADROOM_MB, limit_growth, offer_to_oom_killer, read_status_mb
 from edge_agent.ports import Array, EngineSettings, Session
@@ -27,6 +27,7 @@ from edge_agent.trials import TrialPlan, TrialReason, VariantTrial
 from edge_contracts.codec import encode
 from edge_contracts.errors import BundleError, EdgewrightError
 from edge_contracts.manifest import Variant
+from edge_contracts.pipeline import check_contents
 
 _WARM_RUNS = 3
 _TIMED_RUNS = 30
@@ -50,6 +51,9 @@ class _Trial:
     def run(self) -> None:
         """Do all checks. Raises _Failed, or the engine's errors."""
         engine = engine_for(self._variant.format)
+        if self._variant.format == "pipeline":
+            import_engines(self._bundle.manifest)
+            check_contents(self._bundle.manifest, lambda path: self._bundle.check(path).read_bytes())
         budgets = self._bundle.manifest.budgets
         base_mb = read_status_mb("VmRSS")
         memory_mb = _strictest(budgets.memory_mb, self._plan.memory_mb)
@@ -138,7 +142,7 @@ def try_variant(plan: TrialPlan, variant: str) -> VariantTrial:
 
 
 def _zeros(bundle: Bundle) -> list[Array]:
-    shapes = [[max(size, 1) for size in tensor.shape] for tensor in bundle.manifest.inputs]
+    shapes = [[max(size, 1) for size in tensor.sample_shape] for tensor in bundle.manifest.inputs]
     return [np.zeros(shape, tensor.sample.dtype) for shape, tensor in zip(shapes, bundle.manifest.inputs, strict=True)]
 
 

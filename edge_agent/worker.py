@@ -7,28 +7,37 @@ report, drain. A failed allocation in the engine ends the process at once: its h
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # a worker speaks no TLS; asyncio does without, and a megabyte of memory stays free
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    import asyncio
+
+    del sys.modules["ssl"]
+
 import asyncio
 import gc
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_agent.adapters.batching import Batcher
 from edge_agent.adapters.http import OipApp, Serving
 from edge_agent.adapters.server import HttpServer
-from edge_agent.engines import engine_for
+from edge_agent.engines import import_engines
 from edge_agent.errors import EngineMemoryError
 from edge_agent.flight import FlightPage
 from edge_agent.memory import HEADROOM_MB, limit_growth, offer_to_oom_killer
 from edge_agent.messages import (
     MAX_LINE_BYTES,
     AgentView,
+    Aside,
     Drain,
     Drained,
     Fault,
@@ -44,7 +53,10 @@ from edge_agent.messages import (
 )
 from edge_agent.ports import EngineSettings
 from edge_agent.runtime import Runtime
-from edge_contracts.errors import EdgewrightError
+from edge_contracts.errors import EdgewrightError, OperatorError
+
+if TYPE_CHECKING:
+    from edge_agent.onlooker import Onlooker
 
 EXIT_MEMORY = 70
 """Exit code after a failed allocation in the engine."""
@@ -66,6 +78,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None
         self._drain_s = asyncio.Future[float]()
+        self._onlooker: Onlooker | None = None
         self._last_requests = 0
         self._last_request_at = time.monotonic()
 
@@ -87,7 +100,10 @@ class Worker:
             tasks.add(loop.create_task(self._beat(runtime)))
             deadline_s = await self._drain_s
             self._serving.draining = True
+            self._serving.onlook = None
             cut = await self._server.drain(deadline_s)
+            if self._onlooker is not None:
+                self._onlooker.close()
             self._beat_once(runtime)
             self._say(Drained(cut=cut))
             if self._link is not None and not self._link.is_closing():
@@ -115,8 +131,9 @@ class Worker:
         plan = self._plan
         settings = EngineSettings(threads=plan.threads, cache=None if plan.cache is None else Path(plan.cache))
         runtime = Runtime(plan.ladder, settings=settings, certainty=plan.certainty, on_fault=self._fault)
-        for model_format in dict.fromkeys(variant.format for variant in runtime.manifest.variants):
-            engine_for(model_format)
+        import_engines(runtime.manifest)
+        if plan.capture is not None:
+            self._open_onlooker()
         if plan.memory_limit_mb is not None:
             limit_growth(plan.memory_limit_mb + HEADROOM_MB)
         runtime.warm()
@@ -146,12 +163,41 @@ class Worker:
                 self._serving.retry_after_s = retry_after_s
             case AgentView(gauges=gauges):
                 self._serving.gauges = gauges
+            case Aside():
+                self._take_aside(message)
             case Prefer(variant=variant, threads=threads) if runtime is not None:
                 try:
                     runtime.prefer(variant, threads)
                 except EngineMemoryError as error:
                     self._die(error)
                 self._beat_once(runtime)
+
+    def _take_aside(self, wish: Aside) -> None:
+        """Take requests aside as the supervisor wants it; what it takes is loaded when it first does."""
+        if self._onlooker is None and wish.shadow > 0.0:
+            self._open_onlooker()
+        if self._onlooker is not None:
+            self._onlooker.allow(shadow=wish.shadow, capture=wish.capture)
+            looks = self._onlooker.looks and not self._serving.draining
+            self._serving.onlook = self._onlooker.look if looks else None
+
+    def _open_onlooker(self) -> None:
+        from edge_agent.onlooker import Onlooker
+
+        plan, recorder = self._plan, None
+        if plan.capture is not None:
+            from edge_agent.recorder import Recorder
+
+            try:
+                recorder = Recorder(plan.capture, self._capture_fails)
+            except OperatorError as error:  # a key that is none must not keep the slot from answering
+                self._capture_fails(str(error))
+        mirror = socket.socket(fileno=plan.mirror_fd) if plan.mirror_fd >= 0 else None
+        self._onlooker = Onlooker(plan.ladder[0].served_by, mirror, recorder)
+
+    def _capture_fails(self, text: str) -> None:
+        """Report that captures cannot be written; from any thread."""
+        self._fault(self._plan.ladder[0], "capture", text)
 
     async def _beat(self, runtime: Runtime) -> None:
         while True:
@@ -162,17 +208,19 @@ class Worker:
 
     def _beat_once(self, runtime: Runtime) -> None:
         tally, now = runtime.tally, time.monotonic()
-        total = tally.counters["requests"] + tally.counters["rejected"]
+        counters = tally.counters
+        total = counters["requests"] + counters["rejected"]
         if total != self._last_requests or runtime.busy_since is not None:
             self._last_requests, self._last_request_at = total, now
         self._say(
             Heartbeat(
-                counters=dict(tally.counters),
-                served_by=dict(tally.served_by),
+                counters=counters if self._onlooker is None else counters | self._onlooker.total(),
+                served_by=tally.served_by,
                 latency_log2_us=tuple(tally.latency_log2_us),
                 histograms={name: tuple(bins) for name, bins in runtime.seen.totals.items()},
                 rung=runtime.serving,
                 idle_s=now - self._last_request_at,
+                nodes={one.node: one.served_by for one in runtime.nodes if one.served_by is not None},
             )
         )
 

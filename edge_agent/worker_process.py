@@ -101,7 +101,7 @@ class WorkerProcess:
                 "-m",
                 "edge_agent.worker",
                 msgspec.json.encode(plan).decode(),
-                pass_fds=(listener.fileno(), theirs.fileno(), flight.fd),
+                pass_fds=[fd for fd in (plan.listen_fd, plan.link_fd, plan.flight_fd, plan.mirror_fd) if fd >= 0],
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
                 env=os.environ | LEAN_ENVIRONMENT,

@@ -65,6 +65,33 @@ MAX_TENSORS = 64
 MAX_RANK = 8
 """Dimensions of one tensor: what both engines accept."""
 
+MAX_STEPS = 16
+"""Steps of processing before a model, or behind it: common ones have two to five."""
+
+MAX_SIDE = 16_384
+"""Pixels along one side of an image: cameras have half of it, and resampling costs time for each."""
+
+MAX_STEP_ELEMENTS = 16 * MIB
+"""Elements that one step of processing may make: 64 MiB in float32, a 2k RGB image."""
+
+MAX_FFT = 65_536
+"""Points of one Fourier transform: more than a second of sound at 48 kHz."""
+
+MAX_BANDS = 512
+"""Bands of a spectrogram, or channels that are normalised one by one."""
+
+MAX_DETECTIONS = 1000
+"""Boxes, or best classes, of one answer."""
+
+MAX_CANDIDATES = 4096
+"""Boxes that are compared with each other for one image, the likeliest: comparing them costs their square."""
+
+MAX_NODES = 16
+"""Nodes of one pipeline."""
+
+MAX_PIPELINE_BYTES = 64 * KIB
+"""One pipeline's graph: a node takes a few hundred bytes."""
+
 MAX_LABELS = 100_000
 """Class names in one manifest; the manifest's own size limit binds earlier."""
 
@@ -88,6 +115,9 @@ MAX_NESTING = 32
 
 MAX_REQUEST_BYTES = MAX_TENSOR_BYTES + MIB
 """Body of one inference request: its tensors in binary and their description."""
+
+MAX_SERVED_BYTES = 8 * MIB
+"""A served request with its answer, as a shadow is shown it or a capture keeps it: 1080p in RGB is 6 MiB."""
 
 MAX_REQUEST_JSON_BYTES = 16 * MIB
 """JSON of one inference request; parsed numbers take ten times their text, and larger tensors belong in binary."""

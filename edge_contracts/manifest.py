@@ -7,12 +7,14 @@ carrier may deliver them in any order. How a bundle is made is in `edge_compress
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from edge_contracts import limits
+from edge_contracts.answering import AnswerStep, AnswerSteps, Nms, Spec, given, outputs_after
 from edge_contracts.codec import Record, decode, encode
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, RelativePath, Sha256, Text, UtcTime, Version, check_path
@@ -24,20 +26,25 @@ from edge_contracts.reference import (
     check_inputs,
     check_variant,
 )
+from edge_contracts.tensors import DType as DType
+from edge_contracts.tensors import GuardAction as GuardAction
+from edge_contracts.tensors import Input as Input
+from edge_contracts.tensors import InputGuard as InputGuard
+from edge_contracts.tensors import Output as Output
+from edge_contracts.tensors import OutputGuard as OutputGuard
+from edge_contracts.tensors import SampleMapping as SampleMapping
+from edge_contracts.tensors import check_sample
 
 MANIFEST_SCHEMA = 1
+PROCESSING_SCHEMA = 2
+"""Of a manifest with steps: an agent from before there were any must refuse it, and not leave them out."""
+
 MANIFEST_NAME = "manifest.json"
 
-DType = Literal[
-    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
-]
-Format = Literal["onnx", "tflite"]
-GuardAction = Literal["warn", "clip", "reject", "fallback"]
+Format = Literal["onnx", "tflite", "pipeline"]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
-Dimension = Annotated[int, Meta(ge=-1, description="-1: any size; the first dimension is the batch.")]
-Shape = Annotated[tuple[Dimension, ...], Meta(max_length=limits.MAX_RANK)]
 
 
 class FileEntry(Record, frozen=True, kw_only=True):
@@ -47,52 +54,6 @@ class FileEntry(Record, frozen=True, kw_only=True):
     size: Count
     sha256: Sha256
     chunks: tuple[Sha256, ...]
-
-
-class SampleMapping(Record, frozen=True, kw_only=True):
-    """How a sample as the data set stores it becomes what the model is fed: `((x - offset) * scale)` cast to the
-    input's dtype. A request in `dtype` is mapped; one already in the input's own dtype is fed as it is. Where both
-    dtypes are equal the mapping always applies."""
-
-    dtype: DType
-    offset: float = 0.0
-    scale: float = 1.0
-
-
-class InputGuard(Record, frozen=True, kw_only=True):
-    """What is accepted of the tensor fed to the model, after mapping. None means no bound."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-    out_of_range: GuardAction = "warn"
-    not_finite: GuardAction = "reject"
-
-
-class OutputGuard(Record, frozen=True, kw_only=True):
-    """What is accepted of the model's answer; an answer outside goes down the fallback ladder."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-
-
-class Input(Record, frozen=True, kw_only=True):
-    """One model input: its name, dtype and shape as the engine declares them, its mapping and its guard."""
-
-    name: Text
-    dtype: DType
-    shape: Shape
-    sample: SampleMapping
-    guard: InputGuard = InputGuard()
-
-
-class Output(Record, frozen=True, kw_only=True):
-    """One model output and what its numbers are; `logits` and `probabilities` have the classes on the last axis."""
-
-    name: Text
-    dtype: DType
-    shape: Shape
-    kind: Literal["logits", "probabilities", "values"] = "values"
-    guard: OutputGuard = OutputGuard()
 
 
 class Variant(Record, frozen=True, kw_only=True):
@@ -196,6 +157,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     budgets: Budgets = Budgets()
     last_resort: LastResort = LastResort()
     reference: InputReference | None = None
+    answer: AnswerSteps = ()
     lineage: Lineage
     chunk_size: Annotated[int, Meta(ge=1024, le=limits.MAX_CHUNK_BYTES)] = limits.CHUNK_BYTES
     files: Annotated[tuple[FileEntry, ...], Meta(min_length=1, max_length=limits.MAX_FILES)]
@@ -215,9 +177,27 @@ class Manifest(Record, frozen=True, kw_only=True):
         raise ContractError("no such variant", subject=f"manifest.variants[{variant_id}]")
 
     @property
+    def answers(self) -> dict[str, Spec]:
+        """What an answer may hold, by name: the model's outputs and what the steps of `answer` add.
+
+        Raises ContractError naming a step that does not fit."""
+        outputs = {tensor.name: Spec(dtype=tensor.dtype, shape=tensor.shape) for tensor in self.outputs}
+        return outputs_after(outputs, self.answer, "manifest.answer")
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of what an answer holds unless it is asked for something else."""
+        return given(list(self.answers), self.answer)
+
+    @property
     def total_bytes(self) -> int:
         """Sum of the sizes of all files, in bytes."""
         return sum(entry.size for entry in self.files)
+
+
+def schema_for(inputs: Sequence[Input], answer: Sequence[AnswerStep]) -> int:
+    """Return the schema of a manifest with these inputs and these steps behind its model."""
+    return PROCESSING_SCHEMA if answer or any(tensor.sample.steps for tensor in inputs) else MANIFEST_SCHEMA
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -237,8 +217,10 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 def check_manifest(manifest: Manifest) -> None:
     """Check what types alone cannot: paths, uniqueness, references, chunk counts, totals. Raises ContractError."""
-    if manifest.schema != MANIFEST_SCHEMA:
+    if manifest.schema not in (MANIFEST_SCHEMA, PROCESSING_SCHEMA):
         raise ContractError(f"schema {manifest.schema} is not known here", subject="manifest.schema")
+    if manifest.schema != schema_for(manifest.inputs, manifest.answer):
+        raise ContractError("a manifest with steps has schema 2, one without has 1", subject="manifest.schema")
     paths = [entry.path for entry in manifest.files]
     known = set(paths)
     _check_unique(paths, "manifest.files")
@@ -252,7 +234,18 @@ def check_manifest(manifest: Manifest) -> None:
     for what, path in _references(manifest):
         if path not in known:
             raise ContractError(f"{path[:80]!r} is not listed in files", subject=what)
+    for index, tensor in enumerate(manifest.inputs):
+        check_sample(tensor, f"manifest.inputs[{index}].sample")
+    _check_answer(manifest)
     _check_statistics(manifest)
+
+
+def _check_answer(manifest: Manifest) -> None:
+    names = [tensor.name for tensor in manifest.inputs]
+    _ = manifest.answers
+    for index, step in enumerate(manifest.answer):
+        if isinstance(step, Nms) and (step.input or names[0]) not in names:
+            raise ContractError("no such input", subject=f"manifest.answer[{index}].input")
 
 
 def _check_statistics(manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from edge_contracts.delta import Deltas
 from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.job import Job
 from edge_contracts.manifest import Manifest
+from edge_contracts.pipeline import Pipeline
 from edge_contracts.profile import DeviceProfile
 from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
@@ -23,6 +24,7 @@ from edge_contracts.transfer import Hint, Request, Response
 
 CONTRACTS: dict[str, type] = {
     "manifest": Manifest,
+    "pipeline": Pipeline,
     "channel": Channel,
     "family": Family,
     "job": Job,

@@ -12,6 +12,7 @@ from msgspec import Meta
 from edge_contracts import limits
 from edge_contracts.codec import Record, decode
 from edge_contracts.names import Name, Sha256, Text, UtcTime, Version
+from edge_contracts.shadow import ShadowSummary
 
 UpdateState = Literal[
     "idle",
@@ -49,7 +50,8 @@ class Installed(Record, frozen=True, kw_only=True):
 
 class SlotState(Record, frozen=True, kw_only=True):
     """One model slot: what it serves, what it can return to, and where its update is. `saved` are the bytes of the
-    candidate that deltas spared fetching. `faults` are what is wrong around the slot now, for example "no-input"."""
+    candidate that deltas spared fetching. `faults` are what is wrong around the slot now, for example "no-input".
+    `shadow` is how a candidate in shadow compares, as of the last telemetry window."""
 
     slot: Name
     channel: Name | None = None
@@ -67,6 +69,7 @@ class SlotState(Record, frozen=True, kw_only=True):
     progress: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     saved: Annotated[int, Meta(ge=0)] = 0
     faults: Annotated[tuple[Name, ...], Meta(max_length=8)] = ()
+    shadow: ShadowSummary | None = None
 
 
 class ReportedState(Record, frozen=True, kw_only=True):

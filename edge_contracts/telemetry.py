@@ -12,6 +12,7 @@ from msgspec import Meta
 from edge_contracts import limits
 from edge_contracts.codec import Record, decode
 from edge_contracts.names import Name, Text, UtcTime, Version
+from edge_contracts.shadow import ShadowCounts
 from edge_contracts.state import Level
 
 Count = Annotated[int, Meta(ge=0)]
@@ -23,7 +24,8 @@ class TelemetryWindow(Record, frozen=True, kw_only=True):
     `latency_log2_us`: entry i counts answers that took [2^i, 2^(i+1)) microseconds; windows merge by addition.
     `counters`: requests, errors, lost, rejected, abstained, shed and guard counts. `served_by`: answers per rung.
     `resources`: readings in the unit their name ends with. `histograms`: counts over the bins of the bundle. `drift`: a
-    histogram's distance from the bundle's, as a multiple of what chance keeps below; over 1 is an alarm.
+    histogram's distance from the bundle's, as a multiple of what chance keeps below; over 1 is an alarm. `shadow`: what
+    a candidate answered beside, if one is in shadow and was shown something.
     """
 
     kind: Literal["window"] = "window"
@@ -43,6 +45,7 @@ class TelemetryWindow(Record, frozen=True, kw_only=True):
     resources: dict[str, float] = {}
     histograms: dict[str, tuple[Count, ...]] = {}
     drift: dict[str, float] = {}
+    shadow: ShadowCounts | None = None
 
 
 class Event(Record, frozen=True, kw_only=True):

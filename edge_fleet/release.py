@@ -24,6 +24,7 @@ from edge_contracts.delta import Deltas, deltas_target, parse_deltas
 from edge_contracts.limits import MAX_MANIFEST_BYTES
 from edge_contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
 from edge_contracts.names import SHA256_PATTERN, Name, Sha256, Version, version_key
+from edge_contracts.pipeline import check_contents
 from edge_fleet.deltas import DeltaPlan, make_deltas
 from edge_fleet.errors import FleetError, KeyMissingError, ReleaseError
 from edge_fleet.files import make_folder, replacing
@@ -54,13 +55,15 @@ def release(fleet: Fleet, bundle: Path, now: datetime, plan: DeltaPlan = THREE_B
     """Check a bundle folder, copy its files into the blobs and sign its manifest as a release of its family, with
     deltas from the releases before it as `plan` says.
 
-    Raises ContractError for a malformed manifest, ReleaseError naming the file that differs from it or the version
-    that exists with other bytes, KeyMissingError naming the key or the command a new family needs.
+    Raises ContractError for a malformed manifest or a pipeline whose node does not fit, ReleaseError naming the file
+    that differs from it or the version that exists with other bytes, KeyMissingError naming the key or the command a
+    new family needs.
     """
     data, manifest = read_bundle(bundle)
     for entry in manifest.files:
         for _ in _verified_pieces(bundle, entry, manifest.chunk_size):
             pass
+    check_contents(manifest, lambda path: b"".join(_verified_pieces(bundle, manifest.file(path), manifest.chunk_size)))
     repository = fleet.read(now)
     roles = _roles_to_sign(repository, manifest.name)
     fleet.check_keys(repository, roles)

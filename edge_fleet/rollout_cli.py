@@ -42,13 +42,13 @@ def rollout() -> None:
     type=click.Choice(["live", "shadow"]),
     default="live",
     show_default=True,
-    help="live: serve it after its trial; shadow: try it and hold it back.",
+    help="live: serve it after its trial; shadow: try it, compare its answers, serve nothing.",
 )
 @click.option("--soak", "soak_s", type=float, help="Seconds a device watches it before it commits.")
 @click.option("--max-crashes", type=int, help="Worker crashes allowed in soak.")
 @click.option("--max-error-share", type=float, help="Share of failed answers allowed in soak.")
 @click.option("--min-requests", type=int, help="Requests a soak must have seen.")
-@click.option("--shadow-requests", type=int, help="Requests compared in shadow.")
+@click.option("--shadow-requests", type=int, help="Requests compared before a shadow is judged.")
 @click.option("--min-agreement", type=float, help="Share of equal answers shadow must reach.")
 @click.option("--window", metavar="HH:MM-HH:MM", help="Maintenance window, UTC.")
 @click.option("--deadline", metavar="TIME", help="Do not start on a device after this UTC time.")

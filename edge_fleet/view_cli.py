@@ -154,4 +154,14 @@ def _lines(view: dict[str, Any]) -> list[list[object]]:
 def _state(slot: dict[str, Any]) -> str:
     reason = f": {slot['reason']}" if slot["reason"] else ""
     saved = f" (deltas saved {slot['saved'] / 1e6:.2f} MB)" if slot["saved"] else ""
-    return f"{slot['state']}{reason}{saved}"
+    return f"{slot['state']}{reason}{saved}{_shadow(slot.get('shadow'))}"
+
+
+def _shadow(shadow: dict[str, Any] | None) -> str:
+    """Return how a candidate in shadow compares, in a few words."""
+    if shadow is None:
+        return ""
+    asked = shadow["compared"] + shadow["failed"]
+    if shadow["agreement"] is None:
+        return f" (shadow: {shadow['compared']} of {asked} answered)"
+    return f" (shadow: {shadow['agreement']:.1%} of {shadow['compared']} agree)"

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from edge_contracts.answering import Softmax, TopK
 from edge_contracts.channel import Channel, Family, Gates, MaintenanceWindow, Release, Selector
 from edge_contracts.delta import DeltaEntry, Deltas
 from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, Claim
@@ -29,6 +30,8 @@ from edge_contracts.manifest import (
     SampleSet,
     Variant,
 )
+from edge_contracts.pipeline import CropsNode, MeanNode, ModelNode, Pipeline, PipelineInput, VoteNode
+from edge_contracts.processing import Frames, Normalise
 from edge_contracts.profile import Board, DeviceProfile, GovernorThresholds, ModelBudget, Threshold
 from edge_contracts.reference import (
     AnswerReference,
@@ -38,6 +41,7 @@ from edge_contracts.reference import (
     Histogram,
     InputReference,
 )
+from edge_contracts.shadow import ShadowCounts, ShadowSummary
 from edge_contracts.state import Installed, Presence, ReportedState, SlotState
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
 from edge_contracts.transfer import Hint, Request, Response
@@ -56,6 +60,7 @@ def file_entry(path: str, size: int, chunk_size: int = 65536) -> FileEntry:
 
 
 MANIFEST = Manifest(
+    schema=2,
     name="har",
     version="1.2.0",
     created="2026-11-22T06:00:00Z",
@@ -67,7 +72,13 @@ MANIFEST = Manifest(
             name="window",
             dtype="float32",
             shape=(-1, 6, 100),
-            sample=SampleMapping(dtype="int16", offset=0.5, scale=0.0078125),
+            sample=SampleMapping(
+                dtype="int16",
+                offset=0.5,
+                scale=0.0078125,
+                shape=(-1, 600),
+                steps=(Frames(length=100, hop=100), Normalise(mean=(0.25,), std=(2.0,))),
+            ),
             guard=InputGuard(minimum=-4.0, maximum=4.0, out_of_range="clip"),
         ),
     ),
@@ -125,6 +136,7 @@ MANIFEST = Manifest(
             Feature(input="window", statistic="element", index=5, histogram=Histogram(edges=(-1.5,), counts=(0, 900))),
         ),
     ),
+    answer=(Softmax(of="scores", name="probabilities"), TopK(of="probabilities", name="best", k=2)),
     lineage=Lineage(source_sha256=digest("source"), data_sha256=digest("data"), tools={"onnxruntime": "1.31.1"}),
     files=(
         file_entry("models/int8.onnx", 70000),
@@ -134,6 +146,24 @@ MANIFEST = Manifest(
         file_entry("probe.npz", 65536),
         file_entry("report.json", 0),
     ),
+)
+PIPELINE = Pipeline(
+    inputs={"image": PipelineInput(dtype="uint8", shape=(-1, -1, -1, 3))},
+    nodes=(
+        ModelNode(
+            name="detect",
+            manifest_sha256=digest("detect"),
+            inputs={"image": "input/image"},
+            variant="int8",
+            deadline_ms=200.0,
+        ),
+        CropsNode(name="cut", image="input/image", boxes="detect/found_boxes", height=64, width=64, margin=0.1),
+        ModelNode(name="one", manifest_sha256=digest("one"), inputs={"x": "cut/crops"}, rows="detect/found_count"),
+        ModelNode(name="other", manifest_sha256=digest("other"), inputs={"x": "cut/crops"}, rows="detect/found_count"),
+        MeanNode(name="both", of=("one/p", "other/p"), least=1),
+        VoteNode(name="vote", of=("one/p", "other/p")),
+    ),
+    outputs={"boxes": "detect/found_boxes", "classes": "both/mean", "votes": "vote/votes"},
 )
 CHANNEL = Channel(
     channel="wrist",
@@ -178,7 +208,17 @@ REPORTED = ReportedState(
     architecture="aarch64",
     tags={"site": "berlin"},
     level="CONSERVE",
-    slots=(SlotState(slot="wrist", channel="wrist", model="har", state="active", serving=INSTALLED, progress=0.5),),
+    slots=(
+        SlotState(
+            slot="wrist",
+            channel="wrist",
+            model="har",
+            state="shadow",
+            serving=INSTALLED,
+            progress=0.5,
+            shadow=ShadowSummary(version="1.2.0", compared=200, agreement=0.985, low=0.957, high=0.995, slower=1.1),
+        ),
+    ),
     trusted={"timestamp": 9, "snapshot": 4},
     audit_head=digest("audit"),
     spooled=3,
@@ -199,6 +239,19 @@ WINDOW = TelemetryWindow(
     resources={"cpu_percent": 12.5},
     histograms={"window": (1, 2, 3)},
     drift={"window": 0.02},
+    shadow=ShadowCounts(
+        version="1.2.0",
+        manifest_sha256=digest("candidate"),
+        compared=20,
+        classified=20,
+        agreed=19,
+        confusion={"walk>run": 1},
+        confidence_shift=(0,) * 9 + (20,) + (0,) * 10,
+        confidence_shift_sum=-1.0,
+        served_us=4000,
+        candidate_us=4400,
+        latency_log2_us=(0, 0, 0, 0, 0, 0, 0, 20),
+    ),
 )
 EVENT = Event(
     device="dev-1",
@@ -239,6 +292,7 @@ CERTIFICATE_REQUEST = CertificateRequest(nonce="0" * 32, certificate=b"\x30", cs
 CERTIFICATE_ANSWER = CertificateAnswer(nonce="0" * 32, refused="used")
 EXAMPLES: dict[str, msgspec.Struct] = {
     "manifest": MANIFEST,
+    "pipeline": PIPELINE,
     "channel": CHANNEL,
     "family": FAMILY,
     "job": JOB,
@@ -303,7 +357,8 @@ def _sequence(info: Any) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 def _mapping(info: Any) -> st.SearchStrategy[dict[Any, Any]]:
-    return st.dictionaries(_strategy(info.key_type), _strategy(info.value_type), max_size=3)
+    keys, values, least = _strategy(info.key_type), _strategy(info.value_type), info.min_length or 0
+    return st.dictionaries(keys, values, min_size=least, max_size=least + 3)
 
 
 _STRATEGIES: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
@@ -317,5 +372,6 @@ _STRATEGIES: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
     msgspec.inspect.LiteralType: lambda info: st.sampled_from(info.values),
     msgspec.inspect.UnionType: lambda info: st.one_of(*(_strategy(kind) for kind in info.types)),
     msgspec.inspect.VarTupleType: _sequence,
+    msgspec.inspect.TupleType: lambda info: st.tuples(*(_strategy(kind) for kind in info.item_types)),
     msgspec.inspect.DictType: _mapping,
 }

@@ -24,6 +24,7 @@ from edge_contracts.enrolment import parse_certificate_answer, parse_claim
 from edge_contracts.errors import ContractError
 from edge_contracts.job import parse_job
 from edge_contracts.manifest import parse_manifest
+from edge_contracts.pipeline import parse_pipeline
 from edge_contracts.topics import parse_device_topic
 from edge_contracts.transfer import parse_hint, unpack_request, unpack_response
 from edge_fleet.depot import Depot
@@ -116,6 +117,7 @@ def audit_lines() -> list[bytes]:
 
 DOCUMENTS = (
     document("manifest", parse_manifest),
+    document("pipeline", parse_pipeline),
     document("channel", parse_channel),
     document("family", parse_family),
     document("job", parse_job),

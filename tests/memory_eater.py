@@ -1,6 +1,9 @@
-"""A process that takes real memory so that the machine has as much available as the test says, whatever others do.
+"""A process that takes real memory, in a control group with a limit: what it holds is told where the kernel tells it.
 
-with Eater() as eater: eater.leave(4000.0)    # megabytes; skips the test where it cannot be brought about
+    with Eater(board.sys) as eater: eater.leave(150.0)    # megabytes that the limit leaves
+
+Only a few machines let a test make a control group, and what a machine has available changes with whatever else runs
+on it. So the group's files are the test's, and the number in them is the process's resident memory by the kernel.
 """
 
 from __future__ import annotations
@@ -9,40 +12,45 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Self
 
 import psutil
-import pytest
 
 MIB = 1024 * 1024
 BLOCK_MB = 8
-MOST_MB = 304
-"""A piece of memory, and how much the process takes at most."""
+LIMIT_MB = 400.0
+"""A piece of memory, and the limit of the group."""
 
-CLOSE_MB = 2 * BLOCK_MB
-
-
-def available_mb() -> float:
-    return psutil.virtual_memory().available / MIB
+PATIENCE_S = 60.0
 
 
 class Eater:
-    """See the module."""
+    """See the module. `sys` stands for /sys."""
+
+    def __init__(self, sys: Path) -> None:
+        self._group = sys / "fs" / "cgroup"
+        self._group.mkdir(parents=True, exist_ok=True)
+        _write(self._group / "memory.current", 0.0)
+        _write(self._group / "memory.max", LIMIT_MB)
 
     def leave(self, megabytes: float) -> None:
-        """Take or give back memory until about this much is available, and keep it so."""
+        """Take or give back memory until about this much is left, and keep it so."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{megabytes}\n".encode())
         self._process.stdin.flush()
-        deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline:
-            if abs(available_mb() - megabytes) <= CLOSE_MB:
-                return
+        deadline = time.monotonic() + PATIENCE_S
+        while abs(self.left_mb - megabytes) > BLOCK_MB:
+            assert time.monotonic() < deadline, f"{self.left_mb:.0f} MB are left, not {megabytes:.0f}"
             time.sleep(0.05)
-        pytest.skip(f"others on this machine take or give back too much memory: {available_mb():.0f} MB available")
+
+    @property
+    def left_mb(self) -> float:
+        """Return what the limit leaves, by the group's files."""
+        return LIMIT_MB - int((self._group / "memory.current").read_text()) / MIB
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE)
+        self._process = subprocess.Popen([sys.executable, __file__, str(self._group)], stdin=subprocess.PIPE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,22 +61,31 @@ class Wish:
     """What the test last asked for, read on a thread of its own; `over` when it asks no more."""
 
     def __init__(self) -> None:
-        self.available_mb = float("inf")
+        self.left_mb = LIMIT_MB
         self.over = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         for line in sys.stdin:
-            self.available_mb = float(line)
+            self.left_mb = float(line)
         self.over = True
 
 
+def _write(file: Path, megabytes: float) -> None:
+    """Write as the kernel does: whoever reads gets the old number or the new one."""
+    draft = file.with_suffix(".new")
+    draft.write_text(f"{int(megabytes * MIB)}\n")
+    draft.replace(file)
+
+
 def main() -> None:
-    wish, held = Wish(), list[bytes]()
+    group, wish, held = Path(sys.argv[1]), Wish(), list[bytearray]()
     while not wish.over:
-        too_much = available_mb() - wish.available_mb
-        if too_much > BLOCK_MB / 2 and len(held) * BLOCK_MB < MOST_MB:
-            held.append(b"x" * (BLOCK_MB * MIB))
+        resident_mb = psutil.Process().memory_info().rss / MIB
+        _write(group / "memory.current", resident_mb)
+        too_much = LIMIT_MB - resident_mb - wish.left_mb
+        if too_much > BLOCK_MB / 2:
+            held.append(bytearray(b"x") * (BLOCK_MB * MIB))
         elif too_much < -BLOCK_MB / 2 and held:
             held.pop()
         else:

@@ -23,7 +23,7 @@ from edge_agent.config import AgentConfig, load_config
 from edge_agent.core.events import Soaked, TrialPassed
 from edge_agent.core.governor import Readings
 from edge_agent.core.record import UpdateRecord
-from edge_agent.messages import Rung
+from edge_agent.messages import Aside, Rung
 from edge_agent.slot import Slot
 from edge_agent.supervisor import Supervisor
 from edge_agent.updater import Updater
@@ -52,6 +52,9 @@ class QuietServing:
         pass
 
     def view(self, gauges: dict[str, float]) -> None:
+        pass
+
+    def take_aside(self, aside: Aside) -> None:
         pass
 
     async def stop(self) -> None:

@@ -10,7 +10,6 @@ import math
 import os
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -23,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_bench.children import Starter, start
 from edge_bench.protocol import (
     Failed,
     Loaded,
@@ -67,14 +67,15 @@ _HINTS = {
 
 
 class Runner:
-    """The harness's end of one measuring process; a context manager that ends it. `patience_s` bounds loading."""
+    """The harness's end of one measuring process; a context manager that ends it. `patience_s` bounds loading,
+    `starter` starts the process. The thread that makes one keeps it: the process ends with that thread."""
 
-    def __init__(self, plan: RunnerPlan, *, patience_s: float = LOAD_TIMEOUT_S) -> None:
+    def __init__(self, plan: RunnerPlan, *, patience_s: float = LOAD_TIMEOUT_S, starter: Starter = start) -> None:
         self._name = Path(plan.model).name
         self._patience_s = patience_s
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edge_bench.runner", msgspec.json.encode(plan).decode()],
+        self._process = starter(
+            ["edge_bench.runner", msgspec.json.encode(plan).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -1,8 +1,8 @@
 """The measuring process: loads one model on the agent's own engine, then times it or answers samples as ordered.
 
-Run as `python -m edge_bench.runner <RunnerPlan JSON>`. It imports nothing but numpy and the engine, so its memory is
-what a device's worker would need for the model. A crash here costs one measurement; the other end is
-`edge_bench.measure`.
+Run as `python -m edge_bench.runner <RunnerPlan JSON> <starter's process id>`. It imports nothing but numpy and the
+engine, so its memory is what a device's worker would need for the model. A crash here costs one measurement; the other
+end is `edge_bench.measure`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edge_agent.engines import engine_for
 from edge_agent.ports import EngineSettings, Session, TensorInfo
 from edge_agent.samples import to_model
+from edge_bench.children import die_with
 from edge_bench.protocol import (
     Failed,
     Loaded,
@@ -178,7 +179,9 @@ def _say(answers: BinaryIO, message: Opened | Loaded | Timed | Predicted | Faile
 
 
 def main(arguments: list[str]) -> int:
-    """Run the plan given as one JSON argument. Native code may print: only our own descriptor carries answers."""
+    """Run the plan given as JSON, for whoever has the process id after it. Native code may print: only our own
+    descriptor carries answers."""
+    die_with(arguments[1])
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     plan = msgspec.json.decode(arguments[0], type=RunnerPlan)

@@ -12,6 +12,11 @@
     dtype = "float32"
     scale = 1.0
     offset = 0.0
+    shape = [-1, -1, -1, 3]       # optional with steps: the shape samples may have where the model serves
+    [[input.steps]]               # optional: what is done to a sample before that; see docs/how-to/processing.md
+    step = "resize"
+    height = 96
+    width = 96                    # and [[answer]]: what is made of the answers where the model serves
 
 Whether the model takes such samples is checked by `check_model` with what its engine declares.
 """
@@ -33,10 +38,13 @@ from edge_agent.ports import TensorInfo
 from edge_agent.quality import METRICS
 from edge_agent.samples import read_arrays
 from edge_contracts import limits
+from edge_contracts.answering import AnswerSteps, Spec, outputs_after
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import BundleError, ContractError, OperatorError
 from edge_contracts.manifest import DType, Format, SampleMapping
 from edge_contracts.names import Name, Text
+from edge_contracts.processing import ANY, Steps, shape_after
+from edge_contracts.tensors import Input, Shape, check_sample
 from edge_contracts.toml import decode_toml
 
 Array = NDArray[Any]
@@ -62,11 +70,14 @@ class DataSection(StrictRecord, frozen=True, kw_only=True):
 
 
 class InputSection(StrictRecord, frozen=True, kw_only=True):
-    """What the model is fed: ((x - offset) * scale) cast to `dtype`."""
+    """What the model is fed: `steps`, then ((x - offset) * scale) cast to `dtype`. `shape` is what samples may have
+    where the model serves, with the batch first; that of the data's if not given."""
 
     dtype: DType
     scale: float = 1.0
     offset: float = 0.0
+    shape: Shape = ()
+    steps: Steps = ()
 
 
 class TaskFile(StrictRecord, frozen=True, kw_only=True):
@@ -79,6 +90,7 @@ class TaskFile(StrictRecord, frozen=True, kw_only=True):
     license: Text = ""
     data: DataSection
     input: InputSection
+    answer: AnswerSteps = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +122,10 @@ class Task:
     @property
     def mapping(self) -> SampleMapping:
         """The mapping from a sample as it is stored."""
-        return SampleMapping(dtype=_sample_dtype(self.x), offset=self.file.input.offset, scale=self.file.input.scale)
+        section = self.file.input
+        shape = (section.shape or (ANY, *self.x.shape[1:])) if section.steps else ()
+        dtype = _sample_dtype(self.x)
+        return SampleMapping(dtype=dtype, offset=section.offset, scale=section.scale, shape=shape, steps=section.steps)
 
 
 def read_task(path: Path) -> Task:
@@ -133,6 +148,7 @@ def read_task(path: Path) -> Task:
     arrays = read_arrays(data, what=data.name)
     x, y, calibration = (_array(arrays, name, data.name) for name in ("x", "y", "calib_x"))
     _check_arrays(x, y, calibration, data.name)
+    _check_shape(file.input, x.shape, f"{path.name} input.shape")
     return Task(
         path=path,
         file=file,
@@ -195,6 +211,17 @@ def _check_arrays(x: Array, y: Array, calibration: Array, what: str) -> None:
             raise BundleError("it holds infinite values or NaN", subject=f"{what}[{name}]")
 
 
+def _check_shape(section: InputSection, given: tuple[int, ...], what: str) -> None:
+    """The shape of samples in service has those of the data among it."""
+    shape = section.shape
+    if not shape:
+        return
+    if not section.steps:
+        raise ContractError("only steps can take samples of another shape", subject=what)
+    if len(shape) != len(given) or any(w not in (ANY, g) for w, g in zip(shape[1:], given[1:], strict=True)):
+        raise ContractError(f"{list(shape)}, the data's samples are {list(given[1:])}", subject=what)
+
+
 def _slices(arrays: dict[str, Array], name: str, count: int, what: str) -> Array | None:
     if name not in arrays:
         if name != "slices":
@@ -249,7 +276,12 @@ def check_model(task: Task, inputs: Sequence[TensorInfo], outputs: Sequence[Tens
             hint="export it with a batch of 1 or of any size",
         )
     expected = info.shape[1:]
-    given = task.x.shape[1:]
+    given = shape_after(task.x.shape[1:], task.file.input.steps, f"{name} input.steps")
+    if task.file.input.steps:
+        fed = Input(name=info.name, dtype=task.file.input.dtype, shape=(ANY, *expected), sample=task.mapping)
+        check_sample(fed, f"{name} input")
+    specs = {one.name: Spec(dtype=one.dtype, shape=one.shape) for one in outputs}
+    outputs_after(specs, task.file.answer, f"{name} answer")
     if len(expected) != len(given) or any(e not in (-1, g) for e, g in zip(expected, given, strict=True)):
         raise ContractError(f"samples of {given} for a model that takes {expected}", subject=f"{task.data.name}[x]")
     if task.file.metric == "top1":

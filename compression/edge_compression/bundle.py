@@ -42,6 +42,7 @@ from edge_contracts.manifest import (
     SampleSet,
     Variant,
     manifest_bytes,
+    schema_for,
 )
 from edge_contracts.profile import DeviceProfile
 
@@ -98,14 +99,16 @@ def write_bundle(folder: Path, writing: Writing) -> Manifest:
     outputs, golden_count = _write_golden(folder, writing, rungs)
     variants = tuple(_write_variant(folder, writing, one, probe) for one in rungs)
     (folder / REPORT).write_text(json.dumps(plain(writing.report), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    inputs = (_input(task, found.tensor),)
     manifest = Manifest(
+        schema=schema_for(inputs, task.file.answer),
         name=writing.report.name,
         version=writing.report.version,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         metric=task.file.metric,
         labels=task.file.labels,
         license=task.file.license,
-        inputs=(_input(task, found.tensor),),
+        inputs=inputs,
         outputs=outputs,
         variants=variants,
         golden=SampleSet(file=GOLDEN, samples=golden_count),
@@ -114,6 +117,7 @@ def write_bundle(folder: Path, writing: Writing) -> Manifest:
         requirements=_requirements(found, rungs),
         budgets=_budgets(writing.profile),
         reference=histograms.inputs(found.x, found.tensor),
+        answer=task.file.answer,
         lineage=_lineage(writing),
         files=tuple(file_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()),
     )

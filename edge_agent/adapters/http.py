@@ -17,10 +17,12 @@ import msgspec
 
 from edge_agent.adapters.batching import Batcher
 from edge_agent.adapters.exchange import JSON, Answering, Head, Refusal, Response, retry
-from edge_agent.adapters.oip import InferRequest, encode_answer, model_metadata, parse_request
+from edge_agent.adapters.oip import InferRequest, model_metadata
+from edge_agent.adapters.oip_forms import Forms
 from edge_agent.answer import Answer
 from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.metrics import exposition
+from edge_agent.ports import Tensors
 from edge_agent.runtime import Runtime
 from edge_contracts import __version__
 
@@ -34,7 +36,8 @@ _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 @dataclass(kw_only=True)
 class Serving:
-    """What the application serves now; the worker changes it. `retry_after_s` over 0 sheds new requests."""
+    """What the application serves now; the worker changes it. `retry_after_s` over 0 sheds new requests. `onlook` is
+    shown each answer with its request, before their memory is used again."""
 
     runtime: Runtime | None = None
     batcher: Batcher | None = None
@@ -42,6 +45,7 @@ class Serving:
     draining: bool = False
     gauges: dict[str, float] = field(default_factory=dict)
     on_memory_error: Callable[[EngineMemoryError], None] | None = None
+    onlook: Callable[[Tensors, Answer], None] | None = None
 
 
 class OipApp:
@@ -51,6 +55,7 @@ class OipApp:
         self._serving = serving
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._usual_us = float(INLINE_US)  # not known to be fast until seen
+        self._forms: Forms | None = None
         self._known: tuple[bytes, Runtime] | None = None  # the path of inference, found right once
 
     def accept(self, head: Head) -> Answering:
@@ -86,7 +91,7 @@ class OipApp:
             case ["infer"]:
                 _allow(head, "POST")
                 if self._serving.retry_after_s > 0:
-                    runtime.tally.counters["shed"] += 1
+                    runtime.tally.count("shed")
                     raise retry(self._serving.retry_after_s, "this device sheds load")
                 self._known = head.path, runtime
                 return self._inference(head, runtime)
@@ -98,10 +103,11 @@ class OipApp:
 
     def _inference(self, head: Head, runtime: Runtime) -> Answering:
         length = head.headers.get(b"inference-header-content-length")
+        forms = self._forms_of(runtime)
 
         def infer(body: bytes) -> Response | Awaitable[Response]:
             try:
-                request = parse_request(body, None if length is None else _number(length), runtime.manifest)
+                request = forms.parse(body, None if length is None else _number(length))
                 if self._serving.batcher is not None or self._usual_us >= INLINE_US or runtime.busy_since is not None:
                     return self._infer_later(request, runtime)
                 return self._response(runtime.infer(request.tensors), request, runtime)
@@ -123,10 +129,17 @@ class OipApp:
 
     def _response(self, answer: Answer, request: InferRequest, runtime: Runtime) -> Response:
         self._usual_us += 0.1 * (answer.timing_us - self._usual_us)
-        data, json_length = encode_answer(answer, request, runtime.manifest)
+        data, json_length = self._forms_of(runtime).encode(answer, request)
+        if self._serving.onlook is not None:
+            self._serving.onlook(request.tensors, answer)
         if json_length is None:
             return Response(200, (JSON,), data)
         return Response(200, (_BINARY, (b"inference-header-content-length", b"%d" % json_length)), data)
+
+    def _forms_of(self, runtime: Runtime) -> Forms:
+        if self._forms is None:
+            self._forms = Forms(runtime.manifest)
+        return self._forms
 
     def _refusal(self, error: TensorError | EngineMemoryError | MemoryError) -> Refusal:
         if isinstance(error, TensorError):

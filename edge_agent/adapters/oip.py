@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -21,8 +20,12 @@ from edge_agent.answer import Answer
 from edge_agent.errors import TensorError
 from edge_agent.ports import Array
 from edge_contracts import limits
+from edge_contracts.answering import TEXT
 from edge_contracts.codec import contract_error
 from edge_contracts.manifest import Manifest
+
+if TYPE_CHECKING:
+    from edge_agent.adapters.oip_forms import Form
 
 DATATYPES: Final[dict[str, str]] = {
     "BOOL": "bool",
@@ -38,8 +41,8 @@ DATATYPES: Final[dict[str, str]] = {
     "FP32": "float32",
     "FP64": "float64",
 }
-_NAMES: Final = {dtype: datatype for datatype, dtype in DATATYPES.items()}
-_PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "litert_tflite"}
+_NAMES: Final = {dtype: datatype for datatype, dtype in DATATYPES.items()} | {TEXT: "BYTES"}
+_PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "litert_tflite", "pipeline": "edgewright_pipeline"}
 
 
 class _Parameters(msgspec.Struct, frozen=True):
@@ -88,13 +91,14 @@ class _FloatRequest(_Request, frozen=True, kw_only=True):
     inputs: list[_FloatInput]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InferRequest:
-    """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary."""
+class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary; `form` is what
+    `adapters.oip_forms` knows it by."""
 
     id: str | None
-    tensors: dict[str, Array]
+    tensors: dict[str, Any]
     outputs: dict[str, bool]
+    form: Form | None = None
 
 
 _any_request = msgspec.json.Decoder(_AnyRequest)
@@ -133,9 +137,11 @@ def encode_answer(answer: Answer, request: InferRequest, manifest: Manifest) -> 
         array = answer.outputs.get(name)
         if array is None:
             continue
-        output: dict[str, Any] = {"name": name, "datatype": _NAMES[array.dtype.name], "shape": array.shape}
+        is_text = array.dtype.kind == "U"
+        datatype = _NAMES[TEXT if is_text else array.dtype.name]
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
         if binary:
-            blobs.append(array.tobytes())
+            blobs.append(_text_bytes(array) if is_text else array.tobytes())
             output["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
             output["data"] = array.ravel().tolist()
@@ -159,12 +165,12 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
         "versions": [manifest.version],
         "platform": _PLATFORMS[manifest.variants[0].format],
         "inputs": [
-            {"name": tensor.name, "datatype": _NAMES[tensor.sample.dtype], "shape": list(tensor.shape)}
+            {"name": tensor.name, "datatype": _NAMES[tensor.sample.dtype], "shape": list(tensor.sample_shape)}
             for tensor in manifest.inputs
         ],
         "outputs": [
-            {"name": tensor.name, "datatype": _NAMES[tensor.dtype], "shape": list(tensor.shape)}
-            for tensor in manifest.outputs
+            {"name": name, "datatype": _NAMES[spec.dtype], "shape": list(spec.shape)}
+            for name, spec in manifest.answers.items()
         ],
     }
 
@@ -194,14 +200,22 @@ def _parameters(answer: Answer) -> dict[str, Any]:
             parameters["prediction_width"] = prediction.width
     if answer.warnings:
         parameters["warnings"] = "; ".join(answer.warnings)
+    if answer.nodes:
+        parameters["nodes"] = msgspec.json.encode(answer.nodes).decode()
     return parameters
+
+
+def _text_bytes(array: Array) -> bytes:
+    """Return strings as the protocol's binary form has them: each with its length in four bytes before it."""
+    texts = [str(text).encode() for text in array.ravel()]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
 def _wanted(request: _Request, manifest: Manifest) -> dict[str, bool]:
     default = request.parameters.binary_data_output
-    known = [tensor.name for tensor in manifest.outputs]
+    known = list(manifest.answers) if manifest.answer else [tensor.name for tensor in manifest.outputs]
     if not request.outputs:
-        return dict.fromkeys(known, default)
+        return dict.fromkeys(manifest.given if manifest.answer else known, default)
     wanted: dict[str, bool] = {}
     for index, output in enumerate(request.outputs):
         where = f"outputs[{index}]"

@@ -61,7 +61,8 @@ def _ended(who: int) -> int:
 def _running(pid: int) -> int:
     """Return what a running process has written, 0 if it cannot be seen."""
     try:
-        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+        with open(f"/proc/{pid}/io", encoding="ascii") as file:  # noqa: PTH123 - a Path would intern the number
+            lines = file.read().splitlines()
         fields = dict(line.split(": ", 1) for line in lines)
         return int(fields["write_bytes"])
     except (OSError, ValueError, KeyError):

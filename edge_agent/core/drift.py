@@ -17,7 +17,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import NormalDist
 from typing import ClassVar
 
 from edge_contracts.manifest import Manifest
@@ -148,6 +147,8 @@ def ks_bound(n: int, m: int, alpha: float) -> float:
 
 def chi_squared_quantile(p: float, degrees: int) -> float:
     """Return the quantile of chi-squared (Wilson-Hilferty; within 2 % for p over 0.9)."""
+    from statistics import NormalDist  # brings fractions and decimals, which only who judges needs
+
     spread = 2 / (9 * degrees)
     return degrees * (1 - spread + NormalDist().inv_cdf(p) * math.sqrt(spread)) ** 3
 

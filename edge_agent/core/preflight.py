@@ -60,8 +60,10 @@ def _engine_lacking(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfi
     """At least one engine that can run a variant has to be here, allowed by the profile and new enough."""
     needed: dict[str, str] = {engine.name: engine.minimum for engine in manifest.requirements.engines}
     for variant in manifest.variants:
-        if not manifest.requirements.engines:
+        if not manifest.requirements.engines and variant.format in ENGINE_OF:
             needed[ENGINE_OF[variant.format]] = "0"
+    if not needed:
+        return None  # a pipeline that does not say: its trial will
     for name, minimum in needed.items():
         version = facts.engines.get(name)
         if version is not None and name in profile.engines and _numbers(version) >= _numbers(minimum):

@@ -6,13 +6,13 @@ Nothing heavy is imported until an engine is asked for; the engines themselves a
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 
 from edge_agent.errors import EngineMissingError
 from edge_agent.ports import Engine
+from edge_contracts.manifest import Format, Manifest
 
 # format, engine name, our module, the distributions that provide it (preferred first), how to get one
-_ENGINES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
+_ENGINES: tuple[tuple[Format, str, str, tuple[str, ...], str], ...] = (
     ("onnx", "onnxruntime", "edge_agent.engines.onnx", ("onnxruntime", "onnxruntime-gpu"), "pip install onnxruntime"),
     (
         "tflite",
@@ -21,6 +21,8 @@ _ENGINES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
         ("ai-edge-litert", "tflite-runtime"),
         "pip install 'edgewright[tflite]'",
     ),
+    # Not an engine of its own: it runs those of its nodes, and comes with the agent.
+    ("pipeline", "pipeline", "edge_agent.pipeline", (), "pip install edgewright"),
 )
 
 OUT_OF_MEMORY_MARKS = ("bad_alloc", "bad allocation", "failed to allocate", "out of memory", "cannot allocate")
@@ -43,14 +45,28 @@ def engine_for(model_format: str) -> Engine:
     raise EngineMissingError("no engine for this model format", subject=model_format[:80])
 
 
+def import_engines(manifest: Manifest) -> None:
+    """Import every engine that the variants of a release, or the nodes of its pipelines, run on.
+
+    Raises EngineMissingError when one is not here."""
+    formats = {variant.format for variant in manifest.variants}
+    if "pipeline" in formats:
+        inner = {engine.name for engine in manifest.requirements.engines}
+        formats |= {model_format for model_format, name, *_ in _ENGINES if name in inner}
+    for model_format in sorted(formats):
+        engine_for(model_format)
+
+
 def installed_engines() -> dict[str, str]:
     """Return the version of every installed engine by its manifest name, importing none of them."""
+    from importlib import metadata  # brings the parsers of mail and zip files, which a worker has no use for
+
     found: dict[str, str] = {}
     for _, name, _, distributions, _ in _ENGINES:
         for distribution in distributions:
             try:
-                found.setdefault(name, importlib.metadata.version(distribution))
-            except importlib.metadata.PackageNotFoundError:
+                found.setdefault(name, metadata.version(distribution))
+            except metadata.PackageNotFoundError:
                 continue
     return found
 

@@ -53,6 +53,9 @@ class LiteRtSession:
         except Exception as error:  # ValueError and RuntimeError with free text
             raise _engine_error(error, "run") from error
 
+    def bind(self, feeds: Tensors, answer: Tensors) -> LiteRtBound:
+        return LiteRtBound(self, feeds, answer)
+
     def close(self) -> None:
         self._interpreter = None
 
@@ -62,6 +65,25 @@ class LiteRtSession:
         self._shapes = {}  # a failure below leaves no shape believed in
         self._interpreter.allocate_tensors()
         self._shapes = {name: feeds[name].shape for name, _ in self._feeds}
+
+
+class LiteRtBound:
+    """See `edge_agent.ports.Bound`. The interpreter has buffers of its own and gives no lasting hold of them, so this
+    copies."""
+
+    def __init__(self, session: LiteRtSession, feeds: Tensors, answer: Tensors) -> None:
+        self.inputs = tuple(np.array(array, order="C") for array in feeds.values())
+        self.outputs = tuple(np.zeros(array.shape, array.dtype) for array in answer.values())
+        self._session = session
+        self._feeds = dict(zip(feeds, self.inputs, strict=True))
+        self._fetches = dict(zip(answer, self.outputs, strict=True))
+
+    def run(self) -> None:
+        answer = self._session.run(self._feeds)
+        for name, buffer in self._fetches.items():
+            if answer[name].shape != buffer.shape:
+                raise EngineError(f"answer of shape {answer[name].shape}, not {buffer.shape}", subject=name)
+            buffer[...] = answer[name]
 
 
 class LiteRtEngine:

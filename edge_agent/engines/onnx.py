@@ -11,7 +11,7 @@ import hashlib
 import os
 import platform
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,9 +59,41 @@ class OnnxSession:
         except Exception as error:  # the engine raises a dozen types without a common base
             raise _engine_error(error, "run") from error
 
+    def bind(self, feeds: Tensors, answer: Tensors) -> OnnxBound:
+        try:
+            return OnnxBound(self._session, feeds, answer)
+        except Exception as error:
+            raise _engine_error(error, "bind") from error
+
     def close(self) -> None:
         self._run = _closed
         self._session = None
+
+
+class OnnxBound:
+    """See `edge_agent.ports.Bound`. Bound outputs save a tenth of a small model's time, one object of run options for
+    all runs half as much again."""
+
+    def __init__(self, session: Any, feeds: Tensors, answer: Tensors) -> None:
+        self.inputs = tuple(np.array(array, order="C") for array in feeds.values())
+        self.outputs = tuple(np.zeros(array.shape, array.dtype) for array in answer.values())
+        binding = session.io_binding()
+        for name, array in zip(feeds, self.inputs, strict=True):
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in zip(answer, self.outputs, strict=True):
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        inner = getattr(session, "_sess", None)
+        options = onnxruntime.RunOptions()
+        if inner is None:
+            self._call = partial(session.run_with_iobinding, binding, options)
+        else:
+            self._call = partial(inner.run_with_iobinding, binding._iobinding, options)
+
+    def run(self) -> None:
+        try:
+            self._call()
+        except Exception as error:
+            raise _engine_error(error, "run") from error
 
 
 class OnnxEngine:

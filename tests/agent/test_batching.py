@@ -34,14 +34,15 @@ def answer_all(runtime, requests, batching):
 
 def batches_of(runtime):
     """Count the rows of every call of the engine from now on."""
-    session, sizes = runtime._loaded[0].session, []
-    inner = session._run
+    rung, sizes = runtime._loaded[0], []
+    rung.express = None
+    inner = rung.session._run
 
     def counted(names, feeds, options):
         sizes.append(len(next(iter(feeds.values()))))
         return inner(names, feeds, options)
 
-    session._run = counted
+    rung.session._run = counted
     return sizes
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import bundle_maker
+import msgspec
 import numpy as np
 import pytest
 from worker_host import ladder_of
@@ -83,6 +84,22 @@ def test_the_smallest_sufficient_set_is_chosen(tmp_path):
 def test_a_threshold_of_another_variant_is_refused_by_its_hash(tmp_path):
     with pytest.raises(ContractError, match="belongs to another file"):
         _bundle(tmp_path / "b", _threshold(0.5, sha256="1" * 64))
+
+
+def test_thresholds_left_from_before_a_variant_was_made_anew_are_refused(tmp_path):
+    made = _bundle(tmp_path / "b", _threshold(0.5))
+    (tmp_path / "b" / "models/fp32.onnx").write_bytes(bundle_maker.scaled_model(0.5))
+    with pytest.raises(ContractError, match="belongs to another file"):
+        bundle_maker.seal(tmp_path / "b", bundle_maker.fields_of(made))
+
+
+def test_a_predictor_is_never_made_of_another_variants_threshold(tmp_path):
+    two = [("fp32", bundle_maker.linear_model()), ("small", bundle_maker.scaled_model(0.5))]
+    made = bundle_maker.make_bundle(tmp_path / "b", models=two)
+    stale = msgspec.structs.replace(made.manifest.variants[1], conformal=(_threshold(0.5),))
+    with pytest.raises(ContractError, match="another file") as refused:
+        predictor(made.manifest, stale, 0.9)
+    assert refused.value.subject == "variant small"
 
 
 def test_an_answer_says_what_is_certain_and_one_too_uncertain_is_not_given(tmp_path):

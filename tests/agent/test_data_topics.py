@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ def with_topics(folder: Path, port: int, topics: str = TOPICS, protocol: str = "
 
 
 def listening(agent: AgentProcess, client: TopicClient) -> None:
-    """Wait until a question is answered."""
+    """Wait until a question is answered, and with it every one that was sent before."""
     agent.served_by()
 
     def answered() -> bool:
@@ -52,7 +51,8 @@ def listening(agent: AgentProcess, client: TopicClient) -> None:
         return bool(client.on(OUT))
 
     eventually("the first answer", answered)
-    time.sleep(0.3)  # for answers to questions that were sent meanwhile
+    client.send(IN, question(id="last hello"))
+    eventually("the last one", lambda: any(b"last hello" in message.payload for message in client.on(OUT)))
     client.heard.clear()
 
 

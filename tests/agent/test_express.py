@@ -1,14 +1,18 @@
 """The express lane answers what the long way would have answered, and leaves it everything else."""
 
+from types import SimpleNamespace
+
 import bundle_maker
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from onnx import helper
 
 from edge_agent import Runtime
-from edge_agent.errors import TensorError
+from edge_agent.engines.onnx import OnnxBound
+from edge_agent.errors import EngineError, TensorError
 from edge_contracts.manifest import Confidence, Input, InputGuard, Output, OutputGuard, SampleMapping
 
 NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.sampled_from([0.5, -2.0, 2.0, 1e30, 150.0])
@@ -62,6 +66,58 @@ def test_a_usual_request_takes_it_and_an_unusual_one_does_not(tmp_path):
         for array in (np.repeat(usual, 2, axis=0), usual * np.float32(np.nan), usual.astype(np.float64), usual * 1000):
             assert lane.outputs({"x": array}) is None
         assert lane.outputs({"x": usual, "z": usual}) is None
+
+
+def test_an_answer_that_was_given_does_not_change_with_the_next(tmp_path):
+    with Runtime.open(_bundle(tmp_path / "b")) as runtime:
+        rows = [np.full((1, 4), value, np.float32) for value in (0.25, 0.5, -0.75)]
+        answers = [runtime.infer({"x": row}).outputs["y"] for row in rows]
+        for row, answer in zip(rows, answers, strict=True):
+            np.testing.assert_array_equal(answer, runtime._loaded[0].run([row])["y"])
+
+
+def test_arrays_laid_out_otherwise_are_answered_alike(tmp_path):
+    with Runtime.open(_bundle(tmp_path / "b")) as runtime:
+        usual = np.float32([[0.1, -0.2, 0.3, 0.4]])
+        backwards = np.ascontiguousarray(usual[:, ::-1])[:, ::-1]
+        unaligned = np.frombuffer(b"x" + usual.tobytes(), np.float32, 4, 1).reshape(1, 4)
+        right = runtime.infer({"x": usual}).outputs["y"]
+        for array in (backwards, unaligned, np.repeat(usual, 2, axis=0)[::2]):
+            assert (runtime.infer({"x": array}).outputs["y"] == right).all()
+
+
+def test_an_engine_that_fails_closes_it_and_the_long_way_answers(tmp_path):
+    with Runtime.open(_bundle(tmp_path / "b")) as runtime:
+        lane, usual = runtime._loaded[0].express, np.zeros((1, 4), np.float32)
+
+        def failing():
+            raise EngineError("an answer of another shape")
+
+        lane._run = failing
+        assert lane.outputs({"x": usual}) is None
+        assert lane._run is None
+        assert runtime.infer({"x": usual}).served_by.endswith("/fp32")
+
+
+def test_a_model_whose_answers_differ_from_run_to_run_has_none(tmp_path):
+    noise = helper.make_node("RandomNormalLike", ["x"], ["noise"])
+    nodes = [noise, helper.make_node("Add", ["x", "noise"], ["sum"]), helper.make_node("MatMul", ["sum", "w"], ["y"])]
+    bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker._model(nodes, w=bundle_maker.WEIGHTS))])
+    with Runtime.open(tmp_path / "b") as runtime:
+        assert runtime._loaded[0].express is None
+        assert runtime.infer({"x": np.zeros((1, 4), np.float32)}).served_by.endswith("/fp32")
+
+
+def test_an_engine_without_the_inner_object_is_bound_all_the_same(tmp_path):
+    with Runtime.open(_bundle(tmp_path / "b")) as runtime:
+        public = SimpleNamespace(
+            io_binding=(real := runtime._loaded[0].session._session).io_binding,
+            run_with_iobinding=real.run_with_iobinding,
+        )
+        x = np.float32([[0.1, -0.2, 0.3, 0.4]])
+        bound = OnnxBound(public, {"x": x}, {"y": np.zeros((1, 3), np.float32)})
+        bound.run()
+        assert (bound.outputs[0] == runtime.infer({"x": x}).outputs["y"]).all()
 
 
 def test_a_release_that_judges_each_answer_has_none(tmp_path):

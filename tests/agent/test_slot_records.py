@@ -1,4 +1,4 @@
-"""A slot whose record the disk does not take."""
+"""A slot whose record the disk does not take, and one whose candidate has to wait for a calmer box."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_agent.adapters.store import StateFolder
 from edge_agent.config import SlotConfig
 from edge_agent.core.events import Restarted
-from edge_agent.core.record import UpdateRecord
+from edge_agent.core.record import Candidate, UpdateRecord
 from edge_agent.profiles import load_profile
 from edge_agent.slot import Slot, Surroundings
 from edge_contracts.state import Installed
@@ -28,7 +28,8 @@ def test_release_that_the_record_on_disk_still_names_is_kept_until_the_disk_take
     in_the_way.mkdir()
 
     async def run() -> None:
-        around = Surroundings(state=state, profile=load_profile("x86-gateway"), clock=lambda: 1e9, tell=lambda _: None)
+        profile = load_profile("x86-gateway")
+        around = Surroundings(state=state, profile=profile, clock=lambda: 1e9, tell=lambda _: None, calm=lambda: True)
         slot = Slot(SlotConfig(name="main", http="127.0.0.1:0"), around)
         slot.apply(Restarted(clean=False))
         assert slot.record.serving == OLD
@@ -38,6 +39,29 @@ def test_release_that_the_record_on_disk_still_names_is_kept_until_the_disk_take
         slot.tick()
         assert state.read_record("main").serving == OLD
         assert slot.keeps() == {OLD.manifest_sha256}
+        await slot.stop()
+
+    asyncio.run(run())
+
+
+def test_candidate_waits_for_its_trial_until_the_box_is_calm(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+    state.create()
+    candidate = Candidate(manifest_sha256=NEW.manifest_sha256, model="m", version=NEW.version, channel="c", serial=1)
+    state.write_record(UpdateRecord(slot="main", state="verified", candidate=candidate, deadline=2e9))
+    calm = False
+
+    async def run() -> None:
+        nonlocal calm
+        profile = load_profile("x86-gateway")
+        around = Surroundings(state=state, profile=profile, clock=lambda: 1e9, tell=lambda _: None, calm=lambda: calm)
+        slot = Slot(SlotConfig(name="main", http="127.0.0.1:0"), around)
+        slot.apply(Restarted(clean=True))
+        slot.tick()
+        assert slot.record.state == "verified"
+        calm = True
+        slot.tick()
+        assert slot.record.state == "trial"
         await slot.stop()
 
     asyncio.run(run())

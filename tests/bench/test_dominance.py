@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dominance import Contender, Jury, Kind, judged, ratio, statement, table
+from dominance import Contender, Jury, Kind, Verdict, judged, ratio, verdict
+from peer_table import section
 
 Y = np.arange(400) % 4
 RIGHT = np.eye(4, dtype=np.float32)[Y]
@@ -52,14 +53,39 @@ def test_latencies_are_compared_within_rounds() -> None:
     assert ratio(slow_machine, dataclasses.replace(PEER, rounds=(1.0, 30.0, 1.1))) == pytest.approx(2.0)
 
 
-def test_the_table_says_who_dominates_whom() -> None:
+def test_a_verdict_names_who_dominates_whom() -> None:
     rung = contender("int8", "ours", size=50, ms=0.5)
     files = judged([FLOAT, rung, PEER], JURY)
     assert [one["dominated_by"] for one in files] == [[], [], ["int8"]]
-    assert files[1]["share"] == 0.125
-    task = {"task": "t", "files": files, "failed": {"nncf": "no wheel"}}
-    assert "nncf | failed: no wheel" in "\n".join(table([task]))
-    assert statement(task) == (
-        "- t: rungs dominated by a peer: none; peers' files dominated by a rung: 1 of 1; "
-        "rungs that dominate every peer's file: int8"
+    assert verdict(files) == Verdict(peers=1, beaten_by=(), undominated=(), champions=("int8",))
+
+
+def test_a_front_is_beaten_only_where_no_rung_stands_for_the_peers_file() -> None:
+    slow = contender("slow", "ours", size=100, ms=3.0)
+    peer = contender("peer", "peer", size=100, ms=1.0)
+    beaten = judged([FLOAT, slow, peer], JURY)
+    assert beaten[1]["dominated_by"] == ["peer"]
+    assert verdict(beaten).beaten_by == ("peer",)
+    equal = contender("equal", "ours", size=100, ms=1.0)
+    held = verdict(judged([FLOAT, slow, equal, peer], JURY))
+    assert held == Verdict(peers=1, beaten_by=(), undominated=("peer",), champions=())
+
+
+def test_no_rung_is_a_champion_where_no_peer_made_a_file() -> None:
+    assert verdict(judged([FLOAT, contender("int8", "ours")], JURY)) == Verdict(
+        peers=0, beaten_by=(), undominated=(), champions=()
     )
+
+
+def test_the_table_has_every_file_and_what_failed() -> None:
+    again, tiny = contender("again", "float", size=400, ms=1.02), contender("tiny", "peer", size=9)
+    files = judged([FLOAT, again, contender("int8", "ours", size=50, ms=0.5), PEER, tiny], JURY)
+    task = {"task": "t", "samples": 400, "files": files, "failed": {"nncf": "no wheel"}}
+    text = section({"tasks": [task], "megabytes": {"nncf": 1355}})
+    assert "| peer | 5.0 / 0.25 / 1.00 |" in text
+    assert "| tiny | **0.0 / 0.02 / 1.00** |" in text
+    assert "| nncf | failed |" in text
+    assert "- t, nncf: `no wheel`" in text
+    assert "| t | 400 | 1.02 | 2 | 1 | none | none |" in text
+    assert "| t | int8 | 0.00 |" in text
+    assert "nncf 1,355 MB" in text

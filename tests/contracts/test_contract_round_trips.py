@@ -35,7 +35,11 @@ def test_every_contract_has_a_filled_example(name: str) -> None:
     assert decode(encode(example), CONTRACTS[name], limit=1 << 20, what=name) == example
 
 
-@pytest.mark.parametrize("name", [name for name in CONTRACTS if name not in ("device-profile", "request", "response")])
+STRICT = ("device-profile", "pipeline", "request", "response")
+"""A person types a profile; a graph read in part would be another graph; envelopes are arrays."""
+
+
+@pytest.mark.parametrize("name", [name for name in CONTRACTS if name not in STRICT])
 def test_an_older_reader_ignores_a_newer_writers_fields(name: str) -> None:
     value: Any = plain(contract_examples.EXAMPLES[name])
     value["a_field_of_the_future"] = {"x": 1}

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 import contract_examples
+import msgspec
 import pytest
 
 from edge_contracts.channel import parse_channel, parse_family
@@ -17,7 +18,7 @@ from edge_contracts.manifest import manifest_bytes, parse_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 SIGNED = {
-    "manifest": (parse_manifest, "4da2126d486e6e409ad9b10991a7152a3ec006b98d3d64c3b4bbf62f979a8881"),
+    "manifest": (parse_manifest, "153d51cefcca55049b67ec6825ed0a21262f07d1587d1a2ab84f0039a21fef0e"),
     "channel": (parse_channel, "fbf815400851e687776cc4a5a7e55f943c07134a7b4d38c1c19790fb46f44d42"),
     "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
     "deltas": (parse_deltas, "2176af1ec1e8eb561a6e8f9b5fa2c72d9359d986b8f5f9a5c7a1ef03b00a987d"),
@@ -43,6 +44,19 @@ def test_a_manifest_from_before_the_statistics_is_still_read() -> None:
     assert old.reference is None
     assert all(variant.reference is None for variant in old.variants)
     assert old.variants[0].conformal[0].coverage is None
+
+
+def test_a_manifest_from_before_the_processing_is_still_read() -> None:
+    old = parse_manifest((GOLDEN / "manifest-before-processing.json").read_bytes())
+    assert old == msgspec.structs.replace(
+        contract_examples.MANIFEST,
+        schema=1,
+        answer=(),
+        inputs=tuple(
+            msgspec.structs.replace(tensor, sample=msgspec.structs.replace(tensor.sample, shape=(), steps=()))
+            for tensor in contract_examples.MANIFEST.inputs
+        ),
+    )
 
 
 def test_manifest_bytes_are_its_canonical_encoding() -> None:

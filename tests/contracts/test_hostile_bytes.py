@@ -20,6 +20,7 @@ from edge_contracts.enrolment import parse_certificate_answer, parse_certificate
 from edge_contracts.errors import ContractError
 from edge_contracts.job import parse_job
 from edge_contracts.manifest import parse_manifest
+from edge_contracts.pipeline import parse_pipeline
 from edge_contracts.profile import Threshold, parse_profile
 from edge_contracts.state import parse_presence, parse_reported
 from edge_contracts.telemetry import parse_event, parse_window
@@ -28,6 +29,7 @@ from edge_contracts.transfer import Request, Response, pack, unpack_request, unp
 Parser = Callable[[bytes], object]
 JSON_PARSERS: dict[str, tuple[Parser, int]] = {
     "manifest": (parse_manifest, limits.MAX_MANIFEST_BYTES),
+    "pipeline": (parse_pipeline, limits.MAX_PIPELINE_BYTES),
     "channel": (parse_channel, limits.MAX_DOCUMENT_BYTES),
     "family": (parse_family, limits.MAX_DOCUMENT_BYTES),
     "job": (parse_job, limits.MAX_DOCUMENT_BYTES),

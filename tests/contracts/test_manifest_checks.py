@@ -98,7 +98,11 @@ def test_two_rungs_or_tensors_of_one_name_are_refused() -> None:
 
 
 def test_a_schema_of_the_future_is_refused() -> None:
-    refused(replace(MANIFEST, schema=2), "manifest.schema")
+    refused(replace(MANIFEST, schema=3), "manifest.schema")
+
+
+def test_steps_under_a_schema_whose_readers_would_leave_them_out_are_refused() -> None:
+    refused(replace(MANIFEST, schema=1), "manifest.schema")
 
 
 @pytest.mark.parametrize(

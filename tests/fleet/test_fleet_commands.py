@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from fleet_maker import NOW, device_download
 
+from edge_contracts.shadow import ShadowSummary
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_contracts.telemetry import Event
 from edge_fleet.cli import fleet as fleet_command
@@ -87,6 +88,7 @@ def test_devices_and_rollout_status_show_what_was_reported(tmp_path: Path) -> No
         serving=installed,
         variant="int8",
         served_by="active",
+        shadow=ShadowSummary(version="1.1.0", compared=200, agreement=0.985, low=0.957, high=0.995),
     )
     report = ReportedState(
         device="d", boot_id="b", sequence=1, time=TIME, agent_version="0", board="pc", architecture="x", slots=(slot,)
@@ -105,6 +107,8 @@ def test_devices_and_rollout_status_show_what_was_reported(tmp_path: Path) -> No
         result = CliRunner().invoke(fleet_command, [*command, str(fleet.path)], catch_exceptions=False)
         assert result.exit_code == 0
         assert result.stdout
+    shown = CliRunner().invoke(fleet_command, ["devices", str(fleet.path)], catch_exceptions=False).stdout
+    assert "shadow: 98.5% of 200 agree" in shown
 
 
 @pytest.mark.parametrize(

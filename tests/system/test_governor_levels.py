@@ -15,7 +15,7 @@ from pathlib import Path
 import bundle_maker
 import pytest
 from agent_process import eventually
-from memory_eater import Eater, available_mb
+from memory_eater import Eater
 from pretended_board import Board, BoardAgent, factory_slot, profile
 from update_site import UpdateSite
 from web_site import WebSite, give
@@ -23,9 +23,6 @@ from web_site import WebSite, give
 from edge_contracts.channel import Gates
 
 pytestmark = pytest.mark.timeout(120)
-
-ROOM_MB = 300.0
-"""How far below what is available now the governor's limit on memory lies; the agent itself takes half of it."""
 
 
 @pytest.fixture
@@ -154,15 +151,14 @@ def test_battery_and_firmware_are_heard_and_mains_power_ends_it(tmp_path: Path, 
 
 def test_process_that_eats_the_memory_is_noticed_and_its_end_as_well(tmp_path: Path, board: Board, extra: str) -> None:
     agent = BoardAgent(tmp_path, None, board=board, slots=extra)
-    limit_mb = available_mb() - ROOM_MB
-    agent.profile(profile(dwell_s=0.5, available_memory_mb=(limit_mb, limit_mb - 1000.0, 10.0)))
-    with agent, Eater() as eater:
+    agent.profile(profile(dwell_s=0.5, available_memory_mb=(200.0, 20.0, 10.0)))
+    with Eater(board.sys) as eater, agent:
         agent.answers_from("extra", "factory:0.1.0/fp32")
         agent.is_at("NORMAL")
-        eater.leave(limit_mb - 50.0)
+        eater.leave(150.0)
         agent.is_at("CONSERVE")
         assert agent.status().level_reasons[0].startswith("available_memory_mb=")
         agent.answers_from("extra", "factory:0.1.0/small")
-        eater.leave(limit_mb + 60.0)
+        eater.leave(260.0)
         agent.is_at("NORMAL")
         agent.answers_from("extra", "factory:0.1.0/fp32")

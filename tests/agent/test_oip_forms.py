@@ -1,0 +1,108 @@
+"""Requests of a known form get what they would have got without one, whatever is in them and whoever answers."""
+
+import json
+
+import bundle_maker
+import numpy as np
+import pytest
+
+from edge_agent import Runtime
+from edge_agent.adapters.oip import encode_answer, parse_request
+from edge_agent.adapters.oip_forms import MAX_FORM_BYTES, MAX_FORMS, Forms
+from edge_agent.errors import TensorError
+
+ROWS = [row[None] for row in bundle_maker.samples(4)[0]]
+SIZE = 4 * 4
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forms") / "b"
+    models = [("fp32", bundle_maker.nan_model()), ("small", bundle_maker.scaled_model(0.5))]
+    bundle_maker.make_bundle(folder, models=models)
+    with Runtime.open(folder) as runtime:
+        yield runtime
+
+
+def _head(*, binary=True, pad="", **more):
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": SIZE}}
+    return (
+        json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": binary}, **more}).encode() + pad.encode()
+    )
+
+
+def _answer(runtime, forms, head, x):
+    """Return the answer's JSON without its time, and its bytes."""
+    body = head + x.tobytes()
+    request = forms.parse(body, len(head))
+    data, length = forms.encode(runtime.infer(request.tensors), request)
+    found = json.loads(data[:length])
+    assert found["parameters"].pop("timing_us") >= 0
+    return found, data[length:] if length is not None else b""
+
+
+def _plain(runtime, head, x):
+    request = parse_request(head + x.tobytes(), len(head), runtime.manifest)
+    data, length = encode_answer(runtime.infer(request.tensors), request, runtime.manifest)
+    found = json.loads(data[:length])
+    found["parameters"].pop("timing_us")
+    return found, data[length:] if length is not None else b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        _head(),
+        _head(pad=" "),
+        _head(pad="   "),  # the tensor is not aligned
+        _head(binary=False),
+        _head(id="a"),
+        _head(outputs=[{"name": "y"}]),
+        _head(outputs=[{"name": "y", "parameters": {"binary_data": False}}]),
+    ],
+)
+def test_every_answer_is_what_it_would_be_without_forms(runtime, head):
+    forms = Forms(runtime.manifest)
+    poison = np.float32([[150, 0, 0, 0]])
+    for x in [*ROWS, poison, ROWS[0]]:  # the second rung answers the poison
+        assert _answer(runtime, forms, head, x) == _plain(runtime, head, x)
+
+
+def test_answers_of_another_rung_name_it(runtime):
+    forms = Forms(runtime.manifest)
+    served = [
+        _answer(runtime, forms, _head(), x)[0]["parameters"]["served_by"]
+        for x in (ROWS[0], ROWS[1], np.float32([[150, 0, 0, 0]]), ROWS[2])
+    ]
+    assert [name.rpartition("/")[2] for name in served] == ["fp32", "fp32", "small", "fp32"]
+
+
+def test_a_tensor_stays_what_it_was_when_the_next_request_comes(runtime):
+    forms = Forms(runtime.manifest)
+    head = _head()
+    tensors = [forms.parse(head + x.tobytes(), len(head)).tensors["x"] for x in ROWS]
+    assert all((tensor == x).all() and tensor.flags.aligned for tensor, x in zip(tensors, ROWS, strict=True))
+
+
+@pytest.mark.parametrize("cut", [-1, 1, -SIZE])
+def test_a_body_of_another_length_is_refused_as_ever(runtime, cut):
+    forms = Forms(runtime.manifest)
+    head = _head()
+    forms.parse(head + ROWS[0].tobytes(), len(head))
+    body = head + ROWS[0].tobytes() + b"x" if cut > 0 else (head + ROWS[0].tobytes())[:cut]
+    with pytest.raises(TensorError, match="bytes"):
+        forms.parse(body, len(head))
+    with pytest.raises(TensorError, match="not within the body"):
+        forms.parse(head[:-1], len(head))
+
+
+def test_what_is_kept_is_bounded(runtime):
+    forms = Forms(runtime.manifest)
+    for number in range(3 * MAX_FORMS):
+        head = _head(pad=" " * number)
+        forms.parse(head + ROWS[0].tobytes(), len(head))
+        assert len(forms._forms) <= MAX_FORMS
+    before = dict(forms._forms)
+    for head in (_head(pad=" " * MAX_FORM_BYTES), _head(id="of its own")):
+        forms.parse(head + ROWS[0].tobytes(), len(head))
+    assert forms._forms == before
