@@ -32,11 +32,14 @@ MIN_SCREEN, MAX_SCREEN = 64, 512
 SCREEN_SHARE = 0.25
 """Samples for screening: a quarter of those for choosing, within these bounds."""
 
-EXACT_SAMPLES = 64
-"""Samples for the run without optimisations, which is several times slower: a collapse shows in fewer."""
+EXACT_SAMPLES, EXACT_S = 64, 2.0
+"""Samples for the run without optimisations and the seconds it is worth: a collapse shows in few."""
 
-EXACT_CONFIRMED = 256
+EXACT_CONFIRMED, EXACT_CONFIRMED_S = 256, 8.0
 """The same for what goes on the ladder: the floors that devices must reach rest on it."""
+
+EXACT_LEAST, EXACT_SLOWER = 16, 4.0
+"""However slow a model is, so many; and how much slower it is without optimisations."""
 
 
 CALIBRATION = "calib_x.npy"
@@ -110,17 +113,40 @@ class Arena:
         """Return the first output for the calibration samples. Raises RunnerError."""
         return self._predict(runner, self.calibration, None, timeout_s)[0]
 
+    def keep(self, name: str, outputs: list[Array]) -> None:
+        """Keep a model's answers in a file, for `kept`."""
+        np.savez(self._folder / f"{name}.npz", allow_pickle=False, **_numbered(outputs))
+
+    def kept(self, name: str) -> list[Array] | None:
+        """Return the answers kept under this name, if any were."""
+        path = self._folder / f"{name}.npz"
+        return _outputs(path) if path.exists() else None
+
     def _predict(self, runner: Runner, samples: Path, count: int | None, timeout_s: float) -> list[Array]:
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".npz") as out:
             runner.predict(samples, Path(out.name), count=count, timeout_s=timeout_s)
-            with np.load(out.name, allow_pickle=False) as arrays:
-                return [arrays[f"output_{index}"] for index in range(len(arrays.files))]
+            return _outputs(Path(out.name))
 
     def _has(self, part: Part) -> bool:
         return self.parts[part].stop > self.parts[part].start
 
     def _file(self, part: Part) -> Path:
         return self._folder / f"{part}.npy"
+
+
+def exact_samples(most: int, seconds: float, sample_s: float) -> int:
+    """Return how many samples are answered with exact arithmetic in so many seconds, when one takes `sample_s` with
+    the engine's optimisations."""
+    return int(np.clip(seconds / (EXACT_SLOWER * max(sample_s, 1e-9)), min(EXACT_LEAST, most), most))
+
+
+def _numbered(outputs: list[Array]) -> dict[str, Array]:
+    return {f"output_{index}": rows for index, rows in enumerate(outputs)}
+
+
+def _outputs(path: Path) -> list[Array]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[f"output_{index}"] for index in range(len(arrays.files))]
 
 
 def cut(count: int) -> dict[Part, slice]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from edge_contracts.errors import BundleError
 
@@ -65,6 +68,21 @@ class Clock:
         """Let no further step begin."""
         self._stopped.set()
 
-    def stopped_within(self, seconds: float) -> bool:
-        """Wait that long for a stop that may be on its way; return whether it came."""
-        return self._stopped.wait(seconds)
+
+@contextmanager
+def stopped_by_interrupt(clock: Clock) -> Iterator[None]:
+    """Within the block Ctrl-C stops the clock and raises nothing: an exception may strike between the taking of a lock
+    and the block that gives it back.
+
+    The main thread has to look at the clock now and then; it need not be the one that the signal wakes. In another
+    thread, or where Ctrl-C is ignored, nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: clock.stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Format
@@ -31,13 +31,15 @@ class Context:
     `calibration` yields feeds of one sample each, in the model's own dtype, and may be called again for another
     round. `unquantised` is the model as it was before the first quantising pass of the recipe, `original` as it was
     before the first pass; None where a pass is used alone. `training` is like `calibration` over samples that are
-    there to recover quality; None when the task has none.
+    there to recover quality; None when the task has none. `seconds_left` tells how long the whole search may still try;
+    None where nobody waits.
     """
 
     calibration: Callable[[], Iterator[Feeds]]
     unquantised: bytes
     original: bytes | None = None
     training: Callable[[], Iterator[Feeds]] | None = None
+    seconds_left: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,4 +58,13 @@ class Pass(Protocol):
 
     def apply(self, model: bytes, context: Context) -> Applied:
         """Return the changed model; the given bytes are never altered. Raises PassError."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A pass that can tell before any work of its recipe whether its own will be possible."""
+
+    def foresee(self, model: bytes, context: Context) -> None:
+        """Raise PassError or MissingExtraError if not; `model` is what the recipe begins with."""
         ...

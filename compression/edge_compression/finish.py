@@ -28,8 +28,9 @@ ORIGINAL = "original"
 FINALISTS = 8
 """Candidates timed together: more processes at a time would not fit the memory a search may take."""
 
-TIMING_SECONDS = 0.5
-"""Inference time of each model in all rounds together; a round has at least one run, however slow."""
+TIMING_SECONDS, FINALIST_S = 0.5, 1.5
+"""Inference time of each model in all rounds together; a round has at least one run, however slow. And what one model
+takes with starting its process."""
 
 CONFIRM_S = 600.0
 """Patience with one model's answers to all samples."""

@@ -1,7 +1,8 @@
 """Judging: runs a built candidate in stages, each only when the one before leaves it a chance.
 
 screen (a few samples) → choose (those for choosing; exact arithmetic; pace beside the original) → confirm (all samples,
-only what is about to go on the ladder). The arithmetic of verdicts is in `evaluate`.
+only what is about to go on the ladder). The float original, which is a rung anyway, is screened and confirmed. The
+arithmetic of verdicts is in `evaluate`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_bench.children import Starter
 from edge_bench.measure import LOAD_TIMEOUT_S, Runner
 from edge_bench.protocol import Opened
-from edge_compression.arena import EXACT_CONFIRMED, EXACT_SAMPLES, PARTS, Arena
+from edge_compression.arena import (
+    EXACT_CONFIRMED,
+    EXACT_CONFIRMED_S,
+    EXACT_S,
+    EXACT_SAMPLES,
+    PARTS,
+    Arena,
+    exact_samples,
+)
 from edge_compression.candidate import Candidate
 from edge_compression.evaluate import Question, compare, compare_exact, refuted
 from edge_contracts.manifest import Input
@@ -31,51 +41,57 @@ PACE_QUANTILE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """The given model: what it declares, its input, and its first output for all evaluation samples in the arena's
-    order."""
+    """The given model: what it declares, its input, its first output for all evaluation samples in the arena's order,
+    and the seconds it took for one."""
 
     opened: Opened
     tensor: Input
     answers: Array
+    sample_s: float
 
 
 class Judge:
-    """Judges candidates against one original, which runs on in the process `beside` for comparisons of pace.
-    Thread-safe."""
+    """Judges candidates against one original, which runs on in the process `beside` for comparisons of pace; starts
+    its own with `starter`. Thread-safe."""
 
-    def __init__(self, arena: Arena, original: Original, asked: Question, beside: Runner) -> None:
+    def __init__(self, arena: Arena, original: Original, asked: Question, beside: Runner, starter: Starter) -> None:
         self._arena, self._original, self._asked = arena, original, asked
         self._beside, self._pacing = beside, threading.Lock()
+        self._starter = starter
 
     def judge(self, candidate: Candidate, *, timeout_s: float) -> None:
         """Fill in quality, exactness and pace, or drop the candidate out. Raises RunnerError."""
         patience = min(LOAD_TIMEOUT_S, timeout_s)
-        with Runner(self._arena.plan(candidate.model), patience_s=patience) as runner:
+        with Runner(self._arena.plan(candidate.model), patience_s=patience, starter=self._starter) as runner:
             if kinds(runner.opened()) != kinds(self._original.opened):
                 candidate.drop_out("failed", "its inputs or outputs are not of the original's types")
                 return
-            answers = self._arena.answers(runner, ("screen",), timeout_s=timeout_s)[0]
-            self._weigh(candidate, answers)
-            if candidate.racing:
-                more = self._arena.answers(runner, ("choose",), timeout_s=timeout_s)
-                answers = np.concatenate([answers, *more[:1]])
-                self._weigh(candidate, answers)
+            outputs = self._arena.answers(runner, ("screen",), timeout_s=timeout_s)
+            self._weigh(candidate, outputs[0])
+            if candidate.racing and not candidate.is_float:
+                outputs = _joined(outputs, self._arena.answers(runner, ("choose",), timeout_s=timeout_s))
+                self._weigh(candidate, outputs[0])
+                self._arena.keep(candidate.sha256, outputs)
             if candidate.racing:
                 candidate.pace = self._pace(runner)
         if candidate.quality is not None:
-            self._exact(candidate, answers, EXACT_SAMPLES, timeout_s)
+            count = exact_samples(EXACT_SAMPLES, EXACT_S, self._original.sample_s)
+            self._exact(candidate, outputs[0], count, timeout_s)
 
     def confirm(self, candidate: Candidate, *, timeout_s: float) -> None:
         """Judge a candidate on all samples and keep its answers, or drop it out. Raises RunnerError."""
         where = self._arena.parts["confirm"]
-        with Runner(self._arena.plan(candidate.model)) as runner:
-            candidate.outputs = self._arena.answers(runner, PARTS, timeout_s=timeout_s)
+        with Runner(self._arena.plan(candidate.model), starter=self._starter) as runner:
+            known = self._arena.kept(candidate.sha256)
+            rest = self._arena.answers(runner, PARTS if known is None else ("confirm",), timeout_s=timeout_s)
+            candidate.outputs = rest if known is None else _joined(known, rest)
             candidate.calibration = self._arena.calibrated(runner, timeout_s=timeout_s)
         answers, original, y = candidate.outputs[0], self._original.answers, self._arena.y
         everywhere = slice(0, y.shape[0])
         chosen_by = candidate.quality
         candidate.quality = compare(self._asked, answers, original, y, self._arena.slices(everywhere))
-        self._exact(candidate, answers, EXACT_CONFIRMED, timeout_s)
+        count = exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, self._original.sample_s)
+        self._exact(candidate, answers, count, timeout_s)
         if where.stop > where.start:
             candidate.choosing = chosen_by
             held_back = (answers[where], original[where], y[where])
@@ -102,7 +118,8 @@ class Judge:
 
     def _exact(self, candidate: Candidate, answers: Array, count: int, timeout_s: float) -> None:
         patience = min(LOAD_TIMEOUT_S, timeout_s)
-        with Runner(self._arena.plan(candidate.model, optimise=False), patience_s=patience) as runner:
+        plan = self._arena.plan(candidate.model, optimise=False)
+        with Runner(plan, patience_s=patience, starter=self._starter) as runner:
             exact = self._arena.first(runner, min(count, answers.shape[0]), timeout_s=timeout_s)
         candidate.exactness = compare_exact(self._asked.metric, answers, exact, self._arena.y)
 
@@ -114,6 +131,11 @@ class Judge:
                 own, base = runner.measure(PACE_SECONDS), self._beside.measure(PACE_SECONDS)
                 ratios.append(float(np.quantile(own, PACE_QUANTILE) / np.quantile(base, PACE_QUANTILE)))
         return float(np.median(ratios))
+
+
+def _joined(first: list[Array], more: list[Array]) -> list[Array]:
+    """Return the rows of both, output by output; `more` is empty where there were no further samples."""
+    return [np.concatenate(pair) for pair in zip(first, more, strict=True)] if more else first
 
 
 def kinds(opened: Opened) -> tuple[tuple[str, ...], tuple[str, ...]]:

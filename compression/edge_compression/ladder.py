@@ -68,6 +68,11 @@ class Limits:
         return None
 
 
+def loses(drop: float) -> str:
+    """Return in words what a drop in points is, a negative one too."""
+    return f"gains {-drop:.2f} points" if round(drop, 2) < 0 else f"loses {abs(drop):.2f} points"
+
+
 UNDECIDED = "undecided"
 """How the reason of every candidate begins that only --accept-undecided would keep."""
 
@@ -98,16 +103,19 @@ def build_ladder(
     room = limits.disk_bytes - candidates[float_id].size
     others = [name for name in candidates if name != float_id]
     for name in _in_order(others, candidates, original, prefer):
+        beaten = [other for other in kept if dominates(candidates[name], candidates[other])]
+        freed = sum(candidates[other].size for other in beaten)
         reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, kept)
-        if reason is None and len(kept) >= MAX_RUNGS - 1:
+        if reason is None and len(kept) - len(beaten) >= MAX_RUNGS - 1:
             reason = f"the ladder has its {MAX_RUNGS} rungs"
-        if reason is None and candidates[name].size > (room if room >= 0 else limits.disk_bytes):
+        if reason is None and candidates[name].size > (room + freed if room >= 0 else limits.disk_bytes):
             reason = "no room left in the profile's disk budget"
         if reason is not None:
             left_out[name] = reason
             continue
-        kept.append(name)
-        room -= candidates[name].size
+        left_out |= dict.fromkeys(beaten, f"{name} is at least as good in every respect")
+        kept = [other for other in kept if other not in beaten] + [name]
+        room += freed - candidates[name].size
     reason = limits.objection(candidates[float_id])
     if reason is None and candidates[float_id].size > limits.disk_bytes:
         reason = "over the profile's disk budget"

@@ -1,6 +1,6 @@
 """Where a variant's error arises: signal-to-quantisation-noise of every layer against the original, on calibration
-samples, with exact arithmetic. Runs in a process of its own (`python -m edge_compression.layers <LayersPlan JSON>`):
-all activations of two models are in memory at once.
+samples, with exact arithmetic. Runs in a process of its own (`python -m edge_compression.layers <LayersPlan JSON>
+<starter's process id>`): all activations of two models are in memory at once.
 
 Passes rename, split and fuse what they touch, so a layer's counterpart is found by its values: of the variant's tensors
 of the same shape, the one nearest to the original's on the first samples. What was fused away or has fewer channels
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.samples import to_model
+from edge_bench.children import die_with, run
 from edge_compression.contract import Feeds
 from edge_contracts.codec import StrictRecord
 from edge_contracts.limits import MIB
@@ -65,9 +66,8 @@ class LayerError(StrictRecord, frozen=True, kw_only=True):
 def layer_errors(plan: LayersPlan) -> tuple[LayerError, ...]:
     """Return the errors in the order of the original's layers, or nothing when the comparison cannot be made: the
     report says so and is complete without it."""
-    words = [sys.executable, "-m", "edge_compression.layers", msgspec.json.encode(plan).decode()]
     try:
-        done = subprocess.run(words, capture_output=True, timeout=TIMEOUT_S, check=True)
+        done = run(["edge_compression.layers", msgspec.json.encode(plan).decode()], timeout_s=TIMEOUT_S)
         return msgspec.json.decode(done.stdout, type=tuple[LayerError, ...])
     except (subprocess.SubprocessError, msgspec.MsgspecError):
         return ()
@@ -158,7 +158,8 @@ def _samples(plan: LayersPlan) -> Iterator[Feeds]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the plan given as one JSON argument."""
+    """Run the plan given as JSON, for whoever has the process id after it."""
+    die_with(arguments[1])
     plan = msgspec.json.decode(arguments[0], type=LayersPlan)
     limit = int(plan.memory_limit_mb * MIB)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from edge_bench.task import Task
 from edge_compression.budget import STOPPED, USED_UP
 from edge_compression.candidate import Candidate
 from edge_compression.finish import Found
-from edge_compression.ladder import LATENCY_STEP, UNDECIDED
+from edge_compression.ladder import LATENCY_STEP, UNDECIDED, loses
 from edge_contracts.codec import StrictRecord
 
 GOOD_DROP = 1.0
@@ -41,7 +41,7 @@ def eight_bit(found: Found) -> EightBit:
     elif not on_ladder:
         statement = f"no 8-bit variant is on the ladder; {best} came closest with {pool[best]:.2f} points lost"
     else:
-        statement = f"{best} loses {pool[best]:.2f} points"
+        statement = f"{best} {loses(pool[best])}"
     return EightBit(
         best=best,
         drop=None if best is None else pool[best],
@@ -59,7 +59,8 @@ def fastest(found: Found) -> str:
 
 def notes(task: Task, found: Found, confidence: float) -> tuple[str, ...]:
     """Return the notes, the general ones first."""
-    return (*_samples(task, found), *_verdicts(found, confidence), *_speed(found), *_hazards(found))
+    general = (*_samples(task, found), *cut_short(found.candidates))
+    return (*general, *_verdicts(found, confidence), *_speed(found), *_hazards(found))
 
 
 def _rungs(found: Found) -> list[Candidate]:
@@ -91,6 +92,18 @@ def _samples(task: Task, found: Found) -> Iterator[str]:
                 f"{one.id} lost {one.choosing.drop:.2f} points on the samples that chose it and "
                 f"{one.confirmation.drop:.2f} on those kept back"
             )
+
+
+def cut_short(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Say which models were trained for fewer steps than their recipes ask for."""
+    short = [
+        f"{one.id} ({change['steps']} of {change['steps_wanted']})"
+        for one in candidates
+        for change in one.changes
+        if int(change.get("steps", 0)) < int(change.get("steps_wanted", 0))
+    ]
+    if short:
+        yield f"trained for fewer steps than asked for, for want of time: {', '.join(short)}; a longer --budget helps"
 
 
 def _verdicts(found: Found, confidence: float) -> Iterator[str]:

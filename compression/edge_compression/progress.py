@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from edge_compression.candidate import Candidate
-from edge_compression.ladder import dominates_at_a_glance
+from edge_compression.ladder import dominates_at_a_glance, loses
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,8 +43,8 @@ def fate(candidate: Candidate, original_size: int) -> str:
         return f"{candidate.id}: {candidate.status}: {candidate.reason}"
     quality = candidate.quality
     return (
-        f"{candidate.id}: loses {quality.drop:.2f} points ({quality.drop_interval.low:.2f} to "
-        f"{quality.drop_interval.high:.2f}), {candidate.size / original_size:.2f} of the bytes, "
+        f"{candidate.id}: {loses(quality.drop)} (95 %: {quality.drop_interval.low:.2f} to "
+        f"{quality.drop_interval.high:.2f} lost), {candidate.size / original_size:.2f} of the bytes, "
         f"{candidate.pace:.2f} of the latency"
     )
 

@@ -5,6 +5,7 @@ The grammar (`compression/README.md` has it with examples):
     summary = "one line for people"
     format = "onnx" or "tflite"
     rank = <whole number>               which is tried first: the lower; 50 if not said
+    after = "<id of a recipe>"          optional: not tried unless that one keeps the drop limit
     [[passes]]
     pass = "<name of a pass>"
     <parameter> = <value>
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from edge_compression.passes import AnyPass, Float16, StaticInt8
+from edge_compression.passes import AnyPass, Distil, Float16, Prune, StaticInt8
 from edge_compression.space import USE, Knob, Range, Space, Value, knobs, text
 from edge_contracts import limits
 from edge_contracts.codec import StrictRecord, convert
@@ -50,6 +51,7 @@ class RecipeFile(StrictRecord, frozen=True, kw_only=True):
     summary: Text
     format: Format = "onnx"
     rank: int = 50
+    after: Name | None = None
     passes: Annotated[tuple[AnyPass, ...], Meta(max_length=32)] = ()
     space: Space = {}
 
@@ -57,7 +59,7 @@ class RecipeFile(StrictRecord, frozen=True, kw_only=True):
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A recipe and the text it was read from, which goes into the bundle beside what it made. `knobs` is what the
-    search may vary in it."""
+    search may vary in it; it is not tried unless the recipe `after` keeps the drop limit, if there is one here."""
 
     id: str
     summary: str
@@ -65,6 +67,7 @@ class Recipe:
     passes: tuple[AnyPass, ...]
     text: str
     rank: int = 50
+    after: str | None = None
     knobs: tuple[Knob, ...] = ()
 
     @property
@@ -76,6 +79,11 @@ class Recipe:
     def eight_bit(self) -> bool:
         """Whether weights are stored in 8 bits or fewer."""
         return any(step.quantises and not isinstance(step, Float16) for step in self.passes)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it learns from the task's training samples."""
+        return any(isinstance(step, Prune | Distil) and step.samples == "training" for step in self.passes)
 
     def resumes(self, other: Recipe) -> bool:
         """Return whether this recipe begins with all passes of `other`, so that it can start from its result."""
@@ -98,6 +106,7 @@ def parse_recipe(content: str, recipe_id: str) -> Recipe:
         passes=file.passes,
         text=content,
         rank=file.rank,
+        after=file.after,
         knobs=knobs(file.space, _plain(file.passes), what),
     )
     for knob in recipe.knobs:

@@ -12,20 +12,29 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_bench.children import Children
 from edge_bench.measure import Runner, RunnerError
 from edge_bench.protocol import Opened
 from edge_bench.task import Task, check_model
 from edge_compression.admission import DRIVER_MB, Admission, estimate_mb
-from edge_compression.arena import EXACT_CONFIRMED, PARTS, Arena, Settings
-from edge_compression.budget import Clock, OverError, default_budget
-from edge_compression.build import BuildError, BuildPlan, build
+from edge_compression.arena import (
+    EXACT_CONFIRMED,
+    EXACT_CONFIRMED_S,
+    EXACT_SLOWER,
+    PARTS,
+    Arena,
+    Settings,
+    exact_samples,
+)
+from edge_compression.budget import Clock, OverError, default_budget, stopped_by_interrupt
+from edge_compression.build import BuildError
 from edge_compression.candidate import Candidate, restored
 from edge_compression.evaluate import Question
-from edge_compression.finish import FINALISTS, TIMING_SECONDS, Finish, Found
+from edge_compression.finish import FINALIST_S, FINALISTS, Finish, Found
 from edge_compression.identity import build_identity, study_identity
 from edge_compression.judge import Judge, Original
 from edge_compression.options import Options, Work
@@ -33,18 +42,19 @@ from edge_compression.progress import Progress
 from edge_compression.recipe import Recipe
 from edge_compression.shelf import Shelf
 from edge_compression.study import Study, Turn
+from edge_compression.workshop import Workshop
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Input
 from edge_contracts.profile import DeviceProfile
 
 PARALLEL = min(4, os.cpu_count() or 1)
-SIGNAL_S = 0.3
-"""A Ctrl-C reaches the building processes too; so long a failure waits whether it was only that."""
+LOOK_S, IDLE_S = 0.1, 0.5
+"""How often the main thread looks whether somebody pressed Ctrl-C, and a worker without a turn whether there is one."""
 
 LOST = "the search was killed each time it was being tried"
 
-RUNGS_CONFIRMED, EXACT_SLOWER = 4, 4.0
-"""For the time kept at the end: rungs to confirm, and how much slower exact arithmetic is."""
+RUNGS_CONFIRMED = 4
+"""For the time kept at the end: rungs to confirm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,27 +80,27 @@ class Search:
             self._shelf.sweep()
         self._asked = Question(metric=task.file.metric, limit=options.max_drop, confidence=options.confidence)
         self._limits = options.limits(profile)
-        self._lock = threading.Lock()
+        self._lock, self._children = threading.Lock(), Children()
         self._candidates: dict[str, Candidate] = {}
-        self._variations = 0
+        self._variations = self._trying = 0
 
     def run(self, recipes: Sequence[Recipe]) -> Found:
         """Try the recipes, the float one first among them, and variations of them.
 
         Raises ContractError, RunnerError or BundleError when the original itself does not fit or run; BundleError
-        when no variant keeps limits that were asked for. A KeyboardInterrupt once the float original is judged ends
-        the search with what is judged; one before that, or while models are timed, is passed on.
+        when no variant keeps limits that were asked for. Ctrl-C once the float original is judged ends the search
+        with what is judged; before that, or while models are timed, it is a KeyboardInterrupt as usual.
         """
         with Runner(self._arena.plan(self._task.model)) as beside:
             self._original = self._answer(beside)
-            self._estimate = estimate_mb(self._task.model.stat().st_size, beside.loaded().peak_memory_mb)
-            self._admission = Admission(max(self._options.memory_mb - DRIVER_MB, 1.0))
-            self._judge = Judge(self._arena, self._original, self._asked, beside)
+            self._workshop = self._set_up(beside)
+            self._judge = Judge(self._arena, self._original, self._asked, beside, self._children.start)
             self._float = self._try_float(recipes[0])
-            name = study_identity(self._shelf.source, recipes, self._options, self._profile)
-            study = Study(self._place.work.url, name, recipes[1:])
-            self._take_over(study)
-            self._try_all(study)
+            with stopped_by_interrupt(self._clock):
+                name = study_identity(self._shelf.source, recipes, self._options, self._profile)
+                study = Study(self._place.work.url, name, recipes[1:])
+                self._take_over(study)
+                self._try_all(study)
         self._take_over(study)
         self._account_for(recipes)
         finish = Finish(self._task, self._profile, self._limits, self._arena, self._judge, self._progress)
@@ -115,6 +125,21 @@ class Search:
                 hint="what was built is kept: the same command with other limits goes on from there",
             )
 
+    def _set_up(self, beside: Runner) -> Workshop:
+        memory_mb = self._options.memory_mb
+        return Workshop(
+            arena=self._arena,
+            shelf=self._shelf,
+            clock=self._clock,
+            admission=Admission(max(memory_mb - DRIVER_MB, 1.0)),
+            starter=self._children.start,
+            progress=self._progress,
+            model=self._task.model,
+            tensor=self._original.tensor,
+            estimate_mb=estimate_mb(self._task.model.stat().st_size, beside.loaded().peak_memory_mb),
+            memory_mb=memory_mb,
+        )
+
     def _answer(self, runner: Runner) -> Original:
         self._progress.said(f"{self._task.file.name}: original on {self._arena.x.shape[0]} samples")
         opened = runner.opened()
@@ -122,15 +147,22 @@ class Search:
         runner.loaded()
         began = time.monotonic()
         answers = self._arena.answers(runner, PARTS, timeout_s=self._clock.remaining())[0]
-        seconds = time.monotonic() - began
-        exact = EXACT_SLOWER * EXACT_CONFIRMED * seconds / answers.shape[0]
-        self._clock.reserve(FINALISTS * 4 * TIMING_SECONDS + RUNGS_CONFIRMED * (seconds + exact) / PARALLEL)
-        return Original(opened=opened, tensor=_input(self._task, opened), answers=answers)
+        sample_s = (time.monotonic() - began) / answers.shape[0]
+        exact = EXACT_SLOWER * exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, sample_s)
+        fresh = self._arena.count + answers.shape[0] - self._arena.parts["confirm"].start
+        confirming = RUNGS_CONFIRMED * sample_s * (fresh + exact) / PARALLEL
+        self._clock.reserve(FINALISTS * FINALIST_S + confirming)
+        return Original(opened=opened, tensor=_input(self._task, opened), answers=answers, sample_s=sample_s)
 
     def _try_float(self, recipe: Recipe) -> Candidate:
         candidate = Candidate(recipe=recipe)
         self._candidates[recipe.id] = candidate
-        self._try(candidate, None)
+        if not self._try(candidate, None):
+            raise OverError(
+                f"{self._clock.why()} before the float original was judged",
+                subject=self._task.file.name,
+                hint="what was built is kept: the same command with a larger --budget goes on from there",
+            )
         if not candidate.racing:
             what = f"the float original cannot be served: {candidate.reason}"
             raise BundleError(what, subject=self._task.model.name)
@@ -147,34 +179,39 @@ class Search:
             self._progress.said(f"taking over {count} finished trials")
 
     def _try_all(self, study: Study) -> None:
-        pool = ThreadPoolExecutor(PARALLEL)
-        try:
+        with ThreadPoolExecutor(PARALLEL) as pool:
             workers = [pool.submit(self._work, study) for _ in range(PARALLEL)]
-            for worker in workers:
-                worker.result()
-        except KeyboardInterrupt:
-            self._clock.stop()
+            while wait(workers, timeout=LOOK_S).not_done:
+                if self._clock.stopped:
+                    self._children.kill()
+        for worker in workers:
+            worker.result()
+        if self._clock.stopped:
             self._progress.said("stopping: what was judged so far is timed and written")
+
+    def _work(self, study: Study) -> None:
+        """Take turns until there are none or the time is over. What goes wrong with one worker stops all."""
+        try:
+            self._take_turns(study)
         except BaseException:
             self._clock.stop()
             raise
-        finally:
-            pool.shutdown(wait=True)
 
-    def _work(self, study: Study) -> None:
-        """Take turns until there are none or the time is over."""
+    def _take_turns(self, study: Study) -> None:
         while not self._clock.over:
             with self._lock:
-                turn = study.take() if self._may_vary(study) else None
+                turn = study.take(vary=self._variations < self._options.variations)
+                self._trying += turn is not None
+                if not self._trying:
+                    return
             if turn is None:
-                return
+                time.sleep(IDLE_S)
+                continue
             candidate = Candidate(recipe=turn.recipe)
             done = self._try(candidate, self._float)
             with self._lock:
+                self._trying -= 1
                 self._write_down(study, turn, candidate, done=done)
-
-    def _may_vary(self, study: Study) -> bool:
-        return study.waiting() or self._variations < self._options.variations
 
     def _write_down(self, study: Study, turn: Turn, candidate: Candidate, *, done: bool) -> None:
         if not done:
@@ -197,60 +234,32 @@ class Search:
     def _try(self, candidate: Candidate, first: Candidate | None) -> bool:
         """Build a candidate and judge what was made, unless there is a reason not to. Return whether its fate is
         known: it is not when the search ended before."""
-        if candidate.recipe.full_range_weights and self._profile.model.reduce_range:
-            candidate.drop_out("not tried", "the profile asks for 7-bit weights (model.reduce_range)")
+        refusal = self._refusal(candidate.recipe)
+        if refusal is not None:
+            candidate.drop_out("not tried", refusal)
             return True
         try:
-            self._build(candidate, first)
+            self._workshop.supply(candidate, first)
             self._claim(candidate)
             if candidate.racing:
                 self._progress.said(f"judging {candidate.id}")
                 self._judge.judge(candidate, timeout_s=self._clock.remaining())
         except (BuildError, RunnerError) as error:
-            if self._clock.over or self._clock.stopped_within(SIGNAL_S):
+            if self._clock.over:
                 return False
-            candidate.drop_out("failed", str(error))
+            candidate.drop_out("failed", str(error).removeprefix(f"{error.subject}: "))
         except OverError as over:
-            if first is None:
-                raise
             candidate.drop_out("not tried", str(over))
             return False
         return True
 
-    def _build(self, candidate: Candidate, first: Candidate | None) -> None:
-        shelved = self._shelf.find(candidate.recipe)
-        if shelved is None:
-            if self._estimate > self._options.memory_mb:
-                needs = f"it needs about {self._estimate:.0f} MB of memory, {self._options.memory_mb:g} are allowed"
-                raise BuildError(needs, subject=candidate.id, hint="--memory allows more")
-            with self._admission.room(self._estimate):
-                self._progress.said(f"building {candidate.id}")
-                made = self._shelf.room(candidate.recipe)
-                try:
-                    built = build(self._plan(candidate.recipe, first, made), timeout_s=self._clock.remaining())
-                    shelved = self._shelf.place(candidate.recipe, made, built)
-                finally:
-                    made.unlink(missing_ok=True)
-        candidate.path = self._shelf.path(candidate.recipe, shelved.sha256)
-        candidate.sha256, candidate.size = shelved.sha256, shelved.size
-        candidate.build_s, candidate.build_memory_mb = shelved.built.seconds, shelved.built.peak_memory_mb
-        resumed = first is not None and candidate.recipe.resumes(first.recipe)
-        candidate.changes = (*(first.changes if first is not None and resumed else ()), *shelved.built.changes)
-
-    def _plan(self, recipe: Recipe, first: Candidate | None, made: Path) -> BuildPlan:
-        base = first if first is not None and recipe.resumes(first.recipe) else None
-        return BuildPlan(
-            recipe_id=recipe.id,
-            recipe=recipe.text,
-            skip=len(base.recipe.passes) if base is not None else 0,
-            model=str(base.model if base is not None else self._task.model),
-            calibration=str(self._arena.calibration),
-            count=self._arena.count,
-            tensor=self._original.tensor,
-            out=str(made),
-            memory_limit_mb=self._options.memory_mb,
-            training=None if self._arena.training is None else str(self._arena.training),
-        )
+    def _refusal(self, recipe: Recipe) -> str | None:
+        """Return why a recipe is not for this task or profile, or None."""
+        if recipe.full_range_weights and self._profile.model.reduce_range:
+            return "the profile asks for 7-bit weights (model.reduce_range)"
+        if recipe.trains and self._arena.training is None:
+            return "it learns from training samples, and the task names none (data.train)"
+        return None
 
     def _claim(self, candidate: Candidate) -> None:
         """Drop out a candidate that another one has made already."""
@@ -266,7 +275,7 @@ class Search:
         other bytes here: what becomes a rung is judged again on all samples. Raises BuildError."""
         if candidate.path is None:
             try:
-                self._build(candidate, self._float)
+                self._workshop.supply(candidate, self._float)
             except OverError as over:
                 raise BuildError(str(over), subject=candidate.id) from over
 
@@ -274,8 +283,13 @@ class Search:
         """Say of every recipe that was not tried why."""
         for recipe in recipes:
             one = self._candidates.setdefault(recipe.id, Candidate(recipe=recipe))
-            if one.racing and (one.quality is None or one.pace is None):
-                one.drop_out("not tried", self._clock.why() if self._clock.over else LOST)
+            first = self._candidates.get(recipe.after or "")
+            if not one.racing or (one.quality is not None and one.pace is not None):
+                continue
+            reason = self._clock.why() if self._clock.over else LOST
+            if first is not None and first.status in ("failed", "duplicate", "left out"):
+                reason = f"it comes after {first.id}, which did not hold: {first.reason}"
+            one.drop_out("not tried", reason)
 
 
 def _input(task: Task, opened: Opened) -> Input:

@@ -1,7 +1,8 @@
 """The study: what is tried next and what is known already, in a database that several searches may share.
 
-Optuna proposes variations (tree-structured Parzen estimator over three objectives: drop, size, pace) once the
-recipes as they are written are through. Trying is in `search`. Optuna is imported when a study is opened, not before.
+The recipes as they are written come first, then variations: which recipe is varied is decided in `bases`, Optuna
+proposes the values (tree-structured Parzen estimator over three objectives: drop, size, pace). Trying is in `search`.
+Optuna is imported when a study is opened, not before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psutil
 
+from edge_compression.bases import Tried, next_base
 from edge_compression.candidate import Candidate, Record
 from edge_compression.recipe import Recipe, varied
 from edge_compression.space import Knob, Range, Value, text
@@ -78,18 +80,18 @@ class Study:
         seed = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         self._worker = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+        self._barren = False
         self._give_up_lost()
-        self._enqueue()
 
     def finished(self) -> list[Record]:
         """Return what is known of every candidate tried, in the order of trying."""
         trials = self._study.get_trials(deepcopy=False)
         return [msgspec.json.decode(one.user_attrs[RECORD], type=Record) for one in trials if RECORD in one.user_attrs]
 
-    def take(self) -> Turn | None:
-        """Return the next recipe to try; None when there is nothing new."""
+    def take(self, *, vary: bool) -> Turn | None:
+        """Return the next recipe to try, if `vary` also a variation of one; None when there is nothing new for now."""
         for _ in range(MAX_REPEATS):
-            if not self._bases and not self.waiting():
+            if not self._queue_next(vary and not self._barren):
                 return None
             trial = self._study.ask()
             trial.set_user_attr(WORKER, self._worker)
@@ -97,6 +99,7 @@ class Study:
             if recipe is not None and not self._taken(trial, recipe):
                 return Turn(recipe=recipe, trial=trial, varied=recipe.id not in self._recipes)
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        self._barren = True
         return None
 
     def _taken(self, trial: Trial, recipe: Recipe) -> bool:
@@ -109,10 +112,30 @@ class Study:
             if other.number < trial.number
         )
 
-    def waiting(self) -> bool:
-        """Return whether a recipe as it is written, or a lost turn, is still to be tried."""
-        waiting = self._optuna.trial.TrialState.WAITING
-        return bool(self._study.get_trials(deepcopy=False, states=(waiting,)))
+    def _queue_next(self, vary: bool) -> bool:
+        """Make sure that a turn is queued: a lost one, a recipe as it is written, or a base to vary."""
+        trials = self._study.get_trials(deepcopy=False)
+        if any(one.state == self._optuna.trial.TrialState.WAITING for one in trials):
+            return True
+        recipe = self._unwritten(trials)
+        if recipe is not None:
+            own = {_parameter(recipe, knob): _spelled(knob, knob.own) for knob in recipe.knobs}
+            self._study.enqueue_trial({BASE: recipe.id, **own} if recipe.knobs else {}, user_attrs={RECIPE: recipe.id})
+            return True
+        base = next_base(self._bases, _tried(trials)) if vary else None
+        if base is not None:
+            self._study.enqueue_trial({BASE: base})
+        return base is not None
+
+    def _unwritten(self, trials: list[FrozenTrial]) -> Recipe | None:
+        """Return the first recipe that was never queued and that the one it comes after, if any, lets in."""
+        queued = {one.user_attrs.get(RECIPE) for one in trials}
+        within = {record.id for record in self.finished() if record.status == "pending"}
+        for recipe in self._recipes.values():
+            let_in = recipe.after is None or recipe.after in within or recipe.after not in self._recipes
+            if recipe.id not in queued and let_in:
+                return recipe
+        return None
 
     def _propose(self, trial: Trial) -> Recipe | None:
         base = trial.user_attrs.get(RECIPE)
@@ -145,15 +168,6 @@ class Study:
     def _again(self, parameters: dict[str, Any], attributes: dict[str, Any]) -> None:
         kept = {name: value for name, value in attributes.items() if name in (RECIPE, LOST)}
         self._study.enqueue_trial(parameters, user_attrs=kept)
-
-    def _enqueue(self) -> None:
-        """Let every recipe be tried as it is written, unless it was or will be."""
-        known = {one.user_attrs.get(RECIPE) for one in self._study.get_trials(deepcopy=False)}
-        for recipe in self._recipes.values():
-            if recipe.id not in known:
-                own = {_parameter(recipe, knob): _spelled(knob, knob.own) for knob in recipe.knobs}
-                parameters = {BASE: recipe.id, **own} if recipe.knobs else {}
-                self._study.enqueue_trial(parameters, user_attrs={RECIPE: recipe.id})
 
     def _give_up_lost(self) -> None:
         """Queue again what searches were trying when they died."""
@@ -204,6 +218,20 @@ def _alive(trial: FrozenTrial) -> bool:
         return abs(psutil.Process(int(process)).create_time() - float(began)) < 2.0
     except psutil.NoSuchProcess:
         return False
+
+
+def _tried(trials: list[FrozenTrial]) -> list[Tried]:
+    """Return what is known of the trials of bases, of those that still run too, and of proposals made before: they
+    count, so that a base whose values are all tried leaves the turn to others."""
+    return [
+        Tried(
+            base=one.params[BASE],
+            costs=None if one.values is None else tuple(one.values),
+            within=one.values is not None and all(value <= 0.0 for value in one.constraints.values()),
+        )
+        for one in trials
+        if BASE in one.params
+    ]
 
 
 def _parameter(recipe: Recipe, knob: Knob) -> str:

@@ -156,6 +156,15 @@ def _gather(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:
     return found.reshape([*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]])
 
 
+def _dequantised(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:  # noqa: ARG001 - the form of every operator
+    integers, scale = taken[0], taken[1]
+    shape = [1] * integers.dim()
+    if scale.dim() == 1:
+        shape[attributes(node).get("axis", 1)] = -1
+    zero = taken[2].to(scale.dtype).reshape(shape) if len(taken) > 2 and taken[2] is not None else 0.0
+    return (integers.to(scale.dtype) - zero) * scale.reshape(shape)
+
+
 def _cast(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:
     numpy_type = onnx.helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
     return taken[0].to(getattr(torch, numpy_type.name))
@@ -174,6 +183,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Clip": _clip,
     "Concat": lambda torch, node, taken: torch.cat(taken, dim=attributes(node)["axis"]),
     "Conv": _convolution,
+    "DequantizeLinear": _dequantised,
     "Div": _of(lambda torch, a, b: a / b),  # noqa: ARG005
     "Dropout": _of(lambda torch, x, *_: x),  # noqa: ARG005
     "Elu": lambda torch, node, taken: torch.nn.functional.elu(taken[0], attributes(node).get("alpha", 1.0)),

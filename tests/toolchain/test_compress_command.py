@@ -19,7 +19,7 @@ from edge_agent.samples import read_arrays
 from edge_compression.cli import compress
 from edge_contracts.errors import BundleError, ContractError, OperatorError
 
-pytestmark = pytest.mark.timeout(240)  # whole searches, each with dozens of processes
+pytestmark = pytest.mark.timeout(600)  # whole searches, each with dozens of processes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = """
@@ -179,9 +179,10 @@ def test_an_interrupted_search_still_gives_what_was_judged(place: Path) -> None:
     assert running.returncode == 0, rest
     assert "stopping" in rest
     assert report["ladder"][-1] == "float"
-    reasons = " ".join(one["reason"] or "" for one in report["candidates"])
-    # What was not begun was stopped; what was being built or judged has had the interrupt itself.
-    assert "the search was stopped" in reasons or "KeyboardInterrupt" in reasons
+    reasons = [one["reason"] or "" for one in report["candidates"]]
+    # What was being built or judged is not to blame for its end: only the search was interrupted.
+    assert "the search was stopped" in set(reasons)
+    assert not [one for one in reasons if "KeyboardInterrupt" in one or "ended with" in one]
     assert open_bundle(place / "stopped").manifest.variants[-1].id == "float"
 
 

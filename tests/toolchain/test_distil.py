@@ -1,6 +1,9 @@
 """Distillation against ONNX Runtime's arithmetic and a model that lost channels. Needs torch, of the extra `train`."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +12,20 @@ import pruning_models
 import pytest
 import toolchain_models
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from edge_compression.answer import answer
+from edge_compression.build import BuildPlan, Built, Refused, apply_recipe
+from edge_compression.candidate import Candidate
 from edge_compression.contract import Context, PassError
-from edge_compression.distil import with_mixtures
+from edge_compression.distil import Training, distil
+from edge_compression.notes import cut_short
 from edge_compression.onnx_graph import load, save, session
-from edge_compression.passes import Distil, Prune
+from edge_compression.passes import Distil, MixedWeights, Prune, UnpackAtLoad, WeightOnly
+from edge_compression.recipe import parse_recipe
+from edge_compression.sample_variations import Variations
 from edge_compression.torch_graph import TorchGraph
+from edge_contracts.manifest import Input, SampleMapping
 
 Array = np.ndarray[Any, Any]
 TRAINING, _ = toolchain_models.samples(256, seed=10)
@@ -75,7 +84,7 @@ def test_an_operator_in_torch_is_the_one_of_onnxruntime(kind: str, attributes: d
         "one",
         [helper.make_tensor_value_info("x", 1, shape)],
         [helper.make_tensor_value_info("y", 1, None)],
-        [onnx.numpy_helper.from_array(values, name) for name, values in constants.items()],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
@@ -84,13 +93,18 @@ def test_an_operator_in_torch_is_the_one_of_onnxruntime(kind: str, attributes: d
     np.testing.assert_allclose(found, session(save(model)).run(None, {"x": x})[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [pruning_models.residual, pruning_models.attention])
+def stored_weights() -> onnx.ModelProto:
+    data = save(toolchain_models.conv_classifier())
+    return load(WeightOnly().apply(data, Context(calibration=feeds, unquantised=data)).model)
+
+
+@pytest.mark.parametrize("make", [pruning_models.residual, pruning_models.attention, stored_weights])
 def test_a_whole_graph_in_torch_answers_a_batch_as_onnxruntime(make: Any) -> None:
     model = make()
     shape = [one.dim_value or 5 for one in model.graph.input[0].type.tensor_type.shape.dim]
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     with torch.no_grad():
-        found = TorchGraph(model)(torch.from_numpy(x), "y").numpy()
+        found = TorchGraph(model)(torch.from_numpy(x), model.graph.output[0].name).numpy()
     np.testing.assert_allclose(found, session(save(model)).run(None, {"x": x})[0], rtol=1e-3, atol=1e-4)
 
 
@@ -116,7 +130,7 @@ def far(model: bytes, context: Context) -> float:
 
 
 def test_training_brings_the_answers_nearer_to_the_originals(pruned: bytes, context: Context) -> None:
-    applied = Distil(epochs=20, seconds=30.0).apply(pruned, context)
+    applied = Distil(steps=300).apply(pruned, context)
     assert far(applied.model, context) < 0.7 * far(pruned, context)
     assert float(applied.changed["error_after"]) < float(applied.changed["error_before"])
     before, after = load(pruned), load(applied.model)
@@ -126,18 +140,118 @@ def test_training_brings_the_answers_nearer_to_the_originals(pruned: bytes, cont
 
 def test_the_same_samples_give_the_same_weights(pruned: bytes, context: Context) -> None:
     torch.set_num_threads(1)
-    assert len({Distil(epochs=1).apply(pruned, context).model for _ in range(2)}) == 1
+    assert len({Distil(steps=10).apply(pruned, context).model for _ in range(2)}) == 1
 
 
 def test_weights_that_training_made_worse_are_not_kept(pruned: bytes, context: Context) -> None:
-    applied = Distil(epochs=3, rate=1.0, mixtures=0).apply(pruned, context)
+    applied = Distil(steps=20, rate=1.0).apply(pruned, context)
     assert applied.changed["error_after"] == applied.changed["error_before"]
     assert far(applied.model, context) == pytest.approx(far(pruned, context), rel=1e-4)
 
 
-def test_time_bounds_the_steps(pruned: bytes, context: Context) -> None:
-    applied = Distil(epochs=10_000, seconds=0.3).apply(pruned, context)
-    assert 0 < int(applied.changed["steps"]) < int(applied.changed["steps_planned"])
+@pytest.mark.parametrize(("seconds", "made"), [(100.0, 40), (30.0, 30)])
+def test_the_training_ends_with_its_steps_or_its_time(
+    pruned: bytes, context: Context, seconds: float, made: int
+) -> None:
+    seen = count(0.0, 1.0)
+    how = Training(
+        steps=40,
+        seconds=seconds,
+        rate=0.01,
+        batch=8,
+        variations=Variations(mixtures=0.5, shift=0.125),
+        clock=lambda: next(seen),
+    )
+    original = session(context.unquantised)
+    pupil = TorchGraph(load(pruned))
+    found = distil(pupil, "logits", lambda x: answers(original, x), TRAINING, how)
+    assert found.steps == made
+    assert found.after < found.before
+
+
+def answers(opened: Any, x: Array) -> Array:
+    return np.concatenate([opened.run(["logits"], {"x": one[None]})[0] for one in x])
+
+
+def test_a_budget_that_is_far_too_short_is_said_so_before_other_passes_work(context: Context) -> None:
+    for left in (0.0, -5.0):
+        with pytest.raises(PassError, match=r"steps of training take .* left for them"):
+            Distil().foresee(context.unquantised, replace(context, seconds_left=lambda left=left: left))
+    with pytest.raises(PassError, match=r"steps of training take .* left for them"):
+        Distil(steps=1_000_000, seconds=1.0).apply(context.unquantised, context)
+
+
+RECIPE = """summary = "s"
+[[passes]]
+pass = "prune"
+keep = 0.5
+samples = "training"
+[[passes]]
+pass = "distil"
+steps = STEPS
+"""
+
+
+def plan(folder: Path, steps: int, seconds: float | None) -> BuildPlan:
+    toolchain_models.write_task(folder)
+    np.save(folder / "train_x.npy", TRAINING)
+    mapping = SampleMapping(dtype="float32", offset=0.0, scale=1.0)
+    return BuildPlan(
+        recipe_id="trained",
+        recipe=RECIPE.replace("STEPS", str(steps)),
+        skip=0,
+        model=str(folder / "waves.onnx"),
+        calibration=str(folder / "train_x.npy"),
+        count=16,
+        tensor=Input(name="x", dtype="float32", shape=(-1, *TRAINING.shape[1:]), sample=mapping),
+        out=str(folder / "trained.onnx"),
+        memory_limit_mb=2048.0,
+        training=str(folder / "train_x.npy"),
+        seconds=seconds,
+    )
+
+
+def test_a_build_prunes_and_trains(tmp_path: Path) -> None:
+    made = apply_recipe(plan(tmp_path, 20, None))
+    assert isinstance(made, Built)
+    pruned, trained = made.changes
+    assert pruned["pass"] == "prune"
+    assert trained["steps"] == 20
+    assert (tmp_path / "trained.onnx").exists()
+
+
+def test_a_build_with_too_little_time_for_its_training_does_not_begin(tmp_path: Path) -> None:
+    made = apply_recipe(plan(tmp_path, 2000, 0.0))
+    assert isinstance(made, Refused)
+    assert made.step == "distil"
+    assert made.text.startswith("2000 steps of training take")
+    assert made.text.endswith("a longer --budget helps")
+
+
+def test_the_report_names_what_was_trained_for_too_short_a_time() -> None:
+    recipe = parse_recipe(RECIPE.replace("STEPS", "50"), "trained")
+    whole = Candidate(recipe=recipe, changes=({"pass": "prune"}, {"pass": "distil", "steps": 50, "steps_wanted": 50}))
+    short = Candidate(recipe=recipe, changes=({"pass": "distil", "steps": 9, "steps_wanted": 50},))
+    assert list(cut_short([whole])) == []
+    assert "trained (9 of 50)" in next(cut_short([whole, short]))
+
+
+def test_weights_in_few_bits_are_trained_with_their_rounding(context: Context) -> None:
+    stored = MixedWeights(sqnr=6.0).apply(context.unquantised, context).model
+    applied = Distil(steps=300).apply(stored, context)
+    assert far(applied.model, context) < 0.7 * far(stored, context)
+    before, after = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in load(model).graph.initializer}
+        for model in (stored, applied.model)
+    )
+    assert {name: values.dtype for name, values in before.items()} == {n: values.dtype for n, values in after.items()}
+    whole = [name for name, values in before.items() if values.dtype == np.int8]
+    assert whole
+    for name in whole:
+        assert np.abs(after[name]).max() <= np.abs(before[name]).max()
+        assert (after[name] != before[name]).any()
+    unpacked = UnpackAtLoad().apply(applied.model, context).model
+    assert far(unpacked, context) == pytest.approx(far(applied.model, context), rel=1e-3)
 
 
 def test_an_operator_that_cannot_be_trained_is_named_with_its_node(context: Context) -> None:
@@ -154,7 +268,7 @@ def test_without_training_samples_or_an_original_it_says_so(pruned: bytes, conte
     untrained = Context(calibration=feeds, unquantised=pruned, original=context.original)
     with pytest.raises(PassError, match="training samples"):
         Distil().apply(pruned, untrained)
-    assert Distil(epochs=1, samples="calibration").apply(pruned, untrained).changed["steps"]
+    assert Distil(steps=1, samples="calibration").apply(pruned, untrained).changed["steps"]
 
 
 def test_answers_are_compared_before_a_last_softmax() -> None:
@@ -166,11 +280,23 @@ def test_answers_are_compared_before_a_last_softmax() -> None:
 
 
 def test_mixtures_are_between_samples_and_only_of_numbers_that_can_be_mixed() -> None:
-    x = np.random.default_rng(0).random((10, 3), dtype=np.float32)
-    mixed = with_mixtures(x, 2)
-    assert mixed.shape == (30, 3)
+    random = np.random.default_rng(0)
+    x = random.random((200, 3), dtype=np.float32)
+    mixed = Variations(mixtures=0.5, shift=0.4).of(x, random)
+    assert mixed.shape == x.shape
     assert mixed.dtype == np.float32
-    np.testing.assert_array_equal(mixed[:10], x)
+    assert 40 < (mixed == x).all(axis=1).sum() < 160
     assert mixed.min() >= x.min()
     assert mixed.max() <= x.max()
-    assert with_mixtures(x.astype(np.int64), 2).shape == (10, 3)
+    tokens = random.integers(0, 9, (10, 3))
+    np.testing.assert_array_equal(Variations(mixtures=1.0, shift=0.4).of(tokens, random), tokens)
+
+
+def test_shifts_move_a_sample_along_its_long_axes_and_repeat_its_border() -> None:
+    random = np.random.default_rng(0)
+    x = np.broadcast_to(np.arange(16, dtype=np.float32), (50, 3, 16))
+    shifted = Variations(mixtures=0.0, shift=0.125).of(x, random)
+    moves = shifted[:, 0, 8] - 8
+    assert set(moves) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    np.testing.assert_array_equal(shifted[:, 0], np.clip(np.arange(16) + moves[:, None], 0, 15))
+    np.testing.assert_array_equal(shifted[:, 0], shifted[:, 2])

@@ -128,3 +128,14 @@ def test_a_full_shortlist_has_the_best_of_every_kind() -> None:
     assert {"fast", "v19", "v0"} <= set(chosen)
     assert len(chosen) == 4
     assert len(left_out) == 17
+
+
+def test_no_rung_is_as_good_in_every_respect_as_another_one() -> None:
+    # The second is slower, but not by more than measuring tells, and smaller: the first has nothing of its own.
+    assert ladder({"a": costs(latency=0.80, size=0.5), "b": costs(latency=0.82, size=0.3)}, prefer="latency") == (
+        "b",
+        "float",
+    )
+    full = {f"v{index}": costs(size=0.6 - 0.1 * index, latency=0.5 + 0.1 * index) for index in range(3)}
+    better = costs(size=0.2, latency=0.71)
+    assert ladder({**full, "better": better}, prefer="latency") == ("v0", "v1", "better", "float")

@@ -1,12 +1,13 @@
 """Distillation from the original: what a pass before it cost in accuracy is trained back, without labels.
 
-Here: the recipe's parameters and the way from ONNX to torch and back. The training is in `edge_compression.distil`.
+Here: the recipe's parameters, the time they get, and the way from ONNX to torch and back. The training is in
+`edge_compression.distil`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,9 +16,11 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from edge_compression.answer import answer
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.distil import Training, distil
+from edge_compression.contract import Applied, Context, Feeds, PassError
+from edge_compression.distil import Training, check_worth, distil
+from edge_compression.graph_timing import seconds_per_answer
 from edge_compression.onnx_graph import load, save, session, with_outputs
+from edge_compression.sample_variations import Variations
 from edge_compression.torch_graph import TorchGraph
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import MissingExtraError
@@ -27,31 +30,54 @@ from edge_contracts.manifest import Format
 MAX_BYTES = 512 * MIB
 """Of samples held in memory at once; of more, the first are used."""
 
+SHARE_OF_TIME = 0.4
+"""Of what is left of a search's time that one training may take: others wait for their turn."""
+
+ANSWERS_A_STEP = 3.0
+"""A step takes at least so many answers of the engine a sample: forward, backward twice as long."""
+
 
 class Distil(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="distil"):
-    """Train the weights to give the original's answers, in torch (extra `train`). `epochs` passes over the samples at
-    most, fewer when they would take longer than `seconds`; `rate`: the largest step as a share of a weight's size;
-    `mixtures` of each sample with another are learnt from too."""
+    """Train the weights to give the original's answers, in torch (extra `train`): `steps` of `batch` samples, fewer if
+    they take longer than `seconds` or the search's budget allows. `rate`: the largest step as a share of a weight's
+    size; `mixtures` and `shift`: how samples are varied (`edge_compression.sample_variations`)."""
 
     format: ClassVar[Format] = "onnx"
     quantises: ClassVar[bool] = False
 
-    epochs: Annotated[int, Meta(ge=1, le=10_000)] = 60
-    seconds: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 40.0
-    rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.01
+    steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    seconds: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 1800.0
+    rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.005
     batch: Annotated[int, Meta(ge=1, le=4096)] = 32
-    mixtures: Annotated[int, Meta(ge=0, le=16)] = 1
+    mixtures: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+    shift: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.125
     samples: Literal["calibration", "training"] = "training"
 
-    def apply(self, model: bytes, context: Context) -> Applied:
+    def foresee(self, model: bytes, context: Context) -> None:
+        """Raise what `apply` would, before other passes work in vain: no torch, no samples, far too little time."""
         if importlib.util.find_spec("torch") is None:
             raise MissingExtraError("train", "torch")
         if context.original is None:
             raise PassError("there is no original to learn from; this pass is for recipes")
+        first = next(iter(self._source(context)()), None)
+        if first is None:
+            raise PassError("there is no sample to train on", subject="data.train")
+        if len(first) != 1:
+            raise PassError(f"the model has {len(first)} inputs; one can be trained with")
+        expected = ANSWERS_A_STEP * self.batch * self.steps * seconds_per_answer(model, first)
+        check_worth(self.steps, expected, self._allowed(context))
+
+    def apply(self, model: bytes, context: Context) -> Applied:
+        self.foresee(model, context)
+        assert context.original is not None
         student = load(model)
         pupil = TorchGraph(student)
         how = Training(
-            epochs=self.epochs, seconds=self.seconds, rate=self.rate, batch=self.batch, mixtures=self.mixtures
+            steps=self.steps,
+            seconds=self._allowed(context),
+            rate=self.rate,
+            batch=self.batch,
+            variations=Variations(mixtures=self.mixtures, shift=self.shift),
         )
         found = distil(pupil, answer(student), _answers(context.original), self._inputs(context), how)
         pupil.write(student)
@@ -59,22 +85,25 @@ class Distil(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="dis
             model=save(student),
             changed={
                 "steps": found.steps,
-                "steps_planned": found.planned,
+                "steps_wanted": self.steps,
                 "error_before": found.before,
                 "error_after": found.after,
             },
         )
 
-    def _inputs(self, context: Context) -> NDArray[Any]:
+    def _allowed(self, context: Context) -> float:
+        left = context.seconds_left
+        return self.seconds if left is None else min(self.seconds, max(SHARE_OF_TIME * left(), 1e-3))
+
+    def _source(self, context: Context) -> Callable[[], Iterator[Feeds]]:
         source = context.calibration if self.samples == "calibration" else context.training
         if source is None:
             raise PassError("the task names no training samples", subject="data.train")
-        first = next(iter(source()), None)
-        if first is None:
-            raise PassError("there is no sample to train on", subject="data.train")
-        if len(first) != 1:
-            raise PassError(f"the model has {len(first)} inputs; one can be trained with")
-        size = next(iter(first.values())).nbytes
+        return source
+
+    def _inputs(self, context: Context) -> NDArray[Any]:
+        source = self._source(context)
+        size = next(iter(next(source()).values())).nbytes
         return np.concatenate([next(iter(feeds.values())) for feeds in islice(source(), max(1, MAX_BYTES // size))])
 
 

@@ -1,7 +1,7 @@
-"""Olive's static quantization of an ONNX model. `run.py MODEL.onnx CALIBRATION.npy OUT.onnx`
+"""Olive's quantization of an ONNX model. `run.py MODEL.onnx CALIBRATION.npy OUT.onnx static|static_u8|dynamic`
 
-Olive reads calibration data through a registered data set; ours is registered here, so the workflow runs in this
-process.
+`static` and `dynamic` are its passes at their defaults. Olive reads calibration data through a registered data set;
+ours is registered here, so the workflow runs in this process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from olive import run
 from olive.data.registry import Registry
 
 DATASET = "calibration_samples"
+U8 = {"per_channel": True, "precision": "uint8", "activation_type": "uint8", "weight_symmetric": True}
+
+PASSES: dict[str, dict[str, Any]] = {
+    "static": {"type": "OnnxStaticQuantization", "data_config": "calibration"},
+    "static_u8": {"type": "OnnxStaticQuantization", "data_config": "calibration", **U8},
+    "dynamic": {"type": "OnnxDynamicQuantization"},
+}
 
 
 class Samples:
@@ -33,7 +40,7 @@ class Samples:
         return {self._name: self._samples[index]}, 0
 
 
-def main(model: str, calibration: str, out: str) -> None:
+def main(model: str, calibration: str, out: str, setting: str) -> None:
     graph = onnx.load(model).graph
     constants = {tensor.name for tensor in graph.initializer}
     name = next(info.name for info in graph.input if info.name not in constants)
@@ -43,19 +50,18 @@ def main(model: str, calibration: str, out: str) -> None:
     def dataset(**_: Any) -> Samples:
         return Samples(name, samples)
 
+    data = {
+        "name": "calibration",
+        "type": "DataContainer",
+        "load_dataset_config": {"type": DATASET},
+        "dataloader_config": {"batch_size": 1},
+    }
     with tempfile.TemporaryDirectory() as folder:
         run(
             {
                 "input_model": {"type": "ONNXModel", "model_path": model},
-                "data_configs": [
-                    {
-                        "name": "calibration",
-                        "type": "DataContainer",
-                        "load_dataset_config": {"type": DATASET},
-                        "dataloader_config": {"batch_size": 1},
-                    }
-                ],
-                "passes": {"quantize": {"type": "OnnxStaticQuantization", "data_config": "calibration"}},
+                "data_configs": [data],
+                "passes": {"quantize": PASSES[setting]},
                 "output_dir": folder,
             }
         )

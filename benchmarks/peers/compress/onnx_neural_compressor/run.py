@@ -1,4 +1,4 @@
-"""ONNX Neural Compressor's static quantization at its defaults. `run.py MODEL.onnx CALIBRATION.npy OUT.onnx`"""
+"""ONNX Neural Compressor at its defaults. `run.py MODEL.onnx CALIBRATION.npy OUT.onnx static|dynamic`"""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ class Samples(data_reader.CalibrationDataReader):
         self._feeds = iter([{self._name: sample[None]} for sample in self._samples])
 
 
-def main(model: str, calibration: str, out: str) -> None:
+def main(model: str, calibration: str, out: str, setting: str) -> None:
     graph = onnx.load(model).graph
     constants = {tensor.name for tensor in graph.initializer}
     name = next(info.name for info in graph.input if info.name not in constants)
-    quantize(model, out, config.StaticQuantConfig(calibration_data_reader=Samples(name, np.load(calibration))))
+    if setting == "dynamic":
+        quantize(model, out, config.DynamicQuantConfig())
+    else:
+        quantize(model, out, config.StaticQuantConfig(calibration_data_reader=Samples(name, np.load(calibration))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""Whose turn it is in a search: recipes by rank, those that come after another one only when that one holds, and
+variations of what can win."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_compression.arena import EXACT_LEAST, EXACT_SAMPLES, exact_samples
+from edge_compression.bases import EXPLORE_EVERY, Tried, next_base
+from edge_compression.candidate import Candidate
+from edge_compression.recipe import Recipe, load_recipes, parse_recipe
+from edge_compression.study import Study
+
+SPACE = "[space.prune]\nkeep = { low = 0.2, high = 0.8 }\n"
+
+
+def recipe(name: str, more: str = "", keep: float = 0.5, space: str = "") -> Recipe:
+    return parse_recipe(f'summary = "s"\n{more}\n[[passes]]\npass = "prune"\nkeep = {keep}\n{space}', name)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+def play(study: Study, *, holds: bool, vary: bool = False) -> str | None:
+    """Take one turn and say what came of it; return the recipe's id."""
+    turn = study.take(vary=vary)
+    if turn is None:
+        return None
+    candidate = Candidate(recipe=turn.recipe)
+    if not holds:
+        candidate.drop_out("left out", "loses 9 points")
+    study.finish(turn, candidate, {"drop": -1.0 if holds else 1.0}, [0.1, 0.5, 1.0])
+    return turn.recipe.id
+
+
+def test_a_recipe_waits_for_the_one_it_comes_after(storage: str) -> None:
+    recipes = [recipe("bold", 'after = "half"', 0.2), recipe("half"), recipe("other", keep=0.7)]
+    study = Study(storage, "s", recipes)
+    assert [play(study, holds=True) for _ in range(4)] == ["half", "bold", "other", None]
+
+
+def test_a_recipe_is_not_tried_when_the_one_it_comes_after_does_not_hold(storage: str) -> None:
+    study = Study(storage, "s", [recipe("half"), recipe("bold", 'after = "half"', 0.2), recipe("other", keep=0.7)])
+    assert [play(study, holds=False) for _ in range(3)] == ["half", "other", None]
+    assert play(Study(storage, "s", [recipe("half"), recipe("bold", 'after = "half"', 0.2)]), holds=True) is None
+
+
+def test_a_recipe_after_one_that_is_not_here_is_tried(storage: str) -> None:
+    assert play(Study(storage, "s", [recipe("bold", 'after = "half"')]), holds=True) == "bold"
+
+
+def test_every_recipe_that_ships_comes_after_one_that_is_tried_before() -> None:
+    ids = [one.id for one in load_recipes("onnx")]
+    for one in load_recipes("onnx"):
+        assert one.after is None or ids.index(one.after) < ids.index(one.id)
+
+
+def test_variations_are_of_the_recipe_that_held(storage: str) -> None:
+    bad, good = recipe("bad", "rank = 1", space=SPACE), recipe("good", "rank = 2", keep=0.6, space=SPACE)
+    study = Study(storage, "s", [bad, good])
+    assert [play(study, holds=False), play(study, holds=True)] == ["bad", "good"]
+    names = [play(study, holds=True, vary=True) or "" for _ in range(EXPLORE_EVERY - 2)]
+    assert all(name.startswith("good-v") for name in names)
+    assert play(study, holds=False) is None
+
+
+def test_a_base_whose_values_are_all_tried_leaves_the_turn_to_others(storage: str) -> None:
+    two = "[space.prune]\nmultiple = [8, 4]\n"
+    study = Study(storage, "s", [recipe("few", "rank = 1", space=two), recipe("many", "rank = 2", 0.6, SPACE)])
+    names = [play(study, holds=True, vary=True) or "" for _ in range(6)]
+    assert names[:2] == ["few", "many"]
+    assert sum(name.startswith("few-v") for name in names) == 1
+    assert sum(name.startswith("many-v") for name in names) == 3
+
+
+def test_a_search_ends_when_everything_was_tried(storage: str) -> None:
+    study = Study(storage, "s", [recipe("few", space="[space.prune]\nmultiple = [8, 4]\n")])
+    assert [(play(study, holds=True, vary=True) or "")[:5] for _ in range(4)] == ["few", "few-v", "", ""]
+
+
+def test_what_could_not_be_built_is_not_varied(storage: str) -> None:
+    study = Study(storage, "s", [recipe("broken", space=SPACE)])
+    turn = study.take(vary=True)
+    assert turn is not None
+    candidate = Candidate(recipe=turn.recipe)
+    candidate.drop_out("failed", "no channel can go")
+    study.finish(turn, candidate, {}, None)
+    assert study.take(vary=True) is None
+
+
+def tried(base: str, drop: float, *, size: float = 0.5, within: bool = True) -> Tried:
+    return Tried(base=base, costs=(drop, size, 1.0), within=within)
+
+
+def test_bases_on_the_front_are_varied_more_often() -> None:
+    known = [tried("a", 0.1), tried("a", 0.2, size=0.3), tried("b", 0.3)]  # a has both on the front, b none
+    assert next_base(["b", "a"], known) == "a"
+    assert next_base(["b", "a"], [*known, *[tried("a", 0.5)] * 8]) == "b"  # not forgotten
+
+
+def test_a_base_that_was_never_within_is_looked_at_now_and_then() -> None:
+    known = [tried("good", 0.1 * step, size=1.0 - 0.1 * step) for step in range(EXPLORE_EVERY - 1)]
+    assert next_base(["good", "bad"], [*known, tried("bad", 5.0, within=False)]) == "bad"
+    assert next_base(["good", "bad"], [*known[1:], tried("bad", 5.0, within=False)]) == "good"
+    assert next_base(["bad"], [tried("bad", 5.0, within=False)]) == "bad"
+
+
+def test_nothing_is_varied_where_nothing_was_judged() -> None:
+    assert next_base(["a"], []) is None
+    assert next_base(["a"], [Tried(base="a", costs=None)]) is None
+
+
+def test_slow_models_have_fewer_samples_for_exact_arithmetic_but_some() -> None:
+    assert exact_samples(EXACT_SAMPLES, 2.0, 0.0001) == EXACT_SAMPLES
+    assert EXACT_LEAST < exact_samples(EXACT_SAMPLES, 2.0, 0.02) < EXACT_SAMPLES
+    assert exact_samples(EXACT_SAMPLES, 2.0, 10.0) == EXACT_LEAST
+
+
+def test_a_recipe_that_trains_says_so() -> None:
+    trains = {one.id for one in load_recipes("onnx") if one.trains}
+    assert trains == {one.id for one in load_recipes("onnx") if "distil" in one.id}
