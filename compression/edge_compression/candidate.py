@@ -92,7 +92,7 @@ class Candidate:
         """Return what the shortlist compares; only for candidates that were judged."""
         assert self.quality is not None
         assert self.pace is not None
-        return Glance(drop=self.quality.drop, size=self.size, pace=self.pace)
+        return Glance(loss=self.quality.bound, size=self.size, pace=self.pace)
 
     def costs(self) -> Costs:
         """Return what the ladder compares; only for candidates that were judged and timed."""

@@ -19,8 +19,11 @@ SIZE_STEP = 1.01
 """Ratios below which two measurements are not told apart: medians on a shared machine repeat within 5 %, a process's
 peak memory within 10 %; bytes are exact, but one percent is no reason for another rung."""
 
+LOSS_STEP = 0.05
+"""Points of the metric that are no reason for another rung: one sample of two thousand."""
+
 RANK_STEP = 1.05
-"""Ratio of the preferred costs below which the better score goes first: accuracy is not given up for a difference that
+"""Ratio of the preferred costs below which what loses less goes first: accuracy is not given up for a difference that
 the next measurement may turn round."""
 
 MAX_RUNGS = 4
@@ -38,6 +41,12 @@ class Costs:
     size: int
     memory_mb: float
     bound: float | None = None
+
+    @property
+    def loss(self) -> float:
+        """What is lost with the confidence asked for: of two that lose as much here, the one that answers as the
+        original more often has proved it better."""
+        return self.drop if self.bound is None else self.bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +154,9 @@ def exceeds(drop: float, limit: float) -> bool:
 
 
 def dominates(a: Costs, b: Costs) -> bool:
-    """Return whether `a` is at least as good as `b` in score, latency, size and memory, within measuring accuracy."""
+    """Return whether `a` is at least as good as `b` in loss, latency, size and memory, within measuring accuracy."""
     return (
-        a.score >= b.score
+        a.loss <= b.loss + LOSS_STEP
         and a.latency_ms <= b.latency_ms * LATENCY_STEP
         and a.size <= b.size * SIZE_STEP
         and a.memory_mb <= b.memory_mb * MEMORY_STEP
@@ -160,9 +169,10 @@ PACE_STEP = 1.25
 
 @dataclass(frozen=True, kw_only=True)
 class Glance:
-    """What is known of a candidate before it is timed alone: `pace` is its latency relative to the original's."""
+    """What is known of a candidate before it is timed alone: `loss` as in `Costs`, `pace` is its latency relative to
+    the original's."""
 
-    drop: float
+    loss: float
     size: int
     pace: float
 
@@ -171,11 +181,11 @@ def shortlist(seen: Mapping[str, Glance], wanted: int, *, prefer: Preference) ->
     """Return which candidates are worth timing alone, at most `wanted`, and why the others are not.
 
     None is left out for another but one that is at least as good in every respect, latency with a wide margin. Of the
-    rest the best by the preference, by size, by pace and by drop are taken in turn.
+    rest the best by the preference, by size, by pace and by loss are taken in turn.
     """
     left_out: dict[str, str] = {}
     rest: list[str] = []
-    for name in sorted(seen, key=lambda name: (seen[name].drop, seen[name].size, seen[name].pace, name)):
+    for name in sorted(seen, key=lambda name: (seen[name].loss, seen[name].size, seen[name].pace, name)):
         better = next((other for other in rest if _outpaces(seen[other], seen[name])), None)
         if better is None:
             rest.append(name)
@@ -189,18 +199,18 @@ def shortlist(seen: Mapping[str, Glance], wanted: int, *, prefer: Preference) ->
 
 
 def dominates_at_a_glance(a: Glance, b: Glance) -> bool:
-    """Return whether `a` is as good as `b` in drop, size and pace, and better in one of them."""
-    pairs = ((a.drop, b.drop), (a.size, b.size), (a.pace, b.pace))
+    """Return whether `a` is as good as `b` in loss, size and pace, and better in one of them."""
+    pairs = ((a.loss, b.loss), (a.size, b.size), (a.pace, b.pace))
     return all(own <= other for own, other in pairs) and any(own < other for own, other in pairs)
 
 
 def _outpaces(a: Glance, b: Glance) -> bool:
-    return a.drop <= b.drop and a.size <= b.size * SIZE_STEP and a.pace * PACE_STEP < b.pace
+    return a.loss <= b.loss and a.size <= b.size * SIZE_STEP and a.pace * PACE_STEP < b.pace
 
 
 def _orders(seen: Mapping[str, Glance], prefer: Preference) -> list[Callable[[str], float]]:
-    def by_drop(name: str) -> float:
-        return seen[name].drop
+    def by_loss(name: str) -> float:
+        return seen[name].loss
 
     def by_size(name: str) -> float:
         return seen[name].size
@@ -212,7 +222,7 @@ def _orders(seen: Mapping[str, Glance], prefer: Preference) -> list[Callable[[st
         return seen[name].pace * seen[name].size
 
     first = {"latency": by_pace, "size": by_size, "memory": by_size, "balanced": balanced}[prefer]
-    return [first, balanced, by_size, by_pace, by_drop]
+    return [first, balanced, by_size, by_pace, by_loss]
 
 
 def _cheaper(a: float, b: float, step: float) -> bool:
@@ -220,13 +230,13 @@ def _cheaper(a: float, b: float, step: float) -> bool:
 
 
 def _in_order(names: Sequence[str], candidates: Mapping[str, Costs], original: Costs, prefer: Preference) -> list[str]:
-    """Return the names, cheapest first by the preference; among those as cheap as the cheapest left, the best score."""
+    """Return the names, cheapest first by the preference; among those as cheap as the cheapest left, the least loss."""
     rank = {name: _rank(candidates[name], original, prefer) for name in names}
     left, order = sorted(names), []
     while left:
         limit = RANK_STEP * min(rank[name] for name in left)
         near = [name for name in left if rank[name] <= limit]
-        best = min(near, key=lambda name: (-candidates[name].score, rank[name]))
+        best = min(near, key=lambda name: (candidates[name].loss, rank[name]))
         order.append(best)
         left.remove(best)
     return order

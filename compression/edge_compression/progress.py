@@ -89,8 +89,8 @@ class LiveFront:
     def _draw(self) -> Table:
         from rich.table import Table
 
-        drawn = Table("front so far", "drop", "bytes", "latency", caption=self._step, caption_justify="left")
+        drawn = Table("front so far", "loses at most", "bytes", "latency", caption=self._step, caption_justify="left")
         for one in self._rows:
             glance = one.glance()
-            drawn.add_row(one.id, f"{glance.drop:.2f}", f"{glance.size / self._size:.2f}", f"{glance.pace:.2f}")
+            drawn.add_row(one.id, f"{glance.loss:.2f}", f"{glance.size / self._size:.2f}", f"{glance.pace:.2f}")
         return drawn

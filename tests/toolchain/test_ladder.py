@@ -1,5 +1,7 @@
 """Which candidates become rungs, as a table of decisions."""
 
+from dataclasses import replace
+
 import pytest
 
 from edge_compression.ladder import MAX_RUNGS, Costs, Glance, Limits, build_ladder, exceeds, shortlist
@@ -108,12 +110,22 @@ def test_what_the_samples_cannot_decide_is_out_unless_it_is_accepted() -> None:
     assert ladder({"unsure": unsure}, accepting) == ("unsure", "float")
 
 
+def test_a_gain_too_small_to_matter_makes_no_rung() -> None:
+    assert ladder({"small": costs(size=0.3), "large": costs(size=0.9, drop=-0.04)}) == ("small", "float")
+    assert set(ladder({"small": costs(size=0.3), "large": costs(size=0.9, drop=-0.2)})) == {"small", "large", "float"}
+
+
+def test_of_two_that_lose_as_much_here_the_one_that_proved_it_better_goes_first() -> None:
+    lucky, proved = (replace(costs(size=0.3), bound=bound) for bound in (0.4, 0.1))
+    assert ladder({"lucky": lucky, "proved": proved}) == ("proved", "float")
+
+
 def test_the_shortlist_drops_only_what_is_clearly_beaten() -> None:
     seen = {
-        "good": Glance(drop=0.0, size=100, pace=0.5),
-        "beaten": Glance(drop=0.1, size=100, pace=0.9),
-        "near": Glance(drop=0.1, size=100, pace=0.6),  # a glance cannot tell it from good
-        "small": Glance(drop=0.4, size=50, pace=1.5),
+        "good": Glance(loss=0.0, size=100, pace=0.5),
+        "beaten": Glance(loss=0.1, size=100, pace=0.9),
+        "near": Glance(loss=0.1, size=100, pace=0.6),  # a glance cannot tell it from good
+        "small": Glance(loss=0.4, size=50, pace=1.5),
     }
     chosen, left_out = shortlist(seen, 8, prefer="size")
     assert set(chosen) == {"good", "near", "small"}
@@ -122,8 +134,8 @@ def test_the_shortlist_drops_only_what_is_clearly_beaten() -> None:
 
 
 def test_a_full_shortlist_has_the_best_of_every_kind() -> None:
-    seen = {f"v{index}": Glance(drop=index / 10, size=100 - index, pace=1.0) for index in range(20)}
-    seen["fast"] = Glance(drop=2.0, size=200, pace=0.1)
+    seen = {f"v{index}": Glance(loss=index / 10, size=100 - index, pace=1.0) for index in range(20)}
+    seen["fast"] = Glance(loss=2.0, size=200, pace=0.1)
     chosen, left_out = shortlist(seen, 4, prefer="size")
     assert {"fast", "v19", "v0"} <= set(chosen)
     assert len(chosen) == 4
