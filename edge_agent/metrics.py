@@ -15,6 +15,7 @@ LATENCY_BINS = 32
 """Bin i counts answers that took [2^i, 2^(i+1)) µs; the last one, 36 minutes, takes everything longer."""
 
 _BIT_LENGTHS = 64
+"""Of a time in microseconds; the list is longer than `LATENCY_BINS`, so that counting need not look for its end."""
 
 COUNTERS = {
     "requests": "Inference requests answered",
