@@ -108,23 +108,16 @@ def build_ladder(
     """Choose the rungs. `float_id` is the candidate that is the float original itself; it is the last rung unless it
     is over a limit that another rung keeps."""
     left_out: dict[str, str] = {}
-    kept: list[str] = []
-    room = limits.disk_bytes - candidates[float_id].size
-    others = [name for name in candidates if name != float_id]
-    for name in _in_order(others, candidates, original, prefer):
-        beaten = [other for other in kept if dominates(candidates[name], candidates[other])]
-        freed = sum(candidates[other].size for other in beaten)
-        reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, kept)
-        if reason is None and len(kept) - len(beaten) >= MAX_RUNGS - 1:
-            reason = f"the ladder has its {MAX_RUNGS} rungs"
-        if reason is None and candidates[name].size > (room + freed if room >= 0 else limits.disk_bytes):
-            reason = "no room left in the profile's disk budget"
+    worthy: list[str] = []
+    for name in _in_order([name for name in candidates if name != float_id], candidates, original, prefer):
+        reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, worthy)
         if reason is not None:
             left_out[name] = reason
             continue
+        beaten = [other for other in worthy if dominates(candidates[name], candidates[other])]
         left_out |= dict.fromkeys(beaten, f"{name} is at least as good in every respect")
-        kept = [other for other in kept if other not in beaten] + [name]
-        room += freed - candidates[name].size
+        worthy = [other for other in worthy if other not in beaten] + [name]
+    kept = _varied(worthy, candidates, limits.disk_bytes - candidates[float_id].size, limits.disk_bytes, left_out)
     reason = limits.objection(candidates[float_id])
     if reason is None and candidates[float_id].size > limits.disk_bytes:
         reason = "over the profile's disk budget"
@@ -133,6 +126,33 @@ def build_ladder(
     else:
         kept.append(float_id)
     return Ladder(rungs=tuple(kept), left_out=left_out)
+
+
+def _varied(
+    worthy: Sequence[str], candidates: Mapping[str, Costs], room: int, disk_bytes: int, left_out: dict[str, str]
+) -> list[str]:
+    """Return which of the worthy, who come in order, become rungs: the first, then the fastest and the smallest where
+    they are clearly so, then the next. Why another does not is put into `left_out`."""
+
+    def best(cost: Callable[[Costs], float], step: float) -> str:
+        found = min(worthy, key=lambda name: cost(candidates[name]))
+        return found if _cheaper(cost(candidates[found]), cost(candidates[worthy[0]]), step) else worthy[0]
+
+    if not worthy:
+        return []
+    fastest = best(lambda costs: costs.latency_ms, LATENCY_STEP)
+    smallest = best(lambda costs: costs.size, SIZE_STEP)
+    left = room if room >= 0 else disk_bytes  # an original that is over the budget alone takes nothing of it
+    chosen: set[str] = set()
+    for name in dict.fromkeys([worthy[0], fastest, smallest, *worthy]):
+        if len(chosen) >= MAX_RUNGS - 1:
+            left_out[name] = f"the ladder has its {MAX_RUNGS} rungs"
+        elif candidates[name].size > left:
+            left_out[name] = "no room left in the profile's disk budget"
+        else:
+            chosen.add(name)
+            left -= candidates[name].size
+    return [name for name in worthy if name in chosen]
 
 
 def _pointless(name: str, candidates: Mapping[str, Costs], original: Costs, kept: Sequence[str]) -> str | None:

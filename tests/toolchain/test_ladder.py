@@ -110,6 +110,13 @@ def test_what_the_samples_cannot_decide_is_out_unless_it_is_accepted() -> None:
     assert ladder({"unsure": unsure}, accepting) == ("unsure", "float")
 
 
+def test_a_full_ladder_keeps_the_fastest_and_the_smallest() -> None:
+    many = {f"v{index}": costs(size=0.30 - index / 50, latency=0.6 + index / 15, drop=-index / 5) for index in range(5)}
+    rungs = ladder({**many, "fast": costs(size=0.9, latency=0.4), "tiny": costs(size=0.1, latency=3.0)})
+    assert len(rungs) == MAX_RUNGS
+    assert {"fast", "tiny"} < set(rungs)
+
+
 def test_a_gain_too_small_to_matter_makes_no_rung() -> None:
     assert ladder({"small": costs(size=0.3), "large": costs(size=0.9, drop=-0.04)}) == ("small", "float")
     assert set(ladder({"small": costs(size=0.3), "large": costs(size=0.9, drop=-0.2)})) == {"small", "large", "float"}
