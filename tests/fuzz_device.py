@@ -15,8 +15,9 @@ from fuzz_surfaces import Run, Surface, audit_lines
 
 from edge_agent.adapters.audit import AuditLog
 from edge_agent.adapters.carriers import DirectoryCarrier
+from edge_agent.adapters.chunks import BITMAP
 from edge_agent.adapters.connection import Connection
-from edge_agent.adapters.downloads import BITMAP, Download
+from edge_agent.adapters.downloads import Download
 from edge_agent.adapters.exchange import Patience, Shared
 from edge_agent.adapters.http import OipApp, Serving
 from edge_agent.adapters.store import StateError, StateFolder

@@ -15,9 +15,9 @@ Preference = Literal["latency", "size", "memory", "balanced"]
 
 LATENCY_STEP = 1.05
 MEMORY_STEP = 1.10
-SIZE_STEP = 1.01
+SIZE_STEP = 1.05
 """Ratios below which two measurements are not told apart: medians on a shared machine repeat within 5 %, a process's
-peak memory within 10 %; bytes are exact, but one percent is no reason for another rung."""
+peak memory within 10 %; bytes are exact, but five percent are no reason for another rung."""
 
 LOSS_STEP = 0.05
 """Points of the metric that are no reason for another rung: one sample of two thousand."""
