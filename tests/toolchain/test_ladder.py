@@ -134,10 +134,15 @@ def test_the_shortlist_drops_only_what_is_clearly_beaten() -> None:
         "near": Glance(loss=0.1, size=100, pace=0.6),  # a glance cannot tell it from good
         "small": Glance(loss=0.4, size=50, pace=1.5),
     }
-    chosen, left_out = shortlist(seen, 8, prefer="size")
+    chosen, left_out = shortlist(seen, 3, prefer="size")
     assert set(chosen) == {"good", "near", "small"}
     assert set(left_out) == {"beaten"}
     assert "good" in left_out["beaten"]
+
+
+def test_what_only_a_glance_has_beaten_is_timed_where_there_is_room() -> None:
+    seen = {"lucky": Glance(loss=0.0, size=100, pace=0.4), "fast": Glance(loss=0.3, size=104, pace=0.7)}
+    assert shortlist(seen, 8, prefer="size") == (("lucky", "fast"), {})
 
 
 def test_a_full_shortlist_has_the_best_of_every_kind() -> None:
