@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BASE = "base"
 """The parameter that chooses the recipe to vary."""
 
-RECIPE, TRYING, RECORD, WORKER, LOST = "recipe", "trying", "record", "worker", "lost"
+RECIPE, TRYING, VALUES, RECORD, WORKER, LOST = "recipe", "trying", "values", "record", "worker", "lost"
 """Attributes of a trial: the recipe it was queued for, the one it tries, what came of it, who runs it, how often it was
 lost."""
 
@@ -156,6 +156,7 @@ class Study:
         compare."""
         for name, value in limits.items():
             turn.trial.set_constraint(name, value)
+        turn.trial.set_user_attr(VALUES, values)
         turn.trial.set_user_attr(RECORD, encode(candidate.record()).decode())
         state = None if values is not None else self._optuna.trial.TrialState.FAIL
         self._study.tell(turn.trial, values, state=state)
@@ -170,12 +171,15 @@ class Study:
         self._study.enqueue_trial(parameters, user_attrs=kept)
 
     def _give_up_lost(self) -> None:
-        """Queue again what searches were trying when they died."""
+        """Queue again what searches were trying when they died; end what they had written down."""
         states = self._optuna.trial.TrialState
         for one in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             if _alive(one):
                 continue
-            self._study.tell(one.number, state=states.FAIL)
+            values = one.user_attrs.get(VALUES) if RECORD in one.user_attrs else None
+            self._study.tell(one.number, values, state=states.FAIL if values is None else None)
+            if RECORD in one.user_attrs:
+                continue
             lost = int(one.user_attrs.get(LOST, 0)) + 1
             if lost < MAX_LOST:
                 self._again(one.params, {**one.user_attrs, LOST: lost})

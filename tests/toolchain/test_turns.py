@@ -3,6 +3,8 @@ variations of what can win."""
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,25 @@ def test_slow_models_have_fewer_samples_for_exact_arithmetic_but_some() -> None:
 def test_a_recipe_that_trains_says_so() -> None:
     trains = {one.id for one in load_recipes("onnx") if one.trains}
     assert trains == {one.id for one in load_recipes("onnx") if "distil" in one.id}
+
+
+def test_a_search_killed_while_it_writes_a_trial_down_leaves_a_base_that_is_varied(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = [recipe("half", space=SPACE)]
+    study = Study(storage, "s", recipes)
+    turn = study.take(vary=False)
+    assert turn is not None
+    turn.trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}:0")  # one that is no more
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study._study, "tell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.finish(turn, Candidate(recipe=turn.recipe), {"drop": -1.0}, [0.1, 0.5, 1.0])
+    again = Study(storage, "s", recipes)
+    assert [record.id for record in again.finished()] == ["half"]
+    varied = again.take(vary=True)
+    assert varied is not None
+    assert varied.varied
