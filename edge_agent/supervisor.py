@@ -135,14 +135,14 @@ class Supervisor:
         return self._epoch + time.monotonic()
 
     def _tick(self, now: float) -> None:
+        if self._due("govern", now, min(GOVERN_S, self._profile.governor.dwell_s)):
+            self._govern(now)  # first: what waits for a calm device must not wait a second longer
         for slot in self._slots.values():
             slot.tick()
         self._updates.tick()
         self._link.tick()
         self._data.tick(now, self._box.governor.level)
         self._identity.tick(self._link.up)
-        if self._due("govern", now, min(GOVERN_S, self._profile.governor.dwell_s)):
-            self._govern(now)
         window_is_over = self._due("window", now, self._config.telemetry.window_s, at_once=False)
         if window_is_over and not self._box.saves_writes:
             self._close_windows()
