@@ -14,7 +14,6 @@ set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 project="$(cd "$here/../.." && pwd)"
 PYTHON="$(realpath -sm "${PYTHON:-$project/.venv/bin/python}")"
-MIRROR="${MIRROR:-http://deb.debian.org/debian}"
 KEYRING="${KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}"
 # Wheels name the C library they were built for; trixie's is newer than all of these.
 platforms=()
@@ -28,6 +27,9 @@ step() { echo "[arm64] $*" >&2; }
 for tool in apt-get dpkg-deb; do
   command -v "$tool" >/dev/null || skip "no $tool here; the emulated system is made of Debian's packages"
 done
+# Where this machine has its own Debian packages from, security updates aside.
+MIRROR="${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)}"
+[ -n "$MIRROR" ] || skip "no Debian mirror is configured here; set MIRROR"
 [ -r "$KEYRING" ] || skip "no $KEYRING to check Debian's packages with (package debian-archive-keyring)"
 [ -x "$PYTHON" ] || skip "no interpreter $PYTHON; run \`make dev\` or set PYTHON"
 [ "$(uname -m)" = x86_64 ] || skip "this is $(uname -m); the emulator's package is taken for x86_64"
