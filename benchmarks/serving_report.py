@@ -30,7 +30,7 @@ SERVING = """\
 
 `python benchmarks/serving.py --environments FOLDER --out benchmarks/results/serving.json`
 
-One run, one asyncio client over loopback, the same model ({model}) and the same bytes for all: {rounds} rounds of
+{runs}: one asyncio client over loopback, the same model ({model}) and the same bytes for all: {rounds} rounds of
 {seconds:g} s for each server, in turns. CPU is that of the server's whole process tree. The agent is `edgewright agent
 run`: supervisor and worker, connected to a broker, with guards, counters, telemetry and audit log. FastAPI has a typed
 body and runs on uvicorn with uvloop and httptools: once as an `async` function, which is the quickest it can be for a
@@ -122,6 +122,7 @@ def machine(environment: dict[str, Any]) -> str:
 def serving(document: dict[str, Any]) -> str:
     samples = document["samples"]
     return SERVING.format(
+        runs=f"Of more than one run ({document['note']})" if "note" in document else "One run",
         model=document["model"],
         rounds=1 + max(sample["round"] for sample in samples),
         seconds=document["seconds"],
