@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edge_compression.moments import inputs
 from edge_compression.onnx_graph import array, initializers
 
 Array = NDArray[Any]
@@ -38,7 +39,15 @@ class Layer:
     @property
     def dequantised(self) -> Array:
         """The values the integers stand for, in float64."""
-        return np.asarray((self.integers.astype(np.float64) - self.zero_point) * self.scale)
+        return self.worth(self.integers)
+
+    def worth(self, integers: Array) -> Array:
+        """Return the values that these integers in the layer's place would stand for, in float64."""
+        return np.asarray((integers.astype(np.float64) - self.zero_point) * self.scale)
+
+    def inputs(self, values: Array) -> Array:
+        """Return what the layer's rows are multiplied with of its activation, as `moments.inputs` has it."""
+        return inputs(self.node, self.values, values)
 
 
 def quantised_layers(model: onnx.ModelProto, quantised: onnx.ModelProto) -> list[Layer]:

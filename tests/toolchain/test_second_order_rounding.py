@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 import toolchain_models
 from onnx import helper
 
-from edge_compression import moments
+from edge_compression import moments, rounded_layers
 from edge_compression.contract import Context, PassError
 from edge_compression.onnx_graph import array, initializers, load, save, session
 from edge_compression.passes import BiasCorrection, DynamicInt8, SecondOrderRounding, StaticInt8, second_order_rounding
 from edge_compression.quantised import quantised_layers
+from edge_compression.rounded_layers import seen_inputs
 from edge_compression.rounding import compensated, output_error
 
 Array = np.ndarray[Any, Any]
@@ -170,13 +172,14 @@ def test_moments_in_several_rounds_are_moments_in_one(
     quantised: bytes, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = SecondOrderRounding().apply(quantised, context).model
-    monkeypatch.setattr(second_order_rounding, "MOMENTS_BYTES", 1)
+    monkeypatch.setattr(rounded_layers, "MOMENTS_BYTES", 1)
     assert SecondOrderRounding().apply(quantised, context).model == whole
 
 
 def test_the_streamed_moments_are_those_of_all_inputs_at_once(quantised: bytes, context: Context) -> None:
     layers = quantised_layers(load(context.unquantised), load(quantised))
-    found = {layer.weight: total for layer, total in second_order_rounding.second_moments(layers, context)}
+    inner = partial(second_order_rounding.activations, context)
+    found = {seen.layer.weight: seen.moments for seen in seen_inputs(layers, inner)}
     windows = np.lib.stride_tricks.sliding_window_view(CALIBRATION, 9, axis=2)  # [N, C, P, K]
     rows = windows.transpose(0, 2, 1, 3).reshape(-1, 27).astype(np.float64)
     np.testing.assert_allclose(found["kernel"][0], rows.T @ rows, rtol=1e-4, atol=1e-2)

@@ -5,85 +5,32 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 import pytest
 import toolchain_models
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from click.testing import CliRunner
+from tflite_models import answers, dense_classifier, dense_constants, parsed
 
 from edge_agent.bundle import open_bundle
 from edge_compression.cli import compress
 from edge_compression.contract import Context
-from edge_compression.passes.tflite_int8 import TfliteInt8, tensor_ranges, with_signature
+from edge_compression.passes import TfliteCompact, TfliteInt8
+from edge_compression.passes.tflite_int8 import prepared, tensor_ranges
 
-INPUTS = toolchain_models.CHANNELS * toolchain_models.LENGTH
-HIDDEN = 64
 RECIPES = Path(__file__).resolve().parents[2] / "compression" / "recipes"
 
 
-def dense_constants() -> list[Any]:
-    """Return weights and biases of two fully connected layers, the first random, the second fitted."""
-    generator = np.random.default_rng(0)
-    first = (generator.standard_normal((HIDDEN, INPUTS)) / 6).astype(np.float32)
-    bias = generator.standard_normal(HIDDEN).astype(np.float32)
-    x, y = toolchain_models.samples(1500, seed=1)
-    hidden = np.maximum(x.reshape(len(x), -1) @ first.T + bias, 0)
-    design = np.hstack([hidden, np.ones((len(x), 1))])
-    fitted = np.linalg.lstsq(design, np.eye(4)[y] * 5.0, rcond=None)[0].astype(np.float32)
-    return [first, bias, np.ascontiguousarray(fitted[:-1].T), fitted[-1]]
-
-
-def dense_classifier() -> bytes:
-    """Return them as a TFLite model, as older converters write it: without a signature."""
-    return _packed(dense_constants())
-
-
-def _packed(constants: list[Any]) -> bytes:
-    buffers = [schema.BufferT()]
-    for values in constants:
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        buffers.append(buffer)
-    shapes = [("x", [1, INPUTS], 0), ("hidden", [1, HIDDEN], 0), ("logits", [1, 4], 0)]
-    shapes += [(f"constant{index}", list(values.shape), index + 1) for index, values in enumerate(constants)]
-    graph = schema.SubGraphT()
-    graph.tensors = [_tensor(*shape) for shape in shapes]
-    graph.inputs, graph.outputs = [0], [2]
-    relu = schema.ActivationFunctionType.RELU
-    graph.operators = [_dense([0, 3, 4], 1, relu), _dense([1, 5, 6], 2, schema.ActivationFunctionType.NONE)]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
-    code.version = 1
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], buffers
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _tensor(name: str, shape: list[int], buffer: int) -> Any:
-    tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.buffer = name.encode(), shape, buffer
-    tensor.type = schema.TensorType.FLOAT32
-    return tensor
-
-
-def _dense(inputs: list[int], output: int, activation: int) -> Any:
-    options = schema.FullyConnectedOptionsT()
-    options.fusedActivationFunction = activation
-    node = schema.OperatorT()
-    node.opcodeIndex, node.inputs, node.outputs = 0, inputs, [output]
-    node.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-    node.builtinOptions = options
-    return node
-
-
-def test_a_model_without_a_signature_gets_one_and_a_model_with_one_is_left() -> None:
-    signed = with_signature(dense_classifier())
-    assert with_signature(signed) == signed
-    assert len(signed) > len(dense_classifier())
+def test_the_signature_and_names_that_the_quantizer_needs_are_lent_and_taken_back() -> None:
+    nameless = TfliteCompact().apply(dense_classifier(), calibration()).model
+    lent = parsed(prepared(nameless))
+    assert all(tensor.name for tensor in lent.subgraphs[0].tensors)
+    assert [one.tensorIndex for one in lent.signatureDefs[0].inputs] == [0]
+    made = TfliteInt8(mode="weight_only").apply(nameless, calibration()).model
+    assert not parsed(made).signatureDefs
+    signed = prepared(dense_classifier())
+    assert prepared(signed) == signed
+    kept = parsed(TfliteInt8(mode="weight_only").apply(signed, calibration()).model)
+    assert kept.signatureDefs[0].inputs[0].name == b"x"
 
 
 def calibration(scale: float = 1.0) -> Context:
@@ -92,21 +39,6 @@ def calibration(scale: float = 1.0) -> Context:
     flat = x.reshape(40, -1)
     flat[-2] *= scale
     return Context(calibration=lambda: ({"x": one[None]} for one in flat), unquantised=b"")
-
-
-def answers(model: bytes, x: Any) -> Any:
-    interpreter = Interpreter(
-        model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    )
-    interpreter.allocate_tensors()
-    fed, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    assert fed["dtype"] == given["dtype"] == np.float32
-    found = []
-    for one in x.reshape(len(x), 1, -1):
-        interpreter.set_tensor(fed["index"], one)
-        interpreter.invoke()
-        found.append(interpreter.get_tensor(given["index"])[0])
-    return np.array(found)
 
 
 def test_ranges_are_the_extremes_of_all_samples_however_rare() -> None:
@@ -128,7 +60,8 @@ def test_every_mode_takes_and_gives_floats_and_keeps_the_answers(mode: Any) -> N
     original = dense_classifier()
     applied = TfliteInt8(mode=mode).apply(original, calibration())
     x, _ = toolchain_models.samples(200, seed=4)
-    truth, found = answers(original, x), answers(applied.model, x)
+    flat = x.reshape(len(x), -1)
+    truth, found = answers(original, flat), answers(applied.model, flat)
     assert len(applied.model) < 0.5 * len(original)
     assert np.mean(truth.argmax(1) == found.argmax(1)) > 0.94
     assert np.abs(found - truth).max() < 0.05 * np.ptp(truth)

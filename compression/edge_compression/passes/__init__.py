@@ -17,7 +17,9 @@ from edge_compression.passes.second_order_rounding import SecondOrderRounding
 from edge_compression.passes.simplify import Simplify
 from edge_compression.passes.smooth import Smooth
 from edge_compression.passes.static_int8 import StaticInt8
+from edge_compression.passes.tflite_compact import TfliteCompact
 from edge_compression.passes.tflite_int8 import TfliteInt8
+from edge_compression.passes.tflite_rounding import TfliteRounding
 from edge_compression.passes.unpack_at_load import UnpackAtLoad
 from edge_compression.passes.weight_only import WeightOnly
 
@@ -40,6 +42,8 @@ AnyPass = (
     | Matmul4Bit
     | UnpackAtLoad
     | TfliteInt8
+    | TfliteRounding
+    | TfliteCompact
 )
 
 __all__ = [
@@ -59,7 +63,9 @@ __all__ = [
     "Simplify",
     "Smooth",
     "StaticInt8",
+    "TfliteCompact",
     "TfliteInt8",
+    "TfliteRounding",
     "UnpackAtLoad",
     "WeightOnly",
 ]

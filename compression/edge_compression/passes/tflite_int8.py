@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_compression.calibrate import Tensors, collect
 from edge_compression.contract import Applied, Context
+from edge_compression.tflite_graph import activations, load, save
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import MissingExtraError
 from edge_contracts.manifest import Format
@@ -38,33 +39,37 @@ class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
             "dynamic": recipe.dynamic_wi8_afp32,
             "static": recipe.static_wi8_ai8,
         }
-        tool = quantizer.Quantizer(bytearray(with_signature(model)), recipes[self.mode]())
+        source = prepared(model)
+        tool = quantizer.Quantizer(bytearray(source), recipes[self.mode]())
         for boundary in BOUNDARIES if self.mode == "static" else ():
             tool.update_quantization_recipe(".*", boundary, algorithm_key="no_quantize")
-        ranges = tensor_ranges(model, context) if tool.need_calibration else None
-        result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-        return Applied(model=bytes(result.quantized_model), changed={"mode": self.mode})
+        ranges = tensor_ranges(source, context) if tool.need_calibration else None
+        quantised = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        result = load(bytes(quantised.quantized_model))
+        if not load(model).signatureDefs:
+            result.signatureDefs = None
+        return Applied(model=save(result), changed={"mode": self.mode})
 
 
-def with_signature(model: bytes) -> bytes:
-    """Return the model with a signature over the first graph's inputs and outputs if it has none: the quantizer
-    looks ranges up by signature, which older converters did not write."""
-    import flatbuffers  # type: ignore[import-untyped]
+def prepared(model: bytes) -> bytes:
+    """Return the model as the quantizer takes it, which looks tensors up by name and ranges by signature: names for
+    tensors without one, and a signature over the first graph's inputs and outputs, which older converters did not
+    write, if it has none."""
     from ai_edge_litert import schema_py_generated as schema
 
-    parsed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
-    if parsed.signatureDefs:
-        return model
-    graph = parsed.subgraphs[0]
-    signature = schema.SignatureDefT()
-    signature.signatureKey = b"serving_default"
-    signature.subgraphIndex = 0
-    signature.inputs = [_named_tensor(schema, graph, index) for index in graph.inputs]
-    signature.outputs = [_named_tensor(schema, graph, index) for index in graph.outputs]
-    parsed.signatureDefs = [signature]
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(parsed.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    parsed = load(model)
+    for place, graph in enumerate(parsed.subgraphs):
+        for index, tensor in enumerate(graph.tensors):
+            tensor.name = tensor.name or f"graph{place}/tensor{index}".encode()
+    if not parsed.signatureDefs:
+        graph = parsed.subgraphs[0]
+        signature = schema.SignatureDefT()
+        signature.signatureKey = b"serving_default"
+        signature.subgraphIndex = 0
+        signature.inputs = [_named_tensor(schema, graph, index) for index in graph.inputs]
+        signature.outputs = [_named_tensor(schema, graph, index) for index in graph.outputs]
+        parsed.signatureDefs = [signature]
+    return save(parsed)
 
 
 def _named_tensor(schema: Any, graph: Any, index: int) -> Any:
@@ -79,35 +84,22 @@ def tensor_ranges(model: bytes, context: Context) -> dict[str, Any]:
     Its own calibration averages the extremes of single samples (weight 0.95 for what is known), which clips whatever
     is larger than usual: the confident answers.
     """
-    found = collect(lambda: _activations(model, context), histograms=False)
+    names = _computed(model)
+
+    def samples() -> Iterator[Tensors]:
+        for values in activations(model, context, names):
+            yield {names[index]: value for index, value in values.items()}
+
+    found = collect(samples, histograms=False)
     return {name: {"min": np.array([[r.low]]), "max": np.array([[r.high]])} for name, r in found.items()}
 
 
-def _activations(model: bytes, context: Context) -> Iterator[Tensors]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    # Delegates keep inner tensors to themselves, and without preservation their memory is shared.
-    interpreter = Interpreter(
-        model_content=model,
-        num_threads=1,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
-    fed = interpreter.get_input_details()[0]["index"]
-    inner = _computed(model, interpreter)
-    for feeds in context.calibration():
-        interpreter.set_tensor(fed, next(iter(feeds.values())))
-        interpreter.invoke()
-        yield {name: interpreter.get_tensor(index) for index, name in inner.items()}
-
-
-def _computed(model: bytes, interpreter: Any) -> dict[int, str]:
+def _computed(model: bytes) -> dict[int, str]:
     """Return the names of the main graph's float inputs and of what its operators compute in float, by index."""
     from ai_edge_litert import schema_py_generated as schema
 
-    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0)).subgraphs[0]
+    graph = load(model).subgraphs[0]
     computed = {int(index) for index in graph.inputs}
     computed.update(int(index) for operator in graph.operators for index in operator.outputs)
-    details = interpreter.get_tensor_details()
-    return {one["index"]: one["name"] for one in details if one["index"] in computed and one["dtype"] == np.float32}
+    tensors = {index: graph.tensors[index] for index in sorted(computed)}
+    return {index: one.name.decode() for index, one in tensors.items() if one.type == schema.TensorType.FLOAT32}
