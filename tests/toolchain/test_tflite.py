@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import toolchain_models
+from ai_edge_litert import schema_py_generated as schema
 from click.testing import CliRunner
-from tflite_models import answers, dense_classifier, dense_constants, parsed
+from tflite_models import Sketch, answers, dense_classifier, dense_constants, parsed
 
 from edge_agent.bundle import open_bundle
 from edge_compression.cli import compress
 from edge_compression.contract import Context
 from edge_compression.passes import TfliteCompact, TfliteInt8
 from edge_compression.passes.tflite_int8 import prepared, tensor_ranges
+
+# The quantizer opens an interpreter of its own that warns of the memory it takes.
+pytestmark = pytest.mark.filterwarnings("ignore:Warning. Enabling .experimental_preserve_all_tensors:UserWarning")
 
 RECIPES = Path(__file__).resolve().parents[2] / "compression" / "recipes"
 
@@ -43,18 +47,16 @@ def calibration(scale: float = 1.0) -> Context:
 
 def test_ranges_are_the_extremes_of_all_samples_however_rare() -> None:
     context = calibration(scale=10.0)
-    found = tensor_ranges(dense_classifier(), context)
+    found = tensor_ranges(dense_classifier(), context, histograms=False)
     x = np.concatenate([feeds["x"] for feeds in context.calibration()])
     first, bias, last, offset = dense_constants()
     hidden = np.maximum(x @ first.T + bias, 0)
     for name, values in {"x": x, "hidden": hidden, "logits": hidden @ last.T + offset}.items():
-        np.testing.assert_allclose(found[name]["min"].item(), values.min(), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(found[name]["max"].item(), values.max(), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[name].low, values.min(), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[name].high, values.max(), rtol=1e-4, atol=1e-4)
     assert found.keys() == {"x", "hidden", "logits"}
 
 
-# The quantizer opens an interpreter of its own that warns of the memory it takes.
-@pytest.mark.filterwarnings("ignore:Warning. Enabling .experimental_preserve_all_tensors:UserWarning")
 @pytest.mark.parametrize("mode", ["static", "dynamic", "weight_only"])
 def test_every_mode_takes_and_gives_floats_and_keeps_the_answers(mode: Any) -> None:
     original = dense_classifier()
@@ -65,6 +67,36 @@ def test_every_mode_takes_and_gives_floats_and_keeps_the_answers(mode: Any) -> N
     assert len(applied.model) < 0.5 * len(original)
     assert np.mean(truth.argmax(1) == found.argmax(1)) > 0.94
     assert np.abs(found - truth).max() < 0.05 * np.ptp(truth)
+
+
+def with_softmax(model: bytes) -> bytes:
+    """Return the classifier with probabilities for answers."""
+    sketch = Sketch()
+    sketch.model = parsed(model)
+    sketch.graph = sketch.model.subgraphs[0]
+    given, logits = int(sketch.graph.inputs[0]), int(sketch.graph.outputs[0])
+    options = schema.SoftmaxOptionsT()
+    options.beta = 1.0
+    probabilities = sketch.tensor("probabilities", (1, 4))
+    sketch.operator("SOFTMAX", [logits], probabilities, options)
+    return sketch.done(given, probabilities)
+
+
+def test_probabilities_of_a_static_model_are_not_rounded_to_eight_bits() -> None:
+    applied = TfliteInt8().apply(with_softmax(dense_classifier()), calibration())
+    x, _ = toolchain_models.samples(50, seed=4)
+    found = answers(applied.model, x.reshape(50, -1))
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
+    assert np.mean(np.abs(found * 256 - np.rint(found * 256)) > 1e-3) > 0.5
+
+
+def test_a_calibrator_that_clips_is_not_led_by_a_single_sample() -> None:
+    original, context = dense_classifier(), calibration(scale=30.0)
+    x, _ = toolchain_models.samples(200, seed=4)
+    flat = x.reshape(200, -1)
+    truth = answers(original, flat)
+    clipped, whole = (TfliteInt8(calibrator=name).apply(original, context).model for name in ("average", "minmax"))
+    assert np.abs(answers(clipped, flat) - truth).mean() < 0.5 * np.abs(answers(whole, flat) - truth).mean()
 
 
 def test_a_tflite_task_ends_with_a_bundle_of_eight_bit_variants(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from msgspec import Meta
 
-from edge_compression.calibrate import Tensors, collect
+from edge_compression.calibrate import HISTOGRAMS, Calibrator, Range, Tensors, choose, collect
 from edge_compression.contract import Applied, Context
 from edge_compression.tflite_graph import activations, load, save
 from edge_contracts.codec import StrictRecord
@@ -22,12 +24,15 @@ that samples mapped for the float original would be cast into them without a sca
 
 class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="tflite_int8"):
     """Quantise a TFLite model per channel. `weight_only` computes in float, `dynamic` quantises activations at run
-    time, `static` uses ranges from the calibration samples; inputs and outputs stay in float."""
+    time, `static` uses ranges from the calibration samples, chosen by `calibrator`; inputs and outputs stay in float,
+    and so does the softmax that makes an answer. `percentile`: share of values kept by that calibrator, in percent."""
 
     format: ClassVar[Format] = "tflite"
     quantises: ClassVar[bool] = True
 
     mode: Literal["weight_only", "dynamic", "static"] = "static"
+    calibrator: Calibrator = "minmax"
+    percentile: Annotated[float, Meta(gt=50.0, le=100.0)] = 99.99
 
     def apply(self, model: bytes, context: Context) -> Applied:
         if importlib.util.find_spec("ai_edge_quantizer") is None:
@@ -41,14 +46,35 @@ class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
         }
         source = prepared(model)
         tool = quantizer.Quantizer(bytearray(source), recipes[self.mode]())
-        for boundary in BOUNDARIES if self.mode == "static" else ():
-            tool.update_quantization_recipe(".*", boundary, algorithm_key="no_quantize")
-        ranges = tensor_ranges(source, context) if tool.need_calibration else None
+        if self.mode == "static":
+            for scope, kind in left_in_float(source):
+                tool.update_quantization_recipe(scope, kind, algorithm_key="no_quantize")
+        ranges = self._ranges(source, context) if tool.need_calibration else None
         quantised = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
         result = load(bytes(quantised.quantized_model))
         if not load(model).signatureDefs:
             result.signatureDefs = None
         return Applied(model=save(result), changed={"mode": self.mode})
+
+    def _ranges(self, model: bytes, context: Context) -> dict[str, Any]:
+        """Return the range of every float tensor that is not a constant, in the quantizer's form.
+
+        Its own calibration averages the extremes of single samples (weight 0.95 for what is known), which clips
+        whatever is larger than usual: the confident answers.
+        """
+        found = tensor_ranges(model, context, histograms=self.calibrator in HISTOGRAMS)
+        chosen = {name: choose(one, self.calibrator, percentile=self.percentile) for name, one in found.items()}
+        return {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in chosen.items()}
+
+
+def left_in_float(model: bytes) -> Iterator[tuple[str, str]]:
+    """Yield what a static model keeps in float, as the quantizer takes it: a pattern of tensor names and a kind of
+    operator. Of 8 bits a softmax leaves probabilities in steps of 1/256, too coarse for what devices do by them."""
+    for boundary in BOUNDARIES:
+        yield ".*", boundary
+    graph = load(model).subgraphs[0]
+    for index in graph.outputs:
+        yield f"^{re.escape(graph.tensors[index].name.decode())}", "SOFTMAX"
 
 
 def prepared(model: bytes) -> bytes:
@@ -78,20 +104,15 @@ def _named_tensor(schema: Any, graph: Any, index: int) -> Any:
     return entry
 
 
-def tensor_ranges(model: bytes, context: Context) -> dict[str, Any]:
-    """Return the extremes of every float tensor that is not a constant, in the quantizer's form, streamed.
-
-    Its own calibration averages the extremes of single samples (weight 0.95 for what is known), which clips whatever
-    is larger than usual: the confident answers.
-    """
+def tensor_ranges(model: bytes, context: Context, *, histograms: bool) -> dict[str, Range]:
+    """Return what values every float tensor of the main graph took that is not a constant, by name, streamed."""
     names = _computed(model)
 
     def samples() -> Iterator[Tensors]:
         for values in activations(model, context, names):
             yield {names[index]: value for index, value in values.items()}
 
-    found = collect(samples, histograms=False)
-    return {name: {"min": np.array([[r.low]]), "max": np.array([[r.high]])} for name, r in found.items()}
+    return collect(samples, histograms=histograms)
 
 
 def _computed(model: bytes) -> dict[int, str]:
