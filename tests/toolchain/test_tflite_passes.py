@@ -9,6 +9,7 @@ import pytest
 import tflite_models
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from tflite_maker import external_tflite, linear_tflite
 from tflite_models import Array, Sketch, answers, convolutional, dense_classifier, images, packed, parsed
 
 from edge_compression.contract import Context, PassError
@@ -122,10 +123,7 @@ def test_compacting_again_and_quantising_what_was_compacted_give_the_same_bytes(
 def test_a_model_with_constants_elsewhere_is_refused(context: Context) -> None:
     behind = parsed(context.unquantised)
     behind.buffers[1].offset, behind.buffers[1].size = 4096, 64
-    outside, group = parsed(context.unquantised), schema.ExternalBufferGroupT()
-    group.name = "weights.bin"
-    outside.externalBufferGroups = [group]
-    for model in (packed(behind), packed(outside), b"no model"):
+    for model in (packed(behind), external_tflite(np.ones((4, 3), np.float32)), b"no model"):
         with pytest.raises(PassError):
             compacted(model, context)
 
@@ -196,6 +194,16 @@ def test_weights_that_two_layers_share_are_left() -> None:
     own = Context(calibration=lambda: iter([{"x": np.ones((1, 32), np.float32)}]), unquantised=model)
     with pytest.raises(PassError, match="tflite_int8"):
         TfliteRounding().apply(TfliteInt8(mode="weight_only").apply(model, own).model, own)
+
+
+def test_a_layer_without_a_bias_is_rounded_all_the_same() -> None:
+    x = np.random.default_rng(1).standard_normal((100, 40)).astype(np.float32).cumsum(axis=1)
+    model = linear_tflite(np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32))
+    own = Context(calibration=lambda: ({"x": one[None]} for one in x[:64]), unquantised=model)
+    nearest = TfliteInt8(mode="weight_only").apply(model, own).model
+    rounded = TfliteRounding().apply(nearest, own).model
+    truth = answers(model, x)
+    assert np.abs(answers(rounded, x) - truth).mean() < 0.5 * np.abs(answers(nearest, x) - truth).mean()
 
 
 def test_a_model_that_is_not_quantised_is_refused(context: Context) -> None:
