@@ -2,10 +2,15 @@
 
     PYTHONPATH=tests python benchmarks/soak.py --minutes 60 --out benchmarks/results/soak.json
 
-Broker, depot, controller and agent are real processes. Clients ask all the time; an answer is right only if it is what
-the release it names would say. Requests that are on the wire when a worker is killed are lost and counted, nothing else
-may be. Memory grows by so many megabytes an hour: least squares over the samples after a sixth of the time, for workers
-within each worker's own life. Bytes written to disk are what the kernel accounts to the agent and all it started.
+Broker, depot, controller and agent are real processes. The device has two slots. Swaps and crashes hit the slot "main",
+whose workers live for minutes; the slot "steady" keeps one worker for the whole time, and broker restarts hit both.
+Clients ask both all the time; an answer is right only if it is what the release it names would say. What a killed
+worker of "main" had on the wire is lost and counted, nothing else may be.
+
+Memory of supervisor and steady worker grows by so many megabytes an hour: least squares over the samples after a sixth
+of the time. In minutes a slope cannot be told from one page, so the lives of the others have levels: how much each grew
+from its third minute to its end, and where each ended beside the one before. Bytes written to disk are what the kernel
+accounts to the agent and all it started.
 """
 
 from __future__ import annotations
@@ -15,77 +20,78 @@ import asyncio
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import bundle_maker
 import psutil
-from fleet_site import Site
+from fleet_site import MODEL, Site
 
 from edge_agent.profiles import load_profile
 from edge_bench.environment import environment
 from edge_contracts.codec import plain
 from edge_fleet.store import Store
 from edgewright.demo.broker import EmbeddedBroker
+from edgewright.demo.client import Client
 from edgewright.demo.stage import wait_for
 from http_load import Seen, constant_load, json_request, percentile
+from soak_memory import Watch, growth
 from swaps import INPUT, PATH, models, wrong
 
 EVENTS = ("swap", "broker", "crash", "broker")
 """What happens, in this order, over and over."""
 
 DAY_S = 86_400
-WORKER_WARM_S = 180.0
-"""A new worker's memory still grows by some kilobytes in its first minutes, as its pools fill."""
 
-Samples = list[tuple[float, float]]
-"""Seconds since the beginning, megabytes."""
+PAUSE_S = 0.02
+"""How long a client waits after an answer, in seconds."""
+
+STEADY = """
+[[slots]]
+name = "steady"
+factory = "{factory}"
+http = "127.0.0.1:0"
+"""
 
 
 class SoakSite(Site):
-    """A site whose device sends windows at its ordinary pace; those of the tests are short."""
+    """A site whose device sends windows at its ordinary pace (those of the tests are short) and has a second slot."""
 
     window_s = 60.0
 
-    def start(self, name: str, *words: str, ready: str | None = None) -> None:
-        if name == "agent":
-            text = self.config.read_text()
-            self.config.write_text(text.replace("window_s = 1.0", f"window_s = {self.window_s}"))
-        super().start(name, *words, ready=ready)
+    def write_config(self) -> None:
+        super().write_config()
+        text = self.config.read_text().replace("window_s = 1.0", f"window_s = {self.window_s}")
+        factory = self.folder / "factory"
+        bundle_maker.make_bundle(factory, name=MODEL, version="0.1.0", models=models(0))
+        self.config.write_text(text + STEADY.format(factory=factory))
 
+    def slot(self, name: str = "main") -> dict[str, Any]:
+        """Return the status of a slot."""
+        return next(slot for slot in self.status()["slots"] if slot["slot"] == name)
 
-class Watch(threading.Thread):
-    """Samples the agent's memory until it is stopped."""
+    def address(self, name: str) -> tuple[str, int]:
+        """Return where a slot answers."""
+        host, _, port = self.slot(name)["http"].rpartition(":")
+        return host, int(port)
 
-    def __init__(self, pid: int, every_s: float) -> None:
-        super().__init__(daemon=True)
-        self.supervisor: Samples = []
-        self.workers: dict[int, Samples] = {}
-        self.stop = threading.Event()
-        self.began = time.monotonic()
-        self._every_s = every_s
-        self._process = psutil.Process(pid)
+    def worker(self, name: str) -> int:
+        """Return the process that answers for a slot, once there is one."""
+        return wait_for(f"a worker of {name}", lambda: next(iter(self.slot(name)["workers"]), None))
 
-    def run(self) -> None:
-        while not self.stop.wait(self._every_s):
-            now = time.monotonic() - self.began
-            self.supervisor.append((now, self._process.memory_info().rss / 2**20))
-            for child in self._process.children():
-                try:
-                    if "edge_agent.worker" in child.cmdline():
-                        self.workers.setdefault(child.pid, []).append((now, child.memory_info().rss / 2**20))
-                except psutil.NoSuchProcess:
-                    continue
+    def crash(self) -> None:
+        """SIGKILL the worker of "main" and wait until another answers."""
+        psutil.Process(self.worker("main")).kill()
+        wait_for("answers again", lambda: bool(self.ask()))
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--events", type=int, default=20, help="swaps, broker restarts and crashes, in turns")
-    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=4, help="of each slot")
     parser.add_argument("--out", type=Path, help="write the samples here as JSON")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="edgewright-soak-") as name:
@@ -94,7 +100,8 @@ def main(arguments: list[str]) -> int:
     if options.out is not None:
         document = {"benchmark": "soak", "environment": plain(environment()), **report}
         options.out.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    return 1 if report["summary"]["wrong"] or report["summary"]["gaps"] else 0
+    summary = report["summary"]
+    return 1 if summary["wrong"] or summary["gaps"] or summary["steady"]["wrong"] or summary["steady"]["lost"] else 0
 
 
 async def soak(folder: Path, seconds: float, events: int, clients: int, window_s: float = 60.0) -> dict[str, Any]:
@@ -108,34 +115,47 @@ async def soak(folder: Path, seconds: float, events: int, clients: int, window_s
         site.roll_out("1.0.0")
         site.wait_for_state("committed", "1.0.0")
         site.serves("1.0.0")
-        host, _, port = site.slot()["http"].rpartition(":")
+        Client(site.slot("steady")["http"], MODEL, "x").infer(INPUT)
+        steady = site.worker("steady")
         stop = asyncio.Event()
-        load = asyncio.create_task(
-            constant_load((host, int(port)), json_request(PATH, "x", INPUT), clients, wrong, stop, 0.02)
-        )
         pid = site.pid("agent")
         watch, written = Watch(pid, min(5.0, seconds / 60)), bytes_written(pid)
+        loads = [
+            asyncio.create_task(ask_all_the_time(site.address(slot), clients, stop)) for slot in ("main", "steady")
+        ]
         watch.start()
         try:
             happened = await asyncio.to_thread(let_happen, site, broker, seconds, events)
         finally:
             stop.set()
-            seen = await load
+            seen, seen_steady = await asyncio.gather(*loads)
         watch.stop.set()
         lasted = time.monotonic() - watch.began
         written = bytes_written(pid) - written
+        assert site.worker("steady") == steady, "the steady slot has another worker than at the beginning"
         collected = await asyncio.to_thread(collect, site)
     summary = {
         "minutes": lasted / 60,
         "events": dict(Counter(what for what, _, _ in happened)),
         **answers(seen),
+        "steady": answers(seen_steady),
         **collected,
-        **growth(watch, lasted),
+        **growth(watch, steady, lasted),
         "written_mb_per_day": written / lasted * DAY_S / 1e6,
         "daily_writes_mb": load_profile(site.profile).storage.daily_writes_mb,
     }
-    samples = {"supervisor_mb": watch.supervisor, "workers_mb": watch.workers, "minutes": by_minute(seen)}
+    samples = {
+        "supervisor_mb": watch.supervisor,
+        "steady_mb": watch.workers.pop(steady),
+        "workers_mb": watch.workers,
+        "minutes": by_minute(seen),
+    }
     return {"summary": summary, "events": happened, "samples": samples}
+
+
+async def ask_all_the_time(address: tuple[str, int], clients: int, stop: asyncio.Event) -> Seen:
+    """Ask a slot until `stop`."""
+    return await constant_load(address, json_request(PATH, "x", INPUT), clients, wrong, stop, PAUSE_S)
 
 
 def let_happen(site: SoakSite, broker: EmbeddedBroker, seconds: float, events: int) -> list[tuple[str, float, float]]:
@@ -152,8 +172,7 @@ def let_happen(site: SoakSite, broker: EmbeddedBroker, seconds: float, events: i
             site.roll_out(version, soak_s=1.0)
             site.wait_for_state("committed", version, timeout_s=120)
         elif what == "crash":
-            assert site.kill("worker")
-            wait_for("answers again", lambda: bool(site.ask()))
+            site.crash()
         else:
             broker.kill()
             time.sleep(min(10.0, seconds / 60))
@@ -190,36 +209,6 @@ def answers(seen: Seen) -> dict[str, Any]:
         "p50_ms": percentile(seen.seconds, 0.5) * 1e3,
         "p99_ms": percentile(seen.seconds, 0.99) * 1e3,
     }
-
-
-def growth(watch: Watch, lasted: float) -> dict[str, Any]:
-    """Return how fast memory grew after a sixth of the time (ten minutes of an hour)."""
-    settled = lasted / 6
-    supervisor = [sample for sample in watch.supervisor if sample[0] > settled]
-    lives = []
-    for life in watch.workers.values():
-        warm = max(settled, life[0][0] + min(WORKER_WARM_S, settled))
-        lives.append([sample for sample in life if sample[0] > warm])
-    return {
-        "supervisor_mb_per_h": slope([supervisor]) * 3600,
-        "worker_mb_per_h": slope(lives) * 3600,
-        "supervisor_mb": supervisor[-1][1],
-        "worker_mb": max(life[-1][1] for life in watch.workers.values()),
-        "workers": len(watch.workers),
-    }
-
-
-def slope(groups: Iterable[Sequence[tuple[float, float]]]) -> float:
-    """Return the least-squares slope common to all groups, each with a level of its own."""
-    above = below = 0.0
-    for group in groups:
-        if len(group) < 2:
-            continue
-        mean_t = sum(t for t, _ in group) / len(group)
-        mean_y = sum(y for _, y in group) / len(group)
-        above += sum((t - mean_t) * (y - mean_y) for t, y in group)
-        below += sum((t - mean_t) ** 2 for t, _ in group)
-    return above / below if below else 0.0
 
 
 def by_minute(seen: Seen) -> list[dict[str, float]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from soak import slope, soak
+from soak import soak
+from soak_memory import lives, slope
 
 CLIENTS = 4
 GROWTH_MB_PER_H = 60.0
@@ -24,14 +25,25 @@ def test_two_minutes_of_swaps_broker_restarts_and_crashes(tmp_path: Path) -> Non
     assert summary["events"] == {"swap": 2, "broker": 4, "crash": 2}
     assert summary["wrong"] == 0
     assert summary["lost"] <= 2 * CLIENTS, "more than was on the wire when workers were killed"
+    assert summary["steady"]["requests"] > 0
+    assert summary["steady"]["problems"] == {}, "nothing happened to this slot's worker"
     assert summary["gaps"] == []
     assert summary["dropped"] == 0
     assert summary["supervisor_mb_per_h"] < GROWTH_MB_PER_H
-    assert summary["worker_mb_per_h"] < GROWTH_MB_PER_H
+    assert summary["steady_mb_per_h"] < GROWTH_MB_PER_H
+    assert len(summary["lives"]) >= 2
 
 
-def test_the_slope_is_that_of_each_life_and_not_of_the_steps_between_them() -> None:
-    first = [(float(t), 100.0 + 0.5 * t) for t in range(10)]
-    second = [(float(t), 20.0 + 0.5 * t) for t in range(20, 40)]
-    assert slope([first, second, [(50.0, 1.0)]]) == pytest.approx(0.5)
-    assert slope([]) == 0.0
+def test_a_step_of_one_life_is_its_growth_and_a_step_between_lives_is_their_level() -> None:
+    first = [(float(t), 90.0 + t) for t in range(10)] + [(float(t), 100.0) for t in range(10, 20)] + [(20.0, 100.5)]
+    second = [(float(t), 120.0) for t in range(30, 60)]
+    found = lives([first, second, [(70.0, 1.0), (71.0, 1.0)]], warm_s=10.0)
+    assert [(life.lasted_s, life.warm_mb, life.end_mb) for life in found] == [
+        (10.0, 100.0, 100.5),
+        (19.0, 120.0, 120.0),
+    ]
+
+
+def test_the_slope_is_that_of_the_samples() -> None:
+    assert slope([(float(t), 100.0 + 0.5 * t) for t in range(10)]) == pytest.approx(0.5)
+    assert slope([(50.0, 1.0)]) == 0.0
