@@ -18,6 +18,7 @@ from typing import Final
 import httptools
 
 from edge_agent.adapters.exchange import FAILED, Exchange, Head, Refusal, Response, Shared, check_body, retry, too_large
+from edge_agent.adapters.familiar import Familiar, familiar
 from edge_contracts import limits
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Connection(asyncio.BufferedProtocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._expects = False
+        self._familiar: Familiar | None = None
         self.transport: asyncio.Transport
         self.deadline = math.inf
 
@@ -79,19 +81,16 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._deaf:
             return
-        try:
-            self._parser.feed_data(self._shared.buffer[:nbytes])
-        except httptools.HttpParserUpgrade:
-            self._end_after_queue()
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours; asyncio logs it and ends the connection
-        except httptools.HttpParserError as error:
-            self._refuse(Refusal(400, f"this is no HTTP/1.1: {error}", closing=True))
-        if not self._deaf:
-            self._count(nbytes)
-        if self._expects and self._current is not None and not self._queue and self._task is None:
-            self.transport.write(_CONTINUE)
-            self._expects = False
+        received = self._shared.buffer[:nbytes]
+        between, waiting, known = self._current is None and not self._in_head, len(self._queue), self._familiar
+        if between and known is not None and (body := known.body_of(received)) is not None:
+            self._begin(known.head, keep_alive=True)
+            self.on_body(body)
+            self.on_message_complete()
+        else:
+            self._parse(received)
+            if between and len(self._queue) == waiting + 1:
+                self._familiar = familiar(self._queue[-1], received)
         self._answer_queue()
 
     def eof_received(self) -> bool:
@@ -133,16 +132,7 @@ class Connection(asyncio.BufferedProtocol):
         head = Head(method, self._url.partition(b"?")[0], headers)
         keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
         self._expects = headers.get(b"expect", b"").lower() == b"100-continue"
-        if method == "POST":
-            self._shared.flight.start()
-            self._uncounted += 1
-        self._current, self._around = Exchange(None, head, keep_alive=keep_alive), 0
-        self.deadline = self._loop.time() + self._patience.body_s
-        try:
-            check_body(headers)
-            self._current.answering = self._shared.app.accept(head)
-        except Refusal as refusal:
-            self._refuse(refusal)
+        self._begin(head, keep_alive=keep_alive)
 
     def on_body(self, body: bytes) -> None:
         exchange = self._current
@@ -165,6 +155,34 @@ class Connection(asyncio.BufferedProtocol):
             self._enqueue()
 
     # inside
+
+    def _parse(self, received: memoryview) -> None:
+        try:
+            self._parser.feed_data(received)
+        except httptools.HttpParserUpgrade:
+            self._end_after_queue()
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours; asyncio logs it and ends the connection
+        except httptools.HttpParserError as error:
+            self._refuse(Refusal(400, f"this is no HTTP/1.1: {error}", closing=True))
+        if not self._deaf:
+            self._count(len(received))
+        if self._expects and self._current is not None and not self._queue and self._task is None:
+            self.transport.write(_CONTINUE)
+            self._expects = False
+
+    def _begin(self, head: Head, *, keep_alive: bool) -> None:
+        """Show the application a head whose body comes next."""
+        if head.method == "POST":
+            self._shared.flight.start()
+            self._uncounted += 1
+        self._current, self._around = Exchange(None, head, keep_alive=keep_alive), 0
+        self.deadline = self._loop.time() + self._patience.body_s
+        try:
+            check_body(head.headers)
+            self._current.answering = self._shared.app.accept(head)
+        except Refusal as refusal:
+            self._refuse(refusal)
 
     def look(self, now: float) -> None:
         """End what takes too long. Called by the server every `Patience.look_s`."""

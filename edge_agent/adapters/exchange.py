@@ -96,10 +96,11 @@ class Shared:
 class Exchange:
     """One request on its way: what will answer it, and its body so far."""
 
-    __slots__ = ("answering", "body", "counted", "head_only", "held", "keep_alive", "kept", "size")
+    __slots__ = ("answering", "body", "counted", "head", "head_only", "held", "keep_alive", "kept", "size")
 
     def __init__(self, answering: Answering | None, head: Head | None, *, keep_alive: bool) -> None:
         self.answering = answering
+        self.head = head
         self.counted = head is not None and head.method == "POST"  # only inference is a POST
         self.head_only = head is not None and head.method == "HEAD"
         self.keep_alive = keep_alive

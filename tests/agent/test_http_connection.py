@@ -13,17 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worker_host import wait_until
 
-from edge_agent.adapters.exchange import Patience, Refusal, Response
+from edge_agent.adapters.exchange import Patience, Refusal, Response, retry
 from edge_agent.adapters.server import HttpServer
 from edge_agent.flight import FlightPage
 from edge_contracts import limits
 
 
 class Echo:
-    """An application of a few paths; `/echo` answers with the body."""
+    """An application of a few paths; `/echo` answers with the body, unless it is `closed`."""
+
+    closed = False
 
     def accept(self, head):
         match head.path:
+            case b"/echo" if self.closed:
+                raise retry(1.0, "closed")
             case b"/echo":
                 return lambda body: Response(200, (), head.method.encode() + b":" + body)
             case b"/slow":
@@ -43,6 +47,7 @@ class Host:
     """A server on a loop in a thread of its own."""
 
     def __init__(self, **patience):
+        self.app = Echo()
         self.flight = FlightPage.create()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -50,7 +55,7 @@ class Host:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
-        self.server = HttpServer(Echo(), self.flight, Patience(**{"look_s": 0.05, **patience}))
+        self.server = HttpServer(self.app, self.flight, Patience(**{"look_s": 0.05, **patience}))
         self._call(self.server.start(self._listening))
 
     def drain(self, deadline_s):
@@ -143,6 +148,57 @@ def test_however_the_bytes_are_cut_the_answers_are_the_same(host, cuts):
         found = answers(read_until_closed(sock))
     assert found[:2] == [(200, b"POST:one"), (200, b"POST:abcde")]
     assert [found[2][0], found[3]] == [404, BYE]
+
+
+def ask_kept(sock, *parts):
+    """Send the parts, each when the one before has surely been read; return the answer to the request they are."""
+    for part in parts:
+        sock.sendall(part)
+        time.sleep(0.002 * (len(parts) > 1))
+    (answer,) = answers(sock.recv(1 << 16))
+    return answer
+
+
+ENDS = st.lists(st.sampled_from([b"\r\n", b"\n", b"ab"]), min_size=2, max_size=4).map(b"".join)
+
+
+@settings(max_examples=80, deadline=None)
+@given(sent=st.lists(st.tuples(ENDS, st.sampled_from([b"", b"\r\n", b"\r\n\r\n"]), st.integers(0, 60)), max_size=8))
+def test_a_head_that_was_seen_before_changes_no_answer(host, sent):
+    """Bodies made of line ends, empty lines behind them, and requests in two pieces, between such as are whole."""
+    with connect(host) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for body, behind, cut in sent:
+            wire = post(body) + behind
+            assert ask_kept(sock, *((wire[:cut], wire[cut:]) if cut % 3 == 1 else (wire,))) == (200, b"POST:" + body)
+        assert ask_kept(sock, LAST) == BYE
+    host.settled()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_head_with_odd_line_ends_is_never_taken_for_one_seen_before(host, end):
+    body = b"12\r\n\r\n"
+    wire = post(body).replace(b"\r\n", end, 3) + b"\r\n"
+    with connect(host) as sock:
+        for _ in range(3):
+            status, answer = ask_kept(sock, wire)
+            assert answer == b"POST:" + body or status == 400
+            if status == 400:
+                return
+
+
+def test_a_head_seen_before_is_asked_of_the_application_again(host):
+    with connect(host) as sock:
+        try:
+            assert [ask_kept(sock, post(b"1"))[0] for _ in range(3)] == [200] * 3
+            host.app.closed = True
+            assert [ask_kept(sock, post(b"2"))[0] for _ in range(2)] == [503] * 2
+        finally:
+            host.app.closed = False
+        assert ask_kept(sock, post(b"3")) == (200, b"POST:3")
+        sock.sendall(post(b"4") + post(b"5") + LAST)
+        assert [body for _, body in answers(read_until_closed(sock))] == [b"POST:4", b"POST:5", BYE[1]]
+    host.settled()
 
 
 @pytest.mark.parametrize(
