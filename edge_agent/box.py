@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_agent.adapters.sensors import Sensors
 from edge_agent.adapters.writes import WriteMeter
-from edge_agent.core.governor import GovernorState, Readings, govern, turned_away
+from edge_agent.core.governor import GovernorState, Readings, govern, short_of_memory, turned_away
 from edge_agent.core.writes import tight
 from edge_agent.news import Detail, News
 from edge_agent.status import Writes
@@ -42,6 +42,17 @@ class Box:
         """Whether there is room for more than answering: updates, trials. Not before the first look."""
         return self._looked and self.governor.level == "NORMAL"
 
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether memory that nobody needs now should be given up."""
+        return short_of_memory(self.governor, self.readings, self._profile.governor)
+
+    @property
+    def detail(self) -> Detail:
+        """The level and all that was read, for the events they cause."""
+        read = {name: value for name, value in asdict(self.readings).items() if value is not None}
+        return {"level": self.governor.level, "shed": self.governor.shed, **read}
+
     def look(self, children: Sequence[int], priorities: frozenset[int], now: float, clock: float) -> None:
         """Read everything. `children` are our running processes, `priorities` the slots', of which those in `away` have
         to turn requests away from now on; `now` is of a clock that only goes forward, `clock` seconds since the epoch.
@@ -60,9 +71,7 @@ class Box:
         severity = "info" if after.level == "NORMAL" else "warning"
         step = after.level if after.level == before.level else f"{before.level} -> {after.level}"
         text = f"{step}: {', '.join(after.reasons) or 'better for the dwell time'}"
-        read = {name: value for name, value in asdict(self.readings).items() if value is not None}
-        detail: Detail = {"level": after.level, "shed": after.shed, **read}
-        self._tell(News(event="level", severity=severity, text=text, detail=detail))
+        self._tell(News(event="level", severity=severity, text=text, detail=self.detail))
 
     @property
     def writes(self) -> Writes:

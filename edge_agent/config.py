@@ -127,7 +127,8 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's.
     `batch` lets requests that arrive together be answered together; `certainty` says which classes cannot be ruled out;
     `mqtt` also answers on topics; `capture` keeps requests on the disk, sealed. All default off. `shadow` is what a
-    candidate in shadow is shown. A critical device turns the lowest `priority` away first."""
+    candidate in shadow is shown. A critical device turns the lowest `priority` away first; one short of memory gives up
+    the worker of a slot that nobody has asked for `idle_unload_s` seconds, until somebody does."""
 
     name: Name
     channel: Name | None = None
@@ -137,6 +138,7 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     memory_mb: Seconds | None = None
     drain_s: Seconds = 5.0
     priority: Annotated[int, Meta(ge=0, le=9)] = 0
+    idle_unload_s: Seconds | None = None
     recycle: Recycling = Recycling()
     batch: Batching | None = None
     certainty: Certainty | None = None

@@ -1,4 +1,4 @@
-"""Keeping one slot served: which worker answers, which one warms up beside it, which ones drain, and restarts.
+"""Keeping one slot served: which worker answers, which one warms up beside it, which ones drain, and whether any runs.
 
 A new ladder gets a new worker; the old one is drained once the new one is ready, so no request finds nobody. What the
 ladder is and what a death means for an update is decided by the owner, `edge_agent.slot`.
@@ -14,27 +14,18 @@ from typing import Protocol
 
 import msgspec
 
-from edge_agent.adapters.vacancy import Vacancy
+from edge_agent.adapters.vacancy import Doorbell, Vacancy
 from edge_agent.config import SlotConfig
-from edge_agent.core.backoff import doubling
 from edge_agent.core.growth import Growth, grow
 from edge_agent.messages import AgentView, Aside, Drain, Fault, Heartbeat, Prefer, Ready, Rung, Shed, WorkerPlan
+from edge_agent.restarts import Restarts
 from edge_agent.worker_process import Callbacks, Death, WorkerProcess
 from edge_contracts.profile import DeviceProfile
 
 BACKLOG = 128
 """Connections that wait in the kernel while a worker is replaced."""
 
-RESTART_BASE_S = 0.25
-RESTART_CAP_S = 60.0
-STEADY_S = 60.0
-"""A worker that has lived this long starts the backoff anew."""
-
-PATIENCE = 3
-"""Deaths in a row before the first release is left out, so that a broken file does not keep the slot silent."""
-
-REST_S = 600.0
-"""How long it is left out, in seconds."""
+SHEDDING = "this device sheds load"
 
 _log = logging.getLogger(__name__)
 
@@ -62,12 +53,13 @@ class Owner(Protocol):
 
 
 class Serving:
-    """The workers of one slot. `serve` says what, everything else follows."""
+    """The workers of one slot. `serve` says what, everything else follows. While it is `unloaded` there is none."""
 
     def __init__(
         self, inherited: Inherited, config: SlotConfig, profile: DeviceProfile, owner: Owner, cache: str
     ) -> None:
         """`cache` is the folder of optimised models, given to every worker."""
+        self.unloaded = False
         self._listener = inherited.listener
         self._config = config
         self._profile = profile
@@ -77,10 +69,7 @@ class Serving:
         self._next: WorkerProcess | None = None
         self._draining: set[WorkerProcess] = set()
         self._starting: asyncio.Task[None] | None = None
-        self._deaths = 0
-        self._ready_at = 0.0
-        self._not_before = 0.0
-        self._rests_until = 0.0
+        self._restarts = Restarts()
         self._stopping = False
         self._lightest = False
         self._wish = Prefer(variant=None, threads=self._threads)
@@ -89,6 +78,7 @@ class Serving:
         self._aside = Aside(shadow=0.0, capture=False)
         self._mirror = inherited.mirror
         self._vacancy = Vacancy(inherited.listener)
+        self._doorbell = Doorbell(inherited.listener)
         self._cache = cache
 
     @property
@@ -117,6 +107,14 @@ class Serving:
         return None if self.served_by is None else self.served_by.rpartition("/")[2]
 
     @property
+    def idle_s(self) -> float:
+        """Seconds since the last request, by the one worker there is; 0 where there is none or another takes over."""
+        worker = self._current
+        if worker is None or worker.heartbeat is None or self._next is not None or self._starting is not None:
+            return 0.0
+        return worker.heartbeat.idle_s
+
+    @property
     def manifests(self) -> frozenset[str]:
         """Manifests of which some worker has files open or may open them."""
         return frozenset(rung.manifest_sha256 for worker in self.workers for rung in worker.plan.ladder)
@@ -124,9 +122,10 @@ class Serving:
     def serve(self, ladder: tuple[Rung, ...], *, urgent: bool = False) -> None:
         """Serve from this ladder from now on; `urgent` forgets the backoff, as after a roll back."""
         if urgent:
-            self._deaths, self._not_before, self._rests_until = 0, 0.0, 0.0
+            self._restarts.forget()
         changed = ladder != self._ladder
         self._ladder = ladder
+        self.unloaded = self.unloaded and not changed
         if changed and self._next is not None:
             self._retire(self._next)
             self._next = None
@@ -134,6 +133,7 @@ class Serving:
             self._drain(self._current)
             self._current = None
         if not ladder:
+            self._doorbell.close()
             self._vacancy.open()
         elif changed or (self._current is None and self._next is None):
             self._launch()
@@ -141,7 +141,8 @@ class Serving:
     def configure(self, config: SlotConfig) -> None:
         """Serve with these limits from now on: a worker that has them takes over from the one that runs."""
         old, self._config = self._config, config
-        if msgspec.structs.replace(config, mqtt=old.mqtt, shadow=old.shadow) == old:
+        alike = msgspec.structs.replace(config, mqtt=old.mqtt, shadow=old.shadow, idle_unload_s=old.idle_unload_s)
+        if alike == old or self.unloaded:
             return
         if self._next is not None:
             self._retire(self._next)
@@ -154,9 +155,10 @@ class Serving:
         for worker in self.workers:
             worker.watch()
         now = asyncio.get_running_loop().time()
-        if self._rests_until and now >= self._rests_until:
-            self._rests_until = 0.0
+        if self._restarts.rested(now) and not self.unloaded:
             self._launch()
+        if self.unloaded:
+            return
         if self._current is None and self._next is None:
             self._launch()
         elif self._next is None and self._starting is None:
@@ -172,6 +174,16 @@ class Serving:
         if self._current is not None and shed_s != self._shed_s:
             self._current.tell(Shed(retry_after_s=shed_s))
         self._wish, self._shed_s = wish, shed_s
+        if self.unloaded:
+            self._await_request()
+
+    def unload(self) -> None:
+        """Give up the worker, if one serves: it drains, and the next connection starts another, which answers it."""
+        if self._current is not None:
+            self._drain(self._current)
+            self._current = None
+            self.unloaded = True
+            self._await_request()
 
     def view(self, gauges: dict[str, float]) -> None:
         """Give the serving worker the agent's own readings, for `/metrics`."""
@@ -188,6 +200,7 @@ class Serving:
         """Drain every worker; kill what has not ended in time."""
         self._stopping = True
         self._vacancy.close()
+        self._doorbell.close()
         if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
         workers = self.workers
@@ -223,18 +236,33 @@ class Serving:
             self._growth = self._no_growth()
             self._launch()
 
+    def _await_request(self) -> None:
+        """Unloaded: turn requests away while load is shed, else wait for one."""
+        if self._shed_s:
+            self._doorbell.close()
+            self._vacancy.open(SHEDDING, self._shed_s)
+        else:
+            self._vacancy.close()
+            self._doorbell.watch(self._wake)
+
+    def _wake(self) -> None:
+        self.unloaded = False
+        self._launch()
+
     def _launch(self) -> None:
         ladder = self._effective()
-        due = asyncio.get_running_loop().time() >= self._not_before
+        due = self._restarts.due(asyncio.get_running_loop().time())
         if self._stopping or self._starting is not None or not ladder or not due:
             return
+        self.unloaded = False
         self._vacancy.close()
+        self._doorbell.close()
         self._listener.listen(BACKLOG)
         self._starting = asyncio.create_task(self._start(ladder))
 
     def _effective(self) -> tuple[Rung, ...]:
         """Return the ladder without a first release that rests, unless it is all there is."""
-        if not self._rests_until:
+        if not self._restarts.resting:
             return self._ladder
         others = tuple(rung for rung in self._ladder if rung.manifest_sha256 != self._ladder[0].manifest_sha256)
         return others or self._ladder
@@ -260,7 +288,7 @@ class Serving:
             self._next = await WorkerProcess.start(plan, self._listener, callbacks)
         except OSError as error:
             _log.error("slot %s: no worker can be started: %s", self._config.name, error)
-            self._back_off()
+            self._restarts.died(asyncio.get_running_loop().time())
         finally:
             self._starting = None
         if ladder != self._effective() or config is not self._config:  # something else was asked for meanwhile
@@ -273,7 +301,7 @@ class Serving:
         if worker is not self._next:
             return  # it was retired while it warmed up
         old, self._current, self._next = self._current, worker, None
-        self._ready_at = asyncio.get_running_loop().time()
+        self._restarts.ready(asyncio.get_running_loop().time())
         self._growth = self._no_growth()
         if old is not None:
             self._drain(old)
@@ -292,25 +320,15 @@ class Serving:
         if worker is self._next:
             self._next = None
         if mine and not self._stopping:
-            self._back_off()
+            self._restarts.died(asyncio.get_running_loop().time())
             self._rest_if_hopeless(worker.first)
         self._owner.died(worker, death)
         if mine and self._current is None and self._next is None:
             self._launch()
 
-    def _back_off(self) -> None:
-        now = asyncio.get_running_loop().time()
-        steady = self._ready_at and now - self._ready_at > STEADY_S
-        self._deaths = 1 if steady else self._deaths + 1
-        # The first restart is immediate: connections wait in the backlog.
-        delay = 0.0 if self._deaths == 1 else doubling(self._deaths - 2, base_s=RESTART_BASE_S, cap_s=RESTART_CAP_S)
-        self._not_before = now + delay
-
     def _rest_if_hopeless(self, rung: Rung) -> None:
         others = {other.manifest_sha256 for other in self._ladder} - {rung.manifest_sha256}
-        if self._deaths >= PATIENCE and others and not self._rests_until:
-            self._rests_until = asyncio.get_running_loop().time() + REST_S
-            self._not_before = 0.0
+        if others and self._restarts.rest(asyncio.get_running_loop().time()):
             self._owner.demoted(rung)
 
     def _retire(self, worker: WorkerProcess) -> None:

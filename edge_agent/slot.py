@@ -27,7 +27,7 @@ from edge_agent.core.events import (
     TrialPassed,
 )
 from edge_agent.core.gates import judge
-from edge_agent.core.record import UpdateRecord, installed
+from edge_agent.core.record import installed
 from edge_agent.core.selection import window_open
 from edge_agent.core.tally import Tally
 from edge_agent.core.update import advance
@@ -36,6 +36,7 @@ from edge_agent.ladder import ladder_of, open_factory, serving_manifest
 from edge_agent.messages import Fault, Heartbeat, Ready, Rung
 from edge_agent.news import Detail, News
 from edge_agent.serving import Inherited, Serving
+from edge_agent.transitions import transition_news
 from edge_agent.trial_process import try_release
 from edge_agent.trials import TrialPlan
 from edge_agent.worker_process import Death, WorkerProcess
@@ -114,8 +115,8 @@ class Slot:
             return
         self.record = after
         self._save()
-        if _visible(after) != _visible(before):
-            self._tell_transition(before, after)
+        if (news := transition_news(before, after)) is not None:
+            self._around.tell(news)
         if after.state not in ("preflight", "downloading"):
             self.progress = None
         if after.serving != before.serving:
@@ -137,6 +138,16 @@ class Slot:
         self.serving.tick()
         self._drive()
         self._look_aside()
+
+    def unload_if_idle(self, readings: Detail) -> None:
+        """Give up the worker of a slot that nobody has asked for as long as is configured, and tell by which readings.
+        A release that soaks is not left alone with that. To be called while memory is short."""
+        limit_s, idle_s = self.config.idle_unload_s, self.serving.idle_s
+        if limit_s is None or idle_s < limit_s or self.record.state == "active":
+            return
+        self.serving.unload()
+        text = f"nobody has asked for {idle_s:.0f} s, and memory is short: the next request starts a worker"
+        self._news("slot-unloaded", text=text, detail=readings | {"idle_s": idle_s})
 
     async def stop(self) -> None:
         """Drain the worker and give the socket back."""
@@ -298,23 +309,6 @@ class Slot:
                 _log.error("%s", error)
             self._unsaved = True
 
-    def _tell_transition(self, before: UpdateRecord, after: UpdateRecord) -> None:
-        detail: Detail = {"from": before.state, "to": after.state}
-        if after.candidate is not None:
-            detail |= {"version": after.candidate.version, "manifest_sha256": after.candidate.manifest_sha256}
-            detail |= {"rollout": after.candidate.rollout or "", "serial": after.candidate.serial}
-        if after.reason is not None:
-            detail["reason"] = after.reason
-        severity = "warning" if after.state in ("rejected", "rolled_back") else "info"
-        text = after.state if after.reason is None else f"{after.state}: {after.reason}"
-        self._news(f"update-{after.state.replace('_', '-')}", severity, text=text, detail=detail)
-
     def _news(self, event: str, severity: str = "info", *, text: str = "", detail: Detail | None = None) -> None:
         news = News(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
         self._around.tell(news)
-
-
-def _visible(record: UpdateRecord) -> tuple[object, ...]:
-    """Return what makes a transition worth telling; a change of gates alone does not."""
-    candidate = None if record.candidate is None else record.candidate.manifest_sha256
-    return (record.state, record.reason, candidate, record.serving)

@@ -56,6 +56,7 @@ class SlotStatus(SlotState, frozen=True, kw_only=True):
     rejected: tuple[str, ...] = ()
     shadow_counts: ShadowCounts | None = None
     captured: Captured | None = None
+    unloaded: bool = False
 
 
 class Writes(Record, frozen=True, kw_only=True):
@@ -102,6 +103,7 @@ def slot_status(slot: Slot, state: SlotState) -> SlotStatus:
         rejected=slot.record.rejected,
         shadow_counts=slot.beside.shadowing.totals,
         captured=slot.beside.capturing.status(),
+        unloaded=slot.serving.unloaded,
     )
 
 
@@ -227,6 +229,7 @@ def _slot_lines(slot: SlotStatus) -> list[str]:
     if slot.http is not None:
         workers = ", ".join(map(str, slot.workers)) or "none"
         nobody = "by nobody" if slot.serving or slot.factory else "503: nothing is installed"
+        nobody = "when asked: unloaded to spare memory" if slot.unloaded else nobody
         by = f"by {slot.served_by}" if slot.served_by else nobody
         lines.append(f"  answers   http://{slot.http}  {by}  workers {workers}")
     lines.extend(f"    node    {node}  by {served_by}" for node, served_by in slot.nodes.items())

@@ -170,6 +170,8 @@ class Supervisor:
         for slot in self._slots.values():
             shed_s = SHED_S if slot.config.priority in self._box.away else 0.0
             slot.serving.conserve(lightest=level.level != "NORMAL", shed_s=shed_s)
+            if self._box.short_of_memory:
+                slot.unload_if_idle(self._box.detail)
             slot.beside.allow(self._box.readings, calm=self._box.calm and not self._box.saves_writes)
             slot.serving.view(self._gauges(slot))
         self._notifier.status(f"{level.level}, {self._outbox.spooled} messages spooled")

@@ -74,6 +74,11 @@ def turned_away(priorities: Iterable[int], shed: int) -> frozenset[int]:
     return frozenset(sorted(set(priorities))[:shed])
 
 
+def short_of_memory(state: GovernorState, readings: Readings, thresholds: GovernorThresholds) -> bool:
+    """Return whether the memory alone asks for more than NORMAL."""
+    return _level("available_memory_mb", readings, thresholds, state.level) > 0
+
+
 _WATCHED = ("temperature_c", "available_memory_mb", "disk_free_mb", "cpu_percent", "battery_percent", "throttled")
 
 

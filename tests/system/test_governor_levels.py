@@ -1,5 +1,6 @@
 """Every level of the governor is reached by a real agent, with what it does there: heat comes and goes, a battery runs
-down, the firmware slows the CPU, a process eats the memory. A full disk is in test_disk_full.
+down, the firmware slows the CPU, a process eats the memory, and a slot nobody asks gives its own back. A full disk is
+in test_disk_full.
 
 Two slots: "main" follows a channel and has the higher priority, "extra" serves a factory bundle.
 """
@@ -162,3 +163,41 @@ def test_process_that_eats_the_memory_is_noticed_and_its_end_as_well(tmp_path: P
         eater.leave(260.0)
         agent.is_at("NORMAL")
         agent.answers_from("extra", "factory:0.1.0/fp32")
+
+
+def test_slot_nobody_asks_gives_up_its_worker_while_memory_is_short_and_answers_who_comes(
+    tmp_path: Path, board: Board
+) -> None:
+    bundle_maker.make_bundle(tmp_path / "bundle", version="0.1.0")
+    rare = factory_slot("rare", tmp_path / "bundle", "idle_unload_s = 1.0")
+    often = factory_slot("often", tmp_path / "bundle", "priority = 5")
+    agent = BoardAgent(tmp_path, None, board=board, slots=rare + often)
+    agent.profile(profile(dwell_s=0.5, available_memory_mb=(200.0, 80.0, 10.0)))
+    with Eater(board.sys) as eater, agent:
+        first = agent.answers_from("rare", "factory:0.1.0/fp32") and agent.of("rare").workers
+        agent.answers_from("often", "factory:0.1.0/fp32")
+        agent.stays_at("NORMAL", 2.5)
+        assert agent.of("rare").workers == first, "there is memory enough"
+
+        eater.leave(150.0)
+        eventually("its worker has gone", lambda: agent.of("rare").unloaded and not agent.of("rare").workers)
+        (event,) = agent.events("slot-unloaded")
+        assert (event.slot, event.detail["level"]) == ("rare", "CONSERVE")
+        assert event.detail["available_memory_mb"] < 200.0
+        assert event.detail["idle_s"] >= 1.0
+        assert agent.of("often").workers
+
+        reply = agent.answer("rare")
+        assert (reply.status, reply.served_by) == (200, "factory:0.1.0/fp32"), "it waited for the worker it started"
+        assert agent.of("rare").workers != first
+        eventually("it is given up again", lambda: agent.of("rare").unloaded and not agent.of("rare").workers)
+
+        eater.leave(60.0)
+        agent.is_at("CRITICAL")
+        assert turned_away(agent, "rare")
+        assert agent.of("rare").workers == (), "who is turned away starts none"
+        eater.leave(260.0)
+        agent.is_at("NORMAL")
+        agent.answers_from("rare", "factory:0.1.0/fp32")
+        assert not agent.of("rare").unloaded
+        assert agent.events("worker-died") == []
