@@ -39,7 +39,7 @@ from edge_agent.reloading import Reloader, open_slots
 from edge_agent.slot import Slot, Surroundings
 from edge_agent.status import REFUSALS, AgentStatus, slot_status, stored_refusals
 from edge_agent.update_runner import UpdateRunner
-from edge_agent.windows import gauges, window_message
+from edge_agent.windows import gauges, shadow_gauges, window_message
 from edge_contracts.limits import MIB
 from edge_contracts.state import ReportedState, SlotState
 
@@ -173,7 +173,7 @@ class Supervisor:
             if self._box.short_of_memory:
                 slot.unload_if_idle(self._box.detail)
             slot.beside.allow(self._box.readings, calm=self._box.calm and not self._box.saves_writes)
-            slot.serving.view(self._gauges(slot))
+            slot.serving.view(self._gauges(slot) | shadow_gauges(slot.beside.shadowing.totals))
         self._notifier.status(f"{level.level}, {self._outbox.spooled} messages spooled")
 
     def _gauges(self, slot: Slot) -> dict[str, float]:

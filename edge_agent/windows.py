@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edge_agent.adapters.outbox import Outbox
 from edge_agent.core.governor import Readings
 from edge_agent.slot import Slot
+from edge_contracts.shadow import ShadowCounts
 from edge_contracts.state import Level
 from edge_contracts.telemetry import TelemetryWindow
 
@@ -23,6 +24,16 @@ def gauges(level: Level, readings: Readings, outbox: Outbox) -> dict[str, float]
         if value is not None:
             found[name] = value
     return found
+
+
+def shadow_gauges(counts: ShadowCounts | None) -> dict[str, float]:
+    """Return what the running shadow has found so far, by name, for its slot's `/metrics`; nothing without one. Windows
+    have the whole counts."""
+    if counts is None:
+        return {}
+    names = ("compared", "agreed", "failed", "deaths")
+    found = {f"shadow_{name}": float(getattr(counts, name)) for name in names}
+    return found | {"shadow_disagreed": float(counts.classified - counts.agreed)}
 
 
 def window_message(

@@ -73,7 +73,7 @@ class Worker:
     def __init__(self, plan: WorkerPlan, listening: socket.socket, flight: FlightPage) -> None:
         self._plan = plan
         self._listening = listening
-        self._serving = Serving(on_memory_error=self._die)
+        self._serving = Serving(on_memory_error=self._die, labels={"slot": plan.slot})
         self._server = HttpServer(OipApp(self._serving), flight)
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None

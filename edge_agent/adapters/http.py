@@ -37,13 +37,14 @@ _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 @dataclass(kw_only=True)
 class Serving:
     """What the application serves now; the worker changes it. `retry_after_s` over 0 sheds new requests. `onlook` is
-    shown each answer with its request, before their memory is used again."""
+    shown each answer with its request, before their memory is used again. `gauges` and `labels` are for `/metrics`."""
 
     runtime: Runtime | None = None
     batcher: Batcher | None = None
     retry_after_s: float = 0.0
     draining: bool = False
     gauges: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     on_memory_error: Callable[[EngineMemoryError], None] | None = None
     onlook: Callable[[Tensors, Answer], None] | None = None
 
@@ -165,7 +166,7 @@ class OipApp:
 
     def _metrics(self) -> Response:
         runtime = self._runtime()
-        labels = {"model": runtime.manifest.name, "version": runtime.manifest.version}
+        labels = self._serving.labels | {"model": runtime.manifest.name, "version": runtime.manifest.version}
         return Response(200, (_TEXT,), exposition(runtime.tally, self._serving.gauges, labels))
 
 

@@ -186,8 +186,8 @@ def test_metrics_count_what_was_answered(served):
     infer_json(url, [[1, 2, 3, 4]])
     with urllib.request.urlopen(url + "/metrics", timeout=10) as response:
         text = response.read().decode()
-    assert 'edgewright_requests_total{model="linear",version="1.0.0"}' in text
-    assert 'edgewright_latency_seconds_bucket{le="+Inf",model="linear",version="1.0.0"}' in text
+    assert 'edgewright_requests_total{model="linear",slot="test",version="1.0.0"}' in text
+    assert 'edgewright_latency_seconds_bucket{le="+Inf",model="linear",slot="test",version="1.0.0"}' in text
     assert 'rung="active:1.0.0/fp32"' in text
 
 

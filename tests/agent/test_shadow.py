@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from edge_contracts.telemetry import Event, TelemetryWindow
 pytestmark = pytest.mark.timeout(240)  # each starts an agent, two trials, a worker and a shadow
 
 LIMIT_S = 100.0
+PREFIX = "edgewright_agent_shadow_"
 PATIENT = Gates(soak_s=0.3, shadow_requests=10, max_crashes=100)
 
 
@@ -147,6 +149,26 @@ def test_candidate_that_answers_otherwise_is_rejected_with_the_confused_classes(
     agent.stop()
     (told,) = [event for event in messages(agent, "event", Event) if event.event == "shadow-refused"]
     assert "0.0% agree" in told.text
+
+
+def test_scrape_of_the_slot_shows_what_its_shadow_has_found(shadowed: Callable[..., AgentProcess]) -> None:
+    agent = shadowed(bundle_maker.wrong_model(), Gates(soak_s=0.3, min_agreement=0.0))
+
+    def scraped() -> dict[str, float]:
+        with urllib.request.urlopen(f"http://{agent.slot().http}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        mine = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
+        assert all('{model="linear",slot="main",version="1.0.0"}' in line for line in mine)
+        return {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in mine}
+
+    with Clients(agent):
+        wait(agent, lambda slot: compared(slot) >= 10, "requests are compared")
+    counts = agent.slot().shadow_counts
+    assert counts is not None
+    eventually("all of them are shown", lambda: scraped().get("compared", 0.0) >= counts.compared, LIMIT_S)
+    found = scraped()
+    assert found["disagreed"] == found["compared"]
+    assert (found["agreed"], found["failed"], found["deaths"]) == (0, 0, 0)
 
 
 def test_shadow_that_crashes_costs_no_answer_and_starts_again(shadowed: Callable[..., AgentProcess]) -> None:

@@ -141,7 +141,7 @@ def test_the_supervisor_can_shed_prefer_and_show_its_view(tmp_path, listening, h
     refused.value.close()
     worker.say(Shed(retry_after_s=0))
     wait_until(lambda: _status(url, "/v2/health/ready") == 200)
-    assert 'edgewright_agent_temperature_c{model="linear",version="1.0.0"} 51.5' in _text(url, "/metrics")
+    assert 'edgewright_agent_temperature_c{model="linear",slot="test",version="1.0.0"} 51.5' in _text(url, "/metrics")
 
 
 @pytest.mark.parametrize("how", ["drain", "sigterm", "link"])

@@ -187,8 +187,7 @@ def test_slot_nobody_asks_gives_up_its_worker_while_memory_is_short_and_answers_
         assert event.detail["idle_s"] >= 1.0
         assert agent.of("often").workers
 
-        reply = agent.answer("rare")
-        assert (reply.status, reply.served_by) == (200, "factory:0.1.0/fp32"), "it waited for the worker it started"
+        assert agent.answer("rare").status == 200, "it waited for the worker it started"
         assert agent.of("rare").workers != first
         eventually("it is given up again", lambda: agent.of("rare").unloaded and not agent.of("rare").workers)
 
