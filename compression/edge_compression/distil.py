@@ -36,6 +36,10 @@ LEAST_SCALE = 1e-3
 """Steps are shares of a constant's own size (Shazeer and Stern 2018, arXiv:1804.04235): normalisation folded into
 weights makes layers of very different scales. One of nearly nothing still has to be able to move."""
 
+MOST_STORED = 8.0
+"""The most that the size of a constant stored as integers counts for, in units of its last place. Of 8 bits a step of
+a hundredth would be half a unit: it would round most weights anew each time, and the training would drown in that."""
+
 WARM_UP = 0.05
 """Share of the training over which the rate rises: the refitted weights are a good start that a large step would
 spoil."""
@@ -97,7 +101,7 @@ def _train(student: TorchGraph, loss: Any, original: Callable[[Array], Array], x
     import torch
 
     random = np.random.default_rng(SEED)
-    scales = [max(float(value.detach().square().mean().sqrt()), LEAST_SCALE) for value in student.parameters.values()]
+    scales = [_scale(value, stored=name in student.stored) for name, value in student.parameters.items()]
     optimiser = torch.optim.Adam([{"params": [value]} for value in student.parameters.values()], lr=0.0)
     began, step, progress = how.clock(), 0, 0.0
     while progress < 1.0:
@@ -113,6 +117,12 @@ def _train(student: TorchGraph, loss: Any, original: Callable[[Array], Array], x
             check_worth(how.steps, how.steps * elapsed / step, how.seconds)
         progress = max(step / how.steps, elapsed / how.seconds)
     return step
+
+
+def _scale(value: Any, *, stored: bool) -> float:
+    """Return the size of a constant that its steps are shares of."""
+    size = max(float(value.detach().square().mean().sqrt()), LEAST_SCALE)
+    return min(size, MOST_STORED) if stored else size
 
 
 def check_worth(steps: int, expected_s: float, allowed_s: float) -> None:

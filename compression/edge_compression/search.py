@@ -33,7 +33,7 @@ from edge_compression.arena import (
 from edge_compression.budget import Clock, OverError, default_budget, stopped_by_interrupt
 from edge_compression.build import BuildError
 from edge_compression.candidate import Candidate, restored
-from edge_compression.evaluate import Question
+from edge_compression.evaluate import Quality, Question
 from edge_compression.finish import FINALIST_S, FINALISTS, Finish, Found
 from edge_compression.identity import build_identity, study_identity
 from edge_compression.judge import Judge, Original
@@ -222,7 +222,11 @@ class Search:
         self._candidates[candidate.id] = candidate
         quality = candidate.quality
         values, limits = None, {}
-        if quality is not None and candidate.status in ("pending", "left out"):
+        if candidate.status == "duplicate":
+            # Values that give what others gave are no place to draw from again.
+            candidate.quality, candidate.pace = self._twin(candidate)
+            quality, limits["duplicate"] = candidate.quality, 1.0
+        if quality is not None and candidate.status in ("pending", "left out", "duplicate"):
             size = candidate.size / self._task.model.stat().st_size
             values = [quality.drop, size, candidate.pace if candidate.pace is not None else 1.0]
             limits["drop"] = (quality.drop if self._limits.accept_undecided else quality.bound) - self._limits.max_drop
@@ -269,6 +273,12 @@ class Search:
             self._candidates.setdefault(candidate.id, candidate)
         if same is not None:
             candidate.drop_out("duplicate", f"the same bytes as {same.id}: what it adds changed nothing here")
+
+    def _twin(self, candidate: Candidate) -> tuple[Quality | None, float | None]:
+        """Return what is known by now of the candidate that has the same bytes."""
+        others = (one for one in self._candidates.values() if one.status != "duplicate")
+        same = next((one for one in others if one.sha256 == candidate.sha256), candidate)
+        return same.quality, same.pace
 
     def _rebuild(self, candidate: Candidate) -> None:
         """Make sure that a candidate's model is here; another machine may have made it. Passes that train may make

@@ -30,7 +30,8 @@ STORED = "DequantizeLinear"
 
 
 class TorchGraph:
-    """A graph to run with torch tensors. `parameters` are its trained constants by name."""
+    """A graph to run with torch tensors. `parameters` are its trained constants by name, `stored` the names of those
+    that the file has as integers."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         import torch
@@ -44,6 +45,7 @@ class TorchGraph:
                 raise PassError("this operator cannot be trained", subject=where)
         constants = {name: np.array(array(tensor)) for name, tensor in initializers(model).items()}
         stored = {node.input[0] for node in self._nodes if node.op_type == STORED} & constants.keys()
+        self.stored = frozenset(stored)
         trained = {node.input[place] for node in self._nodes for place in _trained_places(node)}
         self._largest = {name: int(np.abs(constants[name].astype(np.int64)).max(initial=0)) for name in stored}
         self._constants = {

@@ -137,6 +137,7 @@ def test_a_knob_that_changes_nothing_is_noticed(report: dict[str, Any]) -> None:
     by_id = {one["id"]: one for one in report["candidates"]}
     assert by_id["idle"]["status"] == "duplicate"
     assert "float" in by_id["idle"]["reason"]
+    assert by_id["idle"]["quality"]["drop"] == by_id["float"]["quality"]["drop"]
 
 
 def test_every_rung_was_judged_against_exact_arithmetic(report: dict[str, Any]) -> None:

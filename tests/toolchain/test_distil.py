@@ -254,6 +254,18 @@ def test_weights_in_few_bits_are_trained_with_their_rounding(context: Context) -
     assert far(unpacked, context) == pytest.approx(far(applied.model, context), rel=1e-3)
 
 
+def test_weights_in_eight_bits_are_not_drowned_in_their_rounding(context: Context) -> None:
+    noisy, random = load(context.unquantised), np.random.default_rng(0)
+    for tensor in noisy.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            noise = 0.005 * values.std() * random.standard_normal(values.shape)
+            tensor.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), tensor.name))
+    stored = WeightOnly().apply(save(noisy), context).model
+    applied = Distil(steps=100, rate=0.05).apply(stored, context)
+    assert far(applied.model, context) < 0.2 * far(stored, context)
+
+
 def test_an_operator_that_cannot_be_trained_is_named_with_its_node(context: Context) -> None:
     model = toolchain_models.conv_classifier()
     model.graph.node[1].op_type = "Softsign"

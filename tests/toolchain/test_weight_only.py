@@ -246,8 +246,9 @@ def test_mixed_precision_spends_four_bits_where_they_are_quiet(recurrent: bytes)
     context = Context(calibration=lambda: iter([{"x": one[None]} for one in RECURRENT_X[:8]]), unquantised=recurrent)
     everything = MixedWeights(sqnr=0.1).apply(recurrent, context).changed
     assert everything["weights_in_eight_bits"] == 0
-    with pytest.raises(PassError, match="60 dB"):
-        MixedWeights(sqnr=60.0).apply(recurrent, context)
+    nothing = MixedWeights(sqnr=60.0).apply(recurrent, context)
+    assert nothing.changed["weights_in_four_bits"] == 0
+    assert nothing.model == WeightOnly().apply(recurrent, context).model
     wanted = float(everything["expected_sqnr_db"]) + 3.0
     applied = MixedWeights(sqnr=wanted).apply(recurrent, context)
     assert float(applied.changed["expected_sqnr_db"]) >= wanted

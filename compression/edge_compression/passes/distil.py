@@ -45,11 +45,11 @@ class Distil(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="dis
     format: ClassVar[Format] = "onnx"
     quantises: ClassVar[bool] = False
 
-    steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 2000
+    steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     seconds: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 1800.0
-    rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.005
+    rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
     batch: Annotated[int, Meta(ge=1, le=4096)] = 32
-    mixtures: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+    mixtures: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     shift: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.125
     samples: Literal["calibration", "training"] = "training"
 

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from edge_compression.contract import Applied, Context, PassError
+from edge_compression.contract import Applied, Changes, Context
 from edge_compression.onnx_graph import SCALES_ALONG_AXES, load, save, upgraded
 from edge_compression.passes.weight_only import storable, store
 from edge_compression.sensitivity import Saving, affordable, decibels, output_noise, power_ratio
@@ -22,8 +22,8 @@ from edge_contracts.manifest import Format
 class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="mixed_weights"):
     """Store as many weights in four bits as keep the answers' signal-to-noise ratio, summed over all of them, above
     `sqnr` decibels with nearest rounding; the others in eight. `second_order_rounding` after it makes the ratio better,
-    `unpack_at_load` saves the bytes. `operators` as in `weight_only`. Raises PassError when four bits are too few for
-    every one."""
+    `unpack_at_load` saves the bytes. `operators` as in `weight_only`. Where four bits are too few for every one, all
+    have eight."""
 
     format: ClassVar[Format] = "onnx"
     quantises: ClassVar[bool] = True
@@ -44,16 +44,13 @@ class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
             for weight, noise in zip(weights, noises, strict=True)
         ]
         chosen = affordable(savings, signal / power_ratio(self.sqnr))
-        if not chosen:
-            raise PassError(f"no weight can be in four bits at {self.sqnr:g} dB")
         for weight in weights:
             store(graph, weight, bits=4 if weight.name in chosen else 8, per_channel=True)
-        expected = sum(one.noise for one in savings if one.name in chosen)
-        return Applied(
-            model=save(graph),
-            changed={
-                "weights_in_four_bits": len(chosen),
-                "weights_in_eight_bits": len(weights) - len(chosen),
-                "expected_sqnr_db": round(decibels(signal / max(expected, 1e-300)), 2),
-            },
-        )
+        changed: Changes = {
+            "weights_in_four_bits": len(chosen),
+            "weights_in_eight_bits": len(weights) - len(chosen),
+        }
+        if chosen:
+            expected = sum(one.noise for one in savings if one.name in chosen)
+            changed["expected_sqnr_db"] = round(decibels(signal / max(expected, 1e-300)), 2)
+        return Applied(model=save(graph), changed=changed)
