@@ -7,6 +7,7 @@ FUZZ_SECONDS ?= 600
 # A stamp per set of extras: installed again only when what is asked for changes.
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
+TRAIN  := $(VENV)/.installed-train
 
 .PHONY: help demo dev test lint types layers tests power-cuts fuzz schemas compress-bench arm64 clean
 
@@ -35,6 +36,11 @@ $(DEV): $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(DEMO)
 
+$(TRAIN): $(DEV)
+	@echo "Installing PyTorch, for recipes that train, into $(VENV) (once)..."
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]'
+	@touch $@
+
 demo: $(DEMO)
 	$(BIN)/edgewright demo --report demo-report.json
 
@@ -61,7 +67,7 @@ power-cuts: $(DEV)
 fuzz: $(DEV)
 	$(BIN)/python tests/fuzz_campaign.py --seconds $(FUZZ_SECONDS) --out benchmarks/results/fuzzing.json
 
-compress-bench: $(DEV)
+compress-bench: $(TRAIN)
 	@test -n "$(CORPUS)" || { echo "make compress-bench CORPUS=FOLDER: a folder of task files"; exit 2; }
 	mkdir -p build/bundles
 	$(BIN)/python benchmarks/compress_corpus.py --corpus "$(CORPUS)" --bundles build/bundles \
