@@ -26,6 +26,9 @@ pytestmark = pytest.mark.timeout(120)
 FOR_EVER = 1e15
 """The looping model counts as far as its largest input says."""
 
+COUNTED_S = 0.2
+"""A worker counts an answer as given after it has sent it: one killed in between counts as lost."""
+
 MEGABYTE_OF_FLOATS = 262_144.0
 
 
@@ -57,6 +60,7 @@ def hang(address: str) -> None:
 def crash(agent: BoardAgent) -> None:
     """Let the main slot's worker die as an engine's wild pointer makes it die, and wait for another one."""
     agent.served_by()
+    time.sleep(COUNTED_S)
     (pid,) = agent.of("main").workers
     os.kill(pid, signal.SIGSEGV)
     eventually("another worker", lambda: agent.of("main").workers not in ((pid,), ()))
