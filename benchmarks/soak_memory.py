@@ -6,6 +6,7 @@ the name (a step of 16 kB within two minutes reads as 0.7 MB/h): they have level
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
@@ -17,6 +18,13 @@ import psutil
 
 WORKER_WARM_S = 180.0
 """A new worker's memory still grows by some kilobytes in its first minutes, as its pools fill."""
+
+FALL_MB = 1.0
+"""Nothing here gives so much back between two samples: it was the kernel, which takes pages of files from everyone when
+memory is short."""
+
+REFILL_S = 300.0
+"""What is still needed of such pages is read again within this time."""
 
 Samples = list[tuple[float, float]]
 """Seconds since the beginning, megabytes."""
@@ -56,13 +64,15 @@ class Life:
 
 
 def growth(watch: Watch, steady: int, lasted: float) -> dict[str, Any]:
-    """Return how fast supervisor and steady worker grew after a sixth of the time (ten minutes of an hour), and what
-    became of the other workers."""
+    """Return how fast supervisor and steady worker grew after a sixth of the time (ten minutes of an hour) and after the
+    kernel last took pages from them, and what became of the other workers."""
     settled = lasted / 6
     kept = {"supervisor": watch.supervisor, "steady": watch.workers[steady]}
     table: dict[str, Any] = {}
     for name, samples in kept.items():
-        table[f"{name}_mb_per_h"] = slope([sample for sample in samples if sample[0] > settled]) * 3600
+        since = max([settled, *(when + REFILL_S for when in falls(samples))])
+        table[f"{name}_mb_per_h"] = slope([sample for sample in samples if sample[0] > since]) * 3600
+        table[f"{name}_since_min"] = since / 60
         table[f"{name}_mb"] = samples[-1][1]
     others = [samples for pid, samples in watch.workers.items() if pid != steady]
     found = lives(others, min(WORKER_WARM_S, settled))
@@ -79,13 +89,18 @@ def growth(watch: Watch, steady: int, lasted: float) -> dict[str, Any]:
 
 
 def lives(workers: Sequence[Samples], warm_s: float) -> list[Life]:
-    """Return the lives that went on after their first `warm_s`, in their order."""
+    """Return the lives that went on after their first `warm_s` and from which the kernel took nothing, in their order."""
     found = []
-    for samples in workers:
+    for samples in (one for one in workers if not falls(one)):
         warm = [sample for sample in samples if sample[0] >= samples[0][0] + warm_s]
         if len(warm) > 1:
             found.append(Life(lasted_s=warm[-1][0] - warm[0][0], warm_mb=warm[0][1], end_mb=warm[-1][1]))
     return found
+
+
+def falls(samples: Samples) -> list[float]:
+    """Return when the kernel had taken pages."""
+    return [when for (_, before), (when, after) in itertools.pairwise(samples) if before - after > FALL_MB]
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from soak import soak
-from soak_memory import lives, slope
+from soak_memory import falls, lives, slope
 
 CLIENTS = 4
 GROWTH_MB_PER_H = 60.0
@@ -42,6 +42,12 @@ def test_a_step_of_one_life_is_its_growth_and_a_step_between_lives_is_their_leve
         (10.0, 100.0, 100.5),
         (19.0, 120.0, 120.0),
     ]
+
+
+def test_pages_that_the_kernel_took_are_no_growth_and_no_level() -> None:
+    robbed = [(0.0, 66.0), (5.0, 66.5), (10.0, 66.4), (15.0, 40.0), (20.0, 42.0)]
+    assert falls(robbed) == [15.0]
+    assert lives([robbed], warm_s=0.0) == []
 
 
 def test_the_slope_is_that_of_the_samples() -> None:
