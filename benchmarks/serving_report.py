@@ -81,16 +81,16 @@ kept its worker for the whole time. {broker} broker restarts (SIGKILL) hit both.
 | requests lost with killed workers | {lost} | at most one for each connection and crash |
 | requests lost in the slot whose worker lives on | {steady_lost} | 0 |
 | gaps in {messages} telemetry messages | {gap_count} | 0 |
-| supervisor, RSS growth from minute {supervisor_since_min:.0f} | {supervisor_mb_per_h:+.2f} MB/h, at {supervisor_mb:.1f} MB | below 0.1 |
-| the worker that lives on, from minute {steady_since_min:.0f} | {steady_mb_per_h:+.2f} MB/h, at {steady_mb:.1f} MB | below 0.1 |
+| supervisor, RSS growth from minute {supervisor_since_min:.0f} | {supervisor_growth} | below 0.1 |
+| the worker that lives on, from minute {steady_since_min:.0f} | {steady_growth} | below 0.1 |
 | written to disk | {written_mb_per_day:.0f} MB a day | {daily_writes_mb:.0f} |
 
 Growth counts from the tenth minute, or from five minutes after the kernel has last taken pages of files from the
 process, which it does when other programs need memory: a fall that says nothing of what the process holds.
 
 The other slot's {workers} workers lived for minutes each, in which a slope cannot be told from one page. Of the
-{life_count} that lived longer than three minutes and kept their pages, each grew by {life_growth_mb:+.2f} MB (median; at most
-{life_growth_max_mb:+.2f}) from its third minute to its end, and they ended between {level_min_mb:.1f} and
+{life_count} that lived longer than three minutes and kept their pages, each grew by {life_growth_mb:+.2f} MB
+(median; at most {life_growth_max_mb:+.2f}) from its third minute to its end, and they ended between {level_min_mb:.1f} and
 {level_max_mb:.1f} MB: {mb_per_life:+.3f} MB from one to the next.
 """
 
@@ -207,7 +207,13 @@ def soak(document: dict[str, Any]) -> str:
         all_wrong=summary["wrong"] + steady["wrong"],
         gap_count=len(summary["gaps"]),
         life_count=len(summary["lives"]),
+        supervisor_growth=_growth(summary, "supervisor"),
+        steady_growth=_growth(summary, "steady"),
     )
+
+
+def _growth(summary: dict[str, Any], process: str) -> str:
+    return f"{summary[f'{process}_mb_per_h']:+.2f} MB/h, at {summary[f'{process}_mb']:.1f} MB"
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ class Life:
 
 
 def growth(watch: Watch, steady: int, lasted: float) -> dict[str, Any]:
-    """Return how fast supervisor and steady worker grew after a sixth of the time (ten minutes of an hour) and after the
-    kernel last took pages from them, and what became of the other workers."""
+    """Return how fast supervisor and steady worker grew after a sixth of the time (ten minutes of an hour) and
+    after the kernel last took pages from them, and what became of the other workers."""
     settled = lasted / 6
     kept = {"supervisor": watch.supervisor, "steady": watch.workers[steady]}
     table: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def growth(watch: Watch, steady: int, lasted: float) -> dict[str, Any]:
 
 
 def lives(workers: Sequence[Samples], warm_s: float) -> list[Life]:
-    """Return the lives that went on after their first `warm_s` and from which the kernel took nothing, in their order."""
+    """Return the lives that went on after their first `warm_s` and of which the kernel took nothing, in order."""
     found = []
     for samples in (one for one in workers if not falls(one)):
         warm = [sample for sample in samples if sample[0] >= samples[0][0] + warm_s]
