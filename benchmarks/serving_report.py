@@ -90,8 +90,8 @@ process, which it does when other programs need memory: a fall that says nothing
 
 The other slot's {workers} workers lived for minutes each, in which a slope cannot be told from one page. Of the
 {life_count} that lived longer than three minutes and kept their pages, each grew by {life_growth_mb:+.2f} MB
-(median; at most {life_growth_max_mb:+.2f}) from its third minute to its end, and they ended between {level_min_mb:.1f} and
-{level_max_mb:.1f} MB: {mb_per_life:+.3f} MB from one to the next.
+(median; at most {life_growth_max_mb:+.2f}) from its third minute to its end, and they ended
+between {level_min_mb:.1f} and {level_max_mb:.1f} MB: {mb_per_life:+.3f} MB from one to the next.
 """
 
 HOT_PATH = """\
