@@ -4,7 +4,7 @@
         --bundles FOLDER
 
 The peers' files are made once and kept in `--files` (`peer_files.py`). Every file answers all evaluation samples with
-the engine's optimisations on; differences are paired. All files of a task are timed in turns, each in its own process.
+the engine's optimisations on; differences are paired. All files of a task are timed in turns, each in three processes.
 Ours are the rungs of `edgewright compress`, made into `--bundles` if they are not there; a task with a .tflite beside
 its .onnx has a ladder of both kinds. A peer that fails is in the result with what it said.
 """
@@ -39,6 +39,10 @@ ORIGINAL, AGAIN = "original", "original again"
 """The second is the same file in a process of its own: how far two latencies differ that are the same."""
 
 PATIENCE_S = 1800.0
+LOADS = 3
+"""Times that every file is loaded to be timed, the others before it or after it: processes of one and the same file
+differ by up to a tenth, and those that were loaded first tend to be the slow ones."""
+
 AT_ONCE = 2
 """Files that answer samples at the same time, which is not timed."""
 
@@ -159,21 +163,39 @@ def measured(
         name: str(one.exception())[:300] for name, one in asked.items() if isinstance(one.exception(), RunnerError)
     }
     able = [one for one in files if one.name not in failed]
-    timed, late = measure_interleaved(
-        {one.name: plans[one.name] for one in able}, seconds=options.seconds, rounds=options.rounds
-    )
+    timed, late = timed_in_turns([one.name for one in able], plans, options)
     contenders = [
         Contender(
             name=one.name,
             kind=one.kind,
             answers=asked[one.name].result(),
             size=one.path.stat().st_size,
-            rounds=tuple(float(np.median(values)) for values in timed[one.name].rounds),
+            rounds=timed[one.name],
         )
         for one in able
         if one.name in timed
     ]
     return contenders, failed | {name: str(error)[:300] for name, error in late.items()}
+
+
+def timed_in_turns(
+    names: list[str], plans: dict[str, RunnerPlan], options: argparse.Namespace
+) -> tuple[dict[str, tuple[float, ...]], dict[str, RunnerError]]:
+    """Return the median latency of each round of each file, in milliseconds; what cannot be run is in the second."""
+    rounds: dict[str, list[float]] = {name: [] for name in names}
+    failed: dict[str, RunnerError] = {}
+    for load in range(LOADS):
+        first = load * len(names) // LOADS
+        order = [name for name in names[first:] + names[:first] if name not in failed]
+        timed, late = measure_interleaved(
+            {name: plans[name] for name in order},
+            seconds=options.seconds / LOADS,
+            rounds=max(1, options.rounds // LOADS),
+        )
+        failed |= late
+        for name, measurement in timed.items():
+            rounds[name] += [float(np.median(values)) for values in measurement.rounds]
+    return {name: tuple(found) for name, found in rounds.items() if name not in failed}, failed
 
 
 def answered(plan: RunnerPlan, out: Path) -> np.ndarray[Any, Any]:

@@ -11,9 +11,9 @@ HEAD = """## Beside other quantizers
 
 `make compress-bench CORPUS=FOLDER PEERS=FOLDER` has other tools quantise the same models on the same calibration
 samples, each in an environment of its own, at the settings its documentation shows. Every file answers the same
-samples; all files of a task are timed in turns, one thread. A cell holds points lost / bytes / median latency, the last
-two relative to the float original. A file **dominates** another when it is nowhere worse in the three and somewhere
-better; differences within the paired 95 % interval, or within 3 % of latency, are none. **Bold**: no rung of ours
+samples; all files of a task are timed in turns, in three processes each, one thread. A cell holds points lost / bytes /
+median latency, the last two relative to the float original. A file **dominates** another when it is nowhere worse in
+the three and somewhere better; differences within the paired 95 % interval, or within 3 % of latency, are none. **Bold**: no rung of ours
 dominates the file. A `.tflite` file runs on LiteRT and is compared with the ONNX original.
 """
 
