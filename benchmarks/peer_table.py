@@ -13,8 +13,8 @@ HEAD = """## Beside other quantizers
 samples, each in an environment of its own, at the settings its documentation shows. Every file answers the same
 samples; all files of a task are timed in turns, in three processes each, one thread. A cell holds points lost / bytes /
 median latency, the last two relative to the float original. A file **dominates** another when it is nowhere worse in
-the three and somewhere better; differences within the paired 95 % interval, or within 3 % of latency, are none. **Bold**: no rung of ours
-dominates the file. A `.tflite` file runs on LiteRT and is compared with the ONNX original.
+the three and somewhere better; differences within the paired 95 % interval, or within 3 % of latency, are none.
+**Bold**: no rung of ours dominates the file. A `.tflite` file runs on LiteRT and is compared with the ONNX original.
 """
 
 RUNGS = """
