@@ -180,9 +180,10 @@ def measured(
 
 def timed_in_turns(
     names: list[str], plans: dict[str, RunnerPlan], options: argparse.Namespace
-) -> tuple[dict[str, tuple[float, ...]], dict[str, RunnerError]]:
-    """Return the median latency of each round of each file, in milliseconds; what cannot be run is in the second."""
-    rounds: dict[str, list[float]] = {name: [] for name in names}
+) -> tuple[dict[str, tuple[tuple[float, ...], ...]], dict[str, RunnerError]]:
+    """Return the median latency of each round of each load of each file, in milliseconds; what cannot be run is in the
+    second."""
+    rounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     failed: dict[str, RunnerError] = {}
     for load in range(LOADS):
         first = load * len(names) // LOADS
@@ -194,7 +195,7 @@ def timed_in_turns(
         )
         failed |= late
         for name, measurement in timed.items():
-            rounds[name] += [float(np.median(values)) for values in measurement.rounds]
+            rounds[name].append(tuple(float(np.median(values)) for values in measurement.rounds))
     return {name: tuple(found) for name, found in rounds.items() if name not in failed}, failed
 
 

@@ -5,6 +5,7 @@ Pure: measured files in, verdicts out. `peer_table.py` writes them down.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from edge_compression.evaluate import Question, compare
 Kind = Literal["float", "ours", "peer"]
 
 NOISE = 0.03
-"""Medians of interleaved rounds that differ by less are the same latency."""
+"""Medians of interleaved rounds that differ by less are the same latency; so are those that differ by more in one
+process and not in another: processes of one and the same file differ by up to a tenth."""
 
 DIGITS = 5
 """Of a latency that is written down."""
@@ -25,14 +27,14 @@ DIGITS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """One file of a task: its first output for all evaluation samples, bytes, and the median latency in milliseconds
-    of each round, in which all files of the task took turns."""
+    """One file of a task: its first output for all evaluation samples, bytes, and for each time it was loaded the
+    median latency in milliseconds of each round, in which all files of the task took turns."""
 
     name: str
     kind: Kind
     answers: NDArray[Any]
     size: int
-    rounds: tuple[float, ...]
+    rounds: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +50,30 @@ class Jury:
         return {"drop": found.drop, "low": found.drop_interval.low, "high": found.drop_interval.high}
 
     def stands_for(self, a: Contender, b: Contender) -> bool:
-        """Return whether `a` is nowhere worse than `b`: accuracy beyond paired noise, median latency beyond `NOISE`,
-        bytes."""
-        return a.size <= b.size and ratio(a, b) <= 1.0 + NOISE and self.points(a, b)["low"] <= 0.0
+        """Return whether `a` is nowhere worse than `b`: accuracy beyond paired noise, latency beyond `NOISE`, bytes."""
+        return a.size <= b.size and not faster(b, a) and self.points(a, b)["low"] <= 0.0
 
     def dominates(self, a: Contender, b: Contender) -> bool:
         """Return whether `a` is nowhere worse than `b` and somewhere better."""
         if not self.stands_for(a, b):
             return False
-        return a.size < b.size or ratio(a, b) < 1.0 - NOISE or self.points(a, b)["high"] < 0.0
+        return a.size < b.size or faster(a, b) or self.points(a, b)["high"] < 0.0
 
 
 def ratio(a: Contender, b: Contender) -> float:
-    """Return the median over the rounds of the ratio of two files' latencies."""
-    return statistics.median(own / other for own, other in zip(a.rounds, b.rounds, strict=True))
+    """Return the median over all rounds of the ratio of two files' latencies."""
+    return statistics.median(itertools.chain.from_iterable(_ratios(a, b)))
+
+
+def faster(a: Contender, b: Contender) -> bool:
+    """Return whether `a` is faster beyond `NOISE` each time they were loaded, by the medians of the rounds' ratios."""
+    return all(statistics.median(ratios) < 1.0 / (1.0 + NOISE) for ratios in _ratios(a, b))
+
+
+def _ratios(a: Contender, b: Contender) -> list[list[float]]:
+    """Return the ratio of latencies in each round, a list for each load."""
+    loads = zip(a.rounds, b.rounds, strict=True)
+    return [[own / other for own, other in zip(*load, strict=True)] for load in loads]
 
 
 def judged(files: list[Contender], jury: Jury) -> list[dict[str, Any]]:
@@ -73,7 +85,7 @@ def judged(files: list[Contender], jury: Jury) -> list[dict[str, Any]]:
             "name": one.name,
             "kind": one.kind,
             "bytes": one.size,
-            "rounds_ms": [float(f"{value:.{DIGITS}g}") for value in one.rounds],
+            "rounds_ms": [[float(f"{value:.{DIGITS}g}") for value in load] for load in one.rounds],
             "latency": ratio(one, original),
             "share": one.size / original.size,
             **jury.points(one, original),

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dominance import Contender, Jury, Kind, Verdict, judged, ratio, verdict
+from dominance import Contender, Jury, Kind, Verdict, faster, judged, ratio, verdict
 from peer_table import section
 
 Y = np.arange(400) % 4
@@ -21,7 +21,7 @@ def wrong(count: int) -> np.ndarray:
 
 def contender(name: str, kind: Kind, *, errors: int = 0, size: int = 100, ms: float = 1.0) -> Contender:
     rounds = tuple(ms * drift for drift in (1.0, 3.0, 1.1))  # the machine's mood, the same for all
-    return Contender(name=name, kind=kind, answers=wrong(errors), size=size, rounds=rounds)
+    return Contender(name=name, kind=kind, answers=wrong(errors), size=size, rounds=(rounds, rounds))
 
 
 JURY = Jury(metric="top1", y=Y)
@@ -49,8 +49,15 @@ def test_dominating_is_nowhere_worse_and_somewhere_better(changed: dict[str, flo
 
 
 def test_latencies_are_compared_within_rounds() -> None:
-    slow_machine = dataclasses.replace(PEER, rounds=(2.0, 60.0, 2.2))
-    assert ratio(slow_machine, dataclasses.replace(PEER, rounds=(1.0, 30.0, 1.1))) == pytest.approx(2.0)
+    slow_machine = dataclasses.replace(PEER, rounds=((2.0, 60.0, 2.2),))
+    assert ratio(slow_machine, dataclasses.replace(PEER, rounds=((1.0, 30.0, 1.1),))) == pytest.approx(2.0)
+
+
+def test_a_process_that_is_slow_once_makes_no_slow_file() -> None:
+    once = dataclasses.replace(PEER, rounds=((2.0, 6.0, 2.2), PEER.rounds[1]))
+    always = dataclasses.replace(PEER, rounds=((2.0, 6.0, 2.2), (1.1, 3.3, 1.21)))
+    assert not faster(PEER, once)
+    assert faster(PEER, always)
 
 
 def test_a_verdict_names_who_dominates_whom() -> None:
