@@ -17,7 +17,7 @@ help:
 	@echo "make test    lint, types, layers and all tests"
 	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
 	@echo "make fuzz    fuzz whatever reads bytes from outside, FUZZ_SECONDS=600 for each of its targets"
-	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (half an hour), write docs/benchmarks.md;"
+	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (three quarters of an hour), write docs/benchmarks.md;"
 	@echo "                                   with PEERS=FOLDER beside other quantizers, which it installs there (6 GB)"
 	@echo "make arm64   install the wheel on an emulated arm64 Debian and have it answer (200 MB fetched, minutes)"
 	@echo "make schemas write docs/schemas from the contracts"
@@ -72,6 +72,7 @@ compress-bench: $(TRAIN)
 	mkdir -p build/bundles
 	$(BIN)/python benchmarks/compress_corpus.py --corpus "$(CORPUS)" --bundles build/bundles \
 		--out benchmarks/results/compression.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pruning.py --corpus "$(CORPUS)"
 	test -z "$(PEERS)" || $(BIN)/python benchmarks/compress_peers.py --corpus "$(CORPUS)" --bundles build/bundles \
 		--environments "$(PEERS)/environments" --files "$(PEERS)/files" --out benchmarks/results/peers.json
 	$(BIN)/python benchmarks/compression_table.py benchmarks/results/compression.json benchmarks/results/peers.json \

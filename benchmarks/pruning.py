@@ -40,13 +40,17 @@ ROUNDS, ROUND_SECONDS = 21, 0.02
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with the tasks' .toml files")
-    parser.add_argument("--only", default="mnist_lenet,watch_har_cnn1d,ic_resnet8", help="comma-separated task names")
+    parser.add_argument("--only", default="", help="comma-separated task names; all with training samples if not given")
     parser.add_argument("--recipes", default="prune", help="what the names of the recipes tried begin with")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pruning.json")
     arguments = parser.parse_args()
     document = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
-    for name in arguments.only.split(","):
-        document[name] = compared(read_task(arguments.corpus / f"{name}.toml"), arguments.recipes)
+    only = {name for name in arguments.only.split(",") if name}
+    for path in sorted(arguments.corpus.glob("*.toml")):
+        task = read_task(path)
+        if path.stem not in only and (only or task.training is None):
+            continue
+        document[path.stem] = compared(task, arguments.recipes)
         arguments.out.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
