@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -26,11 +27,10 @@ MAX_BYTES: Final = 64 * KIB
 MAX_S: Final = 0.05
 """A model whose first run takes more of the CPU needs none: it would not show, and proving a lane costs another run."""
 
-_FEW: Final = 32
-"""Numbers up to which Python's own sum is quicker than NumPy's, whose call alone costs a microsecond."""
+_Measure = Callable[[], Any]
+"""Returns a number that is finite only where what a buffer holds is finite and within its guard's range."""
 
-_Check = Callable[[], bool]
-_ndarray, _isfinite, _vdot = np.ndarray, math.isfinite, np.vdot
+_ndarray, _isfinite, _sum = np.ndarray, math.isfinite, np.add.reduce
 _lowest, _highest = np.minimum.reduce, np.maximum.reduce
 
 
@@ -43,11 +43,11 @@ class ExpressLane:
         """`bound` has the buffers of the manifest's tensors, in its order."""
         self._run: Callable[[], None] | None = bound.run
         self._inputs = tuple(
-            (tensor.name, buffer, buffer.shape, buffer.dtype, _within(tensor.guard, buffer))
+            (tensor.name, buffer, buffer.shape, buffer.dtype, _measure(tensor.guard, buffer))
             for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
-            (tensor.name, buffer.copy, _within(tensor.guard, buffer))
+            (tensor.name, buffer.copy, _measure(tensor.guard, buffer))
             for tensor, buffer in zip(manifest.outputs, bound.outputs, strict=True)
         )
 
@@ -59,12 +59,12 @@ class ExpressLane:
         run = self._run
         if run is None or len(tensors) != len(self._inputs):
             return None
-        for name, buffer, shape, dtype, is_within in self._inputs:
+        for name, buffer, shape, dtype, measure in self._inputs:
             array = tensors.get(name)
             if type(array) is not _ndarray or array.shape != shape or array.dtype != dtype:
                 return None
             buffer[...] = array
-            if not is_within():
+            if not _isfinite(measure()):
                 return None
         try:
             run()
@@ -74,8 +74,8 @@ class ExpressLane:
             self._run = None  # an answer of another shape would fail each time: the long way takes all from here
             return None
         outputs = {}
-        for name, copy, is_within in self._outputs:
-            if not is_within():
+        for name, copy, measure in self._outputs:
+            if not _isfinite(measure()):
                 return None
             outputs[name] = copy()
         return outputs
@@ -126,22 +126,24 @@ def _are_equal(one: Array, other: Array) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-def _within(guard: InputGuard | OutputGuard, buffer: Any) -> _Check:
-    """Return the quickest check that what a buffer holds is finite and within its guard's range."""
-    low, high, flat, few = guard.minimum, guard.maximum, buffer.reshape(-1), buffer.size <= _FEW
-
-    # A sum is finite only where all its terms are; one that overflowed is left to the long way. Of few numbers, as most
-    # answers are, Python's own sum is the quickest; of many, a sum of squares.
-    def is_finite() -> bool:
-        return _isfinite(sum(flat.tolist()) if few else _vdot(flat, flat))
-
+def _measure(guard: InputGuard | OutputGuard, buffer: Any) -> _Measure:
+    """Return the quickest such measure of a buffer; those of one call into NumPy cost no call of Python's beside it."""
+    flat, low, high = buffer.reshape(-1), guard.minimum, guard.maximum
     if low is None and high is None:
-        return is_finite if flat.dtype.kind == "f" else lambda: True
+        return _finite(flat)
     minimum, maximum = -math.inf if low is None else low, math.inf if high is None else high
-    is_open = math.inf in (-minimum, maximum)
+    # An infinity compares as within an open end, and a NaN as within nothing.
+    within = _finite(flat) if math.inf in (-minimum, maximum) else float
 
-    def is_within() -> bool:
-        # An infinity compares as within an open end, and a NaN as within nothing.
-        return bool(minimum <= _lowest(flat) and _highest(flat) <= maximum) and (not is_open or is_finite())
+    def measure() -> Any:
+        return within() if minimum <= _lowest(flat) and _highest(flat) <= maximum else math.nan
 
-    return is_within
+    return measure
+
+
+def _finite(flat: Any) -> _Measure:
+    """A sum is finite only where all its terms are; one that overflowed is left to the long way."""
+    if flat.dtype.kind != "f":
+        return float  # which is zero
+    # The quickest sum is one of squares; of half the precision, squares overflow too soon.
+    return partial(_sum, flat, 0, np.float64) if flat.itemsize == 2 else partial(flat.dot, flat)

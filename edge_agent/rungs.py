@@ -161,6 +161,11 @@ class LoadedRung:
             return answer
         return {tensor.name: answer[name] for tensor, name in self._outputs}
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an answer of its express lane needs nothing but to be counted."""
+        return self.predictor is None and self.composite is None
+
     def predicts(self, coverage: float) -> bool:
         """Prepare to say what is certain of each answer; return whether the variant has a threshold that covers enough.
 
