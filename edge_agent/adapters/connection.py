@@ -10,20 +10,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
 import httptools
 
-from edge_agent.adapters.exchange import FAILED, Exchange, Head, Refusal, Response, Shared, check_body, retry, too_large
+from edge_agent.adapters.exchange import (
+    FAILED,
+    Answering,
+    Exchange,
+    Head,
+    Refusal,
+    Response,
+    Shared,
+    check_body,
+    retry,
+    too_large,
+)
 from edge_agent.adapters.familiar import Familiar, familiar
 from edge_contracts import limits
 
 _log = logging.getLogger(__name__)
 
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_now: Final = time.monotonic  # what the event loop calls its time
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -59,7 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         shared = self._shared
         shared.connections.add(self)
         shared.flight.connect()
-        self.deadline = self._loop.time() + self._patience.head_s
+        self.deadline = _now() + self._patience.head_s
         if len(shared.connections) > limits.MAX_CONNECTIONS:
             transport.abort()
 
@@ -73,7 +88,8 @@ class Connection(asyncio.BufferedProtocol):
             self._release(self._current)
             self._current = None
         while self._uncounted:
-            self._finish()
+            self._uncounted -= 1
+            shared.flight.finish()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._shared.buffer
@@ -83,14 +99,16 @@ class Connection(asyncio.BufferedProtocol):
             return
         received = self._shared.buffer[:nbytes]
         between, waiting, known = self._current is None and not self._in_head, len(self._queue), self._familiar
-        if between and known is not None and (body := known.body_of(received)) is not None:
-            self._begin(known.head, keep_alive=True)
-            self.on_body(body)
-            self.on_message_complete()
-        else:
-            self._parse(received)
-            if between and len(self._queue) == waiting + 1:
-                self._familiar = familiar(self._queue[-1], received)
+        if known is not None and between and self._task is None and not self._stalled:
+            body = known.body_of(received)
+            if body is not None:
+                self._shared.flight.start()
+                self._uncounted += 1
+                self._answer(known.exchange, known.answering, body)
+                return
+        self._parse(received)
+        if between and len(self._queue) == waiting + 1:
+            self._familiar = familiar(self._queue[-1], received)
         self._answer_queue()
 
     def eof_received(self) -> bool:
@@ -100,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._stalled = True
         self.transport.pause_reading()
-        self.deadline = self._loop.time() + self._patience.reading_s
+        self.deadline = _now() + self._patience.reading_s
 
     def resume_writing(self) -> None:
         self._stalled = False
@@ -114,7 +132,7 @@ class Connection(asyncio.BufferedProtocol):
         self._in_head = True
         self._around = 0
         self._url, self._headers, self._expects = b"", {}, False
-        self.deadline = self._loop.time() + self._patience.head_s
+        self.deadline = _now() + self._patience.head_s
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -177,7 +195,7 @@ class Connection(asyncio.BufferedProtocol):
             self._shared.flight.start()
             self._uncounted += 1
         self._current, self._around = Exchange(None, head, keep_alive=keep_alive), 0
-        self.deadline = self._loop.time() + self._patience.body_s
+        self.deadline = _now() + self._patience.body_s
         try:
             check_body(head.headers)
             self._current.answering = self._shared.app.accept(head)
@@ -242,24 +260,24 @@ class Connection(asyncio.BufferedProtocol):
         queue = self._queue
         while queue and self._task is None and not self._stalled and not self.transport.is_closing():
             exchange = queue.popleft()
-            answer = self._answered(exchange)
-            if isinstance(answer, Response):
-                self._write(exchange, answer)
-            else:
-                self.deadline = math.inf  # how long an answer takes is not the client's doing
-                self.transport.pause_reading()
-                self._task = self._loop.create_task(self._answer_later(exchange, answer))
+            assert exchange.answering is not None
+            body = exchange.body[0] if len(exchange.body) == 1 else b"".join(exchange.body)
+            self._answer(exchange, exchange.answering, body)
 
-    def _answered(self, exchange: Exchange) -> Response | Awaitable[Response]:
-        assert exchange.answering is not None
-        body = exchange.body[0] if len(exchange.body) == 1 else b"".join(exchange.body)
+    def _answer(self, exchange: Exchange, answering: Answering, body: bytes) -> None:
         try:
-            return exchange.answering(body)
+            answer = answering(body)
         except Refusal as refusal:
-            return refusal.response
+            answer = refusal.response
         except Exception:
             _log.exception("an answer failed")
-            return FAILED
+            answer = FAILED
+        if isinstance(answer, Response):
+            self._write(exchange, answer)
+        else:
+            self.deadline = math.inf  # how long an answer takes is not the client's doing
+            self.transport.pause_reading()
+            self._task = self._loop.create_task(self._answer_later(exchange, answer))
 
     async def _answer_later(self, exchange: Exchange, answer: Awaitable[Response]) -> None:
         try:
@@ -280,22 +298,19 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, exchange: Exchange, response: Response) -> None:
         status, headers, body, closing = response
         last = closing or not exchange.keep_alive or ((self._shared.draining or self._deaf) and not self._queue)
-        lines = [_STATUS_LINES[status], b"content-length: %d\r\n" % len(body)]
-        lines += [b"%b: %b\r\n" % header for header in headers]
-        lines.append(b"connection: close\r\n\r\n" if last else b"\r\n")
-        if not exchange.head_only:
-            lines.append(body)
+        start, end = _around_length(status, headers, last)
+        data = b"%b%d%b" % (start, len(body), end)
         self._wait_for_client()
-        self.transport.write(b"".join(lines))
-        if exchange.counted:
-            self._finish()
+        self.transport.write(data if exchange.head_only else data + body)
+        if exchange.counted and self._uncounted:
+            self._uncounted -= 1
+            self._shared.flight.finish()
         if last:
             self._close()
 
     def _wait_for_client(self) -> None:
-        patience = self._patience
         amid = self._current is not None or self._in_head  # of the next request
-        self.deadline = self._loop.time() + (patience.body_s if amid else patience.idle_s)
+        self.deadline = _now() + (self._patience.body_s if amid else self._patience.idle_s)
 
     def _close(self) -> None:
         """End the connection. One closed with bytes unread is reset, and the client may lose the answer: so what it
@@ -306,9 +321,12 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.close()
             return
         self.transport.write_eof()
-        self.deadline = self._loop.time() + self._patience.linger_s
+        self.deadline = _now() + self._patience.linger_s
 
-    def _finish(self) -> None:
-        if self._uncounted:
-            self._uncounted -= 1
-            self._shared.flight.finish()
+
+@lru_cache(64)
+def _around_length(status: int, headers: tuple[tuple[bytes, bytes], ...], last: bool) -> tuple[bytes, bytes]:
+    """Return a response's head in two pieces, before and after the length of its body."""
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    lines.append(b"connection: close\r\n\r\n" if last else b"\r\n")
+    return _STATUS_LINES[status] + b"content-length: ", b"\r\n" + b"".join(lines)

@@ -55,14 +55,15 @@ def retry(delay_s: float, reason: str) -> Refusal:
 
 
 Answering = Callable[[bytes], Response | Awaitable[Response]]
-"""Answers a request, given its whole body: at once, or later where that takes long. Raises Refusal."""
+"""Answers requests, given their whole bodies: at once, or later where that takes long. Raises Refusal."""
 
 
 class Application(Protocol):
     """What is served."""
 
     def accept(self, head: Head) -> Answering:
-        """Return what will answer the request of this head. Raises Refusal, and then its body is never kept."""
+        """Return what will answer the request of this head, and later ones on its connection that differ in nothing but
+        the length of their bodies. Raises Refusal, and then its body is never kept."""
         ...
 
 

@@ -91,9 +91,8 @@ class OipApp:
         match rest:
             case ["infer"]:
                 _allow(head, "POST")
-                if self._serving.retry_after_s > 0:
-                    runtime.tally.count("shed")
-                    raise retry(self._serving.retry_after_s, "this device sheds load")
+                if self._serving.retry_after_s:
+                    raise self._shed(runtime)  # here already: then the body is not kept
                 self._known = head.path, runtime
                 return self._inference(head, runtime)
             case ["ready"]:
@@ -104,43 +103,46 @@ class OipApp:
 
     def _inference(self, head: Head, runtime: Runtime) -> Answering:
         length = head.headers.get(b"inference-header-content-length")
-        forms = self._forms_of(runtime)
+        json_length = None if length is None else _number(length)
+        serving = self._serving
+        forms = self._forms = self._forms or Forms(runtime.manifest)
 
         def infer(body: bytes) -> Response | Awaitable[Response]:
+            if serving.retry_after_s:
+                raise self._shed(runtime)
             try:
-                request = forms.parse(body, None if length is None else _number(length))
-                if self._serving.batcher is not None or self._usual_us >= INLINE_US or runtime.busy_since is not None:
-                    return self._infer_later(request, runtime)
-                return self._response(runtime.infer(request.tensors), request, runtime)
+                request = forms.parse(body, json_length)
+                if serving.batcher is not None or self._usual_us >= INLINE_US or runtime.busy_since is not None:
+                    return self._infer_later(request, runtime, forms)
+                return self._response(runtime.infer(request.tensors), request, forms)
             except (TensorError, EngineMemoryError, MemoryError) as error:
                 raise self._refusal(error) from error
 
         return infer
 
-    async def _infer_later(self, request: InferRequest, runtime: Runtime) -> Response:
+    async def _infer_later(self, request: InferRequest, runtime: Runtime, forms: Forms) -> Response:
         batcher, loop = self._serving.batcher, asyncio.get_running_loop()
         try:
             if batcher is not None:
                 answer = await batcher.infer(request.tensors)
             else:
                 answer = await loop.run_in_executor(self._thread, runtime.infer, request.tensors)
-            return self._response(answer, request, runtime)
+            return self._response(answer, request, forms)
         except (TensorError, EngineMemoryError, MemoryError) as error:
             raise self._refusal(error) from error
 
-    def _response(self, answer: Answer, request: InferRequest, runtime: Runtime) -> Response:
+    def _response(self, answer: Answer, request: InferRequest, forms: Forms) -> Response:
         self._usual_us += 0.1 * (answer.timing_us - self._usual_us)
-        data, json_length = self._forms_of(runtime).encode(answer, request)
+        data, json_length = forms.encode(answer, request)
         if self._serving.onlook is not None:
             self._serving.onlook(request.tensors, answer)
         if json_length is None:
             return Response(200, (JSON,), data)
         return Response(200, (_BINARY, (b"inference-header-content-length", b"%d" % json_length)), data)
 
-    def _forms_of(self, runtime: Runtime) -> Forms:
-        if self._forms is None:
-            self._forms = Forms(runtime.manifest)
-        return self._forms
+    def _shed(self, runtime: Runtime) -> Refusal:
+        runtime.tally.count("shed")
+        return retry(self._serving.retry_after_s, "this device sheds load")
 
     def _refusal(self, error: TensorError | EngineMemoryError | MemoryError) -> Refusal:
         if isinstance(error, TensorError):
@@ -187,5 +189,5 @@ def _no_path(head: Head) -> Refusal:
 
 def _number(value: bytes) -> int:
     if not value.isdigit() or len(value) > 12:
-        raise TensorError(f"not a number: {value[:20]!r}", subject="inference-header-content-length")
+        raise Refusal(400, f"inference-header-content-length: not a number: {value[:20]!r}")
     return int(value)

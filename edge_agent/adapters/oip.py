@@ -43,6 +43,10 @@ DATATYPES: Final[dict[str, str]] = {
 }
 _NAMES: Final = {dtype: datatype for datatype, dtype in DATATYPES.items()} | {TEXT: "BYTES"}
 _PLATFORMS: Final = {"onnx": "onnxruntime_onnx", "tflite": "litert_tflite", "pipeline": "edgewright_pipeline"}
+_GAP: Final = msgspec.Raw(b"\0")
+"""A byte that JSON never holds."""
+
+_ANYTHING: Final = b'"anything"'
 
 
 class _Parameters(msgspec.Struct, frozen=True):
@@ -129,6 +133,16 @@ def parse_request(body: bytes, json_length: int | None, manifest: Manifest) -> I
     return InferRequest(id=request.id, tensors=tensors, outputs=_wanted(request, manifest))
 
 
+def holds_data(before: bytes, after: bytes) -> bool:
+    """Return whether what stands between these pieces of a request's JSON is the `data` of its only input, all of it,
+    and would be whatever list it was: JSON has no other way to read a value's place."""
+    try:
+        request = _any_request.decode(before + _ANYTHING + after)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return len(request.inputs) == 1 and bytes(request.inputs[0].data) == _ANYTHING
+
+
 def encode_answer(answer: Answer, request: InferRequest, manifest: Manifest) -> tuple[bytes, int | None]:
     """Return the response body and, if it holds binary tensors, the length of its JSON."""
     outputs: list[dict[str, Any]] = []
@@ -137,25 +151,33 @@ def encode_answer(answer: Answer, request: InferRequest, manifest: Manifest) -> 
         array = answer.outputs.get(name)
         if array is None:
             continue
-        is_text = array.dtype.kind == "U"
-        datatype = _NAMES[TEXT if is_text else array.dtype.name]
-        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
+        output = _output(name, array)
         if binary:
-            blobs.append(_text_bytes(array) if is_text else array.tobytes())
+            blobs.append(_text_bytes(array) if array.dtype.kind == "U" else array.tobytes())
             output["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
             output["data"] = array.ravel().tolist()
         outputs.append(output)
-    response: dict[str, Any] = {
-        "model_name": manifest.name,
-        "model_version": manifest.version,
-        "outputs": outputs,
-        "parameters": _parameters(answer),
-    }
+    response = _response(outputs, _parameters(answer), manifest)
     if request.id is not None:
         response["id"] = request.id
     head = msgspec.json.encode(response)
     return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
+
+
+def encode_letter(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> list[bytes]:
+    """Return the JSON of an answer of numbers in pieces: between them belong the `data` of each output that is wanted
+    in JSON, in their order, and then the time in microseconds."""
+    outputs = []
+    for name, binary in wanted.items():
+        output = _output(name, answer.outputs[name])
+        if binary:
+            output["parameters"] = {"binary_data_size": answer.outputs[name].nbytes}
+        else:
+            output["data"] = _GAP
+        outputs.append(output)
+    parameters = _parameters(answer) | {"timing_us": _GAP}
+    return msgspec.json.encode(_response(outputs, parameters, manifest)).split(bytes(_GAP))
 
 
 def model_metadata(manifest: Manifest) -> dict[str, Any]:
@@ -172,6 +194,23 @@ def model_metadata(manifest: Manifest) -> dict[str, Any]:
             {"name": name, "datatype": _NAMES[spec.dtype], "shape": list(spec.shape)}
             for name, spec in manifest.answers.items()
         ],
+    }
+
+
+def _output(name: str, array: Array) -> dict[str, Any]:
+    return {
+        "name": name,
+        "datatype": _NAMES[TEXT if array.dtype.kind == "U" else array.dtype.name],
+        "shape": array.shape,
+    }
+
+
+def _response(outputs: list[dict[str, Any]], parameters: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+    return {
+        "model_name": manifest.name,
+        "model_version": manifest.version,
+        "outputs": outputs,
+        "parameters": parameters,
     }
 
 

@@ -18,7 +18,7 @@ from edge_agent.ports import Array
 from edge_contracts.codec import contract_error
 
 _LISTS: Final[dict[str, Any]] = {"b": list[bool], "i": list[int], "u": list[int], "f": list[float]}
-_decoders = {kind: msgspec.json.Decoder(numbers) for kind, numbers in _LISTS.items()}
+DECODERS = {kind: msgspec.json.Decoder(numbers) for kind, numbers in _LISTS.items()}
 _anything = msgspec.json.Decoder()
 
 
@@ -29,7 +29,7 @@ def parse_numbers(data: bytes, shape: list[int], dtype: np.dtype[Any], where: st
     if dtype == np.float16:
         raise TensorError("FP16 has no JSON form, send it in binary", subject=where)
     try:
-        array = _array(_decoders[dtype.kind].decode(data), dtype)
+        array = _array(DECODERS[dtype.kind].decode(data), dtype)
     except msgspec.ValidationError:
         array = _nested(data, shape, dtype, where)
     except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError) as error:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edge_agent import Runtime
+from edge_agent.adapters import oip_forms
 from edge_agent.adapters.oip import encode_answer, parse_request
 from edge_agent.adapters.oip_forms import MAX_FORM_BYTES, MAX_FORMS, Forms
 from edge_agent.errors import TensorError
@@ -106,3 +107,102 @@ def test_what_is_kept_is_bounded(runtime):
     for head in (_head(pad=" " * MAX_FORM_BYTES), _head(id="of its own")):
         forms.parse(head + ROWS[0].tobytes(), len(head))
     assert forms._forms == before
+
+
+def _lists(text, before=b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ', after=b"}]}"):
+    return before + text + after
+
+
+ROOM = b'{"parameters": {"data": [0]}, "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data":'
+SPLIT = b'{"inputs": [{"data":'
+AFTER_SPLIT = b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "outputs": [{"name": "y"}]}'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ', b"}]}"),
+        (b'{"inputs":[{"name":"x","datatype":"FP64","shape":[1,4],"data":', b" }]}\n"),
+        (b'{"inputs":[{"name":"x","datatype":"INT64","shape":[1,4],"data":', b"}]}"),
+        (b'{"inputs":[{"name":"x","datatype":"UINT8","shape":[1,4],"data":', b"}]}"),
+        (SPLIT, AFTER_SPLIT),
+        (ROOM, b"}]}"),
+        (b'{"id": "a", "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ', b"}]}"),
+        (SPLIT, b', "shape": [1, 4], "datatype": "FP32", "name": "x", "data": [1, 2, 3, 4]}]}'),
+        (SPLIT, b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "parameters": {"binary_data_output": true}}'),
+    ],
+)
+@pytest.mark.parametrize("forms_known", [False, True])
+def test_numbers_in_json_are_read_as_they_would_be_without_forms(runtime, before, after, forms_known):
+    forms = Forms(runtime.manifest)
+    if forms_known:
+        assert _outcome(lambda: forms.parse(_lists(b"[1, 2, 3, 4]", before, after), None)) is not None
+    texts = (
+        *(b"[1, 2, 3, 4]", b"[0.5, -2, 1e3, 4]", b" [ 9,8,7,6 ] ", b"[1,2,3]", b"[1,2,3,4,5]", b"[]", b"[[1,2,3,4]]"),
+        *(b"[1,2,3,[4]]", b"[1,2,3,null]", b'[1,2,3,"4"]', b"[true,false,true,true]", b"[1,2,3,4", b"1", b"{}", b""),
+        *(
+            b"[1e39,0,0,0]",
+            b"[1e400,0,0,0]",
+            b"[NaN,0,0,0]",
+            b"[300,-1,0,0]",
+            b"[99999999999999999999,0,0,0]",
+            b"[-0.0,1,2,3]",
+        ),
+        *(b'[1,2,3,4]}],"x":[{"y":[1]', b'[1,2,3,4], "data": [5,6,7,8]', b"\xff[1,2,3,4]"),
+    )
+    for text in texts:
+        body = _lists(text, before, after)
+        right = _outcome(lambda body=body: parse_request(body, None, runtime.manifest))
+        assert _outcome(lambda body=body: forms.parse(body, None)) == right, text
+
+
+def _outcome(parse):
+    """Return what a parse returned or said, comparable."""
+    try:
+        request = parse()
+    except TensorError as error:
+        return str(error)
+    tensors = {name: (array.dtype.name, array.shape, array.tobytes()) for name, array in request.tensors.items()}
+    return request.id, tensors, request.outputs
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        b"}]}",
+        b'}], "outputs": [{"name": "y", "parameters": {"binary_data": true}}]}',
+        b'}], "outputs": [{"name": "y"}], "parameters": {"binary_data_output": true}}',
+    ],
+)
+def test_numbers_in_json_are_answered_as_they_would_be_without_forms(runtime, after):
+    forms = Forms(runtime.manifest)
+    for numbers in (*(row[0].tolist() for row in ROWS), [150.0, 0, 0, 0], ROWS[0][0].tolist()):
+        body = _lists(json.dumps(numbers).encode(), after=after)
+        found, right = [], []
+        for outcome, parse, encode in (
+            (found, forms.parse, forms.encode),
+            (right, lambda *of: parse_request(*of, runtime.manifest), lambda *of: encode_answer(*of, runtime.manifest)),
+        ):
+            request = parse(body, None)
+            data, length = encode(runtime.infer(request.tensors), request)
+            answer = json.loads(data[:length])
+            assert answer["parameters"].pop("timing_us") >= 0
+            outcome += [answer, data[length:] if length is not None else None]
+        assert found == right
+    assert len(forms._forms) == 1
+
+
+def test_a_known_form_reads_numbers_with_nothing_but_its_own_decoder(runtime, monkeypatch):
+    forms = Forms(runtime.manifest)
+    forms.parse(_lists(b"[1, 2, 3, 4]"), None)
+    monkeypatch.setattr(oip_forms, "parse_request", None)  # would fail
+    assert forms.parse(_lists(b"[5, 6, 7, 8.5]"), None).tensors["x"].tolist() == [[5.0, 6.0, 7.0, 8.5]]
+
+
+def test_a_list_behind_a_declared_length_is_refused_as_ever(runtime):
+    """The bytes before the numbers are a known form's, but here they are said to be all of the JSON."""
+    forms = Forms(runtime.manifest)
+    body = _lists(b"[1, 2, 3, 4]")
+    forms.parse(body, None)
+    with pytest.raises(TensorError):
+        forms.parse(body, body.index(b'"data":') + 7)

@@ -144,6 +144,29 @@ def test_the_supervisor_can_shed_prefer_and_show_its_view(tmp_path, listening, h
     assert 'edgewright_agent_temperature_c{model="linear",slot="test",version="1.0.0"} 51.5' in _text(url, "/metrics")
 
 
+def test_clients_that_keep_their_connection_are_shed_as_well(tmp_path, listening, hosted):
+    worker = hosted(bundle_maker.make_bundle(tmp_path / "b"))
+    worker.ready()
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ROW[0]}]}).encode()
+    request = b"POST /v2/models/linear/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    kept = socket.create_connection(listening.getsockname(), timeout=10)
+
+    def status():
+        kept.sendall(request)  # in one piece: its head is known again
+        with http.client.HTTPResponse(kept) as response:
+            response.begin()
+            response.read()
+            return response.status
+
+    assert [status() for _ in range(3)] == [200] * 3
+    worker.say(Shed(retry_after_s=7))
+    wait_until(lambda: status() == 503)
+    worker.say(Shed(retry_after_s=0))
+    wait_until(lambda: status() == 200)
+    kept.close()
+    assert worker.hear(Heartbeat, lambda beat: beat.counters["requests"] >= 4).counters["shed"] >= 1
+
+
 @pytest.mark.parametrize("how", ["drain", "sigterm", "link"])
 def test_every_way_to_end_drains(tmp_path, listening, hosted, how):
     worker = hosted(bundle_maker.make_bundle(tmp_path / "b"), drain_s=2.0)
