@@ -76,13 +76,9 @@ def run(config: Path, verbose: bool) -> None:
     Example:
       edgewright agent run --config /etc/edgewright/agent.toml
     """
-    import asyncio
+    from edge_agent import running
 
-    from edge_agent.logs import configure_logging
-    from edge_agent.supervisor import run_agent
-
-    configure_logging(verbose=verbose)
-    asyncio.run(run_agent(config))
+    running.run(config, verbose=verbose)
 
 
 @agent.command()

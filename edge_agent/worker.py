@@ -7,19 +7,18 @@ report, drain. A failed allocation in the engine ends the process at once: its h
 
 from __future__ import annotations
 
-import sys
+from edge_agent.lean import without
 
-if __name__ == "__main__":  # a worker speaks no TLS; asyncio does without, and a megabyte of memory stays free
-    sys.modules["ssl"] = None  # type: ignore[assignment]
-    import asyncio
-
-    del sys.modules["ssl"]
+if __name__ == "__main__":
+    with without("ssl"):  # a worker speaks no TLS
+        import asyncio
 
 import asyncio
 import gc
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path

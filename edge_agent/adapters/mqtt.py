@@ -15,11 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as paho
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-
-from edge_agent.adapters.tls import tls_context, tls_refusal
+from edge_agent.adapters.paho_client import PacketTypes, Properties, paho, speak_tls
 from edge_agent.config import BrokerConfig
 from edge_agent.core.backoff import full_jitter
 from edge_agent.errors import ConfigError
@@ -185,6 +181,8 @@ class MqttLink:
         self._up.clear()
         reason = "connection lost" if accepted else "the broker did not accept the connection"
         if not accepted and not self._complaint and self._settings.tls:
+            from edge_agent.adapters.tls import tls_refusal
+
             self._complaint = tls_refusal(self._settings, time.time(), REFUSAL_S)
         self._tell(Down(f"{reason}: {self._complaint}" if self._complaint else reason))
         if not accepted and not self._greeted and self._settings.protocol == "auto":
@@ -227,6 +225,9 @@ class MqttLink:
         if settings.username is not None:
             client.username_pw_set(settings.username, _secret(settings.password_file))
         if settings.tls:
+            from edge_agent.adapters.tls import tls_context
+
+            speak_tls()
             client.tls_set_context(tls_context(settings, time.time()))
         return client
 

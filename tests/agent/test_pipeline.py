@@ -47,7 +47,7 @@ from edge_contracts.errors import BundleError, ContractError, EdgewrightError
 from edge_contracts.manifest import LastResort
 from edge_contracts.pipeline import MeanNode, check_contents
 from edge_contracts.processing import Steps
-from edgewright.cli import edgewright
+from edgewright.commands import edgewright
 
 
 def ask(bundle: Bundle, **tensors: Any) -> Answer:

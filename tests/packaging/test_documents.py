@@ -11,7 +11,7 @@ import click
 import pytest
 from install_sites import ROOT
 
-from edgewright.cli import edgewright
+from edgewright.commands import edgewright
 
 ROOMS = ("docs", "compression", "benchmarks")
 DOCUMENTS = sorted(

@@ -6,7 +6,7 @@ import click
 import pytest
 from install_sites import ROOT
 
-from edgewright.cli import COMMANDS, EXTRAS, LazyGroup, edgewright
+from edgewright.commands import COMMANDS, EXTRAS, LazyGroup, edgewright
 
 
 @pytest.mark.parametrize("folder", ["compression", "benchmarks"])

@@ -43,7 +43,8 @@ def loaded_by(module: str) -> set[str]:
         ("edge_agent.worker", (*TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "paho")),
         ("edge_agent.updater", (*ENGINES, *TOOLCHAIN, "httptools")),
         ("edge_agent.cli", (*ENGINES, *NETWORK, *TOOLCHAIN)),
-        ("edgewright.cli", (*ENGINES, *NETWORK, *TOOLCHAIN, "edge_agent")),
+        ("edgewright.cli", (*ENGINES, *NETWORK, *TOOLCHAIN, "edge_agent", "click")),
+        ("edgewright.commands", (*ENGINES, *NETWORK, *TOOLCHAIN, "edge_agent")),
     ],
 )
 def test_importing_loads_nothing_heavy(module: str, kept_out: tuple[str, ...]) -> None:
@@ -56,3 +57,24 @@ def test_a_core_module_imports_without_any_dependency_but_msgspec() -> None:
     loaded = loaded_by("edge_agent.core.update")
     assert ours <= loaded
     assert not loaded & heavy
+
+
+def test_an_agent_that_runs_without_tls_holds_none_of_it_nor_the_command_line_s_library() -> None:
+    code = (
+        "import sys; from edgewright.cli import main\n"
+        "try: main(['agent', 'run', '--config', 'nowhere.toml'])\n"
+        "finally: print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
+    loaded = set(result.stdout.split())
+    assert "edge_agent.supervisor" in loaded
+    assert "paho.mqtt.client" in loaded
+    assert not loaded & {"ssl", "click", "http.client", "urllib.request", "email"}
+
+
+@pytest.mark.parametrize("more", [[], ["--verbose"]])
+def test_it_says_the_same_of_a_missing_configuration_with_and_without_that_library(more: list[str]) -> None:
+    words = [sys.executable, "-m", "edgewright.cli", "agent", "run", "--config", "nowhere.toml", *more]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=50)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == "Error: nowhere.toml: cannot be read: No such file or directory"

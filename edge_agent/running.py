@@ -1,0 +1,18 @@
+"""`edgewright agent run` itself: what a device runs for years, without the command line's library around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent.lean import without
+
+
+def run(config: Path, *, verbose: bool = False) -> None:
+    """Run the agent of that configuration file until SIGTERM or Ctrl-C. Raises ConfigError, StateError."""
+    with without("ssl"):  # connections to the broker are not asyncio's
+        import asyncio
+    from edge_agent.logs import configure_logging
+    from edge_agent.supervisor import run_agent
+
+    configure_logging(verbose=verbose)
+    asyncio.run(run_agent(config))
