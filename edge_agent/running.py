@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_agent.lean import without
+from edge_agent.lean import leave_openssl_out
 
 
 def run(config: Path, *, verbose: bool = False) -> None:
     """Run the agent of that configuration file until SIGTERM or Ctrl-C. Raises ConfigError, StateError."""
-    with without("ssl"):  # connections to the broker are not asyncio's
-        import asyncio
+    leave_openssl_out()
+    import asyncio
+
     from edge_agent.logs import configure_logging
     from edge_agent.supervisor import run_agent
 

@@ -7,11 +7,10 @@ report, drain. A failed allocation in the engine ends the process at once: its h
 
 from __future__ import annotations
 
-from edge_agent.lean import without
+from edge_agent.lean import leave_openssl_out
 
 if __name__ == "__main__":
-    with without("ssl"):  # a worker speaks no TLS
-        import asyncio
+    leave_openssl_out()
 
 import asyncio
 import gc

@@ -59,17 +59,19 @@ def test_a_core_module_imports_without_any_dependency_but_msgspec() -> None:
     assert not loaded & heavy
 
 
-def test_an_agent_that_runs_without_tls_holds_none_of_it_nor_the_command_line_s_library() -> None:
-    code = (
-        "import sys; from edgewright.cli import main\n"
-        "try: main(['agent', 'run', '--config', 'nowhere.toml'])\n"
-        "finally: print(*sys.modules)"
-    )
+@pytest.mark.parametrize(
+    ("start", "needed"),
+    [
+        ("from edgewright.cli import main; main(['agent', 'run', '--config', 'nowhere.toml'])", "paho.mqtt.client"),
+        ("import runpy; runpy.run_module('edge_agent.worker', run_name='__main__')", "numpy"),
+    ],
+)
+def test_what_runs_for_years_holds_neither_openssl_nor_the_command_line_s_library(start: str, needed: str) -> None:
+    code = f"import sys\ntry: {start}\nfinally: print(*sys.modules, sep='\\n')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
     loaded = set(result.stdout.split())
-    assert "edge_agent.supervisor" in loaded
-    assert "paho.mqtt.client" in loaded
-    assert not loaded & {"ssl", "click", "http.client", "urllib.request", "email"}
+    assert {"asyncio", needed} <= loaded
+    assert not loaded & {"ssl", "_ssl", "_hashlib", "click", "http.client", "urllib.request", "email"}
 
 
 @pytest.mark.parametrize("more", [[], ["--verbose"]])
