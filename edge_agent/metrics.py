@@ -36,6 +36,10 @@ class Answers:
     __slots__ = ("log2_us", "sum_us")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
         self.log2_us = [0] * _BIT_LENGTHS
         self.sum_us = 0
 
@@ -62,6 +66,12 @@ class Tally:
     def count(self, name: str, number: int = 1) -> None:
         """Count something else that happened; see `COUNTERS`. Requests are counted by their answers."""
         self._others[name] += number
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._others = dict.fromkeys(COUNTERS, 0)
+        for answers in self._answers.values():
+            answers.clear()
 
     @property
     def counters(self) -> dict[str, int]:

@@ -203,14 +203,14 @@ class LoadedRung:
     def warm(self) -> None:
         """Run on the first golden sample where there is one, else on zeros, and open the express lane for requests of
         that shape. Raises EngineError, BundleError."""
-        feeds = dict(zip(self._inputs, self._usual(), strict=True))
+        feeds = dict(zip(self._inputs, self.usual(), strict=True))
         start = time.thread_time()  # what else the box does is no reason to do without a lane
         answer = self.session.run(feeds)
         if self._finisher is None and time.thread_time() - start < express.MAX_S:
             fetched = {name: answer[name] for _, name in self._outputs}
             self.express = express.express_lane(self.bundle.manifest, self.variant, self.session, feeds, fetched)
 
-    def _usual(self) -> list[Array]:
+    def usual(self) -> list[Array]:
         """Return a usual request's tensors as the model is fed them: one sample, or the batch of a fixed shape."""
         manifest = self.bundle.manifest
         if manifest.golden is None:

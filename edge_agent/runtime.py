@@ -198,6 +198,20 @@ class Runtime:
             finally:
                 self.busy_since = None
 
+    def usual(self) -> dict[str, Array]:
+        """Return the tensors of a usual request, as the first rung is fed them; empty while that one does not serve."""
+        rung = self._quick
+        if rung is None:
+            return {}
+        return {tensor.name: array for tensor, array in zip(self.manifest.inputs, rung.usual(), strict=True)}
+
+    def forget(self) -> None:
+        """Forget what was counted and remembered of all requests so far."""
+        with self._lock:
+            self.tally.clear()
+            self.seen = SeenCounter(self.manifest)
+            self._resort = LastResort(self.manifest)
+
     def close(self) -> None:
         """Unload every rung."""
         with self._lock:

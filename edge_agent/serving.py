@@ -280,12 +280,13 @@ class Serving:
             certainty=config.certainty,
             capture=config.capture,
             mirror_fd=self._mirror.fileno(),
+            rehearse=self._current is not None,
         )
         callbacks = Callbacks(
             ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._owner.fault, died=self._on_death
         )
         try:
-            self._next = await WorkerProcess.start(plan, self._listener, callbacks)
+            self._next = await WorkerProcess.start(plan, self._listener, callbacks, behind=self._current is not None)
         except OSError as error:
             _log.error("slot %s: no worker can be started: %s", self._config.name, error)
             self._restarts.died(asyncio.get_running_loop().time())
@@ -317,6 +318,8 @@ class Serving:
         mine = worker in (self._current, self._next)
         if worker is self._current:
             self._current = None
+            if self._next is not None:
+                self._next.step_up()
         if worker is self._next:
             self._next = None
         if mine and not self._stopping:

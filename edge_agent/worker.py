@@ -50,6 +50,7 @@ from edge_agent.messages import (
     parse_to_worker,
 )
 from edge_agent.ports import EngineSettings
+from edge_agent.rehearsal import rehearse
 from edge_agent.runtime import Runtime
 from edge_contracts.errors import EdgewrightError, OperatorError
 
@@ -88,10 +89,15 @@ class Worker:
         tasks: set[asyncio.Task[None]] = set()
         if link is not None:
             reader, self._link = await asyncio.open_connection(sock=link, limit=MAX_LINE_BYTES)
-            tasks = {loop.create_task(self._listen(reader))}
         try:
             started = time.monotonic()
             runtime = self._load()
+            if self._plan.rehearse:
+                await rehearse(self._server, runtime)
+            gc.collect()
+            gc.freeze()  # what is loaded by now stays: later collections need not walk it
+            if link is not None:  # not before: what is said meanwhile is heard afterwards
+                tasks.add(loop.create_task(self._listen(reader)))
             await self._server.start(self._listening)
             load_ms = (time.monotonic() - started) * 1000
             self._say(Ready(pid=os.getpid(), served_by=runtime.serving, load_ms=load_ms))
@@ -135,8 +141,6 @@ class Worker:
         if plan.memory_limit_mb is not None:
             limit_growth(plan.memory_limit_mb + HEADROOM_MB)
         runtime.warm()
-        gc.collect()
-        gc.freeze()  # what is loaded by now stays: later collections need not walk it
         self._serving.runtime = runtime
         if plan.batch is not None:
             self._serving.batcher = Batcher(runtime, plan.batch)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edge_agent.adapters.priority import step_behind, step_up
 from edge_agent.adapters.sensors import memory_of
 from edge_agent.flight import FlightPage
 from edge_agent.memory import LEAN_ENVIRONMENT
@@ -38,6 +39,9 @@ MISSED_HEARTBEATS = 10
 
 START_S = 60.0
 """Seconds from start to Ready: loading a model from a slow card on a busy board."""
+
+PATIENCE_BEHIND = 3
+"""How many times as long one may take that loads behind another."""
 
 RSS_SLACK_MB = 160.0
 """What a worker may hold besides its model's memory limit, in megabytes: interpreter, engine, HTTP, buffers."""
@@ -79,6 +83,7 @@ class WorkerProcess:
         self._callbacks = callbacks
         self._flight = flight
         self._drained = False
+        self._behind = False
         self._killed: str | None = None
         self._fatal: str | None = None
         self._process: asyncio.subprocess.Process
@@ -87,8 +92,11 @@ class WorkerProcess:
         self._task: asyncio.Task[None]
 
     @classmethod
-    async def start(cls, plan: WorkerPlan, listener: socket.socket, callbacks: Callbacks) -> WorkerProcess:
-        """Start a worker that accepts on `listener`. Raises OSError when no process can be made."""
+    async def start(
+        cls, plan: WorkerPlan, listener: socket.socket, callbacks: Callbacks, *, behind: bool = False
+    ) -> WorkerProcess:
+        """Start a worker that accepts on `listener`, `behind` another one that serves: it loads with what CPU that one
+        leaves. Raises OSError when no process can be made."""
         flight = FlightPage.create()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -106,6 +114,9 @@ class WorkerProcess:
                 start_new_session=True,
                 env=os.environ | LEAN_ENVIRONMENT,
             )
+        worker._behind = behind
+        if behind:
+            step_behind(worker.pid)
         reader, worker._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         worker._task = asyncio.create_task(worker._follow(reader))
         return worker
@@ -129,6 +140,12 @@ class WorkerProcess:
         with contextlib.suppress(OSError, RuntimeError):
             self._writer.write(line(message))
 
+    def step_up(self) -> None:
+        """Have it load, or serve, behind nobody."""
+        if self._behind:
+            self._behind = False
+            step_up(self.pid)
+
     def kill(self, reason: str) -> None:
         """End it at once with SIGKILL, for `reason`."""
         if self._killed is None:
@@ -139,7 +156,9 @@ class WorkerProcess:
     def watch(self) -> None:
         """Kill the worker if it is silent for too long or holds more memory than it may. To be called regularly."""
         silent = asyncio.get_running_loop().time() - self._last_news
-        patience = START_S if self.ready is None else MISSED_HEARTBEATS * self.plan.heartbeat_s
+        patience = MISSED_HEARTBEATS * self.plan.heartbeat_s
+        if self.ready is None:
+            patience = START_S * (PATIENCE_BEHIND if self._behind else 1)
         if silent > patience:
             self.kill("hung" if self.ready else "start-timeout")
         memory = self.memory_mb
@@ -183,6 +202,7 @@ class WorkerProcess:
         self._last_news = asyncio.get_running_loop().time()
         if isinstance(message, Ready):
             self.ready = message
+            self.step_up()
             self._callbacks.ready(self, message)
         elif isinstance(message, Heartbeat):
             self._callbacks.heartbeat(self, message)

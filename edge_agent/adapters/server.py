@@ -30,6 +30,10 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._connection, sock=listening, backlog=_BACKLOG)
 
+    async def adopt(self, connected: socket.socket) -> None:
+        """Serve a socket that is connected already; it is taken over."""
+        await asyncio.get_running_loop().connect_accepted_socket(self._connection, connected)
+
     def stop_accepting(self) -> None:
         """Close this process's copy of the socket; connections in its backlog wait for the others who hold it."""
         if self._server is not None:

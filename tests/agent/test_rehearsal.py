@@ -1,0 +1,211 @@
+"""A worker that takes over has answered itself first, and nothing that is counted knows of it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import bundle_maker
+import numpy as np
+import psutil
+import pytest
+from referenced_bundle import make_referenced_bundle
+from worker_host import HostedWorker, infer_json, ladder_of, listening_socket, url_of, wait_until
+
+from edge_agent.adapters import priority
+from edge_agent.adapters.http import INLINE_US, OipApp, Serving
+from edge_agent.adapters.priority import BEHIND, step_behind, step_up
+from edge_agent.adapters.server import HttpServer
+from edge_agent.errors import EngineError
+from edge_agent.flight import FlightPage
+from edge_agent.messages import Heartbeat, WorkerPlan
+from edge_agent.rehearsal import rehearse
+from edge_agent.runtime import Runtime
+from edge_agent.worker_process import Callbacks, WorkerProcess
+from edge_contracts.manifest import Input, LastResort, Output, SampleMapping
+
+ROW = [[0.9, -0.5, -0.5, 0.0]]
+
+
+class Stage:
+    """A runtime and the server that answers from it, with no socket that listens."""
+
+    def __init__(self, runtime):
+        self.runtime, self.serving, self.flight = runtime, Serving(), FlightPage.create()
+        self.serving.runtime = runtime
+        self.app = OipApp(self.serving)
+        self.server = None
+
+    def rehearse(self):
+        async def run():
+            self.server = HttpServer(self.app, self.flight)
+            await asyncio.wait_for(rehearse(self.server, self.runtime), 20)
+
+        asyncio.run(run())
+
+
+@pytest.fixture
+def stage(tmp_path):
+    with Runtime.open(make_referenced_bundle(tmp_path / "b").folder) as runtime:
+        yield Stage(runtime)
+
+
+def test_it_is_over_without_a_trace_but_what_is_quicker(stage):
+    stage.rehearse()
+    assert not any(stage.runtime.tally.counters.values())
+    assert (stage.runtime.tally.served_by, stage.runtime.seen.totals) == ({}, {})
+    assert (stage.server.connections, stage.flight.connections, stage.flight.in_flight) == (0, 0, 0)
+    assert stage.flight.started > 1
+    assert stage.app._usual_us < INLINE_US
+    assert len(stage.app._forms._forms) == 2
+
+
+def test_no_answer_of_it_is_a_last_value(tmp_path):
+    made = bundle_maker.make_bundle(
+        tmp_path / "b",
+        models=[("nan", bundle_maker.nan_model())],
+        last_resort=LastResort(kind="last_value", fresh_s=60),
+    )
+    with Runtime.open(made.folder) as runtime:
+        poison = np.float32([[150, 0, 0, 0]])
+        Stage(runtime).rehearse()
+        assert runtime.infer({"x": poison}).abstained
+        runtime.infer({"x": np.float32(ROW)})
+        assert not runtime.infer({"x": poison}).abstained
+
+
+def test_a_model_that_fails_in_it_ends_nothing(stage, monkeypatch):
+    def fail(_tensors):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(stage.runtime, "infer", fail)
+    stage.rehearse()
+    assert stage.server.connections == 0
+
+
+def test_without_a_first_rung_that_serves_there_is_none(stage, monkeypatch):
+    def fail(_feeds):
+        raise EngineError("broken")
+
+    rung = stage.runtime._loaded[0]
+    monkeypatch.setattr(rung.session, "run", fail)
+    rung.express = None
+    for _ in range(20):
+        stage.runtime.infer({"x": np.float32(ROW)})
+    assert stage.runtime.usual() == {}
+    stage.rehearse()
+    assert stage.flight.started == 0
+
+
+def test_a_model_of_halves_is_rehearsed_in_binary_only(tmp_path):
+    inputs = (Input(name="x", dtype="float16", shape=(-1, 4), sample=SampleMapping(dtype="float16")),)
+    outputs = (Output(name="y", dtype="float16", shape=(-1, 3), kind="logits"),)
+    made = bundle_maker.make_bundle(
+        tmp_path / "b", models=[("half", _half())], inputs=inputs, outputs=outputs, golden=None
+    )
+    with Runtime.open(made.folder) as runtime:
+        stage = Stage(runtime)
+        stage.rehearse()
+        assert len(stage.app._forms._forms) == 1
+
+
+def _half():
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(bundle_maker.WEIGHTS.astype(np.float16), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "half",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["n", 3])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+def test_a_worker_that_rehearsed_reports_only_what_others_asked(tmp_path):
+    with listening_socket() as listening:
+        worker = HostedWorker(listening, ladder_of(bundle_maker.make_bundle(tmp_path / "b")), rehearse=True)
+        try:
+            worker.ready()
+            assert not any(worker.hear(Heartbeat).counters.values())
+            infer_json(url_of(listening), ROW)
+            beat = worker.hear(Heartbeat, lambda beat: beat.counters["requests"])
+            assert (beat.counters["requests"], sum(beat.latency_log2_us)) == (1, 1)
+            assert worker.flight.in_flight == 0
+        finally:
+            worker.close()
+
+
+# Its priority
+
+
+def nices(pid):
+    """Return the nice values of all threads of a process."""
+    return {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()}
+
+
+@pytest.fixture
+def sleeper():
+    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: psutil.Process(process.pid).num_threads() > 1)
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_who_may_not_return_does_not_step_behind(sleeper, monkeypatch):
+    monkeypatch.setattr(priority.resource, "getrlimit", lambda _: (0, 0))
+    monkeypatch.setattr(priority, "_capabilities", lambda: 0)
+    step_behind(sleeper)
+    assert nices(sleeper) == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+def test_all_threads_step_up(sleeper):
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    if not priority._may_return_to(own):
+        step_behind(sleeper)
+        assert nices(sleeper) == {own}  # as above, and for real
+        return
+    for thread in Path(f"/proc/{sleeper}/task").iterdir():
+        step_behind(int(thread.name))
+    assert nices(sleeper) == {own + BEHIND}
+    step_up(sleeper)
+    assert nices(sleeper) == {own}
+
+
+def test_a_process_that_is_gone_is_no_error(sleeper):
+    os.kill(sleeper, signal.SIGKILL)
+    os.waitid(os.P_PID, sleeper, os.WEXITED | os.WNOWAIT)
+    step_behind(sleeper)
+    step_up(sleeper)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_worker_loads_behind_another_and_serves_beside_nobody(tmp_path, behind):
+    plan = WorkerPlan(slot="test", ladder=ladder_of(bundle_maker.make_bundle(tmp_path / "b")), rehearse=behind)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    loads_at = own + BEHIND if behind and priority._may_return_to(own) else own
+
+    async def run(listening):
+        heard = asyncio.Event()
+        callbacks = Callbacks(
+            ready=lambda *_: heard.set(), heartbeat=lambda *_: None, fault=lambda *_: None, died=lambda *_: None
+        )
+        worker = await WorkerProcess.start(plan, listening, callbacks, behind=behind)
+        try:
+            first = nices(worker.pid)
+            await asyncio.wait_for(heard.wait(), 30)
+            return first, nices(worker.pid)
+        finally:
+            worker.kill("test")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(worker.ended(), 10)
+
+    with listening_socket() as listening:
+        assert asyncio.run(run(listening)) == ({loads_at}, {own})
