@@ -32,6 +32,7 @@ _Measure = Callable[[], Any]
 
 _ndarray, _isfinite, _sum = np.ndarray, math.isfinite, np.add.reduce
 _lowest, _highest = np.minimum.reduce, np.maximum.reduce
+_vdot: Any = getattr(np.vdot, "_implementation", np.vdot)  # without its search for arrays of other libraries
 
 
 class ExpressLane:
@@ -145,5 +146,5 @@ def _finite(flat: Any) -> _Measure:
     """A sum is finite only where all its terms are; one that overflowed is left to the long way."""
     if flat.dtype.kind != "f":
         return float  # which is zero
-    # The quickest sum is one of squares; of half the precision, squares overflow too soon.
-    return partial(_sum, flat, 0, np.float64) if flat.itemsize == 2 else partial(flat.dot, flat)
+    # The quickest sum is one of squares, and `vdot` says nothing when it overflows; those of float16 do so too soon.
+    return partial(_sum, flat, 0, np.float64) if flat.itemsize == 2 else partial(_vdot, flat, flat)

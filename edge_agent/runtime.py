@@ -198,10 +198,11 @@ class Runtime:
             finally:
                 self.busy_since = None
 
-    def usual(self) -> dict[str, Array]:
-        """Return the tensors of a usual request, as the first rung is fed them; empty while that one does not serve."""
+    def usual(self, within_s: float) -> dict[str, Array]:
+        """Return the tensors of a usual request, as the first rung is fed them; empty while that one does not serve, or
+        if one answer takes it longer."""
         rung = self._quick
-        if rung is None:
+        if rung is None or rung.warm_s > within_s:
             return {}
         return {tensor.name: array for tensor, array in zip(self.manifest.inputs, rung.usual(), strict=True)}
 

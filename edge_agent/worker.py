@@ -50,7 +50,6 @@ from edge_agent.messages import (
     parse_to_worker,
 )
 from edge_agent.ports import EngineSettings
-from edge_agent.rehearsal import rehearse
 from edge_agent.runtime import Runtime
 from edge_contracts.errors import EdgewrightError, OperatorError
 
@@ -93,6 +92,8 @@ class Worker:
             started = time.monotonic()
             runtime = self._load()
             if self._plan.rehearse:
+                from edge_agent.rehearsal import rehearse
+
                 await rehearse(self._server, runtime)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: later collections need not walk it

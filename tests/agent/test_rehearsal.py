@@ -94,11 +94,17 @@ def test_without_a_first_rung_that_serves_there_is_none(tmp_path, monkeypatch):
         rung = runtime._loaded[0]
         monkeypatch.setattr(rung.session, "run", fail)
         rung.express = None
-        while runtime.usual():
+        while runtime.usual(1.0):
             assert runtime.infer({"x": np.float32(ROW)}).served_by.endswith("/small")
         stage = Stage(runtime)
         stage.rehearse()
         assert stage.flight.started == 0
+
+
+def test_a_slow_model_is_not_rehearsed(stage):
+    stage.runtime._loaded[0].warm_s = 1.0
+    stage.rehearse()
+    assert stage.flight.started == 0
 
 
 def test_a_model_of_halves_is_rehearsed_in_binary_only(tmp_path):
