@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from edge_agent.adapters.sensors import Sensors
 from edge_agent.adapters.writes import WriteMeter

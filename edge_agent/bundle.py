@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from edge_contracts import limits
 from edge_contracts.errors import BundleError
@@ -18,8 +19,7 @@ from edge_contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, Variant,
 from edge_contracts.names import check_path
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bundle:
+class Bundle(Struct, frozen=True, kw_only=True):
     """A folder with a parsed manifest. `manifest_sha256` identifies the release."""
 
     folder: Path

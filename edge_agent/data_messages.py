@@ -7,11 +7,10 @@ slot's own business (`edge_agent.adapters.oip`), which also owns every check of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from edge_contracts.codec import Record
 from edge_contracts.errors import ContractError
@@ -46,8 +45,7 @@ class DataError(Record, frozen=True, kw_only=True):
     id: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Body:
+class Body(Struct, frozen=True, kw_only=True):
     """A body of the Open Inference Protocol; `json_length` is the length of its JSON if tensors follow it."""
 
     data: bytes

@@ -16,10 +16,10 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from edge_agent.adapters.store import StateError, fsync_folder, move_durably, state_error, write_durably
 from edge_agent.core.identity import Enrolled
@@ -27,8 +27,7 @@ from edge_agent.core.identity import Enrolled
 SECRET = 0o600
 
 
-@dataclass(frozen=True, kw_only=True)
-class Papers:
+class Papers(Struct, frozen=True, kw_only=True):
     """The contents of an identity, each PEM."""
 
     certificate: bytes
@@ -37,8 +36,7 @@ class Papers:
     issuer: bytes
 
 
-@dataclass(frozen=True)
-class IdentityFiles:
+class IdentityFiles(Struct, frozen=True):
     """Where the parts of one identity are."""
 
     folder: Path

@@ -6,8 +6,9 @@ The order of the rungs is decided in `edge_agent.core.fallback`; the manifests a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from edge_agent.adapters.store import StateError, StateFolder, read_manifest
 from edge_agent.config import SlotConfig
@@ -19,8 +20,7 @@ from edge_contracts.manifest import Manifest
 from edge_contracts.state import Installed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Factory:
+class Factory(Struct, frozen=True, kw_only=True):
     """The bundle that came with the device; never deleted, never updated."""
 
     folder: Path

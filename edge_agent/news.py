@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from edge_agent.updates import DeltaUnused, DeltaUsed, Trouble
 
 Detail = dict[str, str | int | float | bool]
 
 
-@dataclass(frozen=True, kw_only=True)
-class News:
+class News(Struct, frozen=True, kw_only=True):
     """Something to tell the fleet and the audit log."""
 
     event: str

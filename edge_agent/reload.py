@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from edge_agent.config import AgentConfig, SlotConfig
 from edge_agent.errors import ConfigError
@@ -23,8 +23,7 @@ LIVE = re.compile(
 agent is: its name, its disk, its broker, whom it trusts, and where and what a slot serves."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reload:
+class Reload(Struct, frozen=True, kw_only=True):
     """What differs: names of fields, and the slots that came, went or have other limits."""
 
     changed: tuple[str, ...]

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from edge_agent.config import AgentConfig, SlotConfig, load_config
 from edge_agent.control import Refused
@@ -18,8 +19,7 @@ from edge_agent.slot import Slot, Surroundings
 from edge_contracts.errors import EdgewrightError
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """Names of the fields that took effect, or why nothing did."""
 
     changed: tuple[str, ...] = ()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
 from edge_agent.adapters.vacancy import Doorbell, Vacancy
 from edge_agent.config import SlotConfig
@@ -30,8 +30,7 @@ SHEDDING = "this device sheds load"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inherited:
+class Inherited(Struct, frozen=True, kw_only=True):
     """What every worker of a slot is born with: the socket it answers on, and the way to the slot's shadow."""
 
     listener: socket.socket

@@ -9,9 +9,9 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from edge_agent.adapters.sensors import memory_of
 from edge_agent.memory import LEAN_ENVIRONMENT
@@ -32,8 +32,7 @@ _log = logging.getLogger(__name__)
 _beats: msgspec.json.Decoder[ShadowBeat] = msgspec.json.Decoder(ShadowBeat)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShadowDeath:
+class ShadowDeath(Struct, frozen=True, kw_only=True):
     """How a shadow ended; `expected` if it was told to."""
 
     pid: int

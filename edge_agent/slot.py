@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from edge_agent.adapters.listening import bind
 from edge_agent.adapters.store import StateError, StateFolder
@@ -47,8 +48,7 @@ from edge_contracts.state import Installed, SlotState
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True, kw_only=True):
     """What a slot works with. `clock` gives seconds since the epoch and does not jump while the agent runs. `calm`
     says whether the box has room for a trial."""
 

@@ -7,9 +7,9 @@ import contextlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from edge_agent.trials import TrialPlan, TrialReport
 
@@ -18,8 +18,7 @@ GRACE_S = 30.0
 """What the trial process itself may take beyond the time of its variants, in seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """What came of a trial: the usable variants in ladder order, or why there are none."""
 
     usable: tuple[str, ...] = ()

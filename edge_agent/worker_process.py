@@ -13,9 +13,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from edge_agent.adapters.priority import step_behind, step_up
 from edge_agent.adapters.sensors import memory_of
@@ -49,8 +49,7 @@ RSS_SLACK_MB = 160.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Death:
+class Death(Struct, frozen=True, kw_only=True):
     """How a worker ended. `lost` requests had been started and were never answered; of the `connections` open then
     each can have cost a request that was not read yet, so no more than that many were lost."""
 
@@ -62,8 +61,7 @@ class Death:
     drained: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Callbacks:
+class Callbacks(Struct, frozen=True, kw_only=True):
     """Whom a worker's news goes to, with the worker itself first."""
 
     ready: Callable[[WorkerProcess, Ready], None]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
+from msgspec import Struct, field
 
 from edge_agent.flight import FlightPage
 from edge_contracts import limits
@@ -67,8 +67,7 @@ class Application(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Patience:
+class Patience(Struct, frozen=True, kw_only=True):
     """How long a connection may take for what, in seconds. Looked at every `look_s`, not to the millisecond."""
 
     head_s: float = 10.0  # a client that has not finished a request's head by then is not a client
@@ -79,8 +78,7 @@ class Patience:
     look_s: float = 1.0
 
 
-@dataclass(kw_only=True)
-class Shared:
+class Shared(Struct, kw_only=True):
     """What the connections of one server share."""
 
     app: Application

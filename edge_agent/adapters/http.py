@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
 import msgspec
+from msgspec import Struct, field
 
 from edge_agent.adapters.batching import Batcher
 from edge_agent.adapters.exchange import JSON, Answering, Head, Refusal, Response, retry
@@ -34,8 +34,7 @@ _BINARY: Final = (b"content-type", b"application/octet-stream")
 _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
-@dataclass(kw_only=True)
-class Serving:
+class Serving(Struct, kw_only=True):
     """What the application serves now; the worker changes it. `retry_after_s` over 0 sheds new requests. `onlook` is
     shown each answer with its request, before their memory is used again. `gauges` and `labels` are for `/metrics`."""
 

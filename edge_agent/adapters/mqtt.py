@@ -11,9 +11,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from edge_agent.adapters.paho_client import PacketTypes, Properties, paho, speak_tls
 from edge_agent.config import BrokerConfig
@@ -38,20 +39,17 @@ _log = logging.getLogger(__name__)
 _random = random.SystemRandom()
 
 
-@dataclass(frozen=True)
-class Up:
+class Up(Struct, frozen=True):
     """Connected and subscribed."""
 
 
-@dataclass(frozen=True)
-class Down:
+class Down(Struct, frozen=True):
     """The connection is gone or was not made."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """A message on a subscribed topic. `retained`: it was published before we subscribed. The last two are MQTT 5's:
     where its sender wants an answer, and by what it will know the answer."""
 
@@ -62,8 +60,7 @@ class Arrived:
     correlation: bytes | None = None
 
 
-@dataclass(frozen=True)
-class Acknowledged:
+class Acknowledged(Struct, frozen=True):
     """The broker has taken the QoS 1 message of that number."""
 
     number: int
@@ -72,8 +69,7 @@ class Acknowledged:
 LinkEvent = Up | Down | Arrived | Acknowledged
 
 
-@dataclass(frozen=True, kw_only=True)
-class Will:
+class Will(Struct, frozen=True, kw_only=True):
     """What the broker publishes, retained, when the device goes without a goodbye."""
 
     topic: str

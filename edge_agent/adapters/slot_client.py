@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from edge_agent.data_messages import Body
 from edge_agent.errors import UnreachableError
@@ -19,8 +20,7 @@ from edge_contracts.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES
 _LENGTH = "inference-header-content-length"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlotAnswer:
+class SlotAnswer(Struct, frozen=True, kw_only=True):
     """Status code and body."""
 
     status: int

@@ -3,7 +3,7 @@ the window of requests in flight. Delays are returned, never slept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
 def full_jitter(attempt: int, chance: float, *, base_s: float, cap_s: float) -> float:
@@ -20,8 +20,7 @@ def doubling(attempt: int, *, base_s: float, cap_s: float) -> float:
     return min(cap_s, base_s * 2.0 ** min(attempt, 32))
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundTrip:
+class RoundTrip(Struct, frozen=True, kw_only=True):
     """Smoothed round-trip time and its variation, and the time to wait for an answer (RFC 6298, sections 2 and 5).
 
     Over one TCP connection an answer is slow far more often than it is lost, and asking again for what is only slow
@@ -58,8 +57,7 @@ SHORT_S, LONG_S = 1.0, 4.0
 """A round trip below the first leaves room for more in flight; above the second the link only queues what we ask."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InFlight:
+class InFlight(Struct, frozen=True, kw_only=True):
     """How many requests may be in flight: one more after each quick answer, one less after each slow one, half after
     none. Governed by delay rather than loss, as in LEDBAT (RFC 6817), because TCP hides loss and a full queue makes
     every answer late."""

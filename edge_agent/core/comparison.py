@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 from edge_contracts.channel import Gates
 from edge_contracts.shadow import MAX_CONFUSIONS, ShadowCounts, ShadowSummary
@@ -25,8 +25,7 @@ OTHER = "other"
 """Name under which pairs of classes beyond `MAX_CONFUSIONS` are counted together."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
+class Difference(Struct, frozen=True, kw_only=True):
     """One request answered twice. Classes are names; None where the answer has none. `agrees` is about every place of
     the answer, the classes are those of a place that differs, if there is one. `largest` is the largest
     absolute difference of the numbers, NaN where only one side is finite or shapes differ."""
@@ -38,8 +37,7 @@ class Difference:
     largest: float = 0.0
 
 
-@dataclass(kw_only=True)
-class Comparison:
+class Comparison(Struct, kw_only=True):
     """Adds up differences."""
 
     compared: int = 0

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar
+
+from msgspec import Struct
 
 from edge_contracts.manifest import Manifest
 from edge_contracts.reference import Feature
@@ -32,8 +33,7 @@ _HALF = 0.5
 """Added to each bin's count, so that an empty bin has a logarithm (Jeffreys' prior)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drift:
+class Drift(Struct, frozen=True, kw_only=True):
     """One histogram's distance from its reference: `value` against the `bound` that chance keeps below.
 
     `psi` and `jsd` are in nats, `ks` is the largest difference of the two distribution functions at a bin's edge.
@@ -153,8 +153,7 @@ def chi_squared_quantile(p: float, degrees: int) -> float:
     return degrees * (1 - spread + NormalDist().inv_cdf(p) * math.sqrt(spread)) ** 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageHinkley:
+class PageHinkley(Struct, frozen=True, kw_only=True):
     """A mean against its own past: a slow change that no single window shows adds up here.
 
     `mean` is that of the `windows` before; `up` and `down` are the sums of deviations from it, in standard errors, less

@@ -8,8 +8,9 @@ Pure: time is an argument. Loading and running the rungs is in `edge_agent.runti
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from edge_agent.messages import Rung
 from edge_contracts.manifest import Manifest
@@ -24,8 +25,7 @@ LONGEST_REST_S = 300.0
 """A rung that failed rests this long, doubling each time it fails again right after: a load costs seconds of CPU."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LadderRelease:
+class LadderRelease(Struct, frozen=True, kw_only=True):
     """A release as the ladder sees it. `usable` are the variants that came through the trial, None if all may be."""
 
     role: Role
@@ -63,8 +63,7 @@ def _rung(release: LadderRelease, variant: str) -> Rung:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Health:
+class Health(Struct, frozen=True, kw_only=True):
     """One rung's recent past: failures in a row, and until when it rests (on the caller's clock, seconds)."""
 
     failures: int = 0

@@ -8,7 +8,9 @@ and has stayed so for the dwell time, so a device at the edge does not flap.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from edge_contracts.profile import GovernorThresholds, Threshold
 from edge_contracts.state import Level
@@ -22,8 +24,7 @@ SHED_STEP_S = 1.0
 what the last one's absence saves has to show in the readings first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Readings:
+class Readings(Struct, frozen=True, kw_only=True):
     """What the sensors say; None means the device has no such sensor. `throttled`: the firmware slows the CPU now."""
 
     temperature_c: float | None = None
@@ -34,8 +35,7 @@ class Readings:
     throttled: bool | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class GovernorState:
+class GovernorState(Struct, frozen=True, kw_only=True):
     """The level, what caused it, and since when all readings have allowed a better one.
 
     `shed` of the slots' declared priorities, lowest first, have to turn requests away, which helps against everything

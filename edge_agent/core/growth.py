@@ -7,14 +7,14 @@ What is done about a leak is in `edge_agent.serving`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 WINDOWS = 8
 """In how many windows memory must have risen at least."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Growth:
+class Growth(Struct, frozen=True, kw_only=True):
     """What has been seen of a process: the last full window's least memory, the open window's so far and its end, and
     by how much the least has risen in all, all in megabytes and seconds. It is a leak from `leak_mb` on."""
 

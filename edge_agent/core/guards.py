@@ -6,8 +6,9 @@ Decisions over a few numbers only. Measuring the arrays, and acting on a verdict
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from edge_contracts.manifest import InputGuard, OutputGuard
 from edge_contracts.reference import Confidence
@@ -15,8 +16,7 @@ from edge_contracts.reference import Confidence
 Action = Literal["pass", "warn", "clip", "reject", "fallback"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
+class Spread(Struct, frozen=True, kw_only=True):
     """The smallest and largest number of a tensor; NaN in both if it holds a NaN, infinities as they are."""
 
     minimum: float
@@ -27,8 +27,7 @@ class Spread:
         return math.isfinite(self.minimum) and math.isfinite(self.maximum)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """What to do, and why in words for the answer's warnings or the error."""
 
     action: Action

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
+
+from msgspec import Struct, field
 
 T = TypeVar("T")
 
 
-@dataclass(kw_only=True)
-class Intake(Generic[T]):
+class Intake(Struct, Generic[T], kw_only=True):
     """A queue of at most `limit` items and `max_bytes` bytes. When it is full, `drop` says which item gives way."""
 
     limit: int
@@ -46,8 +46,7 @@ class Intake(Generic[T]):
         return len(self._waiting) >= self.limit or self._bytes + size > self.max_bytes
 
 
-@dataclass(kw_only=True)
-class Freshness:
+class Freshness(Struct, kw_only=True):
     """Whether input is younger than `stale_after_s` seconds (None: whatever its age). Times are of one clock."""
 
     stale_after_s: float | None

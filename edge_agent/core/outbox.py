@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Kind = Literal["window", "event", "dropped"]
 
@@ -17,8 +18,7 @@ ROW_OVERHEAD_BYTES = 100
 """What a message costs in the spool besides its body, in bytes: row, indexes and page slack of SQLite, rounded up."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spooled:
+class Spooled(Struct, frozen=True, kw_only=True):
     """A message as it lies in the spool; `row` is its order there."""
 
     row: int
@@ -28,8 +28,7 @@ class Spooled:
     size: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
+class Gap(Struct, frozen=True, kw_only=True):
     """A run of sequence numbers of one boot that were dropped."""
 
     boot_id: str

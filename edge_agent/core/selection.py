@@ -7,14 +7,14 @@ costs one signed document whatever the size of the fleet.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from edge_contracts.channel import Channel, Family, MaintenanceWindow, Release, Selector
 from edge_contracts.names import version_key
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """What selectors can ask about."""
 
     device: str
@@ -29,16 +29,14 @@ class Facts:
         return {"device": self.device, "board": self.board, "architecture": self.architecture}.get(fact)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Holdings:
+class Holdings(Struct, frozen=True, kw_only=True):
     """Manifests of the slot: `running` are served or on their way, `ready` are those of which every byte is here."""
 
     running: frozenset[str] = frozenset()
     ready: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """What to do. `wish` is the release the device should run; `hold` says why a new start has to wait, `refused` why
     it may not happen at all; `withdraw` names the running manifests that must go at once, each with the reason."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from edge_agent.messages import Heartbeat
 
@@ -12,8 +13,7 @@ FAILURES = ("errors", "guard_output")
 """Counters of answers a release owed and did not give: the engine failed, or the answer was out of bounds."""
 
 
-@dataclass(kw_only=True)
-class Tally:
+class Tally(Struct, kw_only=True):
     """Sums since the last `clear`, over any number of workers."""
 
     counters: dict[str, int] = field(default_factory=dict)

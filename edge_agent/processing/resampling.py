@@ -6,10 +6,10 @@ Each axis is a weighted sum of a few source rows, taken over whole rows at a tim
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from edge_contracts.processing import Fit
@@ -18,8 +18,7 @@ Image = NDArray[Any]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Box:
+class Box(Struct, frozen=True, kw_only=True):
     """A rectangle in pixels of its image, from the outer edge of its first to that of its last pixel."""
 
     top: float
@@ -28,8 +27,7 @@ class Box:
     right: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fitting:
+class Fitting(Struct, frozen=True, kw_only=True):
     """Where a resized image comes from and where it goes: `source` of the given image fills `height` x `width` pixels
     from `top`, `left` of the new one; what lies outside is border."""
 

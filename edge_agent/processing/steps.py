@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from edge_agent.processing.resampling import fitting, resample
@@ -42,8 +42,7 @@ def _apply(sample: Array, steps: Sequence[Step]) -> Array:
     return sample
 
 
-@dataclass(frozen=True, kw_only=True)
-class Placement:
+class Placement(Struct, frozen=True, kw_only=True):
     """Where the model's image lies in the one that was sent, both from 0 to 1: x_sent = left + x * width."""
 
     top: float = 0.0

@@ -1,5 +1,6 @@
 """The express lane answers what the long way would have answered, and leaves it everything else."""
 
+import math
 from types import SimpleNamespace
 
 import bundle_maker
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
 
-from edge_agent import Runtime
+from edge_agent import Runtime, express
 from edge_agent.engines.onnx import OnnxBound
 from edge_agent.errors import EngineError, TensorError
 from edge_contracts.manifest import Confidence, Input, InputGuard, Output, OutputGuard, SampleMapping
@@ -124,3 +125,15 @@ def test_a_release_that_judges_each_answer_has_none(tmp_path):
     bundle_maker.make_bundle(tmp_path / "b", variant={"confidence": Confidence(energy=0.0)})
     with Runtime.open(tmp_path / "b") as runtime:
         assert runtime._loaded[0].express is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8"])
+@pytest.mark.filterwarnings("error")
+def test_a_buffer_measures_finite_only_where_all_of_it_is(dtype):
+    buffer = np.full((2, 40), 100, dtype)
+    measure = express._measure(InputGuard(), buffer)
+    assert math.isfinite(measure())
+    if dtype != "int8":
+        for poison in (math.nan, math.inf, -math.inf):
+            buffer[1, 3] = poison
+            assert not math.isfinite(measure())
