@@ -37,8 +37,8 @@ body and runs on uvicorn with uvloop and httptools: once as an `async` function,
 small model, and once as the plain function its documentation recommends for code that computes (`fastapi-threads`).
 Each is installed by pip into an environment of its own, the agent as a wheel. PSS is that of a server alone after a
 second of load, so that nothing shares its libraries. MLServer runs in one process with a custom runtime of ten lines.
-ONNX Runtime has one thread everywhere. Values are medians with their range; the ratios are given for 1 and for 8
-clients.
+ONNX Runtime has one thread everywhere. Values are medians with their range; ratios of a request's CPU are given for 1
+and for 8 clients, and a target holds only if both are within it.
 
 {table}
 
@@ -142,13 +142,13 @@ def serving(document: dict[str, Any]) -> str:
 
 
 def targets(document: dict[str, Any]) -> list[str]:
-    """Return the lines of the table of targets; the numbers are with the most clients."""
+    """Return the lines of the table of targets; one that depends on the number of clients is reached with each."""
     samples, starts = document["samples"], document["starts"]
     agent, fastapi = starts["edgewright"], starts["fastapi"]
     pss = ratio_of([one["pss_mb"] for one in agent], [one["pss_mb"] for one in fastapi])
     start = ratio_of([one["cpu_s"] for one in agent], [one["cpu_s"] for one in fastapi])
-    rows = [("PSS of all the agent's processes, of FastAPI's", pss, 1.0)]
-    rows.append(("CPU from start to first answer, of FastAPI's", start, 1.0))
+    rows = [("PSS of all the agent's processes, of FastAPI's", [pss], 1.0)]
+    rows.append(("CPU from start to first answer, of FastAPI's", [start], 1.0))
     for base, own, bound in (
         ("fastapi", "json", 0.4),
         ("fastapi-threads", "json", 0.4),
@@ -156,16 +156,22 @@ def targets(document: dict[str, Any]) -> list[str]:
         ("fastapi", "binary", 0.25),
         ("fastapi-threads", "binary", 0.25),
     ):
-        found = ratio(samples, f"edgewright {own}", f"{base} json", "cpu_us")
+        found = [ratio(samples, f"edgewright {own}", f"{base} json", clients) for clients in CLIENTS]
         rows.append((f"CPU a request in {own}, of {base}'s in JSON", found, bound))
     return [
-        f"| {what} ≤ {bound:g} | {found:.2f} | {'yes' if found <= bound else 'no'} |" for what, found, bound in rows
+        f"| {what} ≤ {bound:g} | {_values(found)} | {'yes' if max(found) <= bound else 'no'} |"
+        for what, found, bound in rows
     ]
 
 
-def ratio(samples: list[dict[str, Any]], own: str, base: str, key: str) -> float:
-    chosen = [sample for sample in samples if sample["clients"] == CLIENTS[-1]]
-    values = {lane: [sample[key] for sample in chosen if sample["lane"] == lane] for lane in (own, base)}
+def _values(found: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in found)
+
+
+def ratio(samples: list[dict[str, Any]], own: str, base: str, clients: int) -> float:
+    """Return the median ratio of CPU a request, with so many clients."""
+    chosen = [sample for sample in samples if sample["clients"] == clients]
+    values = {lane: [sample["cpu_us"] for sample in chosen if sample["lane"] == lane] for lane in (own, base)}
     return ratio_of(values[own], values[base])
 
 

@@ -50,7 +50,7 @@ GOVERN_S = 5.0
 """How often the sensors are read, in seconds; more often where the profile's dwell time is shorter."""
 
 GARBAGE_S = 60.0
-"""How often releases that nobody needs are looked for, in seconds."""
+"""How often releases and objects that nobody needs are looked for, in seconds."""
 
 SHED_S = 5.0
 """Retry-After of requests that a critical device turns away, in seconds."""
@@ -148,6 +148,8 @@ class Supervisor:
             self._close_windows()
         if self._due("garbage", now, GARBAGE_S) and not self._updates.running:
             self._collect()
+        if self._due("cycles", now, GARBAGE_S, at_once=False):
+            gc.collect()  # those of ended workers and connections: left to itself, Python may wait for hours
         self._link.report(self._reported())
         self._notifier.alive()
 
@@ -194,7 +196,6 @@ class Supervisor:
         slot.window.clear()
 
     def _collect(self) -> None:
-        gc.collect()  # the cycles of ended workers and connections: left to itself, Python may wait for hours
         keep = frozenset[str]().union(*(slot.keeps() for slot in self._slots.values()))
         try:
             for gone in self._state.collect_garbage(keep):

@@ -7,13 +7,15 @@ report, drain. A failed allocation in the engine ends the process at once: its h
 
 from __future__ import annotations
 
+import gc
+
 from edge_agent.lean import leave_openssl_out
 
 if __name__ == "__main__":
+    gc.disable()  # until everything is loaded
     leave_openssl_out()
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -97,6 +99,7 @@ class Worker:
                 await rehearse(self._server, runtime)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: later collections need not walk it
+            gc.enable()
             if link is not None:  # not before: what is said meanwhile is heard afterwards
                 tasks.add(loop.create_task(self._listen(reader)))
             await self._server.start(self._listening)

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -107,8 +106,7 @@ def update(site: UpdateSite, over: CountingCarrier, attempts: int) -> None:
     raise AssertionError(f"not stored after {attempts} attempts: {troubles(said)}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Impatient(RoundTrip):
+class Impatient(RoundTrip, frozen=True, kw_only=True):
     """A timer that learns nothing: asks again after a second, come what may."""
 
     timeout_s: float = 1.0
