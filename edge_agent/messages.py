@@ -64,8 +64,8 @@ class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     batch: Batching | None = None
     certainty: Certainty | None = None
     capture: Capture | None = None
-    rehearse: bool = False
-    """Whether it takes over from another worker, and is to answer itself first."""
+    takes_over: bool = False
+    """Whether another worker serves until it is ready: it loads with what CPU that one leaves, and rehearses."""
 
 
 # Worker to supervisor

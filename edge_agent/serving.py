@@ -279,13 +279,13 @@ class Serving:
             certainty=config.certainty,
             capture=config.capture,
             mirror_fd=self._mirror.fileno(),
-            rehearse=self._current is not None,
+            takes_over=self._current is not None,
         )
         callbacks = Callbacks(
             ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._owner.fault, died=self._on_death
         )
         try:
-            self._next = await WorkerProcess.start(plan, self._listener, callbacks, behind=self._current is not None)
+            self._next = await WorkerProcess.start(plan, self._listener, callbacks)
         except OSError as error:
             _log.error("slot %s: no worker can be started: %s", self._config.name, error)
             self._restarts.died(asyncio.get_running_loop().time())

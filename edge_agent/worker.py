@@ -93,7 +93,7 @@ class Worker:
         try:
             started = time.monotonic()
             runtime = self._load()
-            if self._plan.rehearse:
+            if self._plan.takes_over:
                 from edge_agent.rehearsal import rehearse
 
                 await rehearse(self._server, runtime)

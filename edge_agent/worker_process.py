@@ -81,7 +81,6 @@ class WorkerProcess:
         self._callbacks = callbacks
         self._flight = flight
         self._drained = False
-        self._behind = False
         self._killed: str | None = None
         self._fatal: str | None = None
         self._process: asyncio.subprocess.Process
@@ -90,11 +89,8 @@ class WorkerProcess:
         self._task: asyncio.Task[None]
 
     @classmethod
-    async def start(
-        cls, plan: WorkerPlan, listener: socket.socket, callbacks: Callbacks, *, behind: bool = False
-    ) -> WorkerProcess:
-        """Start a worker that accepts on `listener`, `behind` another one that serves: it loads with what CPU that one
-        leaves. Raises OSError when no process can be made."""
+    async def start(cls, plan: WorkerPlan, listener: socket.socket, callbacks: Callbacks) -> WorkerProcess:
+        """Start a worker that accepts on `listener`. Raises OSError when no process can be made."""
         flight = FlightPage.create()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -112,8 +108,7 @@ class WorkerProcess:
                 start_new_session=True,
                 env=os.environ | LEAN_ENVIRONMENT,
             )
-        worker._behind = behind
-        if behind:
+        if plan.takes_over:
             step_behind(worker.pid)
         reader, worker._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         worker._task = asyncio.create_task(worker._follow(reader))
@@ -139,9 +134,8 @@ class WorkerProcess:
             self._writer.write(line(message))
 
     def step_up(self) -> None:
-        """Have it load, or serve, behind nobody."""
-        if self._behind:
-            self._behind = False
+        """Let it load, or serve, behind nobody."""
+        if self.plan.takes_over:
             step_up(self.pid)
 
     def kill(self, reason: str) -> None:
@@ -156,7 +150,7 @@ class WorkerProcess:
         silent = asyncio.get_running_loop().time() - self._last_news
         patience = MISSED_HEARTBEATS * self.plan.heartbeat_s
         if self.ready is None:
-            patience = START_S * (PATIENCE_BEHIND if self._behind else 1)
+            patience = START_S * (PATIENCE_BEHIND if self.plan.takes_over else 1)
         if silent > patience:
             self.kill("hung" if self.ready else "start-timeout")
         memory = self.memory_mb

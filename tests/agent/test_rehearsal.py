@@ -136,7 +136,7 @@ def _half():
 
 def test_a_worker_that_rehearsed_reports_only_what_others_asked(tmp_path):
     with listening_socket() as listening:
-        worker = HostedWorker(listening, ladder_of(bundle_maker.make_bundle(tmp_path / "b")), rehearse=True)
+        worker = HostedWorker(listening, ladder_of(bundle_maker.make_bundle(tmp_path / "b")), takes_over=True)
         try:
             worker.ready()
             assert not any(worker.hear(Heartbeat).counters.values())
@@ -195,7 +195,7 @@ def test_a_process_that_is_gone_is_no_error(sleeper):
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_worker_loads_behind_another_and_serves_beside_nobody(tmp_path, behind):
-    plan = WorkerPlan(slot="test", ladder=ladder_of(bundle_maker.make_bundle(tmp_path / "b")), rehearse=behind)
+    plan = WorkerPlan(slot="test", ladder=ladder_of(bundle_maker.make_bundle(tmp_path / "b")), takes_over=behind)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     loads_at = own + BEHIND if behind and priority._may_return_to(own) else own
 
@@ -204,7 +204,7 @@ def test_a_worker_loads_behind_another_and_serves_beside_nobody(tmp_path, behind
         callbacks = Callbacks(
             ready=lambda *_: heard.set(), heartbeat=lambda *_: None, fault=lambda *_: None, died=lambda *_: None
         )
-        worker = await WorkerProcess.start(plan, listening, callbacks, behind=behind)
+        worker = await WorkerProcess.start(plan, listening, callbacks)
         try:
             first = nices(worker.pid)
             await asyncio.wait_for(heard.wait(), 30)
