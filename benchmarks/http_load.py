@@ -7,9 +7,10 @@ one request at a time on a connection, answers with a Content-Length. Judging th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,16 +98,21 @@ class Seen:
 Check = Callable[[Reply], str | None]
 """Says what is wrong with an answer, or None."""
 
+Question = tuple[bytes, Check]
+"""A request and how its answer is judged."""
+
 
 async def constant_load(
-    address: Address, request: bytes, clients: int, check: Check, stop: asyncio.Event, pause_s: float = 0.0
+    address: Address, questions: Sequence[Question], clients: int, stop: asyncio.Event, pause_s: float = 0.0
 ) -> Seen:
-    """Ask with so many clients, each `pause_s` after it has its answer, until `stop`. What is lost is a problem."""
+    """Ask with so many clients, each the questions in turns and `pause_s` after it has an answer, until `stop`. What is
+    lost is a problem."""
     seen = Seen()
 
     async def client() -> None:
-        connection = KeptAlive(address)
+        connection, turns = KeptAlive(address), itertools.cycle(questions)
         while not stop.is_set():
+            request, check = next(turns)
             start = time.monotonic()
             try:
                 problem = check(await connection.ask(request))

@@ -2,7 +2,8 @@
 
     python benchmarks/serving.py --environments ~/.cache/edgewright-peers --out benchmarks/results/serving.json
 
-The same model, the same client and the same bytes for all, over loopback. All servers run from beginning to end; in
+The same model, the same client and the same bytes for all, over loopback: sixteen requests in turns that differ in
+every number. All servers run from beginning to end; in
 each round they are loaded one after the other for some seconds, in turns, so that what else the machine does falls on
 all of them. CPU is that of the server's whole process tree, from /proc; the client's does not count. Reported are
 medians over the rounds with their range, and the medians of the rounds' ratios to FastAPI and MLServer. Every sample
@@ -17,25 +18,31 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from contenders import AGENT, PEERS, Started, environment_of, environment_of_agent, start_agent, start_peer
 from edge_bench.environment import environment
 from edge_contracts.codec import plain
 from edgewright.demo.broker import EmbeddedBroker
-from http_load import Reply, binary_request, constant_load, json_request, percentile
+from http_load import Question, Reply, binary_request, constant_load, json_request, percentile
 from plain_bundle import make_plain_bundle
 from process_tree import cpu_seconds, memory_mb
 
 DEMO_MODEL = Path(str(resources.files("edgewright.demo") / "data" / "watch_har.onnx"))
 CLIENTS = (1, 8)
+SAMPLES = 16
+"""Different requests, asked in turns: their numbers differ, and in JSON their lengths."""
+
 WARM_UP_S = 1.0
 
 
@@ -45,7 +52,7 @@ class Lane:
 
     name: str
     server: Started
-    request: bytes
+    questions: list[Question]
 
 
 def main(arguments: list[str]) -> int:
@@ -89,8 +96,9 @@ class Arena:
         session = onnxruntime.InferenceSession(str(options.model), providers=["CPUExecutionProvider"])
         self._input = session.get_inputs()[0].name
         shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
-        self._array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        self._right = session.run(None, {self._input: self._array})[0]
+        draw = np.random.default_rng(0).normal
+        self._samples = [draw(size=shape).astype(np.float32) for _ in range(SAMPLES)]
+        self._checks = [partial(wrong, np.asarray(session.run(None, {self._input: one})[0])) for one in self._samples]
 
     def time_starts(self) -> dict[str, list[dict[str, float]]]:
         """Start every contender some times, in turns, and load it for a moment while nothing else of it runs; return
@@ -101,7 +109,7 @@ class Arena:
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 started = self._start(name)
                 try:
-                    lane = Lane(name=f"{name} json", server=started, request=self._json(name))
+                    lane = Lane(name=f"{name} json", server=started, questions=self._questions(name, json_request))
                     asyncio.run(self._load(lane, CLIENTS[-1], WARM_UP_S))
                     memory = {f"{key}_mb": value for key, value in memory_mb(started.process.pid).items()}
                 finally:
@@ -116,11 +124,10 @@ class Arena:
             for name in [AGENT, *self._options.peers]:
                 server = self._start(name)
                 running.callback(server.stop)
-                lanes.append(Lane(name=f"{name} json", server=server, request=self._json(name)))
+                lanes.append(Lane(name=f"{name} json", server=server, questions=self._questions(name, json_request)))
                 if name == AGENT:
-                    path = f"/v2/models/{self._model}/infer"
-                    request = binary_request(path, self._input, self._array)
-                    lanes.append(Lane(name=f"{name} binary", server=server, request=request))
+                    questions = self._questions(name, binary_request)
+                    lanes.append(Lane(name=f"{name} binary", server=server, questions=questions))
             for lane in lanes:
                 asyncio.run(self._load(lane, 1, WARM_UP_S))
             samples = []
@@ -132,21 +139,22 @@ class Arena:
             return samples
 
     def _start(self, name: str) -> Started:
-        body = self._json(name).partition(b"\r\n\r\n")[2]
+        body = self._questions(name, json_request)[0][0].partition(b"\r\n\r\n")[2]
         if name == AGENT:
             return start_agent(self._python[name], self._folder, self._bundle, self._broker, (self._model, body))
         return start_peer(name, self._python[name], self._options.model, body)
 
-    def _json(self, name: str) -> bytes:
-        model = self._model if name == AGENT else "model"
-        return json_request(f"/v2/models/{model}/infer", self._input, self._array)
+    def _questions(self, name: str, form: Callable[[str, str, NDArray[np.float32]], bytes]) -> list[Question]:
+        path = f"/v2/models/{self._model if name == AGENT else 'model'}/infer"
+        requests = [form(path, self._input, array) for array in self._samples]
+        return list(zip(requests, self._checks, strict=True))
 
     async def _load(self, lane: Lane, clients: int, seconds: float) -> dict[str, Any]:
         stop = asyncio.Event()
         pid = lane.server.process.pid
         before = cpu_seconds(pid)
         asyncio.get_running_loop().call_later(seconds, stop.set)
-        seen = await constant_load(("127.0.0.1", lane.server.port), lane.request, clients, self._wrong, stop)
+        seen = await constant_load(("127.0.0.1", lane.server.port), lane.questions, clients, stop)
         used = cpu_seconds(pid) - before
         if seen.problems:
             raise RuntimeError(f"{lane.name}: {seen.problems[0]}")
@@ -160,14 +168,16 @@ class Arena:
             "p99_ms": percentile(seen.seconds, 0.99) * 1e3,
         }
 
-    def _wrong(self, reply: Reply) -> str | None:
-        if reply.status != 200:
-            return f"status {reply.status}: {reply.body[:200]!r}"
-        if reply.head.lower().find(b"octet-stream") > 0:
-            found = np.frombuffer(reply.body[-self._right.nbytes :], np.float32)
-        else:
-            found = np.array(json.loads(reply.body)["outputs"][0]["data"], np.float32)
-        return None if np.allclose(found.ravel(), self._right.ravel(), atol=1e-4) else "a wrong answer"
+
+def wrong(right: NDArray[np.float32], reply: Reply) -> str | None:
+    """Say what is wrong with an answer that should be `right`."""
+    if reply.status != 200:
+        return f"status {reply.status}: {reply.body[:200]!r}"
+    if reply.head.lower().find(b"octet-stream") > 0:
+        found = np.frombuffer(reply.body[-right.nbytes :], np.float32)
+    else:
+        found = np.array(json.loads(reply.body)["outputs"][0]["data"], np.float32)
+    return None if np.allclose(found.ravel(), right.ravel(), atol=1e-4) else "a wrong answer"
 
 
 def table(document: dict[str, Any]) -> list[str]:

@@ -30,15 +30,15 @@ SERVING = """\
 
 `python benchmarks/serving.py --environments FOLDER --out benchmarks/results/serving.json`
 
-{runs}: one asyncio client over loopback, the same model ({model}) and the same bytes for all: {rounds} rounds of
-{seconds:g} s for each server, in turns. CPU is that of the server's whole process tree. The agent is `edgewright agent
-run`: supervisor and worker, connected to a broker, with guards, counters, telemetry and audit log. FastAPI has a typed
-body and runs on uvicorn with uvloop and httptools: once as an `async` function, which is the quickest it can be for a
-small model, and once as the plain function its documentation recommends for code that computes (`fastapi-threads`).
-Each is installed by pip into an environment of its own, the agent as a wheel. PSS is that of a server alone after a
-second of load, so that nothing shares its libraries. MLServer runs in one process with a custom runtime of ten lines.
-ONNX Runtime has one thread everywhere. Values are medians with their range; ratios of a request's CPU are given for 1
-and for 8 clients, and a target holds only if both are within it.
+{runs}: one asyncio client over loopback, the same model ({model}) and the same bytes for all, sixteen requests in turns
+that differ in every number: {rounds} rounds of {seconds:g} s for each server, in turns. CPU is that of the server's
+whole process tree. The agent is `edgewright agent run`: supervisor and worker, connected to a broker, with guards,
+counters, telemetry and audit log. FastAPI has a typed body and runs on uvicorn with uvloop and httptools: once as an
+`async` function, which is the quickest it can be for a small model, and once as the plain function its documentation
+recommends for code that computes (`fastapi-threads`). Each is installed by pip into an environment of its own, the
+agent as a wheel. PSS is that of a server alone after a second of load, so that nothing shares its libraries. MLServer
+runs in one process with a custom runtime of ten lines. ONNX Runtime has one thread everywhere. Values are medians with
+their range; ratios of a request's CPU are given for 1 and for 8 clients, and a target holds only if both are within it.
 
 {table}
 

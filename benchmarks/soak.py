@@ -155,7 +155,7 @@ async def soak(folder: Path, seconds: float, events: int, clients: int, window_s
 
 async def ask_all_the_time(address: tuple[str, int], clients: int, stop: asyncio.Event) -> Seen:
     """Ask a slot until `stop`."""
-    return await constant_load(address, json_request(PATH, "x", INPUT), clients, wrong, stop, PAUSE_S)
+    return await constant_load(address, [(json_request(PATH, "x", INPUT), wrong)], clients, stop, PAUSE_S)
 
 
 def let_happen(site: SoakSite, broker: EmbeddedBroker, seconds: float, events: int) -> list[tuple[str, float, float]]:

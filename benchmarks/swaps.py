@@ -78,8 +78,8 @@ async def swaps(folder: Path, count: int, clients: int, pause_s: float) -> tuple
         agent.served_by()
         host, _, port = agent.slot().http.rpartition(":")
         stop = asyncio.Event()
-        request = json_request(PATH, "x", INPUT)
-        load = asyncio.create_task(constant_load((host, int(port)), request, clients, wrong, stop, pause_s))
+        questions = [(json_request(PATH, "x", INPUT), wrong)]
+        load = asyncio.create_task(constant_load((host, int(port)), questions, clients, stop, pause_s))
         try:
             periods = await asyncio.to_thread(swap_all, agent, site, count)
         finally:
