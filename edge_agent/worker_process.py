@@ -81,6 +81,7 @@ class WorkerProcess:
         self._callbacks = callbacks
         self._flight = flight
         self._drained = False
+        self._stepping_up = False
         self._killed: str | None = None
         self._fatal: str | None = None
         self._process: asyncio.subprocess.Process
@@ -136,7 +137,7 @@ class WorkerProcess:
     def step_up(self) -> None:
         """Let it load, or serve, behind nobody."""
         if self.plan.takes_over:
-            step_up(self.pid)
+            self._stepping_up = not step_up(self.pid)
 
     def kill(self, reason: str) -> None:
         """End it at once with SIGKILL, for `reason`."""
@@ -147,6 +148,8 @@ class WorkerProcess:
 
     def watch(self) -> None:
         """Kill the worker if it is silent for too long or holds more memory than it may. To be called regularly."""
+        if self._stepping_up:
+            self.step_up()
         silent = asyncio.get_running_loop().time() - self._last_news
         patience = MISSED_HEARTBEATS * self.plan.heartbeat_s
         if self.ready is None:

@@ -1,7 +1,9 @@
 """Which process gets the CPU first, while a worker loads beside one that serves.
 
-Who may not raise a priority again (setpriority(2) asks for CAP_SYS_NICE, or RLIMIT_NICE as systemd's `LimitNICE=` sets
-it) must not lower one either: the worker would keep it for good.
+Two things decide it (sched(7)). Within a control group, the nice value: who may not raise it again (setpriority(2) asks
+for CAP_SYS_NICE, or RLIMIT_NICE as systemd's `LimitNICE=` sets it) must not lower it either, or the worker would keep
+it for good. Where the kernel shares the CPU among sessions ("autogroup"), the session's: a worker has one of its own,
+and anybody may set and reset it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 BEHIND: Final = 5
-"""How much nicer a worker loads than another one serves: a third of the CPU where both want it."""
+"""How much nicer a worker loads than another one serves: a quarter of the CPU where both want it."""
 
 _CAP_SYS_NICE: Final = 1 << 23
 
@@ -24,14 +26,28 @@ def step_behind(pid: int) -> None:
     if _may_return_to(own):
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, pid, own + BEHIND)
+    _weigh_session(pid, BEHIND)
 
 
-def step_up(pid: int) -> None:
-    """Let a process, with all its threads, have the CPU like this one."""
+def step_up(pid: int) -> bool:
+    """Let a process, with all its threads, have the CPU like this one; return False where the kernel says to try again
+    a tenth of a second later."""
     own = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(OSError):  # it has ended, or was never behind
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.setpriority(os.PRIO_PROCESS, int(thread.name), own)
+    return _weigh_session(pid, 0)
+
+
+def _weigh_session(pid: int, nice: int) -> bool:
+    try:
+        if os.getsid(pid) == pid:
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
+    except BlockingIOError:
+        return False
+    except OSError:  # a kernel without, or the process has ended
+        pass
+    return True
 
 
 def _may_return_to(nice: int) -> bool:

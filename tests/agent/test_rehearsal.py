@@ -15,6 +15,7 @@ import pytest
 from referenced_bundle import make_referenced_bundle
 from worker_host import HostedWorker, infer_json, ladder_of, listening_socket, url_of, wait_until
 
+from edge_agent import worker_process
 from edge_agent.adapters import priority
 from edge_agent.adapters.http import INLINE_US, OipApp, Serving
 from edge_agent.adapters.priority import BEHIND, step_behind, step_up
@@ -159,7 +160,7 @@ def nices(pid):
 @pytest.fixture
 def sleeper():
     code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\ntime.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code])
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     wait_until(lambda: psutil.Process(process.pid).num_threads() > 1)
     yield process.pid
     process.kill()
@@ -184,6 +185,57 @@ def test_all_threads_step_up(sleeper):
     assert nices(sleeper) == {own + BEHIND}
     step_up(sleeper)
     assert nices(sleeper) == {own}
+
+
+def session_nice(pid):
+    """Return the nice value of a process's session, None where the kernel keeps none."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+    return None
+
+
+def test_its_session_steps_behind_and_up_with_it(sleeper):
+    if session_nice(sleeper) is None:
+        assert step_up(sleeper)
+        return
+    wait_until(lambda: (step_behind(sleeper), session_nice(sleeper) == BEHIND)[1])
+    wait_until(lambda: step_up(sleeper))
+    assert session_nice(sleeper) == 0
+
+
+def test_the_session_of_another_process_is_left_alone(sleeper):
+    code = "import time\ntime.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code])  # in this session, and so is what serves
+    try:
+        before = session_nice(os.getpid())
+        step_behind(child.pid)
+        assert session_nice(os.getpid()) == before
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_worker_is_stepped_up_until_the_kernel_takes_it(tmp_path, monkeypatch):
+    plan = WorkerPlan(slot="test", ladder=ladder_of(bundle_maker.make_bundle(tmp_path / "b")), takes_over=True)
+    tries = iter([False, False, True])
+    asked = []
+    monkeypatch.setattr(worker_process, "step_up", lambda pid: (asked.append(pid), next(tries))[1])
+
+    async def run(listening):
+        heard = asyncio.Event()
+        callbacks = Callbacks(
+            ready=lambda *_: heard.set(), heartbeat=lambda *_: None, fault=lambda *_: None, died=lambda *_: None
+        )
+        worker = await WorkerProcess.start(plan, listening, callbacks)
+        await asyncio.wait_for(heard.wait(), 30)
+        for _ in range(4):
+            worker.watch()
+        worker.kill("test")
+        await asyncio.wait_for(worker.ended(), 10)
+        return worker.pid
+
+    with listening_socket() as listening:
+        assert asked == [asyncio.run(run(listening))] * 3
 
 
 def test_a_process_that_is_gone_is_no_error(sleeper):
