@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -188,8 +189,9 @@ def test_all_threads_step_up(sleeper):
 
 
 def session_nice(pid):
-    """Return the nice value of a process's session, None where the kernel keeps none."""
-    with contextlib.suppress(OSError):
+    """Return the nice value of a process's session, None where the kernel keeps none: the file is missing, or is empty
+    for a session that is as old as the system."""
+    with contextlib.suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
     return None
 
@@ -203,16 +205,30 @@ def test_its_session_steps_behind_and_up_with_it(sleeper):
     assert session_nice(sleeper) == 0
 
 
-def test_the_session_of_another_process_is_left_alone(sleeper):
-    code = "import time\ntime.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code])  # in this session, and so is what serves
+def test_the_session_of_another_process_is_left_alone():
+    sleep = f"{sys.executable} -c 'import time; time.sleep(60)'"
+    leader = subprocess.Popen(
+        ["sh", "-c", f"{sleep} & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        before = session_nice(os.getpid())
-        step_behind(child.pid)
-        assert session_nice(os.getpid()) == before
+        member = int(leader.stdout.readline())
+        assert os.getsid(member) == leader.pid
+        before = session_nice(leader.pid)
+        step_behind(member)
+        assert session_nice(leader.pid) == before
     finally:
-        child.kill()
-        child.wait()
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.communicate()
+
+
+@pytest.mark.parametrize(("refusal", "done"), [(errno.EAGAIN, False), (errno.EINVAL, True), (errno.ENOENT, True)])
+def test_the_kernel_refuses_to_weigh_a_session(sleeper, monkeypatch, refusal, done):
+    def refuse(*_, **__):
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    step_behind(sleeper)
+    assert step_up(sleeper) is done
 
 
 def test_a_worker_is_stepped_up_until_the_kernel_takes_it(tmp_path, monkeypatch):
