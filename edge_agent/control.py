@@ -72,11 +72,10 @@ async def serve_control(state: StateFolder, answer: Answer) -> asyncio.Server:
     path.unlink(missing_ok=True)  # left by an agent that was killed; the caller holds the state folder's lock
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
+        with contextlib.closing(writer), contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
             ask = msgspec.json.decode(await reader.readline(), type=Ask)
             writer.write(msgspec.json.encode(await answer(ask)) + b"\n")
             await writer.drain()
-        writer.close()
 
     server = await asyncio.start_unix_server(converse, path)
     path.chmod(0o600)

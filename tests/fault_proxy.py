@@ -7,7 +7,6 @@ with FaultProxy(broker.port, cut_every_s=1.5) as link: ...               link.cu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 
 PIECE_BYTES = 2048
@@ -42,28 +41,28 @@ class FaultProxy:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        connections: set[asyncio.Task[None]] = set()
 
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            connections.add(task)
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._connection(reader, writer)
-            writer.transport.abort()
-            connections.discard(task)
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = self._loop.create_task(self._connection(reader, writer))
+            task.add_done_callback(lambda _: writer.transport.abort())
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.close()
-        for task in list(connections):
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.sleep(0)  # all have begun: one that accepts and is cancelled before leaves its socket open
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # transports that were aborted close theirs
+        server.close()  # now: one that accepts for a closed server would leave its socket open too
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        except OSError:
+            return  # the broker is down, and so is the link
         pumps = [
             asyncio.create_task(self._pump(reader, far_writer, count=False)),
             asyncio.create_task(self._pump(far_reader, writer, count=True)),
@@ -72,10 +71,10 @@ class FaultProxy:
             await asyncio.wait(pumps, timeout=self._cut_every_s, return_when=asyncio.FIRST_COMPLETED)
             self.cuts += not any(pump.done() for pump in pumps)
         finally:
+            far_writer.transport.abort()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            far_writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool) -> None:
         """Read at the link's rate; every piece arrives `delay_s` later, in order."""
