@@ -199,6 +199,10 @@ def _check_files(config: AgentConfig) -> None:
 
 def _state_of(config: Path | None, state: Path | None) -> Path:
     if state is not None:
+        if not state.is_dir():
+            raise ConfigError(
+                "no agent keeps its state there", subject=str(state), hint="see `device.state` in its agent.toml"
+            )
         return state
     if config is None:
         raise ConfigError("needed: --config or --state", hint="edgewright agent status --config agent.toml")
