@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_agent.errors import EngineError, EngineMemoryError
+from edge_agent.guarding import features_in_order
 from edge_agent.ports import Array, Bound, Session, Tensors
 from edge_contracts.limits import KIB
 from edge_contracts.manifest import Input, InputGuard, Manifest, OutputGuard, Variant
@@ -44,7 +45,7 @@ class ExpressLane:
         """`bound` has the buffers of the manifest's tensors, in its order."""
         self._run: Callable[[], None] | None = bound.run
         self._inputs = tuple(
-            (tensor.name, buffer, buffer.shape, buffer.dtype, _measure(tensor.guard, buffer))
+            (tensor.name, buffer, buffer.shape, buffer.dtype, _measure_input(tensor.guard, buffer))
             for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
@@ -138,6 +139,17 @@ def _measure(guard: InputGuard | OutputGuard, buffer: Any) -> _Measure:
 
     def measure() -> Any:
         return within() if minimum <= _lowest(flat) and _highest(flat) <= maximum else math.nan
+
+    return measure
+
+
+def _measure_input(guard: InputGuard, buffer: Any) -> _Measure:
+    whole, in_order = _measure(guard, buffer), features_in_order(guard, buffer.shape, buffer.dtype)
+    if in_order is None:
+        return whole
+
+    def measure() -> Any:
+        return whole() if in_order(buffer) else math.nan
 
     return measure
 

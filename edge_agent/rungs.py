@@ -17,9 +17,10 @@ import numpy as np
 from edge_agent import express
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.conformal import Predictor, predictor
-from edge_agent.core.guards import PASS, Spread, Verdict, judge_confidence, judge_input, judge_output
+from edge_agent.core.guards import PASS, Verdict, judge_confidence, judge_output
 from edge_agent.engines import engine_for
 from edge_agent.errors import TensorError
+from edge_agent.guarding import InputGuarding, is_finite, spread
 from edge_agent.messages import Rung
 from edge_agent.metrics import Answers
 from edge_agent.ports import Array, Composite, EngineSettings, Session, Tensors
@@ -38,7 +39,7 @@ class GuardError(BundleError):
 class _InputCheck:
     """One input of a release, with what a request's check asks of it worked out beforehand."""
 
-    __slots__ = ("as_is", "bounded", "dtypes", "name", "tensor", "usual")
+    __slots__ = ("as_is", "dtypes", "guarding", "name", "tensor", "usual")
 
     def __init__(self, tensor: Input) -> None:
         mapping = tensor.sample
@@ -49,7 +50,7 @@ class _InputCheck:
         self.usual = None if mapping.steps else tuple(size if size != -1 else 1 for size in tensor.shape)
         is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
         self.as_is = len(self.dtypes) == 1 and not is_mapped
-        self.bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
+        self.guarding = InputGuarding(tensor)
 
 
 class Intake:
@@ -74,17 +75,11 @@ class Intake:
         """
         objections: list[Verdict] = []
         for index, check in enumerate(self._inputs):
-            if not check.bounded and is_finite(feeds[index]):
-                continue
-            tensor = check.tensor
-            verdict = judge_input(tensor.guard, spread(feeds[index]))
-            if verdict is PASS:
-                continue
-            if verdict.action == "reject":
-                raise TensorError(verdict.text, subject=tensor.name)
-            if verdict.action == "clip":
-                feeds[index] = _clip(feeds[index], tensor)
-            objections.append(Verdict(action=verdict.action, text=f"{tensor.name}: {verdict.text}"))
+            feeds[index], verdicts = check.guarding.judge(feeds[index])
+            for verdict in verdicts:
+                if verdict.action == "reject":
+                    raise TensorError(verdict.text, subject=check.name)
+                objections.append(Verdict(action=verdict.action, text=f"{check.name}: {verdict.text}"))
         return objections
 
     def _fit_one(self, tensors: Tensors, check: _InputCheck) -> Array:
@@ -259,35 +254,8 @@ def first_manifest(ladder: Sequence[Rung]) -> Manifest:
     raise problem
 
 
-def spread(array: Array) -> Spread:
-    """Return the smallest and largest element; both are NaN where the array holds one."""
-    values: Any = array
-    return Spread(minimum=float(values.min()), maximum=float(values.max()))
-
-
-def is_finite(array: Array) -> bool:
-    """Return whether an array holds neither NaN nor infinity; integers never do.
-
-    The sum of squares is finite only then, and costs a fifth of looking for the extremes; where it overflowed they are
-    looked for after all.
-    """
-    if array.dtype.kind != "f":
-        return True
-    values: Any = array
-    return math.isfinite(np.vdot(values, values)) or spread(array).finite
-
-
 def _check_shape(shape: tuple[int, ...], declared: tuple[int, ...], name: str) -> None:
     if len(shape) != len(declared) or any(w not in (-1, s) for s, w in zip(shape, declared, strict=True)):
         raise TensorError(f"shape is {list(shape)}, not {list(declared)}", subject=name)
     if 0 in shape:
         raise TensorError(f"shape {list(shape)} holds no element", subject=name)
-
-
-def _clip(array: Array, tensor: Input) -> Array:
-    low, high = tensor.guard.minimum, tensor.guard.maximum
-    if array.dtype.kind == "f":
-        middle = 0.0 if low is None or high is None else (low + high) / 2
-        array = np.nan_to_num(array, nan=middle, posinf=high, neginf=low)
-    clipped: Array = np.clip(array, low, high).astype(array.dtype, copy=False)
-    return clipped

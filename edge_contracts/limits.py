@@ -80,6 +80,12 @@ MAX_FFT = 65_536
 MAX_BANDS = 512
 """Bands of a spectrogram, or channels that are normalised one by one."""
 
+MAX_GUARDED_FEATURES = 256
+"""Features of one input with guards of their own."""
+
+MAX_CATEGORIES = 1024
+"""Categories of one feature: a postal code is no category, a machine's state is."""
+
 MAX_DETECTIONS = 1000
 """Boxes, or best classes, of one answer."""
 

@@ -15,8 +15,12 @@ from msgspec import Meta
 
 from edge_contracts import limits
 from edge_contracts.answering import AnswerStep, AnswerSteps, Nms, Spec, given, outputs_after
-from edge_contracts.codec import Record, decode, encode
+from edge_contracts.codec import Record, StrictRecord, decode, encode
 from edge_contracts.errors import ContractError
+from edge_contracts.guards import GuardAction as GuardAction
+from edge_contracts.guards import InputGuard as InputGuard
+from edge_contracts.guards import OutputGuard as OutputGuard
+from edge_contracts.guards import check_input_guard, check_output_guard
 from edge_contracts.names import Name, RelativePath, Sha256, Text, UtcTime, Version, check_path
 from edge_contracts.reference import (
     AnswerReference,
@@ -27,17 +31,17 @@ from edge_contracts.reference import (
     check_variant,
 )
 from edge_contracts.tensors import DType as DType
-from edge_contracts.tensors import GuardAction as GuardAction
 from edge_contracts.tensors import Input as Input
-from edge_contracts.tensors import InputGuard as InputGuard
 from edge_contracts.tensors import Output as Output
-from edge_contracts.tensors import OutputGuard as OutputGuard
 from edge_contracts.tensors import SampleMapping as SampleMapping
 from edge_contracts.tensors import check_sample
 
 MANIFEST_SCHEMA = 1
 PROCESSING_SCHEMA = 2
 """Of a manifest with steps: an agent from before there were any must refuse it, and not leave them out."""
+
+FEATURES_SCHEMA = 3
+"""Of a manifest with guards of features, for the same reason."""
 
 MANIFEST_NAME = "manifest.json"
 
@@ -118,7 +122,7 @@ class Budgets(Record, frozen=True, kw_only=True):
     load_s: Positive | None = None
 
 
-class LastResort(Record, frozen=True, kw_only=True):
+class LastResort(StrictRecord, frozen=True, kw_only=True):
     """What to answer when no model can: nothing, the last good answer while it is fresh, or fixed output values."""
 
     kind: Literal["abstain", "last_value", "constant"] = "abstain"
@@ -197,6 +201,8 @@ class Manifest(Record, frozen=True, kw_only=True):
 
 def schema_for(inputs: Sequence[Input], answer: Sequence[AnswerStep]) -> int:
     """Return the schema of a manifest with these inputs and these steps behind its model."""
+    if any(tensor.guard.features for tensor in inputs):
+        return FEATURES_SCHEMA
     return PROCESSING_SCHEMA if answer or any(tensor.sample.steps for tensor in inputs) else MANIFEST_SCHEMA
 
 
@@ -217,10 +223,11 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 def check_manifest(manifest: Manifest) -> None:
     """Check what types alone cannot: paths, uniqueness, references, chunk counts, totals. Raises ContractError."""
-    if manifest.schema not in (MANIFEST_SCHEMA, PROCESSING_SCHEMA):
+    if manifest.schema not in (MANIFEST_SCHEMA, PROCESSING_SCHEMA, FEATURES_SCHEMA):
         raise ContractError(f"schema {manifest.schema} is not known here", subject="manifest.schema")
     if manifest.schema != schema_for(manifest.inputs, manifest.answer):
-        raise ContractError("a manifest with steps has schema 2, one without has 1", subject="manifest.schema")
+        what = "a manifest with guards of features has schema 3, one with steps 2, any other 1"
+        raise ContractError(what, subject="manifest.schema")
     paths = [entry.path for entry in manifest.files]
     known = set(paths)
     _check_unique(paths, "manifest.files")
@@ -236,6 +243,9 @@ def check_manifest(manifest: Manifest) -> None:
             raise ContractError(f"{path[:80]!r} is not listed in files", subject=what)
     for index, tensor in enumerate(manifest.inputs):
         check_sample(tensor, f"manifest.inputs[{index}].sample")
+        check_input_guard(tensor.guard, tensor.shape, f"manifest.inputs[{index}].guard")
+    for index, output in enumerate(manifest.outputs):
+        check_output_guard(output.guard, f"manifest.outputs[{index}].guard")
     _check_answer(manifest)
     _check_statistics(manifest)
 

@@ -1,6 +1,6 @@
 """What goes into a model and what comes out of it: dtype, shape, the way of a sample to it, and what is accepted.
 
-A manifest has one record for each tensor. The steps of a sample's way are in `processing`.
+A manifest has one record for each tensor. The steps of a sample's way are in `processing`, guards in `guards`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from msgspec import Meta
 from edge_contracts import limits
 from edge_contracts.codec import Record
 from edge_contracts.errors import ContractError
+from edge_contracts.guards import InputGuard, OutputGuard
 from edge_contracts.names import Text
 from edge_contracts.processing import ANY, Steps, shape_after
 
 DType = Literal[
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
 ]
-GuardAction = Literal["warn", "clip", "reject", "fallback"]
 Dimension = Annotated[int, Meta(ge=-1, description="-1: any size; the first dimension is the batch.")]
 Shape = Annotated[tuple[Dimension, ...], Meta(max_length=limits.MAX_RANK)]
 
@@ -35,22 +35,6 @@ class SampleMapping(Record, frozen=True, kw_only=True):
     scale: float = 1.0
     shape: Shape = ()
     steps: Steps = ()
-
-
-class InputGuard(Record, frozen=True, kw_only=True):
-    """What is accepted of the tensor fed to the model, after mapping. None means no bound."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-    out_of_range: GuardAction = "warn"
-    not_finite: GuardAction = "reject"
-
-
-class OutputGuard(Record, frozen=True, kw_only=True):
-    """What is accepted of the model's answer; an answer outside goes down the fallback ladder."""
-
-    minimum: float | None = None
-    maximum: float | None = None
 
 
 class Input(Record, frozen=True, kw_only=True):

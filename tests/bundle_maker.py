@@ -37,6 +37,7 @@ from edge_contracts.manifest import (
     SampleSet,
     Variant,
     manifest_bytes,
+    schema_for,
 )
 
 FEATURES, CLASSES = 4, 3
@@ -150,7 +151,8 @@ def make_bundle(
 def seal(folder: Path, fields: dict[str, Any]) -> Bundle:
     """Write the manifest over all files now in `folder` and return the bundle, opened and verified."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
-    chosen = Manifest(**fields | {"files": tuple(file_entry(path, folder) for path in paths)})
+    schema = schema_for(fields["inputs"], fields.get("answer", ()))
+    chosen = Manifest(**fields | {"schema": schema, "files": tuple(file_entry(path, folder) for path in paths)})
     (folder / MANIFEST_NAME).write_bytes(manifest_bytes(chosen))
     return open_bundle(folder)
 

@@ -13,6 +13,7 @@ from edge_contracts.answering import Softmax, TopK
 from edge_contracts.channel import Channel, Family, Gates, MaintenanceWindow, Release, Selector
 from edge_contracts.delta import DeltaEntry, Deltas
 from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, Claim
+from edge_contracts.guards import FeatureGuard
 from edge_contracts.job import Job
 from edge_contracts.manifest import (
     Budgets,
@@ -60,7 +61,7 @@ def file_entry(path: str, size: int, chunk_size: int = 65536) -> FileEntry:
 
 
 MANIFEST = Manifest(
-    schema=2,
+    schema=3,
     name="har",
     version="1.2.0",
     created="2026-11-22T06:00:00Z",
@@ -79,7 +80,16 @@ MANIFEST = Manifest(
                 shape=(-1, 600),
                 steps=(Frames(length=100, hop=100), Normalise(mean=(0.25,), std=(2.0,))),
             ),
-            guard=InputGuard(minimum=-4.0, maximum=4.0, out_of_range="clip"),
+            guard=InputGuard(
+                minimum=-4.0,
+                maximum=4.0,
+                out_of_range="clip",
+                axis=1,
+                features=(
+                    FeatureGuard(index=1, name="state", categories=(0.0, 1.0, 4.0), action="reject"),
+                    FeatureGuard(index=3, minimum=-0.5, action="fallback"),
+                ),
+            ),
         ),
     ),
     outputs=(Output(name="scores", dtype="float32", shape=(-1, 2), kind="logits", guard=OutputGuard(minimum=-50.0)),),

@@ -1,6 +1,7 @@
 """The guards' decisions: may this input be fed, may this answer be given, is it like what the model was made for?
 
-Decisions over a few numbers only. Measuring the arrays, and acting on a verdict, is in `edge_agent.runtime`.
+Decisions over a few numbers only. Measuring the arrays, and acting on a verdict, is in `edge_agent.guarding` and
+`edge_agent.rungs`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from edge_contracts.manifest import InputGuard, OutputGuard
+from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.reference import Confidence
 
 Action = Literal["pass", "warn", "clip", "reject", "fallback"]
@@ -43,6 +44,15 @@ def judge_input(guard: InputGuard, spread: Spread) -> Verdict:
         return Verdict(action=guard.not_finite, text="holds NaN or infinity")
     text = _outside(spread, guard.minimum, guard.maximum)
     return PASS if text is None else Verdict(action=guard.out_of_range, text=text)
+
+
+def judge_feature(guard: FeatureGuard, spread: Spread, unknown: float | None) -> Verdict:
+    """Judge the numbers of one feature; `unknown` is one that is none of its categories, None if there is none."""
+    what = guard.name or f"feature {guard.index}"
+    if unknown is not None:
+        return Verdict(action=guard.action, text=f"{what}: {unknown:.6g} is none of its categories")
+    text = _outside(spread, guard.minimum, guard.maximum)
+    return PASS if text is None else Verdict(action=guard.action, text=f"{what}: {text}")
 
 
 def judge_output(guard: OutputGuard, spread: Spread) -> Verdict:

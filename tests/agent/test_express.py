@@ -14,6 +14,7 @@ from onnx import helper
 from edge_agent import Runtime, express
 from edge_agent.engines.onnx import OnnxBound
 from edge_agent.errors import EngineError, TensorError
+from edge_contracts.guards import FeatureGuard
 from edge_contracts.manifest import Confidence, Input, InputGuard, Output, OutputGuard, SampleMapping
 
 NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.sampled_from([0.5, -2.0, 2.0, 1e30, 150.0])
@@ -37,7 +38,16 @@ def _bundle(folder, **guard):
     return folder
 
 
-@pytest.fixture(scope="module", params=[{}, *({"minimum": -1.0, "maximum": 1.0, "out_of_range": a} for a in GUARDS)])
+def _features(action):
+    """A range and categories; of the latter none is the nearest."""
+    known = FeatureGuard(index=2, categories=(0.0, 0.5, -2.0, 0.25), action="warn" if action == "clip" else action)
+    return {"not_finite": action, "features": (FeatureGuard(index=0, maximum=1.0, action=action), known)}
+
+
+WHOLE = [{"minimum": -1.0, "maximum": 1.0, "out_of_range": action} for action in GUARDS]
+
+
+@pytest.fixture(scope="module", params=[{}, *WHOLE, *map(_features, GUARDS)])
 def folder(request, tmp_path_factory):
     return _bundle(tmp_path_factory.mktemp("express") / "b", **request.param)
 
@@ -67,6 +77,14 @@ def test_a_usual_request_takes_it_and_an_unusual_one_does_not(tmp_path):
         for array in (np.repeat(usual, 2, axis=0), usual * np.float32(np.nan), usual.astype(np.float64), usual * 1000):
             assert lane.outputs({"x": array}) is None
         assert lane.outputs({"x": usual, "z": usual}) is None
+
+
+def test_a_guarded_feature_keeps_only_unusual_requests_out_of_it(tmp_path):
+    with Runtime.open(_bundle(tmp_path / "b", **_features("reject"))) as runtime:
+        lane = runtime._loaded[0].express
+        assert lane.outputs({"x": np.float32([[1.0, 0.7, 0.25, 0.7]])}) is not None
+        for row in ([1.5, 0.7, 0.25, 0.7], [1.0, 0.7, 0.3, 0.7]):
+            assert lane.outputs({"x": np.float32([row])}) is None
 
 
 def test_an_answer_that_was_given_does_not_change_with_the_next(tmp_path):

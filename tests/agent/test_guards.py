@@ -1,11 +1,14 @@
-"""The guards' decisions over a few numbers."""
+"""The guards' decisions over a few numbers, and what of a tensor they are made on."""
 
 import math
 
+import numpy as np
 import pytest
 
-from edge_agent.core.guards import Spread, judge_confidence, judge_input, judge_output
-from edge_contracts.manifest import Confidence, InputGuard, OutputGuard
+from edge_agent.core.guards import Spread, judge_confidence, judge_feature, judge_input, judge_output
+from edge_agent.guarding import InputGuarding
+from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
+from edge_contracts.manifest import Confidence, Input, SampleMapping
 
 BOUNDED = InputGuard(minimum=0.0, maximum=1.0, out_of_range="clip", not_finite="reject")
 
@@ -44,3 +47,62 @@ def test_confidence_only_ever_warns():
     assert judge_confidence(thresholds, energy=-3.0, max_softmax=0.4).action == "warn"
     assert judge_confidence(thresholds, energy=math.nan, max_softmax=0.9).action == "pass"
     assert judge_confidence(Confidence(), energy=9.0, max_softmax=0.0).action == "pass"
+
+
+def test_a_feature_is_called_by_its_name_or_its_place():
+    wide = Spread(minimum=-2.0, maximum=2.0)
+    named = FeatureGuard(index=3, name="mode", categories=(0.0, 1.0), action="reject")
+    assert judge_feature(named, wide, 7.0).text == "mode: 7 is none of its categories"
+    assert judge_feature(named, wide, None).action == "pass"
+    assert judge_feature(FeatureGuard(index=3, maximum=1.0), wide, None).text == "feature 3: 2 is over the maximum 1"
+
+
+ACCELERATION = FeatureGuard(index=0, name="acceleration", minimum=-2.0, maximum=2.0, action="clip")
+MODE = FeatureGuard(index=2, name="mode", categories=(0.0, 0.1, 3.0), action="warn")
+
+
+def judge(array, shape=(-1, 3), **guard):
+    dtype = array.dtype.name
+    sample = SampleMapping(dtype=dtype)
+    tensor = Input(name="x", dtype=dtype, shape=shape, sample=sample, guard=InputGuard(**guard))
+    feed, objections = InputGuarding(tensor).judge(array)
+    return feed.tolist(), [(one.action, one.text) for one in objections]
+
+
+@pytest.mark.parametrize(
+    ("row", "fed", "objections"),
+    [
+        ([1.0, 99.0, 3.0], [1.0, 99.0, 3.0], []),
+        ([2.5, 99.0, 0.0], [2.0, 99.0, 0.0], [("clip", "acceleration: 2.5 is over the maximum 2")]),
+        ([1.0, 99.0, 2.0], [1.0, 99.0, 2.0], [("warn", "mode: 2 is none of its categories")]),
+    ],
+)
+def test_each_feature_has_a_guard_of_its_own(row, fed, objections):
+    assert judge(np.float32([row]), features=(ACCELERATION, MODE)) == ([fed], objections)
+
+
+def test_a_category_is_compared_as_the_tensor_holds_it():
+    assert judge(np.float32([[0, 0, 0.1]]), features=(MODE,))[1] == []
+    assert judge(np.int64([[0, 0, 0]]), features=(MODE,))[1] == []
+    half = FeatureGuard(index=0, categories=(0.5,))
+    assert judge(np.int64([[0, 0, 0]]), features=(half,))[1] == [("warn", "feature 0: 0 is none of its categories")]
+
+
+def test_all_samples_and_places_of_a_feature_are_judged():
+    windows = np.zeros((2, 3, 5), np.float32)
+    windows[1, 0, 4] = -7.0
+    fed, objections = judge(windows, shape=(-1, 3, 5), axis=1, features=(ACCELERATION,))
+    assert objections == [("clip", "acceleration: -7 is below the minimum -2")]
+    assert fed[1][0] == [0, 0, 0, 0, -2.0]
+    assert windows[1, 0, 4] == -7.0, "the request's own array is left as it is"
+
+
+def test_a_missing_number_hides_nothing_and_is_no_category():
+    lenient = {"not_finite": "warn", "features": (ACCELERATION, MODE)}
+    fed, objections = judge(np.float32([[math.nan, 0, 0], [9, 0, math.nan]]), **lenient)
+    assert [text for _, text in objections] == [
+        "holds NaN or infinity",
+        "acceleration: 9 is over the maximum 2",
+        "mode: nan is none of its categories",
+    ]
+    assert fed[1][0] == 2.0

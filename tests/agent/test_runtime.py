@@ -12,6 +12,7 @@ from worker_host import ladder_of
 from edge_agent import Runtime
 from edge_agent.errors import TensorError
 from edge_contracts.errors import BundleError
+from edge_contracts.guards import FeatureGuard
 from edge_contracts.manifest import Confidence, Input, InputGuard, LastResort, Output, OutputGuard, SampleMapping
 
 X, Y = bundle_maker.samples(8)
@@ -95,6 +96,25 @@ def test_an_input_out_of_range_is_treated_as_declared(tmp_path, action, served):
             clipped = runtime.infer({"x": np.clip(POISON, -1, 1)})
             np.testing.assert_array_equal(answer.outputs["y"], clipped.outputs["y"])
         assert runtime.infer({"x": X}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("action", "served"), [("warn", "local:1.0.0/fp32"), ("fallback", "last-resort/abstain"), ("reject", None)]
+)
+def test_an_unknown_category_is_treated_as_declared(tmp_path, action, served):
+    mode = FeatureGuard(index=1, name="mode", categories=(0.0, 150.0), action=action)
+    bundle_maker.make_bundle(tmp_path / "b", inputs=_inputs(features=(mode,)))
+    with Runtime.open(tmp_path / "b") as runtime:
+        assert runtime.infer({"x": np.float32([[150, 150, 9, 0]])}).warnings == ()
+        if served is None:
+            with pytest.raises(TensorError, match="x: mode: 9 is none of its categories"):
+                runtime.infer({"x": np.float32([[150, 9, 9, 0]])})
+            assert runtime.tally.counters["rejected"] == 1
+            return
+        answer = runtime.infer({"x": np.float32([[150, 9, 9, 0]])})
+        assert answer.served_by == served
+        assert answer.warnings == ("x: mode: 9 is none of its categories",)
+        assert runtime.tally.counters["guard_input"] == 1
 
 
 def test_a_nan_answer_goes_down_the_ladder_and_one_bad_request_demotes_nobody(tmp_path):

@@ -14,11 +14,11 @@ from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import encode
 from edge_contracts.delta import parse_deltas
 from edge_contracts.job import parse_job
-from edge_contracts.manifest import manifest_bytes, parse_manifest
+from edge_contracts.manifest import Input, manifest_bytes, parse_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 SIGNED = {
-    "manifest": (parse_manifest, "153d51cefcca55049b67ec6825ed0a21262f07d1587d1a2ab84f0039a21fef0e"),
+    "manifest": (parse_manifest, "4e2dbac9babee079725cf6aa98f1ed479dc8424cb273a2d496f0448bcad36acd"),
     "channel": (parse_channel, "fbf815400851e687776cc4a5a7e55f943c07134a7b4d38c1c19790fb46f44d42"),
     "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
     "deltas": (parse_deltas, "2176af1ec1e8eb561a6e8f9b5fa2c72d9359d986b8f5f9a5c7a1ef03b00a987d"),
@@ -46,6 +46,17 @@ def test_a_manifest_from_before_the_statistics_is_still_read() -> None:
     assert old.variants[0].conformal[0].coverage is None
 
 
+def without_features(tensor: Input) -> Input:
+    guard = msgspec.structs.replace(tensor.guard, axis=-1, features=())
+    return msgspec.structs.replace(tensor, guard=guard)
+
+
+def test_a_manifest_from_before_the_guards_of_features_is_still_read() -> None:
+    old = parse_manifest((GOLDEN / "manifest-before-features.json").read_bytes())
+    inputs = tuple(map(without_features, contract_examples.MANIFEST.inputs))
+    assert old == msgspec.structs.replace(contract_examples.MANIFEST, schema=2, inputs=inputs)
+
+
 def test_a_manifest_from_before_the_processing_is_still_read() -> None:
     old = parse_manifest((GOLDEN / "manifest-before-processing.json").read_bytes())
     assert old == msgspec.structs.replace(
@@ -54,7 +65,7 @@ def test_a_manifest_from_before_the_processing_is_still_read() -> None:
         answer=(),
         inputs=tuple(
             msgspec.structs.replace(tensor, sample=msgspec.structs.replace(tensor.sample, shape=(), steps=()))
-            for tensor in contract_examples.MANIFEST.inputs
+            for tensor in map(without_features, contract_examples.MANIFEST.inputs)
         ),
     )
 

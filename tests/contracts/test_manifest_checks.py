@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from edge_contracts import limits
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError
-from edge_contracts.manifest import FileEntry, Manifest, SampleSet, manifest_bytes, parse_manifest
+from edge_contracts.guards import FeatureGuard, OutputGuard
+from edge_contracts.manifest import FileEntry, Manifest, SampleSet, manifest_bytes, parse_manifest, schema_for
 
 
 def refused(manifest: Manifest, subject: str) -> None:
@@ -98,11 +99,60 @@ def test_two_rungs_or_tensors_of_one_name_are_refused() -> None:
 
 
 def test_a_schema_of_the_future_is_refused() -> None:
-    refused(replace(MANIFEST, schema=3), "manifest.schema")
+    refused(replace(MANIFEST, schema=4), "manifest.schema")
 
 
-def test_steps_under_a_schema_whose_readers_would_leave_them_out_are_refused() -> None:
-    refused(replace(MANIFEST, schema=1), "manifest.schema")
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_schema_whose_readers_would_leave_something_out_is_refused(schema: int) -> None:
+    refused(replace(MANIFEST, schema=schema), "manifest.schema")
+
+
+def with_guard(**fields: Any) -> Manifest:
+    """The example's input has the shape [-1, 6, 100], and its features along axis 1."""
+    (tensor,) = MANIFEST.inputs
+    guard = replace(tensor.guard, **fields)
+    inputs = (replace(tensor, guard=guard),)
+    return replace(MANIFEST, inputs=inputs, schema=schema_for(inputs, MANIFEST.answer))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"minimum": 5.0}, "minimum"),
+        ({"axis": 0}, "axis"),
+        ({"axis": 3}, "axis"),
+        ({"axis": -3}, "axis"),
+        ({"features": (FeatureGuard(index=6, minimum=0.0),)}, "features[0].index"),
+        ({"features": (FeatureGuard(index=0, minimum=0.0), FeatureGuard(index=0, maximum=0.0))}, "features[1].index"),
+        ({"features": (FeatureGuard(index=0),)}, "features[0]"),
+        ({"features": (FeatureGuard(index=0, maximum=1.0, categories=(1.0,)),)}, "features[0]"),
+        ({"features": (FeatureGuard(index=0, minimum=1.0, maximum=0.5),)}, "features[0].minimum"),
+        ({"features": (FeatureGuard(index=0, categories=(1.0, 2.0, 1.0)),)}, "features[0].categories"),
+        ({"features": (FeatureGuard(index=0, categories=(1.0,), action="clip"),)}, "features[0].action"),
+    ],
+)
+def test_a_guard_that_means_nothing_is_refused(fields: dict[str, Any], field: str) -> None:
+    refused(with_guard(**fields), f"manifest.inputs[0].guard.{field}")
+
+
+def test_features_of_an_axis_of_any_size_are_refused() -> None:
+    (tensor,) = MANIFEST.inputs
+    inputs = (replace(tensor, shape=(-1, -1, 100)),)
+    refused(replace(MANIFEST, inputs=inputs), "manifest.inputs[0].guard.axis")
+
+
+def test_an_output_guard_that_leaves_nothing_to_answer_is_refused() -> None:
+    output = replace(MANIFEST.outputs[0], guard=OutputGuard(minimum=1.0, maximum=0.0))
+    refused(replace(MANIFEST, outputs=(output,)), "manifest.outputs[0].guard.minimum")
+
+
+@pytest.mark.parametrize("part", ["guard", "last_resort"])
+def test_a_guard_that_an_agent_does_not_know_is_refused_and_not_left_out(part: str) -> None:
+    document = json.loads(encode(MANIFEST))
+    place = document["inputs"][0]["guard"] if part == "guard" else document["last_resort"]
+    place["from_the_future"] = 1
+    with pytest.raises(ContractError, match="from_the_future"):
+        parse_manifest(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(
