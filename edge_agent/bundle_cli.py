@@ -4,6 +4,7 @@ bundle."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import click
 from edge_agent.bundle import Bundle, open_bundle
 from edge_contracts.codec import encode, plain
 from edge_contracts.errors import OperatorError
+from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.manifest import Manifest
 
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
@@ -83,6 +85,9 @@ def inspect(folder: Path, as_json: bool) -> None:
     for what, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
         for tensor in tensors:
             click.echo(f"{what} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
+            for line in _guard_lines(tensor.guard):
+                click.echo(f"  {line}")
+    click.echo(f"last resort: {manifest.last_resort.kind}")
     for variant in manifest.variants:
         click.echo(
             f"variant {variant.id}: {variant.format}, {variant.size:,} bytes, score {_number(variant.score)}, "
@@ -90,6 +95,28 @@ def inspect(folder: Path, as_json: bool) -> None:
         )
     for name, inner in manifest.lineage.tools.items() if _is_pipeline(manifest) else ():
         click.echo(f"node {name}: {inner}")
+
+
+def _guard_lines(guard: InputGuard | OutputGuard) -> Iterator[str]:
+    """Say what a guard accepts, and what happens to anything else."""
+    accepted = _range(guard)
+    if isinstance(guard, OutputGuard):
+        if accepted:
+            yield f"{accepted}, else the next rung answers"
+        return
+    if accepted:
+        yield f"{accepted}, else {guard.out_of_range}"
+    yield f"finite, else {guard.not_finite}"
+    for feature in guard.features:
+        known = ", ".join(f"{one:g}" for one in feature.categories) or _range(feature)
+        yield f"{feature.name or f'feature {feature.index}'}: {known}, else {feature.action}"
+
+
+def _range(guard: InputGuard | OutputGuard | FeatureGuard) -> str:
+    low, high = guard.minimum, guard.maximum
+    if low is None:
+        return "" if high is None else f"at most {high:g}"
+    return f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
 
 
 @bundle.command()

@@ -36,6 +36,7 @@ from edge_contracts.manifest import (
     SampleMapping,
     SampleSet,
     Variant,
+    check_last_resort,
     manifest_bytes,
     schema_for,
 )
@@ -129,6 +130,7 @@ def _manifest(folder: Path, parts: _Parts, rungs: Sequence[_Rung], now: datetime
         golden=SampleSet(file=GOLDEN, samples=min(count, MAX_GOLDEN)),
         probe=None if parts.y is None else SampleSet(file=PROBE, samples=count),
         requirements=_requirements([bundle.manifest for bundle in parts.bundles.values()]),
+        last_resort=file.last_resort,
         answer=file.answer,
         lineage=Lineage(
             source_sha256=next(entry.sha256 for entry in entries if entry.path == f"{FULL}.json"),
@@ -163,6 +165,7 @@ def _parts(path: Path) -> _Parts:
     outputs = check_pipeline(graphs[FULL], {name: bundle.manifest for name, bundle in bundles.items()})
     if (file.metric is None) != (file.min_score is None):
         raise ContractError("metric and min_score belong together", subject=path.name)
+    check_last_resort(file.last_resort, [spec.shape for spec in outputs.values()], f"{path.name} last_resort")
     arrays = read_arrays(path.parent / file.samples, what=file.samples)
     samples = {
         name: _samples(arrays, f"input_{index}", one, file.samples)

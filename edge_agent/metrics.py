@@ -20,7 +20,7 @@ _BIT_LENGTHS = 64
 COUNTERS = {
     "requests": "Inference requests answered",
     "errors": "Failures of a rung: loading, running or an answer its guard refused",
-    "rejected": "Requests refused because a tensor did not fit",
+    "rejected": "Requests refused: a tensor did not fit, or its guard rejects it",
     "abstained": "Answers that said nothing",
     "fallbacks": "Answers not given by the first rung",
     "shed": "Requests asked to come back later",

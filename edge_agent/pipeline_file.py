@@ -10,6 +10,7 @@ from msgspec import Meta
 from edge_contracts.answering import AnswerSteps
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import OperatorError
+from edge_contracts.manifest import LastResort
 from edge_contracts.names import Name, Text, Version
 from edge_contracts.pipeline import CropsNode, MeanNode, Names, PipelineInput, Reference, VoteNode
 from edge_contracts.toml import decode_toml
@@ -47,6 +48,7 @@ class PipelineFile(StrictRecord, frozen=True, kw_only=True):
     nodes: Annotated[tuple[ModelSource | CropsNode | MeanNode | VoteNode, ...], Meta(min_length=1)]
     outputs: Annotated[dict[Text, PipelineOutput], Meta(min_length=1)]
     answer: AnswerSteps = ()
+    last_resort: LastResort = LastResort()
 
 
 def read_pipeline_file(path: Path) -> PipelineFile:

@@ -6,6 +6,7 @@ without a word guards nothing. Judging requests is in `edge_agent.guarding`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -78,12 +79,15 @@ def _check_feature(feature: FeatureGuard, where: str) -> None:
     if bounded == bool(feature.categories):
         raise ContractError("either a range or categories", subject=where)
     _check_range(feature.minimum, feature.maximum, where)
-    if len(set(feature.categories)) < len(feature.categories):
-        raise ContractError("one appears twice", subject=f"{where}.categories")
+    if len(set(feature.categories)) < len(feature.categories) or not all(map(math.isfinite, feature.categories)):
+        raise ContractError("each is a number and appears once", subject=f"{where}.categories")
     if feature.categories and feature.action == "clip":
         raise ContractError("of categories none is the nearest: warn, reject or fallback", subject=f"{where}.action")
 
 
 def _check_range(minimum: float | None, maximum: float | None, what: str) -> None:
+    for name, bound in (("minimum", minimum), ("maximum", maximum)):
+        if bound is not None and math.isnan(bound):
+            raise ContractError("not a number", subject=f"{what}.{name}")
     if minimum is not None and maximum is not None and not minimum <= maximum:
         raise ContractError(f"{minimum:g} is over the maximum {maximum:g}", subject=f"{what}.minimum")

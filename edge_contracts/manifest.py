@@ -7,7 +7,8 @@ carrier may deliver them in any order. How a bundle is made is in `edge_compress
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -219,6 +220,16 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     data = encode(manifest)
     parse_manifest(data)
     return data
+
+
+def check_last_resort(resort: LastResort, shapes: Iterable[Sequence[int]], what: str) -> None:
+    """Check that a last resort has the values of one sample's answer, to a model with outputs [batch, ...] of these
+    shapes. Who declares it is told; a device with others abstains. Raises ContractError naming the field."""
+    numbers = sum(math.prod(max(size, 1) for size in shape[1:]) for shape in shapes)
+    wanted = numbers if resort.kind == "constant" else 0
+    if len(resort.values) != wanted:
+        text = f"{len(resort.values)} values, {wanted} are the answer to one sample"
+        raise ContractError(text if wanted else f"{resort.kind} takes none", subject=f"{what}.values")
 
 
 def check_manifest(manifest: Manifest) -> None:

@@ -17,6 +17,8 @@
     step = "resize"
     height = 96
     width = 96                    # and [[answer]]: what is made of the answers where the model serves
+    [guard.input]                 # optional: what a device accepts; see docs/how-to/guards.md
+    out_of_range = "reject"       # also [[guard.input.features]], [guard.output] and [last_resort]
 
 Whether the model takes such samples is checked by `check_model` with what its engine declares.
 """
@@ -41,7 +43,8 @@ from edge_contracts import limits
 from edge_contracts.answering import AnswerSteps, Spec, outputs_after
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import BundleError, ContractError, OperatorError
-from edge_contracts.manifest import DType, Format, SampleMapping
+from edge_contracts.guards import InputGuard, OutputGuard
+from edge_contracts.manifest import DType, Format, LastResort, SampleMapping
 from edge_contracts.names import Name, Text
 from edge_contracts.processing import ANY, Steps, shape_after
 from edge_contracts.tensors import Input, Shape, check_sample
@@ -80,6 +83,13 @@ class InputSection(StrictRecord, frozen=True, kw_only=True):
     steps: Steps = ()
 
 
+class GuardSection(StrictRecord, frozen=True, kw_only=True):
+    """What a device accepts and answers. A range of the input that is not given is taken from calibration samples."""
+
+    input: InputGuard = InputGuard()
+    output: OutputGuard = OutputGuard()
+
+
 class TaskFile(StrictRecord, frozen=True, kw_only=True):
     """The content of a task file."""
 
@@ -91,6 +101,8 @@ class TaskFile(StrictRecord, frozen=True, kw_only=True):
     data: DataSection
     input: InputSection
     answer: AnswerSteps = ()
+    guard: GuardSection = GuardSection()
+    last_resort: LastResort = LastResort()
 
 
 @dataclass(frozen=True, kw_only=True)

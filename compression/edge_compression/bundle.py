@@ -19,22 +19,23 @@ from numpy.typing import NDArray
 
 from edge_agent.bundle import file_entry, hash_file
 from edge_agent.quality import score
-from edge_agent.samples import to_model, write_arrays
+from edge_agent.samples import write_arrays
 from edge_bench.task import Task
 from edge_compression import histograms, sets
 from edge_compression.answer_statistics import calibrating, statistics
 from edge_compression.candidate import Candidate
 from edge_compression.engine_floor import LITERT_FLOOR, onnxruntime_floor
 from edge_compression.finish import Found
+from edge_compression.guards import output_guard
 from edge_compression.passes import Float16
 from edge_compression.report import Report
 from edge_contracts.codec import plain
 from edge_contracts.errors import OperatorError
+from edge_contracts.guards import OutputGuard
 from edge_contracts.manifest import (
     MANIFEST_NAME,
     Budgets,
     Engine,
-    Input,
     Lineage,
     Manifest,
     Output,
@@ -99,16 +100,15 @@ def write_bundle(folder: Path, writing: Writing) -> Manifest:
     outputs, golden_count = _write_golden(folder, writing, rungs)
     variants = tuple(_write_variant(folder, writing, one, probe) for one in rungs)
     (folder / REPORT).write_text(json.dumps(plain(writing.report), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    inputs = (_input(task, found.tensor),)
     manifest = Manifest(
-        schema=schema_for(inputs, task.file.answer),
+        schema=schema_for((found.tensor,), task.file.answer),
         name=writing.report.name,
         version=writing.report.version,
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         metric=task.file.metric,
         labels=task.file.labels,
         license=task.file.license,
-        inputs=inputs,
+        inputs=(found.tensor,),
         outputs=outputs,
         variants=variants,
         golden=SampleSet(file=GOLDEN, samples=golden_count),
@@ -117,6 +117,7 @@ def write_bundle(folder: Path, writing: Writing) -> Manifest:
         requirements=_requirements(found, rungs),
         budgets=_budgets(writing.profile),
         reference=histograms.inputs(found.x, found.tensor),
+        last_resort=task.file.last_resort,
         answer=task.file.answer,
         lineage=_lineage(writing),
         files=tuple(file_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()),
@@ -138,9 +139,10 @@ def _write_golden(folder: Path, writing: Writing, rungs: list[Candidate]) -> tup
     outputs = []
     for index, info in enumerate(found.opened.outputs):
         own = kind if index == 0 else "values"
+        guard = output_guard(writing.task.file.guard.output, kind) if index == 0 else OutputGuard()
         dtype = arrays[f"{rungs[-1].id}/output_{index}"].dtype.name
         outputs.append(
-            Output(name=info.name, dtype=dtype, shape=info.shape, kind=own, guard=sets.output_guard(own))  # type: ignore[arg-type]
+            Output(name=info.name, dtype=dtype, shape=info.shape, kind=own, guard=guard)  # type: ignore[arg-type]
         )
     return tuple(outputs), chosen.size
 
@@ -190,17 +192,6 @@ def _least_tolerance(one: Candidate) -> float:
         return sets.INTEGER_TOLERANCE
     half = any(isinstance(step, Float16) for step in one.recipe.passes)
     return sets.HALF_TOLERANCE if half else sets.FLOAT_TOLERANCE
-
-
-def _input(task: Task, tensor: Input) -> Input:
-    shape = (-1, *tensor.shape[1:]) if tensor.shape and tensor.shape[0] == -1 else tensor.shape
-    return Input(
-        name=tensor.name,
-        dtype=tensor.dtype,
-        shape=shape,
-        sample=tensor.sample,
-        guard=sets.input_guard(to_model(task.calibration, tensor)),
-    )
 
 
 def _requirements(found: Found, rungs: list[Candidate]) -> Requirements:

@@ -8,6 +8,7 @@ from edge_bench.task import Task
 from edge_compression.budget import STOPPED, USED_UP
 from edge_compression.candidate import Candidate
 from edge_compression.finish import Found
+from edge_compression.guards import objections
 from edge_compression.ladder import LATENCY_STEP, UNDECIDED, loses
 from edge_contracts.codec import StrictRecord
 
@@ -74,6 +75,7 @@ def _samples(task: Task, found: Found) -> Iterator[str]:
             f"{task.overlap} of {task.calibration.shape[0]} calibration samples are evaluation samples too: "
             "quality may be flattered"
         )
+    yield from objections(found.tensor, found.x)
     missed = sum(one.status == "not tried" and one.reason in (USED_UP, STOPPED) for one in found.candidates)
     if missed:
         yield f"{missed} recipes were not tried: the time was used up or the search stopped; a longer --budget helps"

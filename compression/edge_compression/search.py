@@ -35,6 +35,7 @@ from edge_compression.build import BuildError
 from edge_compression.candidate import Candidate, restored
 from edge_compression.evaluate import Quality, Question
 from edge_compression.finish import FINALIST_S, FINALISTS, Finish, Found
+from edge_compression.guards import check_answers, guarded
 from edge_compression.identity import build_identity, study_identity
 from edge_compression.judge import Judge, Original
 from edge_compression.options import Options, Work
@@ -144,6 +145,8 @@ class Search:
         self._progress.said(f"{self._task.file.name}: original on {self._arena.x.shape[0]} samples")
         opened = runner.opened()
         check_model(self._task, opened.inputs, opened.outputs)
+        check_answers(self._task, opened.outputs)
+        tensor = guarded(self._task, _input(self._task, opened))
         runner.loaded()
         began = time.monotonic()
         answers = self._arena.answers(runner, PARTS, timeout_s=self._clock.remaining())[0]
@@ -152,7 +155,7 @@ class Search:
         fresh = self._arena.count + answers.shape[0] - self._arena.parts["confirm"].start
         confirming = RUNGS_CONFIRMED * sample_s * (fresh + exact) / PARALLEL
         self._clock.reserve(FINALISTS * FINALIST_S + confirming)
-        return Original(opened=opened, tensor=_input(self._task, opened), answers=answers, sample_s=sample_s)
+        return Original(opened=opened, tensor=tensor, answers=answers, sample_s=sample_s)
 
     def _try_float(self, recipe: Recipe) -> Candidate:
         candidate = Candidate(recipe=recipe)

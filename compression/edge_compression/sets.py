@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from edge_bench.stats import binomial_quantile, wilson_upper
 from edge_compression.evaluate import Exactness
 from edge_contracts.limits import KIB, MIB
-from edge_contracts.manifest import InputGuard, OutputGuard
 from edge_contracts.reference import Confidence
 
 Array = NDArray[Any]
@@ -29,9 +28,6 @@ GOLDEN_BYTES, PROBE_BYTES = 512 * KIB, 2 * MIB
 
 SUSPICIOUS_SHARE = 0.005
 """Share of calibration samples that a confidence threshold may call suspicious."""
-
-GUARD_MARGIN = 0.25
-"""How far beyond the calibration samples' range, as a share of it, an input is not yet remarkable."""
 
 FLOOR_CONFIDENCE = 0.99
 FLOAT_TOLERANCE, HALF_TOLERANCE, INTEGER_TOLERANCE = 1e-3, 5e-3, 0.05
@@ -71,18 +67,6 @@ def output_kind(answers: Array, metric: str) -> OutputKind:
     if rows.min() >= -1e-6 and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-2):
         return "probabilities"
     return "logits"
-
-
-def output_guard(kind: OutputKind) -> OutputGuard:
-    """Return the bounds of a sane answer: probabilities lie between 0 and 1, a quantisation step aside."""
-    return OutputGuard(minimum=-0.05, maximum=1.05) if kind == "probabilities" else OutputGuard()
-
-
-def input_guard(fed: Array) -> InputGuard:
-    """Return the bounds of remarkable inputs from calibration samples as the model is fed them."""
-    low, high = float(fed.min()), float(fed.max())
-    margin = GUARD_MARGIN * (high - low)
-    return InputGuard(minimum=low - margin, maximum=high + margin, out_of_range="warn")
 
 
 def confidence(answers: Array, kind: OutputKind) -> Confidence:

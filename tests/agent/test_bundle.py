@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from edge_agent.bundle import file_entry, hash_file, open_bundle
 from edge_agent.bundle_cli import bundle as bundle_group
 from edge_contracts.errors import BundleError, ContractError
+from edge_contracts.guards import FeatureGuard, InputGuard
+from edge_contracts.manifest import Input, LastResort, SampleMapping
 
 
 @pytest.fixture
@@ -94,6 +96,21 @@ def test_the_commands_print_one_json_document(made, tmp_path):
     assert found["fields"]["version"] == ["1.0.0", "1.1.0"]
     assert found["fetch_bytes"] == 0
     assert found["files"] == {"added": [], "removed": [], "changed": []}
+
+
+def test_inspect_says_what_is_accepted_and_what_happens_to_the_rest(tmp_path):
+    mode = FeatureGuard(index=2, name="mode", categories=(0.0, 1.0), action="reject")
+    guard = InputGuard(minimum=-1.0, out_of_range="clip", features=(mode, FeatureGuard(index=0, maximum=0.5)))
+    tensor = Input(name="x", dtype="float32", shape=(-1, 4), sample=SampleMapping(dtype="float32"), guard=guard)
+    made = bundle_maker.make_bundle(tmp_path / "b", inputs=(tensor,), last_resort=LastResort(kind="last_value"))
+    lines = CliRunner().invoke(bundle_group, ["inspect", str(made.folder)]).stdout.splitlines()
+    assert [line.strip() for line in lines if line.startswith(("  ", "last"))] == [
+        "at least -1, else clip",
+        "finite, else reject",
+        "mode: 0, 1, else reject",
+        "feature 0: at most 0.5, else warn",
+        "last resort: last_value",
+    ]
 
 
 def test_diff_counts_only_the_chunks_a_device_lacks(made, tmp_path):

@@ -174,6 +174,15 @@ def test_the_last_resort_of_a_node_is_no_answer_in_a_pipeline(tmp_path: Path) ->
     assert answer.abstained  # the first node has a last value, of another request
 
 
+def test_the_last_resort_of_a_pipeline_is_what_its_file_says(tmp_path: Path) -> None:
+    make_chain(tmp_path, models=[("nan", bundle_maker.nan_model())])
+    text = (tmp_path / "chain-2.0.0.toml").read_text() + '[last_resort]\nkind = "constant"\nvalues = '
+    answer = ask(composed(tmp_path, text + "[0.0, 0.0, 7.0]", "resigned"), x=POISON)
+    assert (answer.served_by, answer.outputs["y"].tolist()) == ("last-resort/constant", [[0.0, 0.0, 7.0]])
+    with pytest.raises(ContractError, match=r"last_resort\.values: 1 values, 3 are the answer to one sample"):
+        composed(tmp_path, text + "[7.0]", "wrong")
+
+
 def test_members_whose_open_sizes_differ_have_no_mean() -> None:
     for join in (mean, votes):
         with pytest.raises(ValueError, match="different shapes"):
