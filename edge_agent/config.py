@@ -126,9 +126,10 @@ class Recycling(StrictRecord, frozen=True, kw_only=True):
 class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     """One model slot. `http` is where it answers (port 0: ask the system); limits default to the profile's.
     `batch` lets requests that arrive together be answered together; `certainty` says which classes cannot be ruled out;
-    `mqtt` also answers on topics; `capture` keeps requests on the disk, sealed. All default off. `shadow` is what a
-    candidate in shadow is shown. A critical device turns the lowest `priority` away first; one short of memory gives up
-    the worker of a slot that nobody has asked for `idle_unload_s` seconds, until somebody does."""
+    `mqtt` also answers on topics; `capture` keeps requests on the disk, sealed; no request for `stale_after_s` seconds,
+    whichever way, is a fault. All default off. `shadow` is what a candidate in shadow is shown. A critical device
+    turns the lowest `priority` away first; one short of memory gives up the worker of a slot that nobody has asked for
+    `idle_unload_s` seconds, until somebody does."""
 
     name: Name
     channel: Name | None = None
@@ -139,6 +140,7 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     drain_s: Seconds = 5.0
     priority: Annotated[int, Meta(ge=0, le=9)] = 0
     idle_unload_s: Seconds | None = None
+    stale_after_s: Annotated[float, Meta(ge=3.0)] | None = None  # workers report once a second
     recycle: Recycling = Recycling()
     batch: Batching | None = None
     certainty: Certainty | None = None

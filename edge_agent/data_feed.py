@@ -15,7 +15,7 @@ import msgspec
 from edge_agent.adapters.mqtt import Arrived
 from edge_agent.adapters.slot_client import SlotAnswer, SlotClient
 from edge_agent.config import MqttTopics
-from edge_agent.core.intake import Freshness, Intake
+from edge_agent.core.intake import NO_INPUT, Freshness, Intake
 from edge_agent.data_messages import Body, DataError, answer_payload, request_body, request_id
 from edge_agent.errors import TensorError, UnreachableError
 from edge_agent.news import News
@@ -23,9 +23,6 @@ from edge_agent.slot import Slot
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError, EdgewrightError
 from edge_contracts.limits import MAX_DATA_BYTES, MAX_QUEUED_DATA_BYTES
-
-NO_INPUT = "no-input"
-"""The fault of a slot whose input has fallen silent."""
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from edge_agent.errors import ConfigError
 
 LIVE = re.compile(
     r"device\.tags|updates\..+|telemetry\.(window_s|otlp)|(data|home_assistant)(\..+)?"
-    r"|slots\[[^]]+\](\.(threads|memory_mb|drain_s|priority|idle_unload_s|recycle|batch|certainty|mqtt|shadow|capture)(\..+)?)?"
+    r"|slots\[[^]]+\](\.(threads|memory_mb|drain_s|priority|idle_unload_s|stale_after_s|recycle|batch|certainty|mqtt|shadow|capture)(\..+)?)?"
 )
 """Fields that may change while the agent runs; a slot as a whole is one that came or went. The others are what the
 agent is: its name, its disk, its broker, whom it trusts, and where and what a slot serves."""

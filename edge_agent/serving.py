@@ -140,7 +140,8 @@ class Serving:
     def configure(self, config: SlotConfig) -> None:
         """Serve with these limits from now on: a worker that has them takes over from the one that runs."""
         old, self._config = self._config, config
-        alike = msgspec.structs.replace(config, mqtt=old.mqtt, shadow=old.shadow, idle_unload_s=old.idle_unload_s)
+        watched = {"idle_unload_s": old.idle_unload_s, "stale_after_s": old.stale_after_s}  # no worker knows these
+        alike = msgspec.structs.replace(config, mqtt=old.mqtt, shadow=old.shadow, **watched)
         if alike == old or self.unloaded:
             return
         if self._next is not None:

@@ -33,6 +33,7 @@ from edge_agent.core.selection import window_open
 from edge_agent.core.tally import Tally
 from edge_agent.core.update import advance
 from edge_agent.drift_watch import DriftWatch
+from edge_agent.input_watch import InputWatch
 from edge_agent.ladder import ladder_of, open_factory, serving_manifest
 from edge_agent.messages import Fault, Heartbeat, Ready, Rung
 from edge_agent.news import Detail, News
@@ -68,6 +69,7 @@ class Slot:
         self.totals = Tally()
         self.progress: float | None = None
         self.drift = DriftWatch(config.name, around.tell)
+        self.input = InputWatch(config.name, config.stale_after_s, around.clock, around.tell)
         self._around = around
         self.record = self._saved = around.state.read_record(config.name)
         self._unsaved = False
@@ -136,6 +138,7 @@ class Slot:
             if verdict := judge(self.record, self._soak.requests, self._soak.failures, served_s):
                 self.apply(verdict)
         self.serving.tick()
+        self.input.look(self.totals.counters)
         self._drive()
         self._look_aside()
 

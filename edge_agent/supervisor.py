@@ -180,7 +180,8 @@ class Supervisor:
 
     def _gauges(self, slot: Slot) -> dict[str, float]:
         box = gauges(self._box.governor.level, self._box.readings, self._outbox)
-        return box | {"written_today_mb": self._box.writes.today_mb} | self._data.gauges(slot.config.name)
+        ways_in = self._data.gauges(slot.config.name) | slot.input.gauges
+        return box | {"written_today_mb": self._box.writes.today_mb} | ways_in
 
     def _close_windows(self) -> None:
         end = utc_now()
@@ -222,7 +223,8 @@ class Supervisor:
         )
 
     def _slot_state(self, slot: Slot) -> SlotState:
-        return msgspec.structs.replace(slot.reported(), faults=self._data.faults(slot.config.name))
+        faults = dict.fromkeys((*self._data.faults(slot.config.name), *slot.input.faults))
+        return msgspec.structs.replace(slot.reported(), faults=tuple(faults))
 
     def _tell_start(self) -> None:
         detail: Detail = {"clean": self._clean, "version": __version__}
@@ -248,6 +250,7 @@ class Supervisor:
             slot = self._slots[config.name]
             slot.config = config
             slot.serving.configure(config)
+            slot.input.configure(config.stale_after_s)
             slot.beside.capturing.configure(config.capture)
         self._updates.configure(new, self._slots)
         for slot in added.values():

@@ -11,6 +11,9 @@ from msgspec import Struct, field
 
 T = TypeVar("T")
 
+NO_INPUT = "no-input"
+"""The fault of a slot whose input has fallen silent."""
+
 
 class Intake(Struct, Generic[T], kw_only=True):
     """A queue of at most `limit` items and `max_bytes` bytes. When it is full, `drop` says which item gives way."""
