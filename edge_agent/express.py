@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_agent.errors import EngineError, EngineMemoryError
-from edge_agent.guarding import features_in_order
+from edge_agent.guarding import as_held, features_in_order
 from edge_agent.ports import Array, Bound, Session, Tensors
 from edge_contracts.limits import KIB
 from edge_contracts.manifest import Input, InputGuard, Manifest, OutputGuard, Variant
@@ -45,11 +45,17 @@ class ExpressLane:
         """`bound` has the buffers of the manifest's tensors, in its order."""
         self._run: Callable[[], None] | None = bound.run
         self._inputs = tuple(
-            (tensor.name, buffer, buffer.shape, buffer.dtype, _measure_input(tensor.guard, buffer))
+            (
+                tensor.name,
+                buffer,
+                buffer.shape,
+                buffer.dtype,
+                _measure_input(as_held(tensor.guard, buffer.dtype), buffer),
+            )
             for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
-            (tensor.name, buffer.copy, _measure(tensor.guard, buffer))
+            (tensor.name, buffer.copy, _measure(as_held(tensor.guard, buffer.dtype), buffer))
             for tensor, buffer in zip(manifest.outputs, bound.outputs, strict=True)
         )
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from edge_agent.core.guards import PASS, Spread, Verdict, judge_feature, judge_input
 from edge_agent.ports import Array
-from edge_contracts.guards import FeatureGuard, InputGuard
+from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.tensors import Input
+
+G = TypeVar("G", FeatureGuard, InputGuard, OutputGuard)
 
 _Where = tuple[Any, ...]
 """An index that gives one feature of a tensor."""
@@ -23,12 +26,12 @@ class InputGuarding:
     __slots__ = ("_features", "_guard", "_in_order", "_is_bounded")
 
     def __init__(self, tensor: Input) -> None:
-        self._guard = tensor.guard
-        self._is_bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
         dtype = np.dtype(tensor.dtype)
-        axis = _axis(tensor.guard, tensor.shape)
-        self._features = [(one, _where(axis, one), _categories(one, dtype)) for one in tensor.guard.features]
-        self._in_order = features_in_order(tensor.guard, tensor.shape, dtype)
+        guard = self._guard = as_held(tensor.guard, dtype)
+        self._is_bounded = guard.minimum is not None or guard.maximum is not None
+        axis = _axis(guard, tensor.shape)
+        self._features = [(as_held(one, dtype), _where(axis, one), _categories(one, dtype)) for one in guard.features]
+        self._in_order = features_in_order(guard, tensor.shape, dtype)
 
     def judge(self, feed: Array) -> tuple[Array, list[Verdict]]:
         """Return a tensor as it may be fed, clipped where the guard says so, and the verdicts that object to it."""
@@ -65,7 +68,8 @@ def features_in_order(guard: InputGuard, shape: Sequence[int], dtype: np.dtype[A
     if not guard.features:
         return None
     axis = _axis(guard, shape)
-    lows, highs = np.full(shape[axis], -math.inf), np.full(shape[axis], math.inf)
+    held = dtype if dtype.kind == "f" else np.dtype(np.float64)
+    lows, highs = np.full(shape[axis], -math.inf, held), np.full(shape[axis], math.inf, held)
     for one in guard.features:
         lows[one.index] = -math.inf if one.minimum is None else one.minimum
         highs[one.index] = math.inf if one.maximum is None else one.maximum
@@ -74,11 +78,20 @@ def features_in_order(guard: InputGuard, shape: Sequence[int], dtype: np.dtype[A
     known = [(_where(axis, one), _categories(one, dtype)) for one in guard.features if one.categories]
 
     def in_order(feed: Any) -> bool:
-        if (feed < lows).any() or (feed > highs).any():
+        if np.count_nonzero(feed < lows) or np.count_nonzero(feed > highs):
             return False
         return all(categories.issuperset(feed[where].ravel().tolist()) for where, categories in known)
 
     return in_order
+
+
+def as_held(guard: G, dtype: np.dtype[Any]) -> G:
+    """Return a guard whose bounds are as a tensor holds them: 0.1 is another number in float32."""
+    if dtype.kind != "f":
+        return guard
+    bounds = {"minimum": guard.minimum, "maximum": guard.maximum}
+    held = {name: float(np.asarray(bound, dtype)) for name, bound in bounds.items() if bound is not None}
+    return msgspec.structs.replace(guard, **held)
 
 
 def spread(array: Array) -> Spread:
@@ -118,7 +131,7 @@ def _where(axis: int, guard: FeatureGuard) -> _Where:
 
 
 def _categories(guard: FeatureGuard, dtype: np.dtype[Any]) -> frozenset[float]:
-    """Return the categories as a tensor holds them: 0.1 is another number in float32."""
+    """Return the categories as a tensor holds them."""
     if dtype.kind != "f":
         return frozenset(guard.categories)
     return frozenset(np.asarray(guard.categories, dtype).tolist())

@@ -20,7 +20,7 @@ from edge_agent.conformal import Predictor, predictor
 from edge_agent.core.guards import PASS, Verdict, judge_confidence, judge_output
 from edge_agent.engines import engine_for
 from edge_agent.errors import TensorError
-from edge_agent.guarding import InputGuarding, is_finite, spread
+from edge_agent.guarding import InputGuarding, as_held, is_finite, spread
 from edge_agent.messages import Rung
 from edge_agent.metrics import Answers
 from edge_agent.ports import Array, Composite, EngineSettings, Session, Tensors
@@ -121,7 +121,7 @@ class _OutputCheck:
 
     def __init__(self, tensor: Output, *, has_thresholds: bool) -> None:
         self.name = tensor.name
-        self.guard = tensor.guard
+        self.guard = as_held(tensor.guard, np.dtype(tensor.dtype))
         self.bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
         self.judged = has_thresholds and tensor.kind != "values"
         self.logits = tensor.kind == "logits"

@@ -155,3 +155,12 @@ def test_a_buffer_measures_finite_only_where_all_of_it_is(dtype):
         for poison in (math.nan, math.inf, -math.inf):
             buffer[1, 3] = poison
             assert not math.isfinite(measure())
+
+
+@pytest.mark.parametrize("guard", [{"maximum": 0.1}, {"features": (FeatureGuard(index=0, maximum=0.1),)}])
+def test_a_bound_is_compared_as_the_tensor_holds_it(tmp_path, guard):
+    at_the_bound = {"x": np.float32([[0.1, 0, 0, 0]])}  # which is over 0.1 in float64
+    with Runtime.open(_bundle(tmp_path / "b", **guard)) as runtime:
+        assert runtime._loaded[0].express.outputs(at_the_bound) is not None
+        runtime._loaded[0].express = None
+        assert runtime.infer(at_the_bound).warnings == ()
