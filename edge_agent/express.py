@@ -45,17 +45,11 @@ class ExpressLane:
         """`bound` has the buffers of the manifest's tensors, in its order."""
         self._run: Callable[[], None] | None = bound.run
         self._inputs = tuple(
-            (
-                tensor.name,
-                buffer,
-                buffer.shape,
-                buffer.dtype,
-                _measure_input(as_held(tensor.guard, buffer.dtype), buffer),
-            )
+            (tensor.name, buffer, buffer.shape, buffer.dtype, _measure_input(tensor.guard, buffer))
             for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
-            (tensor.name, buffer.copy, _measure(as_held(tensor.guard, buffer.dtype), buffer))
+            (tensor.name, buffer.copy, _measure(tensor.guard, buffer))
             for tensor, buffer in zip(manifest.outputs, bound.outputs, strict=True)
         )
 
@@ -136,6 +130,7 @@ def _are_equal(one: Array, other: Array) -> bool:
 
 def _measure(guard: InputGuard | OutputGuard, buffer: Any) -> _Measure:
     """Return the quickest such measure of a buffer; those of one call into NumPy cost no call of Python's beside it."""
+    guard = as_held(guard, buffer.dtype)
     flat, low, high = buffer.reshape(-1), guard.minimum, guard.maximum
     if low is None and high is None:
         return _finite(flat)
