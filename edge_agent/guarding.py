@@ -14,7 +14,7 @@ from edge_agent.ports import Array
 from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.tensors import Input
 
-G = TypeVar("G", FeatureGuard, InputGuard, OutputGuard)
+G = TypeVar("G", bound=FeatureGuard | InputGuard | OutputGuard)
 
 _Where = tuple[Any, ...]
 """An index that gives one feature of a tensor."""
