@@ -1,6 +1,8 @@
 """Tags of requests: counted apart in the runtime, bounded wherever they are kept, judged and told of by name."""
 
+import json
 import math
+from urllib.request import Request, urlopen
 
 import bundle_maker
 import numpy as np
@@ -315,9 +317,13 @@ def test_a_worker_reports_what_it_sees_of_each_tag(tmp_path):
         try:
             worker.ready()
             url = url_of(listening) + "/v2/models/linear/infer"
-            tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": X[0].ravel().tolist()}
-            for tag in ("line-1", "line-2", None):
-                call(url, {"inputs": [tensor], "parameters": {"tag": tag}})
+            tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4]}
+            call(url, {"inputs": [tensor | {"data": X[0].ravel().tolist()}], "parameters": {"tag": "line-1"}})
+            call(url, {"inputs": [tensor | {"data": X[0].ravel().tolist()}], "parameters": {}})
+            sized = tensor | {"parameters": {"binary_data_size": X[0].nbytes}}
+            head = json.dumps({"inputs": [sized], "parameters": {"tag": "line-2"}}).encode()
+            lengths = {"inference-header-content-length": str(len(head))}
+            urlopen(Request(url, head + X[0].tobytes(), lengths), timeout=20).close()
             beat = worker.hear(Heartbeat, lambda beat: beat.counters["requests"] == 3)
         finally:
             worker.close()
