@@ -20,7 +20,7 @@ from edge_agent.core.tally import Tally
 from edge_agent.drift_watch import DriftWatch
 from edge_agent.errors import TensorError
 from edge_agent.histograms import REST_BYTES, TagCounters, tag_room
-from edge_agent.messages import MAX_LINE_BYTES, Heartbeat, line
+from edge_agent.messages import MAX_LINE_BYTES, Batching, Heartbeat, line
 from edge_contracts.codec import encode
 from edge_contracts.limits import (
     MAX_MESSAGE_BYTES,
@@ -310,10 +310,11 @@ def test_a_slow_change_is_followed_of_all_requests_only(tmp_path):
 # A worker
 
 
-def test_a_worker_reports_what_it_sees_of_each_tag(tmp_path):
+@pytest.mark.parametrize("batch", [None, Batching(max=2, wait_ms=1.0)], ids=["alone", "batched"])
+def test_a_worker_reports_what_it_sees_of_each_tag(tmp_path, batch):
     bundle = make_referenced_bundle(tmp_path / "b")
     with listening_socket() as listening:
-        worker = HostedWorker(listening, ladder_of(bundle))
+        worker = HostedWorker(listening, ladder_of(bundle), batch=batch)
         try:
             worker.ready()
             url = url_of(listening) + "/v2/models/linear/infer"
