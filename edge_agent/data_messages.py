@@ -29,11 +29,18 @@ class PackedTensor(Record, frozen=True, kw_only=True):
     data: bytes
 
 
+class PackedParameters(Record, frozen=True, kw_only=True):
+    """Parameters of a request in MessagePack; `tag` says where its samples come from."""
+
+    tag: str | None = None
+
+
 class PackedRequest(Record, frozen=True, kw_only=True):
     """A request in MessagePack; `id` comes back with the answer."""
 
     inputs: Annotated[tuple[PackedTensor, ...], Meta(max_length=MAX_TENSORS)]
     id: str | None = None
+    parameters: PackedParameters = PackedParameters()
 
 
 class DataError(Record, frozen=True, kw_only=True):
@@ -73,7 +80,10 @@ def request_body(payload: bytes) -> Body:
         }
         for tensor in packed.inputs
     ]
-    head: dict[str, Any] = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    parameters: dict[str, Any] = {"binary_data_output": True}
+    if packed.parameters.tag is not None:
+        parameters["tag"] = packed.parameters.tag
+    head: dict[str, Any] = {"inputs": inputs, "parameters": parameters}
     if packed.id is not None:
         head["id"] = packed.id
     json = msgspec.json.encode(head)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from edge_agent.core.drift import SMALLEST_WINDOW, Drift, PageHinkley, judge, mean_bin, references
+from edge_agent.core.tags import parted
 from edge_agent.news import News
+from edge_contracts.limits import MAX_SAMPLE_TAGS
 from edge_contracts.manifest import Manifest
 
 SLOW = "confidence"
-"""The histogram whose mean is followed from window to window: a model becomes unsure slowly."""
+"""The histogram whose mean is followed from window to window: a model becomes unsure slowly. Only over all requests:
+each series that is followed has false alarms of its own, and those of all tags would be nine times as many."""
 
 
 class DriftWatch:
@@ -34,6 +37,7 @@ class DriftWatch:
         if manifest is None:
             return {}
         self._follow(manifest)
+        self._forget_tags({parted(name)[1] for name in histograms})
         for name, counts in histograms.items():
             gathered = self._gathered.setdefault(name, [0] * len(counts))
             if len(gathered) == len(counts):
@@ -50,6 +54,14 @@ class DriftWatch:
         if release != self._release:
             self._release, self._references = release, references(manifest)
             self._gathered, self._means, self._alarms = {}, {}, set()
+
+    def _forget_tags(self, here: set[str]) -> None:
+        """Forget tags that are not in this window, if they were too many with them: each new worker may meet others."""
+        kept = here | {parted(name)[1] for name in (*self._gathered, *self._alarms)}
+        if len(kept - {""}) > MAX_SAMPLE_TAGS + 1:
+            here = here | {""}
+            self._gathered = {name: bins for name, bins in self._gathered.items() if parted(name)[1] in here}
+            self._alarms = {name for name in self._alarms if parted(name)[1] in here}
 
     def _slow(self, ready: Mapping[str, Sequence[int]]) -> dict[str, bool]:
         """Follow the means; return which of them have an alarm."""

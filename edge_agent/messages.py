@@ -80,8 +80,9 @@ class Ready(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="read
 
 
 class Heartbeat(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
-    """Totals since the worker's start; the supervisor takes differences. `histograms` are per tensor, fixed bins.
-    `nodes` says, of a pipeline, which rung answered last in each model."""
+    """Totals since the worker's start; the supervisor takes differences. `histograms` are counts over
+    the bins of the bundle, of all requests and, as `core.tags` names them, of each tag's. `nodes` says, of a pipeline,
+    which rung answered last in each model."""
 
     counters: dict[str, int]
     served_by: dict[str, int]

@@ -20,7 +20,7 @@ from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
 from edge_agent.core.fallback import WELL, LadderRelease, build_ladder, failed, preferred_order, walk
 from edge_agent.errors import EngineMemoryError, TensorError
-from edge_agent.histograms import SeenCounter
+from edge_agent.histograms import SeenCounter, TagCounters
 from edge_agent.last_resort import ABSTAIN, LastResort
 from edge_agent.messages import Certainty, Rung
 from edge_agent.metrics import Tally
@@ -34,8 +34,11 @@ FaultListener = Callable[[Rung, str, str], None]
 """Told of a rung that failed, with the reason code and the text."""
 
 
-_Asked = tuple[Tensors, int]
-"""A request's tensors, and when it came, in nanoseconds of the monotonic clock."""
+_Asked = tuple[Tensors, int, SeenCounter | None]
+"""A request's tensors, when it came, in nanoseconds of the monotonic clock, and the counter of its tag."""
+
+Tagged = tuple[Tensors, str | None]
+"""A request's tensors and its tag."""
 
 _now_ns = time.monotonic_ns
 
@@ -60,6 +63,7 @@ class Runtime:
         self.manifest: Manifest = first_manifest(self.ladder)
         self.tally = Tally()
         self.seen = SeenCounter(self.manifest)
+        self.seen_by_tag = TagCounters(self.manifest)
         self.busy_since: float | None = None
         self._settings = settings or EngineSettings()
         self._certainty = certainty
@@ -135,15 +139,23 @@ class Runtime:
             self._unload(keep=self._order[0] if self._order else None)
         return self.warm()
 
-    def infer(self, tensors: Tensors) -> Answer:
-        """Answer one request: arrays by input name, in the input's `sample.dtype` or the model's own dtype.
+    @property
+    def histograms(self) -> dict[str, tuple[int, ...]]:
+        """What was counted of all requests and of each tag's; see `core.tags` for the names. From any thread."""
+        found = self.seen.totals | self.seen_by_tag.totals()
+        return {name: tuple(bins) for name, bins in found.items()}
 
-        Raises TensorError naming the tensor that does not fit, EngineMemoryError.
+    def infer(self, tensors: Tensors, tag: str | None = None) -> Answer:
+        """Answer one request: arrays by input name, in the input's `sample.dtype` or the model's own dtype. `tag` says
+        where the samples come from: what is seen of them is counted apart as well.
+
+        Raises TensorError naming the tensor that does not fit or the tag that is none, EngineMemoryError.
         """
         with self._lock:
             start = _now_ns()
             self.busy_since = start / 1e9
             try:
+                own = None if tag is None else self.seen_by_tag.of(tag)
                 rung, outputs = self._quick, None
                 if rung is not None and rung.express is not None:
                     try:
@@ -152,9 +164,9 @@ class Runtime:
                         self._tell(self._order[0], error.reason, str(error))
                         raise
                 if rung is None or outputs is None:
-                    return self._at_length((tensors, start))
-                if not self._plain or start >= self.seen.due_ns:
-                    return self._answer(self._order[0], rung, (tensors, start), outputs)
+                    return self._at_length((tensors, start, own))
+                if not self._plain or start >= self.seen.due_ns or (own is not None and start >= own.due_ns):
+                    return self._answer(self._order[0], rung, (tensors, start, own), outputs)
                 # What `_answer` would do here, without its call: to a small model each call of Python's shows.
                 timing_us = (_now_ns() - start) // 1000
                 rung.answers.count(timing_us)
@@ -173,7 +185,7 @@ class Runtime:
             finally:
                 self.busy_since = None
 
-    def infer_together(self, requests: Sequence[Tensors], size: int) -> list[Answer] | None:
+    def infer_together(self, requests: Sequence[Tagged], size: int) -> list[Answer] | None:
         """Answer requests as one batch of the first rung, or return None where each must be asked alone: that rung does
         not serve, it has not proved that up to `size` requests in a batch get the answers they would get alone, or
         something is unusual about one of them. Raises EngineMemoryError."""
@@ -185,11 +197,15 @@ class Runtime:
                 return None
             self.busy_since = start / 1e9
             try:
-                outputs = answer_together(rung, self._intake, requests, size)
+                counters = [None if tag is None else self.seen_by_tag.of(tag) for _, tag in requests]
+                outputs = answer_together(rung, self._intake, [tensors for tensors, _ in requests], size)
                 if outputs is None:
                     return None
-                pairs = zip(requests, outputs, strict=True)
-                return [self._answer(first, rung, (own, start), rung.finish(one, own)) for own, one in pairs]
+                asked = [(tensors, start, own) for (tensors, _), own in zip(requests, counters, strict=True)]
+                return [
+                    self._answer(first, rung, one, rung.finish(answer, one[0]))
+                    for one, answer in zip(asked, outputs, strict=True)
+                ]
             except EngineMemoryError as error:
                 self._tell(first, error.reason, str(error))
                 raise
@@ -211,6 +227,7 @@ class Runtime:
         with self._lock:
             self.tally.clear()
             self.seen = SeenCounter(self.manifest)
+            self.seen_by_tag = TagCounters(self.manifest)
             self._resort = LastResort(self.manifest)
 
     def close(self) -> None:
@@ -277,8 +294,11 @@ class Runtime:
             self.tally.count("fallbacks")
         if self._resort.remembers:
             self._resort.remember(outputs, self.busy_since or 0.0)
-        if asked[1] >= self.seen.due_ns and index in self._same_inputs:
-            self.seen.count(self._intake.fit(asked[0]), rung.variant, outputs, asked[1])
+        tensors, start, own = asked
+        if start >= self.seen.due_ns and index in self._same_inputs:
+            self.seen.count(self._intake.fit(tensors), rung.variant, outputs, start)
+        if own is not None and start >= own.due_ns and index in self._same_inputs:
+            own.count(self._intake.fit(tensors), rung.variant, outputs, start)
         prediction, abstained = None, False
         if rung.predictor is not None:
             prediction = rung.predictor.predict(outputs)
@@ -286,7 +306,7 @@ class Runtime:
             self.tally.count("abstained", abstained)
         if rung.composite is not None:
             self._tell_of_nodes(index, rung.composite)
-        timing_us = (_now_ns() - asked[1]) // 1000
+        timing_us = (_now_ns() - start) // 1000
         rung.answers.count(timing_us)
         return Answer(
             outputs={} if abstained else outputs,

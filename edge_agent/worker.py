@@ -223,7 +223,7 @@ class Worker:
                 counters=counters if self._onlooker is None else counters | self._onlooker.total(),
                 served_by=tally.served_by,
                 latency_log2_us=tuple(tally.latency_log2_us),
-                histograms={name: tuple(bins) for name, bins in runtime.seen.totals.items()},
+                histograms=runtime.histograms,
                 rung=runtime.serving,
                 idle_s=now - self._last_request_at,
                 nodes={one.node: one.served_by for one in runtime.nodes if one.served_by is not None},

@@ -107,6 +107,16 @@ MAX_SERIAL = 2**53 - 1
 MAX_TAGS = 32
 """Tags on one device, or selectors in one document."""
 
+MAX_SAMPLE_TAGS = 8
+"""Tags of requests that one worker counts apart, beside all others together. With `MAX_SAMPLE_TAG_BYTES` for each, they
+take 36 KiB of a telemetry window's 64; the histograms of all requests have what is left."""
+
+MAX_SAMPLE_TAG_CHARS = 32
+"""Length of a tag of requests: it stands in a window behind each histogram's name."""
+
+MAX_SAMPLE_TAG_BYTES = 4 * KIB
+"""Histograms of one tag in a telemetry window: two dozen of ten bins. Those beyond it are of all requests only."""
+
 MAX_TENSOR_BYTES = 64 * MIB
 """Bytes of all tensors of one inference request; a 4k RGB image in float32 is 100 MB and belongs in uint8."""
 

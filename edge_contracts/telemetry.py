@@ -23,7 +23,8 @@ class TelemetryWindow(Record, frozen=True, kw_only=True):
 
     `latency_log2_us`: entry i counts answers that took [2^i, 2^(i+1)) microseconds; windows merge by addition.
     `counters`: requests, errors, lost, rejected, abstained, shed and guard counts. `served_by`: answers per rung.
-    `resources`: readings in the unit their name ends with. `histograms`: counts over the bins of the bundle. `drift`: a
+    `resources`: readings in the unit their name ends with. `histograms`: counts over the bins of the bundle; those of
+    a tag of requests have it behind an `@`, as in `x/mean@line-2`, and `other` is all tags too many. `drift`: a
     histogram's distance from the bundle's, as a multiple of what chance keeps below; over 1 is an alarm. `shadow`: what
     a candidate answered beside, if one is in shadow and was shown something.
     """

@@ -13,9 +13,9 @@ from edge_agent.answer import Answer
 from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.messages import Batching
 from edge_agent.ports import Tensors
-from edge_agent.runtime import Runtime
+from edge_agent.runtime import Runtime, Tagged
 
-_Waiting = tuple[Tensors, asyncio.Future[Answer]]
+_Waiting = tuple[Tagged, asyncio.Future[Answer]]
 
 
 class Batcher:
@@ -29,11 +29,11 @@ class Batcher:
         self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
 
-    async def infer(self, tensors: Tensors) -> Answer:
+    async def infer(self, tensors: Tensors, tag: str | None = None) -> Answer:
         """Answer like `Runtime.infer`; a request waits at most `wait_ms` for others. Raises what that raises."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((tensors, answer))
+        self._waiting.append(((tensors, tag), answer))
         if len(self._waiting) >= self._batching.max:
             self._run()
         elif self._timer is None:
@@ -51,7 +51,7 @@ class Batcher:
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
-        results = await loop.run_in_executor(self._thread, self._results, [tensors for tensors, _ in batch])
+        results = await loop.run_in_executor(self._thread, self._results, [request for request, _ in batch])
         for (_, answer), result in zip(batch, results, strict=True):
             if answer.done():
                 continue  # nobody waits for it any more
@@ -60,15 +60,15 @@ class Batcher:
             else:
                 answer.set_exception(result)
 
-    def _results(self, requests: list[Tensors]) -> list[Answer | Exception]:
+    def _results(self, requests: list[Tagged]) -> list[Answer | Exception]:
         try:
             together = self._runtime.infer_together(requests, self._batching.max) if len(requests) > 1 else None
         except EngineMemoryError as error:
             return [error for _ in requests]
-        return list(together) if together is not None else [self._alone(tensors) for tensors in requests]
+        return list(together) if together is not None else [self._alone(*request) for request in requests]
 
-    def _alone(self, tensors: Tensors) -> Answer | Exception:
+    def _alone(self, tensors: Tensors, tag: str | None) -> Answer | Exception:
         try:
-            return self._runtime.infer(tensors)
+            return self._runtime.infer(tensors, tag)
         except (TensorError, EngineMemoryError, MemoryError) as error:
             return error

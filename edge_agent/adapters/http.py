@@ -113,7 +113,7 @@ class OipApp:
                 request = forms.parse(body, json_length)
                 if serving.batcher is not None or self._usual_us >= INLINE_US or runtime.busy_since is not None:
                     return self._infer_later(request, runtime, forms)
-                return self._response(runtime.infer(request.tensors), request, forms)
+                return self._response(runtime.infer(request.tensors, request.tag), request, forms)
             except (TensorError, EngineMemoryError, MemoryError) as error:
                 raise self._refusal(error) from error
 
@@ -123,9 +123,9 @@ class OipApp:
         batcher, loop = self._serving.batcher, asyncio.get_running_loop()
         try:
             if batcher is not None:
-                answer = await batcher.infer(request.tensors)
+                answer = await batcher.infer(request.tensors, request.tag)
             else:
-                answer = await loop.run_in_executor(self._thread, runtime.infer, request.tensors)
+                answer = await loop.run_in_executor(self._thread, runtime.infer, request.tensors, request.tag)
             return self._response(answer, request, forms)
         except (TensorError, EngineMemoryError, MemoryError) as error:
             raise self._refusal(error) from error

@@ -23,6 +23,7 @@ from edge_contracts import limits
 from edge_contracts.answering import TEXT
 from edge_contracts.codec import contract_error
 from edge_contracts.manifest import Manifest
+from edge_contracts.names import SampleTag
 
 if TYPE_CHECKING:
     from edge_agent.adapters.oip_forms import Form
@@ -57,6 +58,10 @@ class _Parameters(msgspec.Struct, frozen=True):
     classification: int | None = None
 
 
+class _RequestParameters(_Parameters, frozen=True):
+    tag: SampleTag | None = None
+
+
 class _Input(msgspec.Struct, frozen=True):
     name: str
     datatype: str
@@ -84,7 +89,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Sequence[_Input | _FloatInput]
     id: str | None = None
     outputs: list[_Output] | None = None
-    parameters: _Parameters = _Parameters()
+    parameters: _RequestParameters = _RequestParameters()
 
 
 class _AnyRequest(_Request, frozen=True, kw_only=True):
@@ -96,12 +101,13 @@ class _FloatRequest(_Request, frozen=True, kw_only=True):
 
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary; `form` is what
-    `adapters.oip_forms` knows it by."""
+    """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary; `tag` says where
+    its samples come from, `form` is what `adapters.oip_forms` knows it by."""
 
     id: str | None
     tensors: dict[str, Any]
     outputs: dict[str, bool]
+    tag: str | None = None
     form: Form | None = None
 
 
@@ -130,7 +136,7 @@ def parse_request(body: bytes, json_length: int | None, manifest: Manifest) -> I
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TensorError(str(contract_error(error, "request"))) from error
     tensors = _tensors(request.inputs, memoryview(body)[length:])
-    return InferRequest(id=request.id, tensors=tensors, outputs=_wanted(request, manifest))
+    return InferRequest(id=request.id, tensors=tensors, outputs=_wanted(request, manifest), tag=request.parameters.tag)
 
 
 def holds_data(before: bytes, after: bytes) -> bool:

@@ -20,8 +20,8 @@ from edge_agent.ports import Array
 from edge_contracts.limits import KIB, MAX_REQUEST_JSON_BYTES
 from edge_contracts.manifest import Manifest
 
-MAX_FORMS: Final = 16
-"""Forms kept at once: a slot has few clients. When there are too many, all are forgotten."""
+MAX_FORMS: Final = 64
+"""Forms kept at once: a slot has few clients, with a tag or two each. When there are too many, all are forgotten."""
 
 MAX_FORM_BYTES: Final = 4 * KIB
 """JSON before or after the numbers that is longer makes no form."""
@@ -42,10 +42,11 @@ class _Letter(NamedTuple):
 class Form:
     """One form, for one manifest."""
 
-    __slots__ = ("letter", "wanted")
+    __slots__ = ("letter", "tag", "wanted")
 
-    def __init__(self, wanted: dict[str, bool]) -> None:
-        self.wanted = wanted
+    def __init__(self, request: InferRequest) -> None:
+        self.wanted = request.outputs
+        self.tag = request.tag
         self.letter: _Letter | None = None
 
     def tensors(self, body: bytes, at: int) -> dict[str, Array] | None:
@@ -58,10 +59,10 @@ class _BinaryForm(Form):
 
     __slots__ = ("_blanks", "_size")
 
-    def __init__(self, wanted: dict[str, bool], tensors: dict[str, Array]) -> None:
-        super().__init__(wanted)
-        self._blanks = [(name, array.dtype, array.shape, array.nbytes) for name, array in tensors.items()]
-        self._size = sum(array.nbytes for array in tensors.values())
+    def __init__(self, request: InferRequest) -> None:
+        super().__init__(request)
+        self._blanks = [(name, array.dtype, array.shape, array.nbytes) for name, array in request.tensors.items()]
+        self._size = sum(array.nbytes for array in request.tensors.values())
 
     def tensors(self, body: bytes, at: int) -> dict[str, Array] | None:
         if len(body) != at + self._size:
@@ -79,8 +80,9 @@ class _ListForm(Form):
 
     __slots__ = ("_after", "_decode", "_dtype", "_name", "_pack", "_shape")
 
-    def __init__(self, wanted: dict[str, bool], name: str, array: Array, after: bytes) -> None:
-        super().__init__(wanted)
+    def __init__(self, request: InferRequest, after: bytes) -> None:
+        super().__init__(request)
+        ((name, array),) = request.tensors.items()
         self._name, self._dtype, self._shape, self._after = name, array.dtype, array.shape, after
         self._decode = DECODERS[array.dtype.kind].decode
         self._pack = struct.Struct(f"{array.size}{array.dtype.char}").pack  # NumPy's letters of native types are C's
@@ -110,7 +112,7 @@ class Forms:
         tensors = None if form is None else form.tensors(body, at)
         if form is None or tensors is None:
             return self._parse_first(body, json_length, at)
-        return InferRequest(id=None, tensors=tensors, outputs=form.wanted, form=form)
+        return InferRequest(id=None, tensors=tensors, outputs=form.wanted, tag=form.tag, form=form)
 
     def encode(self, answer: Answer, request: InferRequest) -> tuple[bytes, int | None]:
         """See `oip.encode_answer`, whose answer this is."""
@@ -155,7 +157,7 @@ def _binary_form(request: InferRequest, size: int) -> Form | None:
     # All of them must be binary; truth values are made from bytes one by one.
     if sum(array.nbytes for array in arrays) != size or any(not a.nbytes or a.dtype.kind == "b" for a in arrays):
         return None
-    return _BinaryForm(request.outputs, request.tensors)
+    return _BinaryForm(request)
 
 
 def _list_form(request: InferRequest, body: bytes, at: int) -> Form | None:
@@ -164,8 +166,8 @@ def _list_form(request: InferRequest, body: bytes, at: int) -> Form | None:
     before, after = body[:at], body[end:]
     if len(after) > MAX_FORM_BYTES or not before.endswith(_DATA) or not holds_data(before, after):
         return None
-    ((name, array),) = request.tensors.items()
-    return _ListForm(request.outputs, name, array, after) if array.size else None
+    ((_, array),) = request.tensors.items()
+    return _ListForm(request, after) if array.size else None
 
 
 def _letter(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> _Letter | None:

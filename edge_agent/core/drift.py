@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from edge_agent.core.tags import parted
 from edge_contracts.manifest import Manifest
 from edge_contracts.reference import Feature
 
@@ -78,16 +79,19 @@ def references(manifest: Manifest) -> dict[str, tuple[int, ...]]:
 def judge(
     references: Mapping[str, Sequence[int]], window: Mapping[str, Sequence[int]], *, alpha: float = ALPHA
 ) -> list[Drift]:
-    """Judge every histogram that both sides have, with equal numbers of bins and enough samples in the window.
+    """Judge every histogram that both sides have, with equal numbers of bins and enough samples in the window; one of
+    a tag against the reference of its base name.
 
-    `alpha` is divided among the histograms judged (Bonferroni), so that it holds for all of them together.
+    `alpha` is divided among the histograms judged (Bonferroni), so that it holds for all of them together, those of
+    tags included.
     """
-    names = [
-        name
-        for name, counts in window.items()
-        if len(references.get(name, ())) == len(counts) >= 2 and sum(counts) >= SMALLEST_WINDOW
-    ]
-    return [judge_one(name, references[name], window[name], alpha=alpha / len(names)) for name in names]
+    pairs = {name: (references.get(parted(name)[0], ()), counts) for name, counts in window.items()}
+    judged = {
+        name: (reference, counts)
+        for name, (reference, counts) in pairs.items()
+        if len(reference) == len(counts) >= 2 and sum(counts) >= SMALLEST_WINDOW
+    }
+    return [judge_one(name, *both, alpha=alpha / len(judged)) for name, both in judged.items()]
 
 
 def judge_one(name: str, reference: Sequence[int], window: Sequence[int], *, alpha: float) -> Drift:

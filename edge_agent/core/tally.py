@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from edge_agent.core.tags import Apart
 from edge_agent.messages import Heartbeat
 
 _NOTHING = Heartbeat(counters={}, served_by={}, latency_log2_us=(), rung="", idle_s=0.0)
@@ -20,6 +21,7 @@ class Tally(Struct, kw_only=True):
     served_by: dict[str, int] = field(default_factory=dict)
     latency_log2_us: list[int] = field(default_factory=list)
     histograms: dict[str, list[int]] = field(default_factory=dict)
+    apart: Apart = field(default_factory=Apart)
 
     def add(self, before: Heartbeat | None, now: Heartbeat) -> None:
         """Add what one worker did between two of its heartbeats (None: since its start)."""
@@ -28,7 +30,9 @@ class Tally(Struct, kw_only=True):
         _add(self.served_by, before.served_by, now.served_by)
         _add_bins(self.latency_log2_us, before.latency_log2_us, now.latency_log2_us)
         for name, bins in now.histograms.items():
-            _add_bins(self.histograms.setdefault(name, []), before.histograms.get(name, ()), bins)
+            place = self.apart.place(name, len(bins))
+            if place is not None:
+                _add_bins(self.histograms.setdefault(place, []), before.histograms.get(name, ()), bins)
 
     def count(self, name: str, number: int) -> None:
         """Add to one counter."""
@@ -47,6 +51,7 @@ class Tally(Struct, kw_only=True):
         self.served_by.clear()
         self.latency_log2_us.clear()
         self.histograms.clear()
+        self.apart = Apart()
 
 
 def _add(sums: dict[str, int], before: Mapping[str, int], now: Mapping[str, int]) -> None:

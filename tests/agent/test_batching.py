@@ -80,6 +80,29 @@ def test_one_bad_request_in_a_batch_is_refused_and_the_others_are_answered(runti
     np.testing.assert_allclose(found[4].outputs["y"], runtime.infer({"x": ROWS[2]}).outputs["y"], rtol=1e-6)
 
 
+def test_tags_travel_with_requests_that_are_answered_together(runtime):
+    answer_all(runtime, ROWS[:2], Batching(max=2))  # proved
+    runtime.forget()
+    tags = ["a", "b", None, "a", "bad tag"]
+
+    def ask(asked, most):
+        async def run():
+            batcher = Batcher(runtime, Batching(max=most))
+            waiting = (batcher.infer({"x": x}, tag) for x, tag in zip(ROWS, asked, strict=False))
+            return await asyncio.gather(*waiting, return_exceptions=True)
+
+        return asyncio.run(run())
+
+    sizes = batches_of(runtime)
+    met, count = [], runtime.seen_by_tag.of
+    runtime.seen_by_tag.of = lambda tag: met.append(tag) or count(tag)
+    assert not any(isinstance(result, Exception) for result in ask(tags[:4], 4))
+    assert (sizes, met) == ([4], ["a", "b", "a"])
+    found = ask(tags, 5)
+    assert [isinstance(result, TensorError) for result in found] == [False, False, False, False, True]
+    assert sizes == [4, 1, 1, 1, 1]
+
+
 def test_requests_of_different_shapes_are_asked_alone(runtime):
     found = answer_all(runtime, [ROWS[0], np.concatenate(ROWS[:3])], Batching(max=2))
     assert [answer.outputs["y"].shape for answer in found] == [(1, 3), (3, 3)]

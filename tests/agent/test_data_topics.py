@@ -150,6 +150,21 @@ def test_hostile_payload_is_a_typed_error(client: TopicClient, payload: bytes, r
     assert json.loads(client.wait(OUT).payload)["id"] == "after"
 
 
+@pytest.mark.parametrize("pack", [False, True], ids=["json", "messagepack"])
+def test_tag_of_a_question_reaches_the_slot(client: TopicClient, pack: bool) -> None:
+    def tagged(tag: str) -> bytes:
+        more = {"parameters": {"tag": tag}, "id": tag}
+        return packed("x", [1, 4], bytes(16), **more) if pack else question(**more)
+
+    client.send(IN, tagged("line-2"))
+    answer = client.wait(OUT).payload
+    assert (msgspec.msgpack.decode(answer) if pack else json.loads(answer))["id"] == "line-2"
+    client.send(IN, tagged("line 2"))
+    error = json.loads(client.wait(f"{OUT}/error").payload)
+    assert (error["id"], error["reason"]) == ("line 2", "tensor")
+    assert "request.parameters.tag" in error["error"]
+
+
 def test_error_names_the_id_of_its_question(client: TopicClient) -> None:
     client.send(IN, question(id="bad").replace(b'"x"', b'"z"'))
     assert json.loads(client.wait(f"{OUT}/error").payload)["id"] == "bad"

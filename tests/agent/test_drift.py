@@ -67,6 +67,23 @@ def test_without_drift_at_most_two_windows_in_a_hundred_raise_an_alarm(samples, 
     assert alarms <= 0.02 * 400
 
 
+@pytest.mark.parametrize("samples", [30, 120])
+@pytest.mark.parametrize("shares", [[1] * 10, [2.0**-k for k in range(10)]], ids=["even", "skewed"])
+def test_the_alarms_of_all_tags_stay_within_the_same_rate(samples, shares):
+    rng = np.random.default_rng(samples)
+    p = np.array(shares, float) / sum(shares)
+    names, tags = ("mean", "spread", "confidence", "class"), ("a", "b", "c", "d", "e", "f", "g", "h", "other")
+    alarms = 0
+    for _ in range(1000):
+        references = {name: rng.multinomial(1000, p).tolist() for name in names}
+        by_tag = {f"{name}@{tag}": rng.multinomial(samples, p) for name in names for tag in tags}
+        window = {name: rng.multinomial(600, p).tolist() for name in names}
+        judged = judge(references, window | {name: bins.tolist() for name, bins in by_tag.items()})
+        assert len(judged) == len(names) * (len(tags) + 1)
+        alarms += any(drift.alarm for drift in judged)
+    assert alarms <= 0.02 * 1000
+
+
 def test_the_usual_fixed_bound_would_cry_wolf():
     rng = np.random.default_rng(1)
     p = np.full(10, 0.1)

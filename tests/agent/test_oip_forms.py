@@ -78,6 +78,19 @@ def test_answers_of_another_rung_name_it(runtime):
     assert [name.rpartition("/")[2] for name in served] == ["fp32", "fp32", "small", "fp32"]
 
 
+def test_each_form_gives_the_tag_it_was_met_with(runtime):
+    forms = Forms(runtime.manifest)
+    heads = [(tag, _head(parameters={"tag": tag})) for tag in ("line-1", "line-2", None)]
+    after = [(tag, b'}], "parameters": {"tag": %s}}' % json.dumps(tag).encode()) for tag in ("line-1", "line-2", None)]
+    for _ in range(3):
+        for tag, head in heads:
+            assert forms.parse(head + ROWS[0].tobytes(), len(head)).tag == tag
+        for tag, end in after:
+            assert forms.parse(_lists(b"[1, 2, 3, 4]", after=end), None).tag == tag
+    known = {form.tag for form in forms._forms.values()}
+    assert known == {"line-1", "line-2", None}
+
+
 def test_a_tensor_stays_what_it_was_when_the_next_request_comes(runtime):
     forms = Forms(runtime.manifest)
     head = _head()
@@ -129,6 +142,8 @@ AFTER_SPLIT = b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "outputs":
         (ROOM, b"}]}"),
         (b'{"id": "a", "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ', b"}]}"),
         (SPLIT, b', "shape": [1, 4], "datatype": "FP32", "name": "x", "data": [1, 2, 3, 4]}]}'),
+        (SPLIT, b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "parameters": {"tag": "line-2"}}'),
+        (SPLIT, b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "parameters": {"tag": "line 2"}}'),
         (SPLIT, b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "parameters": {"binary_data_output": true}}'),
     ],
 )
@@ -163,7 +178,7 @@ def _outcome(parse):
     except TensorError as error:
         return str(error)
     tensors = {name: (array.dtype.name, array.shape, array.tobytes()) for name, array in request.tensors.items()}
-    return request.id, tensors, request.outputs
+    return request.id, tensors, request.outputs, request.tag
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,17 @@ def test_a_body_that_is_no_request_is_400(served, body, says):
     assert (status, says in answer["error"]) == (400, True), answer
 
 
+@pytest.mark.parametrize("tag", ["", "line 2", "a@b", "a" * 33, 5, ["a"]])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_tag_that_is_none_is_400_and_the_reason_names_the_field(served, tag, binary):
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4]}
+    numbers = {"parameters": {"binary_data_size": 16}} if binary else {"data": [1, 2, 3, 4]}
+    head = json.dumps({"inputs": [tensor | numbers], "parameters": {"tag": tag}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))} if binary else {}
+    status, answer = _post(served[0], head + bytes(16) * binary, headers)
+    assert (status, answer["error"].startswith("request.parameters.tag: ")) == (400, True), answer
+
+
 def test_binary_data_that_does_not_add_up_is_400(served):
     head = json.dumps(
         {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": 16}}]}
