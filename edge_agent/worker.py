@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import gc
 
-from edge_agent.lean import leave_openssl_out
+from edge_agent.lean import leave_docstrings_out, leave_openssl_out
 
 if __name__ == "__main__":
     gc.disable()  # until everything is loaded
     leave_openssl_out()
+    leave_docstrings_out()
 
 import asyncio
 import os
