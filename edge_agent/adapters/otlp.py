@@ -7,9 +7,10 @@ Nothing is kept on disk: the fleet's spool is the durable copy. What a window sa
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
+
+import msgspec
 
 from edge_agent.core.otlp import metrics_request
 from edge_contracts.telemetry import TelemetryWindow
@@ -48,7 +49,7 @@ class OtlpExporter:
 
     async def _send(self, url: str) -> None:
         windows = list(self._waiting)
-        body = json.dumps(metrics_request(windows, service="edgewright-agent", version=self._version)).encode()
+        body = msgspec.json.encode(metrics_request(windows, service="edgewright-agent", version=self._version))
         try:
             status = await asyncio.to_thread(_post, url, body)
         except (OSError, ValueError) as error:

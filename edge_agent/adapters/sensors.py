@@ -1,4 +1,4 @@
-"""What the box says about itself: psutil and /sys, each reading None where the device has no such sensor.
+"""What the box says about itself in /proc and /sys, each reading None where the device has no such sensor.
 
 What follows from the readings is in `edge_agent.core.governor`.
 """
@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from sys import intern
 
-import psutil
-
 from edge_agent.core.governor import Readings
 
 MIB = 1024 * 1024
@@ -22,7 +20,7 @@ _THROTTLED_NOW = 0b1111
 The high bits only say that it happened since boot."""
 
 _PARTS = "* class thermal thermal_zone* temp power_supply type status capacity devices platform soc soc:firmware"
-_PARTS += " get_throttled proc self fs cgroup memory.max memory.high memory.current memory.stat"
+_PARTS += " get_throttled proc self meminfo fs cgroup memory.max memory.high memory.current memory.stat"
 _INTERNED = tuple(map(intern, _PARTS.split()))
 """Parts of the paths that are read every few seconds. A Path interns its parts; of strings that come and go, the
 interpreter's table of interned ones doubles in time, by half a megabyte. What is kept here stays in it."""
@@ -92,10 +90,19 @@ def disk_free_mb(folder: Path) -> float | None:
         return None
 
 
-def memory_available_mb(sys: Path = Path("/sys")) -> float:
+def memory_available_mb(sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> float:
     """Return the megabytes of memory that can be had without swapping: the box's, or what the service's or container's
     own limits leave of it."""
-    return min([psutil.virtual_memory().available / MIB, *_left_by_limits_mb(sys / "fs" / "cgroup")])
+    return min([_left_by_box_mb(proc), *_left_by_limits_mb(sys / "fs" / "cgroup")])
+
+
+def _left_by_box_mb(proc: Path) -> float:
+    for line in (_text(proc / "meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 1024
+    import psutil  # on a system without, for development; it takes as long to load as all else here together
+
+    return float(psutil.virtual_memory().available) / MIB
 
 
 def _left_by_limits_mb(root: Path) -> Iterator[float]:
@@ -126,10 +133,11 @@ def memory_of(pid: int) -> float | None:
 def cpu_seconds_of(pid: int) -> float | None:
     """Return the CPU time a process has used, in seconds, or None when it has ended."""
     try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.Error:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - as above
+            fields = file.read().rpartition(b")")[2].split()  # what is before may hold anything
+    except OSError:
         return None
-    return times.user + times.system
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # proc_pid_stat(5): utime, stime
 
 
 def architecture() -> str:

@@ -38,7 +38,7 @@ def loaded_by(module: str) -> set[str]:
         ("edge_agent.ports", (*ENGINES, *NETWORK, *TOOLCHAIN)),
         (
             "edge_agent.supervisor",
-            (*ENGINES, *TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "httptools"),
+            (*ENGINES, *TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "httptools", "psutil", "json"),
         ),
         ("edge_agent.worker", (*TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "paho")),
         ("edge_agent.updater", (*ENGINES, *TOOLCHAIN, "httptools")),
