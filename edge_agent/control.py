@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
@@ -61,6 +60,8 @@ def socket_path(state: StateFolder) -> Path:
     path = state.control.absolute()
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return path
+    import tempfile
+
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
     runtime = os.environ.get("XDG_RUNTIME_DIR") or ("/run" if os.access("/run", os.W_OK) else tempfile.gettempdir())
     return Path(runtime) / f"edgewright-{name}.sock"

@@ -14,14 +14,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from edge_agent.adapters.store import StateError, fsync_folder, move_durably, state_error, write_durably
+from edge_agent.adapters.store import StateError, delete, fsync_folder, move_durably, state_error, write_durably
 from edge_agent.core.identity import Enrolled
 
 SECRET = 0o600
@@ -120,7 +119,7 @@ class IdentityFolder:
         before = self._readable()
         draft, final = self.root / f".{enrolled.serial}", self.root / enrolled.serial
         try:
-            shutil.rmtree(draft, ignore_errors=True)
+            delete(draft)
             draft.mkdir(mode=0o700)
             files = IdentityFiles(draft)
             write_durably(files.key, papers.key, mode=SECRET)
@@ -143,7 +142,7 @@ class IdentityFolder:
     def _forget(self, keep: set[str]) -> None:
         for folder in self.root.iterdir():
             if folder.is_dir() and folder.name not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+                delete(folder)
 
     def _give_to_owner(self) -> None:
         """An administrator enrols, and the agent's own user has to read it: give everything to the state's owner."""

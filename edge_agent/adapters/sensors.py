@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from sys import intern
@@ -85,9 +84,10 @@ class Sensors:
 def disk_free_mb(folder: Path) -> float | None:
     """Return the megabytes left on the file system of `folder`."""
     try:
-        return shutil.disk_usage(folder).free / MIB
+        file_system = os.statvfs(folder)
     except OSError:
         return None
+    return file_system.f_bavail * file_system.f_frsize / MIB
 
 
 def memory_available_mb(sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> float:

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
@@ -80,6 +79,13 @@ def move_durably(source: Path, destination: Path) -> None:
     source.rename(destination)
     fsync_folder(destination.parent)
     fsync_folder(source.parent)
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder with all that is in it, as far as that goes."""
+    import shutil  # brings three compressors along, and most agents delete nothing for weeks
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class StateFolder:
@@ -172,7 +178,7 @@ class StateFolder:
                         entry.rename(doomed)
                         fsync_folder(folder)
                         gone.append(entry.name)
-                    shutil.rmtree(doomed, ignore_errors=True)
+                    delete(doomed)
         for folder in (self.root, self.slots, *(path for path in self.tuf.rglob("*") if path.is_dir())):
             for temporary in folder.glob(f".*{TEMPORARY}"):
                 temporary.unlink(missing_ok=True)
