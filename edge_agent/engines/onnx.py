@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import tempfile
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -142,6 +141,8 @@ def _load_and_cache(data: bytes, settings: EngineSettings, cached: Path | None) 
     options = _options(settings, optimise=settings.optimise)
     if cached is None:
         return OnnxSession(onnxruntime.InferenceSession(data, options, providers=_PROVIDERS))
+    import tempfile  # once a model: a worker that finds it in the cache needs none
+
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
