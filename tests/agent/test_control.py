@@ -3,15 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import json
 import socket
 
 import click.testing
-import pytest
 
 from edge_agent.adapters.store import StateFolder
 from edge_agent.cli import agent as agent_command
 from edge_agent.control import serve_control, socket_path
-from edge_agent.errors import ConfigError
 
 
 def test_an_agent_that_ends_while_it_is_asked_hangs_up(tmp_path):
@@ -36,17 +35,18 @@ def test_an_agent_that_ends_while_it_is_asked_hangs_up(tmp_path):
         assert line.recv(1) == b""
 
 
-def status_of(folder):
-    words = ["status", "--state", str(folder)]
-    return click.testing.CliRunner().invoke(agent_command, words, standalone_mode=False, catch_exceptions=False)
+def status_of(folder, *more):
+    words = ["status", "--state", str(folder), *more]
+    return click.testing.CliRunner().invoke(agent_command, words, standalone_mode=False, catch_exceptions=False).stdout
 
 
-def test_a_state_folder_that_does_not_exist_is_no_stopped_agent(tmp_path):
-    with pytest.raises(ConfigError, match="mistyped: no agent keeps its state there"):
-        status_of(tmp_path / "mistyped")
+def test_whoever_asks_before_the_first_start_or_mistypes_the_folder_is_told(tmp_path):
+    state = tmp_path / "mistyped"
+    assert status_of(state) == f"no agent has run with this state: {state} does not exist\n"
+    assert json.loads(status_of(state, "--json"))["running"] is False, "scripts wait for an agent that starts"
 
 
 def test_an_agent_that_does_not_run_is_told_from_its_records(tmp_path):
     state = StateFolder(tmp_path)
     state.create()
-    assert status_of(tmp_path).output.startswith("no agent runs here; this is what its records say\n")
+    assert status_of(tmp_path).startswith("no agent runs here; this is what its records say\n")
