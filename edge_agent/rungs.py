@@ -138,6 +138,7 @@ class LoadedRung:
         self.served_by, self.version = rung.served_by, rung.version
         self.answers = Answers()  # where they are counted; the runtime's tally has its own
         self.predictor: Predictor | None = None  # where the slot asks for certainty
+        self.is_plain = False  # whether an answer of its express lane needs nothing but to be counted
         self.batches: bool | None = None  # whether it may answer in batches, once that was looked at; see `together`
         self._inputs = bind_inputs(session, manifest)
         self._outputs = tuple(zip(manifest.outputs, bind_outputs(session, manifest), strict=True))
@@ -156,11 +157,6 @@ class LoadedRung:
         if not self._renamed:
             return answer
         return {tensor.name: answer[name] for tensor, name in self._outputs}
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether an answer of its express lane needs nothing but to be counted."""
-        return self.predictor is None and self.composite is None
 
     def predicts(self, coverage: float) -> bool:
         """Prepare to say what is certain of each answer; return whether the variant has a threshold that covers enough.

@@ -13,26 +13,23 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
-from edge_agent.core.fallback import WELL, LadderRelease, build_ladder, failed, preferred_order, walk
+from edge_agent.core.fallback import LadderRelease, build_ladder
 from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.histograms import SeenCounter, TagCounters
 from edge_agent.last_resort import ABSTAIN, LastResort
+from edge_agent.loading import FaultListener, LoadedLadder
 from edge_agent.messages import Certainty, Rung
 from edge_agent.metrics import Tally
-from edge_agent.ports import Array, Composite, EngineSettings, Tensors
-from edge_agent.rungs import GuardError, Intake, LoadedRung, first_manifest, load_rung
+from edge_agent.ports import Array, EngineSettings, Tensors
+from edge_agent.rungs import GuardError, Intake, LoadedRung, first_manifest
 from edge_agent.together import answer_together
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest
-
-FaultListener = Callable[[Rung, str, str], None]
-"""Told of a rung that failed, with the reason code and the text."""
-
 
 _Asked = tuple[Tensors, int, SeenCounter | None]
 """A request's tensors, when it came, in nanoseconds of the monotonic clock, and the counter of its tag."""
@@ -65,18 +62,17 @@ class Runtime:
         self.seen = SeenCounter(self.manifest)
         self.seen_by_tag = TagCounters(self.manifest)
         self.busy_since: float | None = None
-        self._settings = settings or EngineSettings()
-        self._certainty = certainty
         self._most: float = math.inf if certainty is None else certainty.abstain_over or math.inf
-        self._on_fault = on_fault
         self._intake = Intake(self.manifest)
-        self._order = preferred_order(self.ladder, None)
-        self._health = [WELL] * len(self.ladder)
-        self._loaded: dict[int, LoadedRung] = {}
-        self._same_inputs: set[int] = set()  # rungs that are fed what the first release is fed
         self._resort = LastResort(self.manifest)
-        self._quick: LoadedRung | None = None  # who answers usual requests at once; see `_look`
-        self._plain = False
+        self._ladder = LoadedLadder(
+            self.ladder,
+            self.manifest,
+            self.tally,
+            settings=settings or EngineSettings(),
+            certainty=certainty,
+            on_fault=on_fault,
+        )
         self._lock = threading.Lock()
 
     @classmethod
@@ -107,36 +103,25 @@ class Runtime:
     @property
     def serving(self) -> str:
         """Who would answer now: `served_by` of the first rung that does not rest, else of the last resort."""
-        for index in walk(self._order, self._health, time.monotonic()):
-            return self.ladder[index].served_by
-        return self._resort.name
+        rung = self._ladder.next_up()
+        return self._resort.name if rung is None else rung.served_by
 
     @property
     def nodes(self) -> tuple[NodeAnswer, ...]:
         """What the nodes did at the last request, where the preferred rung is a pipeline."""
-        rung = self._loaded.get(self._order[0]) if self._order else None
+        rung = self._ladder.loaded.get(self._ladder.first)
         return () if rung is None or rung.composite is None else rung.composite.nodes
 
     def warm(self) -> str:
         """Load rungs from the top until one has run once; return its `served_by`. Raises EngineMemoryError."""
         with self._lock:
-            for index in walk(self._order, self._health, time.monotonic()):
-                if self._load(index) is not None:
-                    break
+            next(self._ladder.walk(time.monotonic()), None)
         return self.serving
 
     def prefer(self, variant: str | None, threads: int | None = None) -> str:
-        """Serve from this variant of the first release from now on (None: the ladder's first); return who serves.
-
-        What was loaded and is not preferred is unloaded: a lighter variant saves no memory beside a heavier one.
-        """
+        """Serve from this variant of the first release from now on (None: the ladder's first); return who serves."""
         with self._lock:
-            settings = self._settings
-            if threads is not None and threads != settings.threads:
-                self._settings = EngineSettings(threads=threads, optimise=settings.optimise, cache=settings.cache)
-                self._unload(keep=None)
-            self._order = preferred_order(self.ladder, variant)
-            self._unload(keep=self._order[0] if self._order else None)
+            self._ladder.prefer(variant, threads)
         return self.warm()
 
     @property
@@ -156,17 +141,17 @@ class Runtime:
             self.busy_since = start / 1e9
             try:
                 own = None if tag is None else self.seen_by_tag.of(tag)
-                rung, outputs = self._quick, None
+                rung, outputs = self._ladder.quick, None
                 if rung is not None and rung.express is not None:
                     try:
                         outputs = rung.express.outputs(tensors)
                     except EngineMemoryError as error:
-                        self._tell(self._order[0], error.reason, str(error))
+                        self._ladder.tell(self._ladder.first, error.reason, str(error))
                         raise
                 if rung is None or outputs is None:
                     return self._at_length((tensors, start, own))
-                if not self._plain or start >= self.seen.due_ns or (own is not None and start >= own.due_ns):
-                    return self._answer(self._order[0], rung, (tensors, start, own), outputs)
+                if not rung.is_plain or start >= self.seen.due_ns or (own is not None and start >= own.due_ns):
+                    return self._answer(self._ladder.first, rung, (tensors, start, own), outputs)
                 # What `_answer` would do here, without its call: to a small model each call of Python's shows.
                 timing_us = (_now_ns() - start) // 1000
                 rung.answers.count(timing_us)
@@ -191,9 +176,8 @@ class Runtime:
         something is unusual about one of them. Raises EngineMemoryError."""
         with self._lock:
             start = _now_ns()
-            first = self._order[0]
-            rung = self._loaded.get(first)
-            if rung is None or self._health[first] is not WELL or first not in self._same_inputs:
+            first, rung = self._ladder.first, self._ladder.quick
+            if rung is None:
                 return None
             self.busy_since = start / 1e9
             try:
@@ -207,7 +191,7 @@ class Runtime:
                     for one, answer in zip(asked, outputs, strict=True)
                 ]
             except EngineMemoryError as error:
-                self._tell(first, error.reason, str(error))
+                self._ladder.tell(first, error.reason, str(error))
                 raise
             except EdgewrightError:
                 return None  # whom to blame shows when they are asked alone
@@ -217,7 +201,7 @@ class Runtime:
     def usual(self, within_s: float) -> dict[str, Array]:
         """Return the tensors of a usual request, as the first rung is fed them; empty while that one does not serve, or
         if one answer takes it longer."""
-        rung = self._quick
+        rung = self._ladder.quick
         if rung is None or rung.warm_s > within_s:
             return {}
         return {tensor.name: array for tensor, array in zip(self.manifest.inputs, rung.usual(), strict=True)}
@@ -233,16 +217,7 @@ class Runtime:
     def close(self) -> None:
         """Unload every rung."""
         with self._lock:
-            self._unload(keep=None)
-
-    def _look(self) -> None:
-        """See whether usual requests may take the first rung's express lane, and whether its answers need nothing more:
-        to be called whenever what decides it may have changed."""
-        first = self._order[0] if self._order else -1
-        rung = self._loaded.get(first)
-        fit = rung is not None and self._health[first] is WELL and first in self._same_inputs
-        self._quick = rung if fit else None
-        self._plain = rung is not None and rung.is_plain and not self._resort.remembers
+            self._ladder.unload()
 
     def _at_length(self, asked: _Asked) -> Answer:
         feeds = self._intake.fit(asked[0])
@@ -260,15 +235,13 @@ class Runtime:
         """Try the rungs in order. A rung is blamed for failing only if another one could answer the same request:
         when none can, the request is at fault, and a hostile client cannot put the whole ladder to rest."""
         blamed: list[tuple[int, str, str]] = []
-        for index in walk(self._order, self._health, self.busy_since or 0.0):
-            rung = self._loaded.get(index) or self._load(index)
-            if rung is None:
-                continue
+        ladder = self._ladder
+        for index, rung in ladder.walk(self.busy_since or 0.0):
             try:
-                outputs, confidence = rung.answer(feeds if index in self._same_inputs else rung.refit(asked[0]))
+                outputs, confidence = rung.answer(feeds if ladder.is_fed_alike(index) else rung.refit(asked[0]))
                 outputs = rung.finish(outputs, asked[0])
             except EngineMemoryError as error:
-                self._tell(index, error.reason, str(error))
+                ladder.tell(index, error.reason, str(error))
                 raise
             except EdgewrightError as error:
                 self.tally.count("errors")
@@ -280,24 +253,22 @@ class Runtime:
                 self.tally.count("out_of_distribution")
                 warnings.append(confidence.text)
             for culprit in blamed:
-                self._blame(*culprit)
+                ladder.has_failed(*culprit)
             return self._answer(index, rung, asked, outputs, warnings)
         return None
 
     def _answer(
         self, index: int, rung: LoadedRung, asked: _Asked, outputs: dict[str, Array], warnings: Sequence[str] = ()
     ) -> Answer:
-        if self._health[index] is not WELL:
-            self._health[index] = WELL
-            self._look()
-        if index != self._order[0]:
+        self._ladder.has_answered(index)
+        if index != self._ladder.first:
             self.tally.count("fallbacks")
         if self._resort.remembers:
             self._resort.remember(outputs, self.busy_since or 0.0)
         tensors, start, own = asked
-        if start >= self.seen.due_ns and index in self._same_inputs:
+        if start >= self.seen.due_ns and self._ladder.is_fed_alike(index):
             self.seen.count(self._intake.fit(tensors), rung.variant, outputs, start)
-        if own is not None and start >= own.due_ns and index in self._same_inputs:
+        if own is not None and start >= own.due_ns and self._ladder.is_fed_alike(index):
             own.count(self._intake.fit(tensors), rung.variant, outputs, start)
         prediction, abstained = None, False
         if rung.predictor is not None:
@@ -305,7 +276,7 @@ class Runtime:
             abstained = prediction.largest > self._most
             self.tally.count("abstained", abstained)
         if rung.composite is not None:
-            self._tell_of_nodes(index, rung.composite)
+            self._ladder.tell_of_nodes(index, rung.composite)
         timing_us = (_now_ns() - start) // 1000
         rung.answers.count(timing_us)
         return Answer(
@@ -337,45 +308,3 @@ class Runtime:
             warnings=tuple(warnings),
             timing_us=timing_us,
         )
-
-    def _load(self, index: int) -> LoadedRung | None:
-        try:
-            rung = load_rung(self.ladder[index], self._settings)
-            rung.answers = self.tally.answers(rung.served_by)
-            rung.warm()
-            if self._certainty is not None and not rung.predicts(self._certainty.coverage):
-                self._tell(index, "certainty", f"has no threshold for a coverage of {self._certainty.coverage:g}")
-        except EngineMemoryError as error:
-            self._tell(index, error.reason, str(error))
-            raise
-        except EdgewrightError as error:
-            self.tally.count("errors")
-            self._blame(index, error.reason, str(error), hard=True)
-            return None
-        if rung.composite is not None:
-            self._tell_of_nodes(index, rung.composite)
-        self._loaded[index] = rung
-        if rung.bundle.manifest.inputs == self.manifest.inputs:
-            self._same_inputs.add(index)
-        self._look()
-        return rung
-
-    def _blame(self, index: int, reason: str, text: str, *, hard: bool = False) -> None:
-        before = self._health[index]
-        self._health[index] = failed(before, time.monotonic(), hard=hard)
-        self._look()
-        if before is WELL or self._health[index].rest_until > before.rest_until:
-            self._tell(index, reason, text)
-
-    def _tell(self, index: int, reason: str, text: str) -> None:
-        if self._on_fault is not None:
-            self._on_fault(self.ladder[index], reason, text)
-
-    def _tell_of_nodes(self, index: int, composite: Composite) -> None:
-        for text in composite.news():
-            self._tell(index, "node", text)
-
-    def _unload(self, *, keep: int | None) -> None:
-        for index in [index for index in self._loaded if index != keep]:
-            self._loaded.pop(index).session.close()
-        self._look()

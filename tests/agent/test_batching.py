@@ -34,7 +34,7 @@ def answer_all(runtime, requests, batching):
 
 def batches_of(runtime):
     """Count the rows of every call of the engine from now on."""
-    rung, sizes = runtime._loaded[0], []
+    rung, sizes = runtime._ladder.loaded[0], []
     rung.express = None
     inner = rung.session._run
 

@@ -65,13 +65,13 @@ def _outcome(runtime, request):
 @given(REQUESTS)
 def test_with_and_without_it_every_request_ends_the_same(folder, request):
     with Runtime.open(folder) as quick, Runtime.open(folder) as slow:
-        slow._loaded[0].express = None
+        slow._ladder.loaded[0].express = None
         assert _outcome(quick, request) == _outcome(slow, request)
 
 
 def test_a_usual_request_takes_it_and_an_unusual_one_does_not(tmp_path):
     with Runtime.open(_bundle(tmp_path / "b")) as runtime:
-        lane = runtime._loaded[0].express
+        lane = runtime._ladder.loaded[0].express
         usual = np.full((1, 4), 0.25, np.float32)
         assert lane.outputs({"x": usual}).keys() == {"y"}
         for array in (np.repeat(usual, 2, axis=0), usual * np.float32(np.nan), usual.astype(np.float64), usual * 1000):
@@ -81,7 +81,7 @@ def test_a_usual_request_takes_it_and_an_unusual_one_does_not(tmp_path):
 
 def test_a_guarded_feature_keeps_only_unusual_requests_out_of_it(tmp_path):
     with Runtime.open(_bundle(tmp_path / "b", **_features("reject"))) as runtime:
-        lane = runtime._loaded[0].express
+        lane = runtime._ladder.loaded[0].express
         assert lane.outputs({"x": np.float32([[1.0, 0.7, 0.25, 0.7]])}) is not None
         for row in ([1.5, 0.7, 0.25, 0.7], [1.0, 0.7, 0.3, 0.7]):
             assert lane.outputs({"x": np.float32([row])}) is None
@@ -92,7 +92,7 @@ def test_an_answer_that_was_given_does_not_change_with_the_next(tmp_path):
         rows = [np.full((1, 4), value, np.float32) for value in (0.25, 0.5, -0.75)]
         answers = [runtime.infer({"x": row}).outputs["y"] for row in rows]
         for row, answer in zip(rows, answers, strict=True):
-            np.testing.assert_array_equal(answer, runtime._loaded[0].run([row])["y"])
+            np.testing.assert_array_equal(answer, runtime._ladder.loaded[0].run([row])["y"])
 
 
 def test_arrays_laid_out_otherwise_are_answered_alike(tmp_path):
@@ -107,7 +107,7 @@ def test_arrays_laid_out_otherwise_are_answered_alike(tmp_path):
 
 def test_an_engine_that_fails_closes_it_and_the_long_way_answers(tmp_path):
     with Runtime.open(_bundle(tmp_path / "b")) as runtime:
-        lane, usual = runtime._loaded[0].express, np.zeros((1, 4), np.float32)
+        lane, usual = runtime._ladder.loaded[0].express, np.zeros((1, 4), np.float32)
 
         def failing():
             raise EngineError("an answer of another shape")
@@ -123,14 +123,14 @@ def test_a_model_whose_answers_differ_from_run_to_run_has_none(tmp_path):
     nodes = [noise, helper.make_node("Add", ["x", "noise"], ["sum"]), helper.make_node("MatMul", ["sum", "w"], ["y"])]
     bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker._model(nodes, w=bundle_maker.WEIGHTS))])
     with Runtime.open(tmp_path / "b") as runtime:
-        assert runtime._loaded[0].express is None
+        assert runtime._ladder.loaded[0].express is None
         assert runtime.infer({"x": np.zeros((1, 4), np.float32)}).served_by.endswith("/fp32")
 
 
 def test_an_engine_without_the_inner_object_is_bound_all_the_same(tmp_path):
     with Runtime.open(_bundle(tmp_path / "b")) as runtime:
         public = SimpleNamespace(
-            io_binding=(real := runtime._loaded[0].session._session).io_binding,
+            io_binding=(real := runtime._ladder.loaded[0].session._session).io_binding,
             run_with_iobinding=real.run_with_iobinding,
         )
         x = np.float32([[0.1, -0.2, 0.3, 0.4]])
@@ -142,7 +142,7 @@ def test_an_engine_without_the_inner_object_is_bound_all_the_same(tmp_path):
 def test_a_release_that_judges_each_answer_has_none(tmp_path):
     bundle_maker.make_bundle(tmp_path / "b", variant={"confidence": Confidence(energy=0.0)})
     with Runtime.open(tmp_path / "b") as runtime:
-        assert runtime._loaded[0].express is None
+        assert runtime._ladder.loaded[0].express is None
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8"])
@@ -161,6 +161,6 @@ def test_a_buffer_measures_finite_only_where_all_of_it_is(dtype):
 def test_a_bound_is_compared_as_the_tensor_holds_it(tmp_path, guard):
     at_the_bound = {"x": np.float32([[0.1, 0, 0, 0]])}  # which is over 0.1 in float64
     with Runtime.open(_bundle(tmp_path / "b", **guard)) as runtime:
-        assert runtime._loaded[0].express.outputs(at_the_bound) is not None
-        runtime._loaded[0].express = None
+        assert runtime._ladder.loaded[0].express.outputs(at_the_bound) is not None
+        runtime._ladder.loaded[0].express = None
         assert runtime.infer(at_the_bound).warnings == ()

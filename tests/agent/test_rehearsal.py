@@ -93,7 +93,7 @@ def test_without_a_first_rung_that_serves_there_is_none(tmp_path, monkeypatch):
         raise EngineError("broken")
 
     with Runtime.open(bundle_maker.make_bundle(tmp_path / "b").folder) as runtime:
-        rung = runtime._loaded[0]
+        rung = runtime._ladder.loaded[0]
         monkeypatch.setattr(rung.session, "run", fail)
         rung.express = None
         while runtime.usual(1.0):
@@ -104,7 +104,7 @@ def test_without_a_first_rung_that_serves_there_is_none(tmp_path, monkeypatch):
 
 
 def test_a_slow_model_is_not_rehearsed(stage):
-    stage.runtime._loaded[0].warm_s = 1.0
+    stage.runtime._ladder.loaded[0].warm_s = 1.0
     stage.rehearse()
     assert stage.flight.started == 0
 

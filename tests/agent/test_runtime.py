@@ -203,9 +203,12 @@ def test_an_unusual_sample_is_flagged_and_answered(tmp_path):
 def test_lower_rungs_are_loaded_when_needed_and_preference_unloads(tmp_path):
     bundle_maker.make_bundle(tmp_path / "b")
     with Runtime.open(tmp_path / "b") as runtime:
-        assert [rung.rung.variant for rung in runtime._loaded.values()] == ["fp32"]
+        assert [rung.rung.variant for rung in runtime._ladder.loaded.values()] == ["fp32"]
         assert runtime.prefer("small", threads=2) == "local:1.0.0/small"
-        assert [rung.rung.variant for rung in runtime._loaded.values()] == ["small"]
+        assert [rung.rung.variant for rung in runtime._ladder.loaded.values()] == ["small"]
+        small = runtime._ladder.loaded[1]
+        assert runtime.prefer("small", threads=2) == "local:1.0.0/small"
+        assert runtime._ladder.loaded[1] is small, "what serves already is not loaded again"
         assert runtime.infer({"x": X}).served_by == "local:1.0.0/small"
         assert runtime.prefer(None) == "local:1.0.0/fp32"
 
