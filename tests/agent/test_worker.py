@@ -25,6 +25,8 @@ from worker_host import (
 
 from edge_agent.messages import AgentView, Drain, Drained, Fault, Heartbeat, Prefer, Shed
 from edge_agent.worker import EXIT_MEMORY
+from edge_contracts.guards import FeatureGuard, InputGuard
+from edge_contracts.manifest import Input, LastResort, SampleMapping
 
 ROW = [[0.9, -0.5, -0.5, 0.0]]
 
@@ -46,6 +48,39 @@ def hosted(listening):
     yield start
     for worker in workers:
         worker.close()
+
+
+def test_a_worker_keeps_the_guards_of_its_bundle(tmp_path, listening, hosted):
+    """Each action over HTTP: what the client is told, and what is counted."""
+    features = (
+        FeatureGuard(index=0, name="load", maximum=1.0, action="clip"),
+        FeatureGuard(index=1, name="state", categories=(-0.5, 0.0), action="reject"),
+        FeatureGuard(index=2, name="probe", minimum=-1.0, action="fallback"),
+    )
+    guarded = Input(
+        name="x",
+        dtype="float32",
+        shape=(-1, 4),
+        sample=SampleMapping(dtype="float32"),
+        guard=InputGuard(features=features),
+    )
+    resort = LastResort(kind="constant", values=(0.0, 0.0, 1.0))
+    worker = hosted(bundle_maker.make_bundle(tmp_path / "b", inputs=(guarded,), last_resort=resort))
+    worker.ready()
+    url = url_of(listening)
+    assert "warnings" not in infer_json(url, ROW)["parameters"]
+    clipped = infer_json(url, [[7.0, -0.5, -0.5, 0.0]])
+    assert clipped["parameters"]["warnings"] == "x: load: 7 is over the maximum 1"
+    assert clipped["outputs"] == infer_json(url, [[1.0, -0.5, -0.5, 0.0]])["outputs"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        infer_json(url, [[0.9, 3.0, -0.5, 0.0]])
+    assert refused.value.code == 400
+    assert json.loads(refused.value.read()) == {"error": "x: state: 3 is none of its categories"}
+    instead = infer_json(url, [[0.9, -0.5, -9.0, 0.0]])
+    assert instead["parameters"]["served_by"] == "last-resort/constant"
+    assert instead["outputs"][0]["data"] == [0.0, 0.0, 1.0]
+    wanted = {"requests": 4, "rejected": 1, "guard_input": 2, "fallbacks": 1}
+    worker.hear(Heartbeat, lambda beat: wanted.items() <= beat.counters.items())
 
 
 def test_a_ready_worker_answers_and_its_heartbeats_count(tmp_path, listening, hosted):
