@@ -144,6 +144,7 @@ def _infer_seeds() -> list[bytes]:
         INFER.make({"json": {"id": "1", "inputs": [text]}, "blob": b""}),
         INFER.make({"json": {"inputs": [text | {"data": x.ravel().tolist()}]}, "blob": b""}),
         INFER.make({"json": {"inputs": [binary], "outputs": wanted}, "blob": x.tobytes()}),
+        INFER.make({"json": {"inputs": [text], "parameters": {"tag": "line-2"}}, "blob": b""}),
     ]
 
 

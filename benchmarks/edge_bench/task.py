@@ -155,7 +155,7 @@ def read_task(path: Path) -> Task:
         raise ContractError("scale must be finite and not 0, offset finite", subject=f"{path.name} input.scale")
     model, data = path.parent / file.model, path.parent / file.data.file
     _check_model_path(file.model, model, f"{path.name} model")
-    if not data.is_file():
+    if not _is_file(data):
         raise ContractError(f"no such file: {data}", subject=f"{path.name} data.file", hint=RELATIVE)
     arrays = read_arrays(data, what=data.name)
     x, y, calibration = (_array(arrays, name, data.name) for name in ("x", "y", "calib_x"))
@@ -192,14 +192,22 @@ def _check_model_path(named: str, model: Path, subject: str) -> None:
     if "://" in named or named.startswith(REGISTRIES):
         hint = f"mlflow artifacts download --artifact-uri {named} --dst-path FOLDER, then model = FOLDER"
         raise ContractError("is in a registry, a task names files", subject=subject, hint=hint)
-    if model.is_dir() and (model / MLFLOW_MODEL).is_file():
+    if _is_file(model / MLFLOW_MODEL):
         return
     known = (*FORMATS, *IMPORTED)
     if model.suffix not in known:
         hint = f"one of {', '.join(known)}, or the folder of an MLflow model"
         raise ContractError(f"{model.suffix!r} is no kind of model known here", subject=subject, hint=hint)
-    if not model.is_file():
+    if not _is_file(model):
         raise ContractError(f"no such file: {model}", subject=subject, hint=RELATIVE)
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is such a file; there is none of a name that the system would not take."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _array(arrays: dict[str, Array], name: str, what: str) -> Array:
@@ -246,7 +254,7 @@ def _slices(arrays: dict[str, Array], name: str, count: int, what: str) -> Array
 
 def _training(data: Path, x: Array, task: str) -> Array:
     """Return the samples for recovery; they may be stored in a narrower type than the evaluation's."""
-    if not data.is_file():
+    if not _is_file(data):
         raise ContractError(f"no such file: {data}", subject=f"{task} data.train", hint=RELATIVE)
     found = _array(read_arrays(data, what=data.name), "x", data.name)
     if found.shape[1:] != x.shape[1:] or not np.can_cast(found.dtype, x.dtype, "safe"):
