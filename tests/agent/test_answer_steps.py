@@ -16,7 +16,7 @@ from edge_agent.processing.answers import Finisher
 from edge_agent.processing.boxes import corners, overlap, suppress
 from edge_contracts.answering import AnswerStep, Labels, Nms, Part, Sigmoid, Softmax, Swap, TopK
 from edge_contracts.errors import ContractError
-from edge_contracts.manifest import Input, Manifest, Output, SampleMapping, check_manifest
+from edge_contracts.manifest import Input, Manifest, Output, SampleMapping, check_manifest, schema_for
 from edge_contracts.processing import Resize
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ def manifest(outputs: dict[str, tuple[int, ...]], *steps: AnswerStep, **fields: 
     """Return a manifest of float32 outputs with steps behind them."""
     made = tuple(Output(name=name, dtype="float32", shape=shape) for name, shape in outputs.items())
     plain = Input(name="x", dtype="float32", shape=(-1, 4), sample=SampleMapping(dtype="float32"))
-    changes = {
+    changes: dict[str, Any] = {
         "outputs": made,
         "answer": steps,
         "inputs": (plain,),
@@ -34,6 +34,7 @@ def manifest(outputs: dict[str, tuple[int, ...]], *steps: AnswerStep, **fields: 
         "labels": ("cat", "dog"),
         **fields,
     }
+    changes["schema"] = schema_for(changes["inputs"], steps)
     return msgspec.structs.replace(MANIFEST, **changes)
 
 
