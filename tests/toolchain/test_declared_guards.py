@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from edge_agent.errors import TensorError
 from edge_agent.ports import TensorInfo
 from edge_agent.runtime import Runtime
 from edge_agent.samples import write_arrays
-from edge_bench.task import Task, read_task
+from edge_bench.task import GuardSection, Task, read_task
 from edge_compression import Options, compress
 from edge_compression.guards import check_answers, guarded, objections, output_guard
 from edge_compression.recipe import parse_recipe
 from edge_contracts.errors import ContractError
 from edge_contracts.guards import FeatureGuard, OutputGuard
 from edge_contracts.manifest import Input, LastResort
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "guards.md"
 
 TABLE = """\
 name = "table"
@@ -120,6 +123,11 @@ def test_a_guard_that_means_nothing_is_named_before_anything_is_searched(tmp_pat
         declared()
     assert named in str(caught.value)
     assert "table.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("example", re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL))
+def test_the_examples_of_the_page_are_what_a_task_may_say(tmp_path: Path, example: str) -> None:
+    assert table(tmp_path, example).file.guard != GuardSection()
 
 
 WAVES = """\
