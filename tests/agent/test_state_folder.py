@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import bundle_maker
 import pytest
 
-from edge_agent.adapters.store import DiskFullError, StateError, StateFolder, write_durably
+from edge_agent.adapters.store import DiskFullError, StateError, StateFolder, delete, write_durably
 from edge_agent.core.record import UpdateRecord
 from edge_agent.engines import engine_for
 from edge_agent.ports import EngineSettings
@@ -82,3 +84,43 @@ def test_optimised_models_go_with_their_release(tmp_path: Path) -> None:
 
 def model_of(version: str) -> bytes:
     return bundle_maker.scaled_model(1.0 if version == "1.0.0" else 2.0)
+
+
+def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_that_it_points_to(tmp_path: Path) -> None:
+    kept, doomed = tmp_path / "kept", tmp_path / "doomed"
+    for folder in (kept, doomed / "a" / "b", doomed / "empty"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (doomed / "empty" / "file").unlink()
+    (doomed / "to-a-folder").symlink_to(kept)
+    (doomed / "to-nowhere").symlink_to(tmp_path / "nowhere")
+    delete(doomed)
+    assert not doomed.exists()
+    assert (kept / "file").exists()
+    delete(doomed)
+
+
+REFUSING = """
+import os, pathlib, sys
+from edge_agent.adapters.store import delete
+
+unlink = os.unlink
+
+def refuse_one(path):
+    if path.endswith("held"):
+        raise PermissionError
+    unlink(path)
+
+os.unlink = refuse_one
+delete(pathlib.Path(sys.argv[1]))
+assert not {"shutil", "bz2", "lzma"} & sys.modules.keys()
+"""
+
+
+def test_what_cannot_be_deleted_is_left_and_the_rest_is_gone(tmp_path: Path) -> None:
+    doomed = tmp_path / "doomed"
+    (doomed / "a").mkdir(parents=True)
+    (doomed / "a" / "file").touch()
+    (doomed / "held").touch()
+    subprocess.run([sys.executable, "-c", REFUSING, str(doomed)], check=True, timeout=60)
+    assert [path.name for path in doomed.iterdir()] == ["held"]
