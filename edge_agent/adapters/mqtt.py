@@ -158,6 +158,7 @@ class MqttLink:
             if self._wake.wait(delay):
                 self._wake.clear()
                 attempt = 0
+        self._client = None  # its sockets close with it
 
     def _once(self) -> bool:
         """Connect and stay until the connection ends; return whether the broker had accepted us."""
