@@ -31,7 +31,8 @@ def tls_context(settings: BrokerConfig, clock: float) -> ssl.SSLContext:
         if certificate is not None:
             context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError, ValueError) as error:
-        raise ConfigError(f"TLS files cannot be used: {error}", subject="config.broker") from error
+        files = ", ".join(str(path) for path in (ca, certificate, key) if path is not None)
+        raise ConfigError(f"TLS files cannot be used: {error} ({files})", subject="config.broker") from error
     if ca is not None and clock < _youngest(context):
         context.verify_flags |= X509_V_FLAG_NO_CHECK_TIME
     return context

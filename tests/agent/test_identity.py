@@ -210,4 +210,5 @@ def test_files_that_are_not_there_are_a_reason_to_be_offline_and_no_reason_to_en
     event = first_event(BrokerConfig(host="127.0.0.1", port=1, tls=True, ca_file=str(tmp_path / "none.pem")))
     assert isinstance(event, Down)
     assert "TLS files cannot be used" in event.reason
+    assert str(tmp_path / "none.pem") in event.reason
     assert not isinstance(event, Up)
