@@ -20,7 +20,7 @@ class InputWatch:
 
     def __init__(
         self, slot: str, stale_after_s: float | None, clock: Callable[[], float], tell: Callable[[News], None]
-    ):
+    ) -> None:
         self._slot, self._clock, self._tell = slot, clock, tell
         self._fresh = Freshness(stale_after_s=stale_after_s, last=clock())
         self._asked = 0

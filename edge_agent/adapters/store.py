@@ -82,9 +82,9 @@ def move_durably(source: Path, destination: Path) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Delete a folder with all that is in it, as far as that goes. For this alone `shutil` would be loaded, and three
-    compressors with it, which stay in a process that runs for years."""
-    for path, folders, files in os.walk(folder, topdown=False):
+    """Delete a folder with all that is in it, as far as that goes; of a link, only the link. For this alone `shutil`
+    would be loaded, and three compressors with it, which stay in a process that runs for years."""
+    for path, folders, files in () if folder.is_symlink() else os.walk(folder, topdown=False):
         for name in (*files, *folders):
             _delete_one(os.path.join(path, name))  # noqa: PTH118 - a Path would intern the name
     _delete_one(str(folder))

@@ -96,6 +96,9 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_that_it_points_t
     (doomed / "to-nowhere").symlink_to(tmp_path / "nowhere")
     delete(doomed)
     assert not doomed.exists()
+    doomed.symlink_to(kept)
+    delete(doomed)
+    assert not doomed.is_symlink()
     assert (kept / "file").exists()
     delete(doomed)
 
