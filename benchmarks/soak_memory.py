@@ -76,12 +76,16 @@ def growth(watch: Watch, steady: int, lasted: float) -> dict[str, Any]:
         table[f"{name}_mb"] = samples[-1][1]
     others = [samples for pid, samples in watch.workers.items() if pid != steady]
     found = lives(others, min(WORKER_WARM_S, settled))
-    ends = [life.end_mb for life in found]
-    return table | {
-        "workers": len(others),
-        "lives": [asdict(life) for life in found],
-        "life_growth_mb": statistics.median(life.end_mb - life.warm_mb for life in found),
-        "life_growth_max_mb": max(life.end_mb - life.warm_mb for life in found),
+    table |= {"workers": len(others), "lives": [asdict(life) for life in found]}
+    return table | _of_lives(found) if found else table
+
+
+def _of_lives(found: Sequence[Life]) -> dict[str, float]:
+    """Return how workers grew while they lived and from one to the next; in a short soak none lives long enough."""
+    grown, ends = [life.end_mb - life.warm_mb for life in found], [life.end_mb for life in found]
+    return {
+        "life_growth_mb": statistics.median(grown),
+        "life_growth_max_mb": max(grown),
         "level_min_mb": min(ends),
         "level_max_mb": max(ends),
         "mb_per_life": slope(list(enumerate(ends))),

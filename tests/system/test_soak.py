@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from soak import soak
-from soak_memory import falls, lives, slope
+from soak_memory import Watch, falls, growth, lives, slope
 
 CLIENTS = 4
 GROWTH_MB_PER_H = 60.0
@@ -48,6 +48,14 @@ def test_pages_that_the_kernel_took_are_no_growth_and_no_level() -> None:
     robbed = [(0.0, 66.0), (5.0, 66.5), (10.0, 66.4), (15.0, 40.0), (20.0, 42.0)]
     assert falls(robbed) == [15.0]
     assert lives([robbed], warm_s=0.0) == []
+
+
+def test_a_soak_in_which_no_worker_lives_long_enough_has_its_figures_all_the_same() -> None:
+    watch = Watch(os.getpid(), every_s=1.0)
+    watch.supervisor = [(float(t), 25.0) for t in range(0, 1200, 10)]
+    watch.workers = {1: [(float(t), 63.0) for t in range(0, 1200, 10)], 2: [(0.0, 60.0), (5.0, 60.5)]}
+    found = growth(watch, steady=1, lasted=1200.0)
+    assert (found["supervisor_mb_per_h"], found["workers"], found["lives"]) == (0.0, 1, [])
 
 
 def test_the_slope_is_that_of_the_samples() -> None:
