@@ -70,12 +70,12 @@ fuzz: $(DEV)
 compress-bench: $(TRAIN)
 	@test -n "$(CORPUS)" || { echo "make compress-bench CORPUS=FOLDER: a folder of task files"; exit 2; }
 	mkdir -p build/bundles
-	$(BIN)/python benchmarks/compress_corpus.py --corpus "$(CORPUS)" --bundles build/bundles \
+	$(BIN)/python benchmarks/toolchain/corpus.py --corpus "$(CORPUS)" --bundles build/bundles \
 		--out benchmarks/results/compression.json
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pruning.py --corpus "$(CORPUS)"
-	test -z "$(PEERS)" || $(BIN)/python benchmarks/compress_peers.py --corpus "$(CORPUS)" --bundles build/bundles \
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/toolchain/pruning.py --corpus "$(CORPUS)"
+	test -z "$(PEERS)" || $(BIN)/python benchmarks/toolchain/peers.py --corpus "$(CORPUS)" --bundles build/bundles \
 		--environments "$(PEERS)/environments" --files "$(PEERS)/files" --out benchmarks/results/peers.json
-	$(BIN)/python benchmarks/compression_table.py benchmarks/results/compression.json benchmarks/results/peers.json \
+	$(BIN)/python benchmarks/toolchain/corpus_table.py benchmarks/results/compression.json benchmarks/results/peers.json \
 		docs/benchmarks.md
 
 arm64: $(DEV)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from edge_contracts import __version__
 
 if TYPE_CHECKING:
-    from edge_agent.messages import Certainty
-    from edge_agent.runtime import Runtime
+    from edge_agent.inference.runtime import Runtime
+    from edge_agent.ipc.worker import Certainty
 
 __all__ = ["Certainty", "Runtime", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Runtime":
-        from edge_agent.runtime import Runtime
+        from edge_agent.inference.runtime import Runtime
 
         return Runtime
     if name == "Certainty":
-        from edge_agent.messages import Certainty
+        from edge_agent.ipc.worker import Certainty
 
         return Certainty
     raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.conformal import Prediction
+from edge_agent.inference.conformal import Prediction
 
 
 class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 A channel is signed by the `rollouts` role and can only choose among releases; a family document is signed by the
 releases role of its model and sets the floor below which no channel may go. Devices select themselves from the
-channel document (`edge_agent.core.selection`), so a wave costs one document whatever the size of the fleet.
+channel document (`edge_agent.update.selection`), so a wave costs one document whatever the size of the fleet.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A delta says how a file of a release is made from a file of an older one, in operations on byte ranges; its reader knows
 nothing of model formats. It is never trusted: what it makes is checked against the manifest, like bytes that were
-fetched. Making deltas is in `edge_fleet.delta_encoder`, applying them in `edge_agent.delta`.
+fetched. Making deltas is in `edge_fleet.releases.deltas.encoder`, applying them in `edge_agent.updater.delta_apply`.
 
     header     MAGIC and the sizes in bytes of the four sections, u64 little-endian
     control    MessagePack list of operations, in the order of the target's bytes

@@ -1,7 +1,7 @@
 """What a model accepts and what it may answer, and what happens to the rest: declared in a task, signed in a bundle.
 
 A field that an agent does not know is an error here, not ignored as elsewhere in a manifest: a guard that is left out
-without a word guards nothing. Judging requests is in `edge_agent.guarding`.
+without a word guards nothing. Judging requests is in `edge_agent.inference.guards`.
 """
 
 from __future__ import annotations

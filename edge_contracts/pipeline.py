@@ -4,7 +4,7 @@ A pipeline is a variant of format `pipeline`. Beside its file lie the bundles of
 whole, with its own ladder, guards, golden answers and thresholds. The file pins their manifests, and the bundle's
 manifest pins the file and everything else, so a pipeline is signed, fetched, tried and rolled back as one release.
 
-Here: the graph's records and every check that needs no model. Running one is in `edge_agent.pipeline`.
+Here: the graph's records and every check that needs no model. Running one is in `edge_agent.inference.pipeline_engine`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a release was like where it was made: thresholds of each variant and histograms to compare a device's
-windows with. Records and their checks only; how they are made is in `edge_compression.conformal` and
-`edge_compression.histograms`, the definitions are in `docs/bundle-statistics.md`.
+windows with. Records and their checks only; how they are made is in `edge_compression.bundle.conformal` and
+`edge_compression.bundle.histograms`, the definitions are in `docs/bundle-statistics.md`.
 """
 
 from __future__ import annotations

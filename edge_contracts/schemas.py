@@ -13,7 +13,7 @@ import msgspec
 
 from edge_contracts.channel import Channel, Family
 from edge_contracts.delta import Deltas
-from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, Claim
+from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.job import Job
 from edge_contracts.manifest import Manifest
 from edge_contracts.pipeline import Pipeline

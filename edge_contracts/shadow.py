@@ -1,6 +1,6 @@
 """What a candidate in shadow answered beside what was served: counts that add up, over windows and over devices.
 
-Filled on the device (`edge_agent.core.comparison` says how), sent inside telemetry windows, summed up in the reported
+Filled on the device (`edge_agent.answer_comparison` says how), sent inside telemetry windows, summed up in the reported
 state. Inputs and answers themselves never leave the device this way.
 """
 

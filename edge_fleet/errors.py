@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_contracts.enrolment import Refusal
+from edge_contracts.enrollment import Refusal
 from edge_contracts.errors import BundleError, OperatorError, TransportError, TrustError
 
 

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if config is None:
             sys.exit(_command(words))
-        from edge_agent.running import run
+        from edge_agent.supervisor.run import run
 
         run(config)
     except KeyboardInterrupt:

@@ -14,12 +14,12 @@ from edge_contracts import __version__
 from edge_contracts.errors import MissingExtraError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "agent": ("edge_agent.cli:agent", "Run the agent on a device, look at it, import updates, score files."),
+    "agent": ("edge_agent.cli.agent:agent", "Run the agent on a device, look at it, import updates, score files."),
     "bench": ("edge_bench.cli:bench", "Measure a model or a bundle on the agent's own engines."),
-    "bundle": ("edge_agent.bundle_cli:bundle", "Inspect, verify, compare and compose bundles."),
-    "compress": ("edge_compression.cli:compress", "Turn a trained model into a bundle of proved variants."),
+    "bundle": ("edge_agent.cli.bundle:bundle", "Inspect, verify, compare and compose bundles."),
+    "compress": ("edge_compression.cli.compress:compress", "Turn a trained model into a bundle of proved variants."),
     "demo": ("edgewright.demo.cli:demo", "Show the whole product working on this machine."),
-    "fleet": ("edge_fleet.cli:fleet", "Keys, releases, rollouts, depots and what the devices report."),
+    "fleet": ("edge_fleet.cli.fleet:fleet", "Keys, releases, rollouts, depots and what the devices report."),
 }
 EXTRAS = {"bench": "bench", "compress": "compress", "demo": "demo", "fleet": "fleet"}
 

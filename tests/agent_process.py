@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import bundle_maker
 from update_site import CHANNEL, MODEL, UpdateSite
 
-from edge_agent.adapters.store import StateFolder
-from edge_agent.control import Ask, ask_agent
-from edge_agent.status import AgentStatus, SlotStatus, stored_status
+from edge_agent.ipc.control import Ask, ask_agent
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.status import AgentStatus, SlotStatus, stored_status
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from edge_agent.adapters.store import StateFolder
-from edge_agent.core.record import UpdateRecord
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.update.record import UpdateRecord
 from edgewright.cli import main
 
 PAUSE_S = 0.01

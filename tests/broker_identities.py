@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge_fleet import authority as ca
+from edge_fleet.identity import authority as ca
 
 WAIT_S = 5.0
 

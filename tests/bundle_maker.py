@@ -24,9 +24,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.bundle import Bundle, file_entry, open_bundle
-from edge_agent.engines import engine_for
+from edge_agent.engines.registry import engine_for
+from edge_agent.inference.samples import predict, write_arrays
 from edge_agent.ports import Array, EngineSettings
-from edge_agent.samples import predict, write_arrays
 from edge_contracts.manifest import (
     MANIFEST_NAME,
     Input,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_contracts.answering import Softmax, TopK
 from edge_contracts.channel import Channel, Family, Gates, MaintenanceWindow, Release, Selector
 from edge_contracts.delta import DeltaEntry, Deltas
-from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, Claim
+from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.guards import FeatureGuard
 from edge_contracts.job import Job
 from edge_contracts.manifest import (

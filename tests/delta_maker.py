@@ -15,8 +15,8 @@ import onnx
 import zstandard
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.delta import apply_delta
 from edge_agent.ports import Array
+from edge_agent.updater.delta_apply import apply_delta
 from edge_contracts.delta import WINDOW_LOG, Operation, pack_header, pack_operations
 
 

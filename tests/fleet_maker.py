@@ -33,10 +33,10 @@ from edge_contracts.manifest import (
 )
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
-from edge_fleet.channel_changes import Plan
-from edge_fleet.folder import Fleet, Founding, found
-from edge_fleet.release import release
-from edge_fleet.rollout import find_release, start_rollout
+from edge_fleet.releases.release import release
+from edge_fleet.rollouts.channel_state import Plan
+from edge_fleet.rollouts.rollout import find_release, start_rollout
+from edge_fleet.signing.workspace import Fleet, Founding, found
 
 NOW = datetime.now(UTC)
 CHUNK = 65536

@@ -21,16 +21,16 @@ import numpy as np
 import psutil
 from brokers import EmbeddedBroker, Mosquitto
 
-from edge_agent.adapters.store import StateFolder
-from edge_agent.control import Ask, ask_agent
-from edge_agent.status import stored_status
+from edge_agent.ipc.control import Ask, ask_agent
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.status import stored_status
 from edge_contracts.channel import Gates
 from edge_contracts.codec import plain
 from edge_contracts.errors import EdgewrightError
-from edge_fleet.channel_changes import Plan, abort, finish
-from edge_fleet.folder import Fleet, Founding, found
-from edge_fleet.release import release
-from edge_fleet.rollout import change_rollout, find_release, read_channel, start_rollout
+from edge_fleet.releases.release import release
+from edge_fleet.rollouts.channel_state import Plan, abort, finish
+from edge_fleet.rollouts.rollout import change_rollout, find_release, read_channel, start_rollout
+from edge_fleet.signing.workspace import Fleet, Founding, found
 from edgewright.demo.client import Answer, Client
 from edgewright.demo.stage import Stage, wait_for
 

@@ -20,7 +20,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, TargetFile
 from update_site import UpdateSite
 
-from edge_fleet.repository import hashed_path
+from edge_fleet.signing.repository import hashed_path
 
 
 class Forger:

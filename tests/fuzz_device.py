@@ -14,20 +14,20 @@ import msgspec
 from fuzz_forms import INFER, JSON, JSON_LINES, NO_HEADER, RAW
 from fuzz_surfaces import Run, Surface, audit_lines
 
-from edge_agent.adapters.audit import AuditLog
-from edge_agent.adapters.carriers import DirectoryCarrier
-from edge_agent.adapters.chunks import BITMAP
-from edge_agent.adapters.connection import Connection
-from edge_agent.adapters.downloads import Download
-from edge_agent.adapters.exchange import Patience, Shared
-from edge_agent.adapters.http import OipApp, Serving
-from edge_agent.adapters.store import StateError, StateFolder
-from edge_agent.adapters.traffic import Traffic, bytes_left_today
 from edge_agent.bundle import open_bundle
-from edge_agent.core.record import Candidate, UpdateRecord
-from edge_agent.flight import FlightPage
-from edge_agent.runtime import Runtime
-from edge_agent.update_runner import read_imports
+from edge_agent.http.connection import Connection
+from edge_agent.http.messages import Patience, Shared
+from edge_agent.http.oip_app import OipApp, Serving
+from edge_agent.inference.runtime import Runtime
+from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.storage.audit_log import AuditLog
+from edge_agent.storage.state_dir import StateError, StateFolder
+from edge_agent.supervisor.update_controller import read_imports
+from edge_agent.update.record import Candidate, UpdateRecord
+from edge_agent.updater.byte_budget import Traffic, bytes_left_today
+from edge_agent.updater.chunks import BITMAP
+from edge_agent.updater.download import Download
+from edge_agent.updater.transports.carriers import DirectoryCarrier
 from edge_contracts.profile import NetworkBudget
 
 # A served model

@@ -18,15 +18,15 @@ from delta_maker import deflated, forged, joined
 from fuzz_forms import JSON, RAW, Form, blob_of
 from fuzz_surfaces import Run, Surface
 
-from edge_agent.delta import apply_delta
 from edge_agent.errors import DeltaError
+from edge_agent.updater.delta_apply import apply_delta
 from edge_contracts.codec import encode
 from edge_contracts.delta import HEADER, Copy, Difference, Insert, parse_header
-from edge_contracts.enrolment import CertificateRequest, parse_certificate_answer, signed_part
+from edge_contracts.enrollment import CertificateRequest, parse_certificate_answer, signed_part
 from edge_contracts.topics import claim_topic
-from edge_fleet.claims import ClaimOrder, found_authority, make_claim
-from edge_fleet.enrolment import Enrolment
-from edge_fleet.identity_store import IdentityStore
+from edge_fleet.database.certificates import IdentityStore
+from edge_fleet.identity.claims import ClaimOrder, found_authority, make_claim
+from edge_fleet.identity.enrollment import Enrolment
 
 BASE = bytes(range(256)) * 16
 SIZE = 600

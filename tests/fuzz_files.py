@@ -16,10 +16,10 @@ from fuzz_surfaces import Run, Surface
 from onnx import TensorProto, helper
 from tflite_maker import external_tflite, linear_tflite
 
-from edge_agent.engines.flatbuffer import refuse_external_buffers
-from edge_agent.engines.wire import refuse_external_data
+from edge_agent.engines.onnx_external_data import refuse_external_data
+from edge_agent.engines.tflite_external_data import refuse_external_buffers
 from edge_agent.errors import EngineError
-from edge_agent.samples import read_arrays, write_arrays
+from edge_agent.inference.samples import read_arrays, write_arrays
 from edge_contracts.errors import BundleError
 
 

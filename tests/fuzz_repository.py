@@ -19,9 +19,9 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata
 from update_site import UpdateSite
 
-from edge_agent.adapters.carriers import DirectoryCarrier
 from edge_agent.errors import RefusedError
 from edge_agent.ports import ObjectKind
+from edge_agent.updater.transports.carriers import DirectoryCarrier
 
 _KEYS = {"root": "root", "targets": "root", "releases-linear": "releases"}
 

@@ -12,16 +12,16 @@ from contract_examples import PROFILE
 from fuzz_forms import TOML
 from fuzz_surfaces import Run, Surface
 
-from edge_agent.config import load_config
+from edge_agent.config.agent_toml import load_config
+from edge_agent.config.profiles import load_profile
+from edge_agent.inference.samples import write_arrays
 from edge_agent.ports import TensorInfo
-from edge_agent.profiles import load_profile
-from edge_agent.samples import write_arrays
 from edge_bench.task import check_model, read_task
 from edge_compression.guards import check_answers, guarded, objections
-from edge_compression.recipe import load_recipe
+from edge_compression.recipes.recipe import load_recipe
 from edge_contracts.errors import BundleError, ContractError, OperatorError
 from edge_contracts.manifest import Input
-from edge_fleet.folder import SETTINGS_NAME, read_settings
+from edge_fleet.signing.workspace import SETTINGS_NAME, read_settings
 
 ROOT = Path(__file__).parents[1]
 REFUSALS = (ContractError, OperatorError, BundleError)

@@ -16,20 +16,20 @@ import msgspec
 from contract_examples import EXAMPLES, REQUEST
 from fuzz_forms import JSON, JSON_LINES, MSGPACK, RAW, Form
 
-from edge_agent.core.audit import ChainHead, Entry, follow, line_of, verify
+from edge_agent.storage.audit_chain import ChainHead, Entry, follow, line_of, verify
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import encode
 from edge_contracts.delta import parse_deltas
-from edge_contracts.enrolment import parse_certificate_answer, parse_claim
+from edge_contracts.enrollment import parse_certificate_answer, parse_claim
 from edge_contracts.errors import ContractError
 from edge_contracts.job import parse_job
 from edge_contracts.manifest import parse_manifest
 from edge_contracts.pipeline import parse_pipeline
 from edge_contracts.topics import parse_device_topic
 from edge_contracts.transfer import parse_hint, unpack_request, unpack_response
-from edge_fleet.depot import Depot
-from edge_fleet.ingest import parse_arrival
-from edge_fleet.pacing import Pace
+from edge_fleet.controller.ingest import parse_arrival
+from edge_fleet.depot.depot import Depot
+from edge_fleet.depot.rate_limit import Pace
 
 Run = Callable[[bytes], object]
 

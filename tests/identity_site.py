@@ -14,8 +14,10 @@ from brokers import Mosquitto
 from fleet_site import Site
 from shipped_broker import Ports, shipped_lines
 
-from edge_fleet.authority import SERVICES
-from edge_fleet.claims import (
+from edge_fleet.database.certificates import IdentityStore
+from edge_fleet.database.telemetry import Store
+from edge_fleet.identity.authority import SERVICES
+from edge_fleet.identity.claims import (
     ClaimOrder,
     found_authority,
     make_claim,
@@ -23,9 +25,7 @@ from edge_fleet.claims import (
     write_claim,
     write_service_files,
 )
-from edge_fleet.folder import Fleet
-from edge_fleet.identity_store import IdentityStore
-from edge_fleet.store import Store
+from edge_fleet.signing.workspace import Fleet
 from edgewright.demo.stage import run, run_json
 
 DEVICE = "site-device"

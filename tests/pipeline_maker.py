@@ -21,8 +21,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.bundle import Bundle, file_entry, open_bundle
-from edge_agent.composing import compose
-from edge_agent.samples import write_arrays
+from edge_agent.inference.samples import write_arrays
+from edge_agent.offline.compose import compose
 from edge_contracts.answering import Labels, Nms, Softmax, TopK
 from edge_contracts.manifest import (
     MANIFEST_NAME,

@@ -17,17 +17,17 @@ from typing import Any
 import msgspec
 from update_site import UpdateSite
 
-from edge_agent.adapters.carriers import DirectoryCarrier
-from edge_agent.adapters.store import StateFolder
-from edge_agent.config import AgentConfig, load_config
-from edge_agent.core.events import Soaked, TrialPassed
-from edge_agent.core.governor import Readings
-from edge_agent.core.record import UpdateRecord
-from edge_agent.messages import Aside, Rung
-from edge_agent.slot import Slot
-from edge_agent.supervisor import Supervisor
-from edge_agent.updater import Updater
-from edge_agent.updates import UpdatePlan
+from edge_agent.config.agent_toml import AgentConfig, load_config
+from edge_agent.host.governor import Readings
+from edge_agent.ipc.updater import UpdatePlan
+from edge_agent.ipc.worker import Aside, Rung
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.slots.slot import Slot
+from edge_agent.supervisor.supervisor import Supervisor
+from edge_agent.update.events import Soaked, TrialPassed
+from edge_agent.update.record import UpdateRecord
+from edge_agent.updater.__main__ import Updater
+from edge_agent.updater.transports.carriers import DirectoryCarrier
 
 SLOT = "main"
 

@@ -15,11 +15,11 @@ import msgspec
 from power_device import SLOT, Device, Promises
 from update_site import UpdateSite
 
-from edge_agent.adapters.audit import audit_files, verify_audit
-from edge_agent.adapters.store import StateFolder
 from edge_agent.bundle import open_bundle
-from edge_agent.core.record import UpdateRecord
-from edge_agent.status import stored_status
+from edge_agent.storage.audit_log import audit_files, verify_audit
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.status import stored_status
+from edge_agent.update.record import UpdateRecord
 from edge_contracts.errors import EdgewrightError
 
 AT_REST = {"releases", "downloads", "slots", "tuf", "cache", "lock", "traffic.json", "audit.jsonl", "outbox.db"}

@@ -22,10 +22,10 @@ from power_device import Device, Promises, configuration, settle
 from power_judge import Finding, Goal, judge
 from update_site import UpdateSite
 
-from edge_agent.adapters.audit import AuditLog, audit_files, verify_audit
-from edge_agent.adapters.outbox import Outbox
-from edge_agent.cli import agent
-from edge_agent.core.events import GateFailed
+from edge_agent.cli.agent import agent
+from edge_agent.storage.audit_log import AuditLog, audit_files, verify_audit
+from edge_agent.telemetry.outbox import Outbox
+from edge_agent.update.events import GateFailed
 from edge_contracts.telemetry import Event
 
 FACTORY, OLD, NEW = "0.9.0", "1.0.0", "1.1.0"

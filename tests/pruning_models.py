@@ -10,9 +10,9 @@ import toolchain_models
 from numpy.typing import NDArray
 from onnx import helper
 
-from edge_compression.channels.graph import ChannelGraph
-from edge_compression.moments import as_rows, from_rows
-from edge_compression.onnx_graph import array, initializers
+from edge_compression.onnx_tools.graph import array, initializers
+from edge_compression.pruning.channels.graph import ChannelGraph
+from edge_compression.quantization.input_moments import as_rows, from_rows
 
 Array = NDArray[Any]
 CLASSES = 5

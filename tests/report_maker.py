@@ -7,10 +7,10 @@ import toolchain_models
 
 from edge_bench.environment import environment
 from edge_bench.stats import Interval, LatencySummary
-from edge_compression.evaluate import Exactness, Question, compare
-from edge_compression.layers import LayerError
-from edge_compression.notes import EightBit
-from edge_compression.report import CandidateReport, Limited, Report, Timing
+from edge_compression.evaluation.layer_errors import LayerError
+from edge_compression.evaluation.quality import Exactness, Question, compare
+from edge_compression.report.caveats import EightBit
+from edge_compression.report.model import CandidateReport, Limited, Report, Timing
 
 Y = toolchain_models.samples(60, seed=0)[1]
 SURE = toolchain_models.np.eye(4)[Y]

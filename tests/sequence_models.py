@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_compression.onnx_graph import save, session
+from edge_compression.onnx_tools.graph import save, session
 
 Array = NDArray[Any]
 

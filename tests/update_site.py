@@ -14,18 +14,18 @@ from typing import Any
 
 import bundle_maker
 
-from edge_agent.adapters.carriers import DirectoryCarrier
-from edge_agent.adapters.store import StateFolder
+from edge_agent.ipc.updater import FromUpdater, SlotPlan, Trouble, UpdatePlan
 from edge_agent.ports import Carrier, ObjectKind
-from edge_agent.updater import Updater
-from edge_agent.updates import FromUpdater, SlotPlan, Trouble, UpdatePlan
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.updater.__main__ import Updater
+from edge_agent.updater.transports.carriers import DirectoryCarrier
 from edge_contracts.channel import Release
-from edge_fleet.channel_changes import Plan, finish
 from edge_fleet.errors import RolloutError
-from edge_fleet.folder import Founding, found
-from edge_fleet.refresh import refresh
-from edge_fleet.release import release
-from edge_fleet.rollout import change_rollout, find_release, start_rollout
+from edge_fleet.releases.release import release
+from edge_fleet.rollouts.channel_state import Plan, finish
+from edge_fleet.rollouts.rollout import change_rollout, find_release, start_rollout
+from edge_fleet.signing.refresh import refresh
+from edge_fleet.signing.workspace import Founding, found
 
 MODEL, CHANNEL, SLOT = "linear", "test", "main"
 

@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 from edge_agent.bundle import Bundle
-from edge_agent.core.fallback import LadderRelease, build_ladder
-from edge_agent.flight import FlightPage
-from edge_agent.memory import LEAN_ENVIRONMENT
-from edge_agent.messages import Ready, Rung, ToSupervisor, ToWorker, WorkerPlan, line, parse_to_supervisor
+from edge_agent.host.memory_limits import LEAN_ENVIRONMENT
+from edge_agent.inference.rung_health import LadderRelease, build_ladder
+from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.worker import Ready, Rung, ToSupervisor, ToWorker, WorkerPlan, line, parse_to_supervisor
 
 
 def ladder_of(*bundles: Bundle) -> tuple[Rung, ...]:

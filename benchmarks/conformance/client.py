@@ -4,9 +4,10 @@
     client.py --metadata-dir D --metadata-url U refresh
     client.py --metadata-dir D --metadata-url U --target-name T... --target-base-url B --target-dir X download
 
-Each call is a device of its own tenant: `edge_agent.adapters.tuf` over `MqttCarrier` to a broker, behind which a depot
-with an empty cache pulls from the given URL. The broker is the one that EDGEWRIGHT_BROKER names (host:port/protocol,
-as `run.py` does), else an embedded one for this call. How to run the suite: benchmarks/conformance.md.
+Each call is a device of its own tenant: `edge_agent.updater.trusted_repository` over `MqttCarrier` to a broker, behind
+which a depot with an empty cache pulls from the given URL. The broker is the one that EDGEWRIGHT_BROKER names
+(host:port/protocol, as `run.py` does), else an embedded one for this call. How to run the suite:
+benchmarks/conformance.md.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from edge_agent.adapters.mqtt_carrier import MqttCarrier
-from edge_agent.adapters.store import write_durably
-from edge_agent.adapters.tuf import TrustedRepository
-from edge_agent.config import BrokerConfig
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.storage.state_dir import write_durably
+from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_agent.updater.trusted_repository import TrustedRepository
 from edge_contracts.codec import convert
 from edge_contracts.errors import EdgewrightError, OperatorError
 from edge_contracts.limits import MAX_MANIFEST_BYTES
-from edge_fleet.depot_service import Service, Site, serve
-from edge_fleet.link import Broker
+from edge_fleet.depot.service import Service, Site, serve
+from edge_fleet.mqtt import Broker
 from edgewright.demo.broker import EmbeddedBroker
 
 BROKER = "EDGEWRIGHT_BROKER"

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from edge_agent.bundle import hash_file
-from edge_agent.quality import score
+from edge_agent.inference.quality_metrics import score
 from edge_bench.environment import environment
 from edge_bench.measure import Runner, measure_interleaved
 from edge_bench.report import BenchReport, SubjectReport, subject_report, table

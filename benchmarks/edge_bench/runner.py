@@ -19,9 +19,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.engines import engine_for
+from edge_agent.engines.registry import engine_for
+from edge_agent.inference.samples import to_model
 from edge_agent.ports import EngineSettings, Session, TensorInfo
-from edge_agent.samples import to_model
 from edge_bench.children import die_with
 from edge_bench.protocol import (
     Failed,

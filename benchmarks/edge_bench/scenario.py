@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.bundle import Bundle, open_bundle
-from edge_agent.samples import read_arrays, sample_inputs
+from edge_agent.inference.samples import read_arrays, sample_inputs
 from edge_bench.protocol import RunnerPlan
 from edge_bench.task import FORMATS, Array, Task
 from edge_contracts.errors import OperatorError

@@ -1,6 +1,7 @@
 """The statistics of measurements and comparisons, pure: arrays in, numbers out, seeds as arguments.
 
-What is measured is in `edge_bench.measure`; what a result means for a variant is in `edge_compression.ladder`.
+What is measured is in `edge_bench.measure`; what a result means for a variant is in
+`edge_compression.evaluation.pareto`.
 """
 
 from __future__ import annotations

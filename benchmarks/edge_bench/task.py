@@ -36,9 +36,9 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from edge_agent.inference.quality_metrics import METRICS
+from edge_agent.inference.samples import read_arrays
 from edge_agent.ports import TensorInfo
-from edge_agent.quality import METRICS
-from edge_agent.samples import read_arrays
 from edge_contracts import limits
 from edge_contracts.answering import AnswerSteps, Spec, outputs_after
 from edge_contracts.codec import StrictRecord, convert
@@ -53,7 +53,7 @@ from edge_contracts.toml import decode_toml
 Array = NDArray[Any]
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".tflite": "tflite"}
 IMPORTED = (".pt2", ".skops")
-"""Kinds of model files that no engine takes; `edge_compression.bring_in` makes ONNX of them."""
+"""Kinds of model files that no engine takes; `edge_compression.importers.prepare` makes ONNX of them."""
 
 MLFLOW_MODEL = "MLmodel"
 """The file that makes a folder an MLflow model."""

@@ -17,23 +17,23 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.profiles import load_profile
+from edge_agent.config.profiles import load_profile
 from edge_bench.environment import environment
 from edge_bench.task import Task, read_task
-from edge_compression.arena import CALIBRATION
-from edge_compression.bring_in import brought_in
-from edge_compression.bundle import Writing, fresh_folder, write_bundle
-from edge_compression.contract import Changes, Context, Feeds, Pass
-from edge_compression.finish import Found
-from edge_compression.identity import TOOLS
-from edge_compression.layers import LayerError, LayersPlan, layer_errors
+from edge_compression.bundle.writer import Writing, fresh_folder, write_bundle
+from edge_compression.evaluation.layer_errors import LayerError, LayersPlan, layer_errors
+from edge_compression.evaluation.sample_splits import CALIBRATION
+from edge_compression.importers.prepare import brought_in
 from edge_compression.options import Options, Work
+from edge_compression.pass_api import Changes, Context, Feeds, Pass
 from edge_compression.passes import StaticInt8
-from edge_compression.progress import Progress
-from edge_compression.recipe import Recipe, load_recipes
-from edge_compression.report import Report, Run, make_report
-from edge_compression.report_html import html
-from edge_compression.search import Place, Search
+from edge_compression.recipes.recipe import Recipe, load_recipes
+from edge_compression.report.html import html
+from edge_compression.report.model import Report, Run, make_report
+from edge_compression.search.cache_keys import TOOLS
+from edge_compression.search.driver import Place, Search
+from edge_compression.search.finalists import Found
+from edge_compression.search.progress import Progress
 from edge_contracts.codec import convert
 from edge_contracts.manifest import Manifest
 from edge_contracts.names import Name, Version

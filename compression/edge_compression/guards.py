@@ -14,11 +14,11 @@ from typing import Any, Final
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edge_agent.guarding import InputGuarding
+from edge_agent.inference.guards import InputGuarding
+from edge_agent.inference.samples import to_model
 from edge_agent.ports import TensorInfo
-from edge_agent.samples import to_model
 from edge_bench.task import Task
-from edge_compression.sets import OutputKind
+from edge_compression.bundle.sample_sets import OutputKind
 from edge_contracts.guards import FeatureGuard, OutputGuard, check_input_guard, check_output_guard
 from edge_contracts.manifest import Input, check_last_resort
 

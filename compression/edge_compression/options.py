@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_compression.evaluate import DEFAULT_CONFIDENCE
-from edge_compression.ladder import Limits
+from edge_compression.evaluation.pareto import Limits
+from edge_compression.evaluation.quality import DEFAULT_CONFIDENCE
 from edge_contracts.limits import MIB
 from edge_contracts.profile import DeviceProfile
 

@@ -21,8 +21,8 @@ except ImportError:  # the older runtime has the same class
 
     _DISTRIBUTION = "tflite-runtime"
 
-from edge_agent.engines import is_out_of_memory
-from edge_agent.engines.flatbuffer import refuse_external_buffers
+from edge_agent.engines.registry import is_out_of_memory
+from edge_agent.engines.tflite_external_data import refuse_external_buffers
 from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.ports import Array, Engine, EngineSettings, TensorInfo, Tensors
 

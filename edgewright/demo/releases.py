@@ -16,9 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.bundle import file_entry
-from edge_agent.engines import engine_for
+from edge_agent.engines.registry import engine_for
+from edge_agent.inference.samples import read_arrays, to_model, write_arrays
 from edge_agent.ports import EngineSettings
-from edge_agent.samples import read_arrays, to_model, write_arrays
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, manifest_bytes, parse_manifest
 
 GLITCH = 1000.0

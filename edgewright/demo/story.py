@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edge_agent.samples import read_arrays
+from edge_agent.inference.samples import read_arrays
 from edge_contracts.channel import manifest_target
 from edgewright.demo import releases
 from edgewright.demo.account import Account

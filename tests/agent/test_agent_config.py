@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.adapters.listening import bind
-from edge_agent.config import load_config
+from edge_agent.cli.serve import serve
+from edge_agent.config.agent_toml import load_config
+from edge_agent.config.profiles import load_profile, profile_names
 from edge_agent.errors import ConfigError
-from edge_agent.profiles import load_profile, profile_names
-from edge_agent.serving_cli import serve
+from edge_agent.supervisor.slots.listen_socket import bind
 
 GOOD = """
 [device]

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from edge_agent.errors import EngineError
-from edge_agent.processing.answers import Finisher
 from edge_agent.processing.boxes import corners, overlap, suppress
+from edge_agent.processing.postprocess import Finisher
 from edge_contracts.answering import AnswerStep, Labels, Nms, Part, Sigmoid, Softmax, Swap, TopK
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Input, Manifest, Output, SampleMapping, check_manifest, schema_for

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.adapters.audit import ROTATIONS, AuditLog, audit_files, verify_audit
-from edge_agent.adapters.store import StateError
+from edge_agent.storage.audit_log import ROTATIONS, AuditLog, audit_files, verify_audit
+from edge_agent.storage.state_dir import StateError
 
 
 def filled(path: Path, lines: int = 5, **options: int) -> AuditLog:

@@ -13,11 +13,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from worker_host import HostedWorker, ladder_of, listening_socket, url_of, wait_until
 
-from edge_agent.adapters.batching import Batcher
-from edge_agent.config import parse_config
+from edge_agent.config.agent_toml import parse_config
 from edge_agent.errors import ConfigError, TensorError
-from edge_agent.messages import Batching
-from edge_agent.runtime import Runtime
+from edge_agent.http.batcher import Batcher
+from edge_agent.inference.runtime import Runtime
+from edge_agent.ipc.worker import Batching
 
 ROWS = [row[None] for row in bundle_maker.samples(20, seed=5)[0]]
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.bundle import file_entry, hash_file, open_bundle
-from edge_agent.bundle_cli import bundle as bundle_group
+from edge_agent.cli.bundle import bundle as bundle_group
 from edge_contracts.errors import BundleError, ContractError
 from edge_contracts.guards import FeatureGuard, InputGuard
 from edge_contracts.manifest import Input, LastResort, SampleMapping

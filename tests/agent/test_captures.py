@@ -14,20 +14,29 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.adapters.capture_files import bytes_in, capture_files
-from edge_agent.adapters.captures import FILES, CaptureRing, Record, read_captures
 from edge_agent.answer import Answer
-from edge_agent.aside import Capture
-from edge_agent.capturing import Capturing
-from edge_agent.config import AgentConfig, load_config, parse_config
-from edge_agent.conformal import Prediction
-from edge_agent.core.governor import Readings
+from edge_agent.capture.files import bytes_in, capture_files
+from edge_agent.capture.record import arrays, decode_served, encode_served, served
+from edge_agent.capture.ring import FILES, CaptureRing, Record, read_captures
+from edge_agent.capture.sealing import (
+    PRIVATE_NAME,
+    PUBLIC_NAME,
+    Opener,
+    Sealer,
+    SealError,
+    load_opener,
+    load_sealer,
+    make_keys,
+)
+from edge_agent.config.agent_toml import AgentConfig, load_config, parse_config
+from edge_agent.config.reload_plan import plan_reload
+from edge_agent.config.shadow_capture import Capture
 from edge_agent.errors import ConfigError
-from edge_agent.onlooker import EVERY_S, Onlooker, kinds
-from edge_agent.recorder import Recorder
-from edge_agent.reload import plan_reload
-from edge_agent.sealing import PRIVATE_NAME, PUBLIC_NAME, Opener, Sealer, SealError, load_opener, load_sealer, make_keys
-from edge_agent.served import arrays, decode_served, encode_served, served
+from edge_agent.host.governor import Readings
+from edge_agent.inference.conformal import Prediction
+from edge_agent.supervisor.slots.capture_quota import Capturing
+from edge_agent.worker.capture_writer import Recorder
+from edge_agent.worker.request_tap import EVERY_S, Onlooker, kinds
 from edge_contracts.errors import ContractError, EdgewrightError, OperatorError
 
 MIB = 1024 * 1024

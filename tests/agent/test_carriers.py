@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from brokers import BROKERS, make_broker
 
-from edge_agent.adapters.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
-from edge_agent.adapters.mqtt import Arrived, LinkEvent, MqttLink
-from edge_agent.adapters.mqtt_carrier import MqttCarrier
-from edge_agent.config import BrokerConfig
+from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError, RetryAfterError, UnreachableError
+from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
+from edge_agent.updater.transports.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
+from edge_agent.updater.transports.mqtt import MqttCarrier
 from edge_contracts.topics import all_devices
 from edge_contracts.transfer import Response, Status, pack, unpack_request
 

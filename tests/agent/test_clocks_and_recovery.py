@@ -12,15 +12,15 @@ import pytest
 from forger import Forger
 from update_site import CHANNEL, UpdateSite, names, troubles
 
-from edge_agent.adapters.carriers import DirectoryCarrier
-from edge_agent.updates import Offer
+from edge_agent.ipc.updater import Offer
+from edge_agent.updater.transports.carriers import DirectoryCarrier
 from edge_contracts.channel import Channel, channel_target, next_serial, parse_channel
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError
 from edge_contracts.limits import MAX_SERIAL
-from edge_fleet.ceremony import apply, propose, sign_proposal, start
-from edge_fleet.key_changes import Draft, replace
-from edge_fleet.rollout import read_channel
+from edge_fleet.rollouts.rollout import read_channel
+from edge_fleet.signing.ceremony import apply, propose, sign_proposal, start
+from edge_fleet.signing.key_changes import Draft, replace
 
 ONLINE = ("rollouts", "snapshot", "timestamp")
 FAR = 2**31

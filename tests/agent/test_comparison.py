@@ -11,8 +11,7 @@ from bundle_maker import CLASSES, make_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.comparing import Comparer, largest_difference
-from edge_agent.core.comparison import (
+from edge_agent.answer_comparison import (
     DIFFERENCE_BINS,
     OTHER,
     Comparison,
@@ -26,6 +25,7 @@ from edge_agent.core.comparison import (
     wilson,
     words,
 )
+from edge_agent.inference.answer_diff import Comparer, largest_difference
 from edge_contracts.channel import Gates
 from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_MESSAGE_BYTES

@@ -10,8 +10,8 @@ import pytest
 from worker_host import ladder_of
 
 from edge_agent import Runtime
-from edge_agent.conformal import lac, members, predictor, raps, softmax, threshold_of
-from edge_agent.messages import Certainty
+from edge_agent.inference.conformal import lac, members, predictor, raps, softmax, threshold_of
+from edge_agent.ipc.worker import Certainty
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import ConformalThreshold, Output
 from edge_contracts.reference import ConformalThreshold as Threshold
@@ -141,7 +141,7 @@ def test_residuals_give_a_width(tmp_path):
 
 
 def test_over_http_the_sets_are_parameters_of_the_answer(tmp_path):
-    from edge_agent.adapters.oip import encode_answer, parse_request
+    from edge_agent.http.oip_codec import encode_answer, parse_request
 
     _bundle(tmp_path / "b", _threshold(0.7))
     body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0.02, 0.01, 0.02, 0]}]}'

@@ -8,9 +8,9 @@ import socket
 
 import click.testing
 
-from edge_agent.adapters.store import StateFolder
-from edge_agent.cli import agent as agent_command
-from edge_agent.control import serve_control, socket_path
+from edge_agent.cli.agent import agent as agent_command
+from edge_agent.ipc.control import serve_control, socket_path
+from edge_agent.storage.state_dir import StateFolder
 
 
 def test_an_agent_that_ends_while_it_is_asked_hangs_up(tmp_path):

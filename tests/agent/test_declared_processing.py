@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from pipeline_maker import COLOURS, make_colours
 
-from edge_agent.adapters.oip import encode_answer, model_metadata, parse_request
+from edge_agent.capture.record import arrays, decode_served, encode_served, served
 from edge_agent.errors import TensorError
-from edge_agent.runtime import Runtime
-from edge_agent.scoring import score_file
-from edge_agent.served import arrays, decode_served, encode_served, served
+from edge_agent.http.oip_codec import encode_answer, model_metadata, parse_request
+from edge_agent.inference.runtime import Runtime
+from edge_agent.offline.score import score_file
 from edge_contracts.manifest import LastResort
 
 

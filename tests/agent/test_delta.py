@@ -13,8 +13,8 @@ from delta_maker import applied, deflated, forged, joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.delta import apply_delta, known_codecs
 from edge_agent.errors import DeltaError
+from edge_agent.updater.delta_apply import apply_delta, known_codecs
 from edge_contracts.delta import Copy, Difference, Insert, Operation
 from edge_contracts.limits import MAX_DELTA_CONTROL_BYTES, MIB
 
@@ -123,7 +123,8 @@ def test_memory_is_bounded_whatever_the_size(tmp_path: Path, codec: str) -> None
     masks = bytes(size // 8)
     (tmp_path / "delta").write_bytes(forged(operations, masks=masks, literals=bytes(size), codec=codec))
     program = (
-        "import resource, sys; from pathlib import Path; import numpy; from edge_agent.delta import apply_delta;"
+        "import resource, sys; from pathlib import Path; import numpy;"
+        "from edge_agent.updater.delta_apply import apply_delta;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "pieces = apply_delta(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]));"
         "assert sum(map(len, pieces)) == int(sys.argv[4]);"

@@ -12,14 +12,14 @@ import pytest
 from delta_maker import ballasted, forged
 from update_site import MODEL, TamperingCarrier, UpdateSite, names, troubles
 
-from edge_agent.adapters.rebuilding import FOLDER
 from edge_agent.errors import NotFoundError, UnreachableError
+from edge_agent.ipc.updater import DeltaUnused, DeltaUsed, FromUpdater, Stored
 from edge_agent.ports import Carrier, ObjectKind
-from edge_agent.updates import DeltaUnused, DeltaUsed, FromUpdater, Stored
+from edge_agent.updater.delta_rebuild import FOLDER
 from edge_contracts.codec import encode
 from edge_contracts.delta import Deltas, Insert, deltas_target, parse_deltas
 from edge_contracts.limits import KIB
-from edge_fleet.release import releases_role
+from edge_fleet.releases.release import releases_role
 
 NUDGED = 0.01
 
@@ -261,8 +261,8 @@ def test_delta_that_failed_is_not_fetched_again_after_an_interruption(site: Upda
 
 
 def test_export_carries_the_deltas(site: UpdateSite, tmp_path: Path) -> None:
-    from edge_agent.adapters.carriers import DirectoryCarrier
-    from edge_fleet.export import export
+    from edge_agent.updater.transports.carriers import DirectoryCarrier
+    from edge_fleet.releases.export import export
 
     export(site.fleet, tmp_path / "stick", MODEL, site.now, lambda _done, _total: None)
     messages = site.look(DirectoryCarrier(tmp_path / "stick"))

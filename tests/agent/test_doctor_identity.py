@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from brokers import EmbeddedBroker
 
-from edge_agent.config import AgentConfig, parse_config
-from edge_agent.core.identity import Enrolled
-from edge_agent.doctor import examine
-from edge_agent.finding import Finding, Patient
-from edge_agent.identity import IdentityFolder, Papers
+from edge_agent.cli.doctor.device_checks import examine
+from edge_agent.cli.doctor.finding import Finding, Patient
+from edge_agent.config.agent_toml import AgentConfig, parse_config
+from edge_agent.identity.files import IdentityFolder, Papers
+from edge_agent.identity.validity import Enrolled
 
 DAY = 86_400.0
 BEGIN = 25_000 * DAY

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.drift import (
+from edge_agent.telemetry.drift_tests import (
     PageHinkley,
     chi_squared_quantile,
     jsd,

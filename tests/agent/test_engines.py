@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.engines import engine_for, installed_engines
+from edge_agent.engines.registry import engine_for, installed_engines
 from edge_agent.errors import EngineError, EngineMissingError
 from edge_agent.ports import EngineSettings
 
@@ -121,9 +121,9 @@ def test_a_failed_allocation_is_typed(tmp_path):
     script = f"""
 import numpy as np
 from pathlib import Path
-from edge_agent.engines import engine_for
+from edge_agent.engines.registry import engine_for
 from edge_agent.errors import EngineMemoryError
-from edge_agent.memory import limit_growth
+from edge_agent.host.memory_limits import limit_growth
 from edge_agent.ports import EngineSettings
 session = engine_for("onnx").load(Path({str(path)!r}), EngineSettings())
 limit_growth(64)
@@ -145,7 +145,7 @@ def test_a_shape_the_model_cannot_take_is_an_engine_error(tmp_path):
 
 def test_engines_are_named_without_importing_them():
     script = (
-        "import sys; from edge_agent.engines import installed_engines as i; print(sorted(i()));"
+        "import sys; from edge_agent.engines.registry import installed_engines as i; print(sorted(i()));"
         "print({'numpy', 'onnxruntime', 'ai_edge_litert'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)

@@ -9,13 +9,13 @@ import fleet_maker
 import pytest
 from click.testing import CliRunner
 
-from edge_agent.cli import agent
+from edge_agent.cli.agent import agent
 from edge_agent.errors import ConfigError, UnreachableError
-from edge_agent.identity import IdentityFolder
+from edge_agent.identity.files import IdentityFolder
 from edge_contracts.errors import ContractError, EdgewrightError
 from edge_contracts.limits import MAX_CLAIM_BYTES
-from edge_fleet.claims import ClaimOrder, found_authority, make_claim, write_claim
-from edge_fleet.identity_store import IdentityStore
+from edge_fleet.database.certificates import IdentityStore
+from edge_fleet.identity.claims import ClaimOrder, found_authority, make_claim, write_claim
 
 CONFIG = """\
 [device]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
 
-from edge_agent import Runtime, express
-from edge_agent.engines.onnx import OnnxBound
+from edge_agent import Runtime
+from edge_agent.engines.onnx_runtime import OnnxBound
 from edge_agent.errors import EngineError, TensorError
+from edge_agent.inference import fast_path
 from edge_contracts.guards import FeatureGuard
 from edge_contracts.manifest import Confidence, Input, InputGuard, Output, OutputGuard, SampleMapping
 
@@ -149,7 +150,7 @@ def test_a_release_that_judges_each_answer_has_none(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_a_buffer_measures_finite_only_where_all_of_it_is(dtype):
     buffer = np.full((2, 40), 100, dtype)
-    measure = express._measure(InputGuard(), buffer)
+    measure = fast_path._measure(InputGuard(), buffer)
     assert math.isfinite(measure())
     if dtype != "int8":
         for poison in (math.nan, math.inf, -math.inf):

@@ -3,7 +3,7 @@
 import bundle_maker
 import pytest
 
-from edge_agent.core.fallback import (
+from edge_agent.inference.rung_health import (
     FIRST_REST_S,
     LONGEST_REST_S,
     PATIENCE,

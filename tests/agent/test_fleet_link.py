@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from brokers import BROKERS, make_broker
 
-from edge_agent.adapters.mqtt import Arrived, LinkEvent, MqttLink
-from edge_agent.adapters.outbox import Outbox
-from edge_agent.adapters.systemd import Notifier
-from edge_agent.config import AgentConfig, BrokerConfig, DeviceConfig, SlotConfig
-from edge_agent.link import FleetLink, utc_now
+from edge_agent.config.agent_toml import AgentConfig, BrokerConfig, DeviceConfig, SlotConfig
+from edge_agent.host.systemd_notify import Notifier
+from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
+from edge_agent.telemetry.outbox import Outbox
+from edge_agent.telemetry.uplink import FleetLink, utc_now
 from edge_contracts.telemetry import Event
 from edge_contracts.topics import all_devices, collector_topic
 

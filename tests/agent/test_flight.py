@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 
-from edge_agent.flight import FlightPage
+from edge_agent.ipc.in_flight import FlightPage
 
 _CHILD = """
 import sys, time
-from edge_agent.flight import FlightPage
+from edge_agent.ipc.in_flight import FlightPage
 page = FlightPage.open(int(sys.argv[1]))
 for _ in range(1000): page.start(); page.finish()
 for _ in range(3): page.start()

@@ -10,9 +10,9 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from edge_agent.adapters.carriers import DirectoryCarrier
-from edge_agent.adapters.tuf import TrustedRepository
 from edge_agent.errors import MalformedError, NotFoundError, TooLargeError
+from edge_agent.updater.transports.carriers import DirectoryCarrier
+from edge_agent.updater.trusted_repository import TrustedRepository
 
 DATA = b"content"
 SIGNER = CryptoSigner.generate_ed25519()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.adapters.sensors import Sensors
-from edge_agent.core.governor import GovernorState, Readings, govern, turned_away
+from edge_agent.host.governor import GovernorState, Readings, govern, turned_away
+from edge_agent.host.sensors import Sensors
 from edge_contracts.profile import GovernorThresholds, Threshold
 
 LIMITS = GovernorThresholds(

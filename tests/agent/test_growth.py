@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from edge_agent.core.growth import Growth, grow
+from edge_agent.supervisor.slots.leak_detector import Growth, grow
 
 
 def leaks(readings: Iterable[float], every_s: float = 10.0) -> bool:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from edge_agent.core.guards import Spread, judge_confidence, judge_feature, judge_input, judge_output
-from edge_agent.guarding import InputGuarding
+from edge_agent.inference.guard_policy import Spread, judge_confidence, judge_feature, judge_input, judge_output
+from edge_agent.inference.guards import InputGuarding
 from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.manifest import Confidence, Input, SampleMapping
 

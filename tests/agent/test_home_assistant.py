@@ -13,8 +13,8 @@ from agent_process import AgentProcess, eventually
 from brokers import Mosquitto
 from topic_client import TopicClient
 
-from edge_agent.adapters.home_assistant import _identifier
-from edge_agent.core.top import top_class
+from edge_agent.supervisor.mqtt_gateway.home_assistant import _identifier
+from edge_agent.supervisor.mqtt_gateway.top_class import top_class
 from edge_contracts.manifest import Manifest, parse_manifest
 
 QUESTION = json.dumps(

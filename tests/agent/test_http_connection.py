@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worker_host import wait_until
 
-from edge_agent.adapters.exchange import Exchange, Head, Patience, Refusal, Response, retry
-from edge_agent.adapters.familiar import familiar
-from edge_agent.adapters.server import HttpServer
-from edge_agent.flight import FlightPage
+from edge_agent.http.head_cache import familiar
+from edge_agent.http.messages import Exchange, Head, Patience, Refusal, Response, retry
+from edge_agent.http.server import HttpServer
+from edge_agent.ipc.in_flight import FlightPage
 from edge_contracts import limits
 
 

@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shipped_broker import Ports, shipped_lines
 
-from edge_agent.adapters.mqtt import Down, LinkEvent, MqttLink, Up
-from edge_agent.adapters.store import StateError
-from edge_agent.adapters.tls import X509_V_FLAG_NO_CHECK_TIME, tls_context
-from edge_agent.certificates import Wanted, accept, new_key
-from edge_agent.config import BrokerConfig
-from edge_agent.core.identity import RENEW_AFTER, SPREAD, Enrolled, believed_time, renewal_time, standing
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.enrollment.certificates import Wanted, accept, new_key
 from edge_agent.errors import CertificateError
-from edge_agent.identity import IdentityFolder, Papers
-from edge_fleet import authority as ca
+from edge_agent.identity.files import IdentityFolder, Papers
+from edge_agent.identity.validity import RENEW_AFTER, SPREAD, Enrolled, believed_time, renewal_time, standing
+from edge_agent.mqtt.client import Down, LinkEvent, MqttLink, Up
+from edge_agent.mqtt.tls import X509_V_FLAG_NO_CHECK_TIME, tls_context
+from edge_agent.storage.state_dir import StateError
+from edge_fleet.identity import authority as ca
 
 DAY = 86400.0
 SPAN = Enrolled(device="dev-1", tenant="default", serial="abc", begin=1000 * DAY, end=1090 * DAY)

@@ -8,9 +8,9 @@ import bundle_maker
 import pytest
 from agent_process import AgentProcess, eventually
 
-from edge_agent.config import parse_config
+from edge_agent.config.agent_toml import parse_config
 from edge_agent.errors import ConfigError
-from edge_agent.input_watch import InputWatch
+from edge_agent.supervisor.slots.stale_input_monitor import InputWatch
 
 
 class Watched:

@@ -6,7 +6,7 @@ import pytest
 from tflite_maker import custom_tflite, external_tflite, linear_tflite
 
 from edge_agent import Runtime
-from edge_agent.engines import engine_for
+from edge_agent.engines.registry import engine_for
 from edge_agent.errors import EngineError
 from edge_agent.ports import EngineSettings
 from edge_contracts.manifest import Variant

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.journal import Journal
-from edge_agent.logs import BURST, KINDS, WINDOW_S, LineFormatter, RepeatLimit, goes_to_journald
-from edge_agent.news import News
+from edge_agent.device_event import News
+from edge_agent.host.logs import BURST, KINDS, WINDOW_S, LineFormatter, RepeatLimit, goes_to_journald
+from edge_agent.supervisor.event_log import Journal
 
 
 class Clock:
@@ -81,7 +81,7 @@ def test_news_of_one_event_do_not_crowd_out_another(
     log: tuple[logging.Logger, io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger, stream = log
-    monkeypatch.setattr("edge_agent.journal._log", logger)
+    monkeypatch.setattr("edge_agent.supervisor.event_log._log", logger)
     spool: list[Callable[[int], object]] = []
     journal = Journal("dev-1", "b1", Silent(), deque(), spool.append)  # type: ignore[arg-type]
     for _ in range(100):
@@ -112,7 +112,8 @@ def test_only_the_stream_that_systemd_connected_is_the_journal(tmp_path: Path) -
 
 
 def test_process_under_systemd_writes_priorities(tmp_path: Path) -> None:
-    code = "import logging; from edge_agent.logs import configure_logging as c; c(verbose=False); logging.warning('w')"
+    code = "import logging; from edge_agent.host.logs import configure_logging as c;"
+    code += "c(verbose=False); logging.warning('w')"
     with (tmp_path / "log").open("w+") as stream:
         found = os.fstat(stream.fileno())
         environment = os.environ | {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}

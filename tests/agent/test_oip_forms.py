@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from edge_agent import Runtime
-from edge_agent.adapters import oip_forms
-from edge_agent.adapters.oip import encode_answer, parse_request
-from edge_agent.adapters.oip_forms import MAX_FORM_BYTES, MAX_FORMS, Forms
 from edge_agent.errors import TensorError
+from edge_agent.http import oip_template_cache
+from edge_agent.http.oip_codec import encode_answer, parse_request
+from edge_agent.http.oip_template_cache import MAX_FORM_BYTES, MAX_FORMS, Forms
 
 ROWS = [row[None] for row in bundle_maker.samples(4)[0]]
 SIZE = 4 * 4
@@ -210,7 +210,7 @@ def test_numbers_in_json_are_answered_as_they_would_be_without_forms(runtime, af
 def test_a_known_form_reads_numbers_with_nothing_but_its_own_decoder(runtime, monkeypatch):
     forms = Forms(runtime.manifest)
     forms.parse(_lists(b"[1, 2, 3, 4]"), None)
-    monkeypatch.setattr(oip_forms, "parse_request", None)  # would fail
+    monkeypatch.setattr(oip_template_cache, "parse_request", None)  # would fail
     assert forms.parse(_lists(b"[5, 6, 7, 8.5]"), None).tensors["x"].tolist() == [[5.0, 6.0, 7.0, 8.5]]
 
 

@@ -214,7 +214,7 @@ def test_a_request_that_shares_the_wire_with_the_next_is_answered_in_order(serve
 
 
 def test_half_precision_travels_in_binary(tmp_path):
-    from edge_agent.adapters.oip import parse_request
+    from edge_agent.http.oip_codec import parse_request
 
     manifest = bundle_maker.make_bundle(tmp_path / "b").manifest
     x = np.array([[1, 2, 3, 4]], np.float16)

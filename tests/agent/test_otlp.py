@@ -14,7 +14,7 @@ from google.protobuf.json_format import Parse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from edge_agent.config import parse_config
+from edge_agent.config.agent_toml import parse_config
 from edge_agent.errors import ConfigError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.adapters.outbox import Outbox
-from edge_agent.adapters.store import StateError
-from edge_agent.core.outbox import Gap, merge_gaps
+from edge_agent.storage.state_dir import StateError
+from edge_agent.telemetry.outbox import Outbox
+from edge_agent.telemetry.outbox_policy import Gap, merge_gaps
 from edge_contracts.telemetry import Event, TelemetryWindow
 
 TIME = "2026-11-22T06:00:00Z"

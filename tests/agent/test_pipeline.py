@@ -31,16 +31,16 @@ from pipeline_maker import (
 
 from edge_agent.answer import Answer
 from edge_agent.bundle import Bundle
-from edge_agent.core.fallback import LadderRelease, build_ladder
 from edge_agent.errors import EngineError
-from edge_agent.pipeline import PipelineEngine
-from edge_agent.pipeline_file import PipelineFile
+from edge_agent.inference.pipeline_engine import PipelineEngine
+from edge_agent.inference.rung_health import LadderRelease, build_ladder
+from edge_agent.inference.runtime import Runtime
+from edge_agent.inference.samples import write_arrays
+from edge_agent.ipc.trial import TrialPlan
+from edge_agent.offline.compose_file import PipelineFile
 from edge_agent.ports import EngineSettings
-from edge_agent.processing.joining import mean, votes
-from edge_agent.runtime import Runtime
-from edge_agent.samples import write_arrays
-from edge_agent.trial import run_trial
-from edge_agent.trials import TrialPlan
+from edge_agent.processing.pipeline_ops import mean, votes
+from edge_agent.trial.__main__ import run_trial
 from edge_contracts.answering import AnswerSteps
 from edge_contracts.codec import convert
 from edge_contracts.errors import BundleError, ContractError, EdgewrightError

@@ -12,9 +12,9 @@ from PIL import Image
 from scipy import fft as scipy_fft
 from scipy import signal as scipy_signal
 
+from edge_agent.inference.samples import to_model
+from edge_agent.processing.preprocess import Placement, apply_steps, placement
 from edge_agent.processing.resampling import Box, resample
-from edge_agent.processing.steps import Placement, apply_steps, placement
-from edge_agent.samples import to_model
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Input, SampleMapping
 from edge_contracts.processing import (

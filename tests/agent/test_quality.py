@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edge_agent.quality import agreement, golden_error, score
+from edge_agent.inference.quality_metrics import agreement, golden_error, score
 from edge_contracts.errors import OperatorError
 
 LOGITS = np.float32([[1, 2, 0], [5, 1, 1], [0, 0, 3], [9, 1, 0]])

@@ -16,17 +16,17 @@ import pytest
 from referenced_bundle import make_referenced_bundle
 from worker_host import HostedWorker, infer_json, ladder_of, listening_socket, url_of, wait_until
 
-from edge_agent import worker_process
-from edge_agent.adapters import priority
-from edge_agent.adapters.http import INLINE_US, OipApp, Serving
-from edge_agent.adapters.priority import BEHIND, step_behind, step_up
-from edge_agent.adapters.server import HttpServer
 from edge_agent.errors import EngineError
-from edge_agent.flight import FlightPage
-from edge_agent.messages import Heartbeat, WorkerPlan
-from edge_agent.rehearsal import rehearse
-from edge_agent.runtime import Runtime
-from edge_agent.worker_process import Callbacks, WorkerProcess
+from edge_agent.host import scheduling
+from edge_agent.host.scheduling import BEHIND, step_behind, step_up
+from edge_agent.http.oip_app import INLINE_US, OipApp, Serving
+from edge_agent.http.server import HttpServer
+from edge_agent.inference.runtime import Runtime
+from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.worker import Heartbeat, WorkerPlan
+from edge_agent.supervisor.slots import worker_process
+from edge_agent.supervisor.slots.worker_process import Callbacks, WorkerProcess
+from edge_agent.worker.warmup import rehearse
 from edge_contracts.manifest import Input, LastResort, Output, SampleMapping
 
 ROW = [[0.9, -0.5, -0.5, 0.0]]
@@ -169,15 +169,15 @@ def sleeper():
 
 
 def test_who_may_not_return_does_not_step_behind(sleeper, monkeypatch):
-    monkeypatch.setattr(priority.resource, "getrlimit", lambda _: (0, 0))
-    monkeypatch.setattr(priority, "_capabilities", lambda: 0)
+    monkeypatch.setattr(scheduling.resource, "getrlimit", lambda _: (0, 0))
+    monkeypatch.setattr(scheduling, "_capabilities", lambda: 0)
     step_behind(sleeper)
     assert nices(sleeper) == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 def test_all_threads_step_up(sleeper):
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    if not priority._may_return_to(own):
+    if not scheduling._may_return_to(own):
         step_behind(sleeper)
         assert nices(sleeper) == {own}  # as above, and for real
         return
@@ -265,7 +265,7 @@ def test_a_process_that_is_gone_is_no_error(sleeper):
 def test_a_worker_loads_behind_another_and_serves_beside_nobody(tmp_path, behind):
     plan = WorkerPlan(slot="test", ladder=ladder_of(bundle_maker.make_bundle(tmp_path / "b")), takes_over=behind)
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    loads_at = own + BEHIND if behind and priority._may_return_to(own) else own
+    loads_at = own + BEHIND if behind and scheduling._may_return_to(own) else own
 
     async def run(listening):
         heard = asyncio.Event()

@@ -15,12 +15,12 @@ import pytest
 from agent_process import AgentProcess, eventually
 from click.testing import CliRunner
 
-from edge_agent.adapters.audit import verify_audit
-from edge_agent.config import parse_config
+from edge_agent.cli.reload import reload
+from edge_agent.config.agent_toml import parse_config
+from edge_agent.config.reload_plan import plan_reload
 from edge_agent.errors import ConfigError, UnreachableError
-from edge_agent.reload import plan_reload
-from edge_agent.reload_cli import reload
-from edge_agent.status import AgentStatus, SlotStatus
+from edge_agent.storage.audit_log import verify_audit
+from edge_agent.supervisor.status import AgentStatus, SlotStatus
 
 MINIMAL = {"device": {"id": "dev-1"}, "slots": [{"name": "main", "factory": "f", "http": "127.0.0.1:0"}]}
 BROKER = {"broker": {"host": "localhost"}}

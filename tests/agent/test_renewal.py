@@ -14,19 +14,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509 import load_der_x509_certificate
 from msgspec.structs import replace
 
-from edge_agent.adapters.mqtt import Arrived, LinkEvent, MqttLink
-from edge_agent.certificates import Wanted, accept, new_key
-from edge_agent.config import BrokerConfig
-from edge_agent.enrolment import renew
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.enrollment.certificates import Wanted, accept, new_key
+from edge_agent.enrollment.client import renew
 from edge_agent.errors import CertificateError
-from edge_agent.identity import IdentityFolder
+from edge_agent.identity.files import IdentityFolder
+from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
 from edge_contracts.codec import encode
-from edge_contracts.enrolment import CertificateAnswer, parse_certificate_request
+from edge_contracts.enrollment import CertificateAnswer, parse_certificate_request
 from edge_contracts.topics import all_devices
-from edge_fleet.authority import BROKER_CA, DEVICE_CA, Authority, Term
-from edge_fleet.claims import found_authority
-from edge_fleet.enrolment import DEVICE_LIFE, Enrolment, issued
-from edge_fleet.identity_store import IdentityStore
+from edge_fleet.database.certificates import IdentityStore
+from edge_fleet.identity.authority import BROKER_CA, DEVICE_CA, Authority, Term
+from edge_fleet.identity.claims import found_authority
+from edge_fleet.identity.enrollment import DEVICE_LIFE, Enrolment, issued
 
 DEVICE = "dev-1"
 NO_NONCE = "0" * 32

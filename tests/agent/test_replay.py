@@ -17,13 +17,13 @@ from agent_process import AgentProcess, eventually
 from click.testing import CliRunner, Result
 from update_site import UpdateSite
 
-from edge_agent.adapters.capture_files import capture_files
-from edge_agent.adapters.captures import CaptureRing
 from edge_agent.answer import Answer
-from edge_agent.cli import agent as agent_command
-from edge_agent.runtime import Runtime
-from edge_agent.sealing import PUBLIC_NAME, load_sealer, make_keys
-from edge_agent.served import encode_served, served
+from edge_agent.capture.files import capture_files
+from edge_agent.capture.record import encode_served, served
+from edge_agent.capture.ring import CaptureRing
+from edge_agent.capture.sealing import PUBLIC_NAME, load_sealer, make_keys
+from edge_agent.cli.agent import agent as agent_command
+from edge_agent.inference.runtime import Runtime
 from edge_contracts.channel import Gates
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Input, Output, SampleMapping

@@ -7,10 +7,10 @@ import bundle_maker
 import numpy as np
 import pytest
 
-from edge_agent.engines import engine_for
+from edge_agent.engines.registry import engine_for
 from edge_agent.errors import EngineError
+from edge_agent.inference.samples import bind, predict, read_arrays, to_model, write_arrays
 from edge_agent.ports import EngineSettings, TensorInfo
-from edge_agent.samples import bind, predict, read_arrays, to_model, write_arrays
 from edge_contracts import limits
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Input, SampleMapping

@@ -5,8 +5,8 @@ import numpy as np
 from referenced_bundle import make_referenced_bundle
 
 from edge_agent import Runtime
-from edge_agent.core.drift import references
-from edge_agent.drift_watch import DriftWatch
+from edge_agent.telemetry.drift_monitor import DriftWatch
+from edge_agent.telemetry.drift_tests import references
 
 
 def _see(folder, x):

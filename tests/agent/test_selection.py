@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.selection import Decision, Facts, Holdings, bucket, decide, matches, window_open
+from edge_agent.update.selection import Decision, Facts, Holdings, bucket, decide, matches, window_open
 from edge_contracts.channel import Channel, Family, MaintenanceWindow, Release, Selector
 
 STABLE = Release(version="1.0.0", manifest_sha256="a" * 64)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge_agent.adapters.sensors import MIB, cpu_seconds_of, memory_available_mb
+from edge_agent.host.sensors import MIB, cpu_seconds_of, memory_available_mb
 
 NOWHERE = Path("/nowhere")
 

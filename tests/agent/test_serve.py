@@ -15,11 +15,11 @@ from image_bundle import make_image_bundle
 from PIL import Image
 from worker_host import call, infer_json
 
-from edge_agent import images
-from edge_agent.serving_cli import score, serve
+from edge_agent.cli.serve import score, serve
+from edge_agent.offline import images
 from edge_contracts.errors import BundleError, OperatorError
 
-_RUN = "import sys; from edge_agent.serving_cli import serve; serve(sys.argv[1:])"
+_RUN = "import sys; from edge_agent.cli.serve import serve; serve(sys.argv[1:])"
 
 
 def _start(*words):
@@ -183,7 +183,7 @@ def test_scoring_that_is_killed_goes_on_and_ends_with_the_same_answers(tmp_path)
     x, _ = bundle_maker.samples(100)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row.tolist()) + "\n" for row in x) * 200)
     words = [str(tmp_path / "b"), str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")]
-    run = "import sys; from edge_agent.serving_cli import score; score(sys.argv[1:])"
+    run = "import sys; from edge_agent.cli.serve import score; score(sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", run, *words], stderr=subprocess.PIPE)
     out = tmp_path / "out.jsonl"
     eventually("answers", lambda: out.exists() and out.stat().st_size > 10_000)

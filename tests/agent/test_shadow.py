@@ -19,9 +19,9 @@ from agent_process import AgentProcess, eventually
 from pretended_board import Board, BoardAgent, profile
 from update_site import UpdateSite
 
-from edge_agent.adapters.capture_files import bytes_in, capture_files
-from edge_agent.sealing import make_keys
-from edge_agent.status import SlotStatus, status_text
+from edge_agent.capture.files import bytes_in, capture_files
+from edge_agent.capture.sealing import make_keys
+from edge_agent.supervisor.status import SlotStatus, status_text
 from edge_contracts.channel import Gates
 from edge_contracts.telemetry import Event, TelemetryWindow
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from edge_agent.adapters.store import StateFolder
-from edge_agent.config import SlotConfig
-from edge_agent.core.events import Restarted
-from edge_agent.core.record import Candidate, UpdateRecord
-from edge_agent.profiles import load_profile
-from edge_agent.slot import Slot, Surroundings
+from edge_agent.config.agent_toml import SlotConfig
+from edge_agent.config.profiles import load_profile
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.slots.slot import Slot, Surroundings
+from edge_agent.update.events import Restarted
+from edge_agent.update.record import Candidate, UpdateRecord
 from edge_contracts.state import Installed
 
 OLD, NEW = Installed(version="1.0.0", manifest_sha256="0" * 64), Installed(version="1.1.0", manifest_sha256="1" * 64)

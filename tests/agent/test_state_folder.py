@@ -10,10 +10,10 @@ from pathlib import Path
 import bundle_maker
 import pytest
 
-from edge_agent.adapters.store import DiskFullError, StateError, StateFolder, delete, write_durably
-from edge_agent.core.record import UpdateRecord
-from edge_agent.engines import engine_for
+from edge_agent.engines.registry import engine_for
 from edge_agent.ports import EngineSettings
+from edge_agent.storage.state_dir import DiskFullError, StateError, StateFolder, delete, write_durably
+from edge_agent.update.record import UpdateRecord
 
 
 def folder(path: Path) -> StateFolder:
@@ -105,7 +105,7 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_that_it_points_t
 
 REFUSING = """
 import os, pathlib, sys
-from edge_agent.adapters.store import delete
+from edge_agent.storage.state_dir import delete
 
 unlink = os.unlink
 

@@ -19,9 +19,9 @@ import pytest
 from agent_process import AgentProcess, eventually
 from update_site import MODEL, UpdateSite
 
-from edge_agent.adapters.audit import verify_audit
-from edge_agent.adapters.store import StateFolder
-from edge_agent.control import MAX_SOCKET_PATH, socket_path
+from edge_agent.ipc.control import MAX_SOCKET_PATH, socket_path
+from edge_agent.storage.audit_log import verify_audit
+from edge_agent.storage.state_dir import StateFolder
 from edge_contracts.channel import Gates
 from edge_contracts.telemetry import Event
 

@@ -14,13 +14,13 @@ from referenced_bundle import make_referenced_bundle
 from worker_host import HostedWorker, call, ladder_of, listening_socket, url_of
 
 from edge_agent import Runtime
-from edge_agent.core.drift import feature_name, references
-from edge_agent.core.tags import OTHER, Apart, parted, tagged, window_bytes
-from edge_agent.core.tally import Tally
-from edge_agent.drift_watch import DriftWatch
 from edge_agent.errors import TensorError
-from edge_agent.histograms import REST_BYTES, TagCounters, tag_room
-from edge_agent.messages import MAX_LINE_BYTES, Batching, Heartbeat, line
+from edge_agent.histogram_names import OTHER, Apart, parted, tagged, window_bytes
+from edge_agent.inference.histograms import REST_BYTES, TagCounters, tag_room
+from edge_agent.ipc.worker import MAX_LINE_BYTES, Batching, Heartbeat, line
+from edge_agent.telemetry.drift_monitor import DriftWatch
+from edge_agent.telemetry.drift_tests import feature_name, references
+from edge_agent.telemetry.window_totals import Tally
 from edge_contracts.codec import encode
 from edge_contracts.limits import (
     MAX_MESSAGE_BYTES,

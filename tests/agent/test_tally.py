@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.metrics import COUNTERS, LATENCY_BINS, Tally, exposition
+from edge_agent.inference.counters import COUNTERS, LATENCY_BINS, Tally, exposition
 
 
 @pytest.mark.parametrize(

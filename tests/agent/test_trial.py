@@ -8,9 +8,9 @@ import bundle_maker
 import numpy as np
 import pytest
 
-from edge_agent.samples import write_arrays
-from edge_agent.trial import read_outcome, run_trial
-from edge_agent.trials import TrialPlan
+from edge_agent.inference.samples import write_arrays
+from edge_agent.ipc.trial import TrialPlan
+from edge_agent.trial.__main__ import read_outcome, run_trial
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Budgets, SampleSet
 
@@ -99,7 +99,7 @@ def test_an_engine_that_is_not_here_is_named(tmp_path):
     made = bundle_maker.make_bundle(tmp_path / "b")
     child = (
         "import sys; sys.modules['onnxruntime'] = None; sys.argv = ['t', *sys.argv[1:]];"
-        "from edge_agent.trying import main; sys.exit(main(sys.argv[1:]))"
+        "from edge_agent.trial.variant import main; sys.exit(main(sys.argv[1:]))"
     )
     plan = json.dumps({"folder": str(made.folder)})
     done = subprocess.run([sys.executable, "-c", child, plan, "fp32"], capture_output=True, timeout=50)

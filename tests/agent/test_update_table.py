@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_agent.core.events import (
+from edge_agent.update.events import (
     Began,
     Crashed,
     Downloaded,
@@ -27,9 +27,9 @@ from edge_agent.core.events import (
     Wished,
     Withdrawn,
 )
-from edge_agent.core.gates import judge
-from edge_agent.core.record import MAX_ATTEMPTS, MAX_REJECTED, MAX_TRIALS, Candidate, UpdateRecord, installed
-from edge_agent.core.update import BEFORE_ACTIVE, TABLE, TransitionError, advance
+from edge_agent.update.gates import judge
+from edge_agent.update.record import MAX_ATTEMPTS, MAX_REJECTED, MAX_TRIALS, Candidate, UpdateRecord, installed
+from edge_agent.update.state_machine import BEFORE_ACTIVE, TABLE, TransitionError, advance
 from edge_contracts.channel import Gates
 
 

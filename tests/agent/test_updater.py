@@ -13,17 +13,17 @@ import msgspec
 import pytest
 from update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, troubles
 
-from edge_agent.adapters.carriers import DirectoryCarrier
-from edge_agent.adapters.chunks import BITMAP
 from edge_agent.errors import UnreachableError
+from edge_agent.ipc.updater import FromUpdater, Offer
 from edge_agent.ports import Carrier, ObjectKind
-from edge_agent.updater import Updater
-from edge_agent.updates import FromUpdater, Offer
+from edge_agent.updater.__main__ import Updater
+from edge_agent.updater.chunks import BITMAP
+from edge_agent.updater.transports.carriers import DirectoryCarrier
 from edge_contracts import limits
 from edge_contracts.manifest import Requirements
-from edge_fleet.channel_changes import pause
-from edge_fleet.release import revoke, set_floor
-from edge_fleet.rollout import change_rollout
+from edge_fleet.releases.release import revoke, set_floor
+from edge_fleet.rollouts.channel_state import pause
+from edge_fleet.rollouts.rollout import change_rollout
 
 
 @pytest.fixture

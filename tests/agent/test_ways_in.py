@@ -16,9 +16,9 @@ from brokers import Mosquitto
 from image_bundle import make_image_bundle
 from topic_client import TopicClient
 
-from edge_agent.config import load_config
+from edge_agent.config.agent_toml import load_config
+from edge_agent.config.reload_plan import LIVE
 from edge_agent.errors import ConfigError
-from edge_agent.reload import LIVE
 
 ROOT = Path(__file__).resolve().parents[2]
 HOW_TO = ROOT / "docs" / "how-to"
@@ -113,7 +113,7 @@ def test_messagepack_example_of_the_page_is_answered(tmp_path: Path) -> None:
 def test_camera_example_of_the_page_answers_every_frame(tmp_path: Path) -> None:
     (program,) = blocks("camera.md", "python")
     make_image_bundle(tmp_path / "b", (-1, 8, 6, 3))
-    run = "import sys; from edge_agent.serving_cli import serve; serve(sys.argv[1:])"
+    run = "import sys; from edge_agent.cli.serve import serve; serve(sys.argv[1:])"
     words = [sys.executable, "-c", run, str(tmp_path / "b"), "--http", "127.0.0.1:0", "--json"]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:

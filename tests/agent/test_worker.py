@@ -23,8 +23,8 @@ from worker_host import (
     wait_until,
 )
 
-from edge_agent.messages import AgentView, Drain, Drained, Fault, Heartbeat, Prefer, Shed
-from edge_agent.worker import EXIT_MEMORY
+from edge_agent.ipc.worker import AgentView, Drain, Drained, Fault, Heartbeat, Prefer, Shed
+from edge_agent.worker.__main__ import EXIT_MEMORY
 from edge_contracts.guards import FeatureGuard, InputGuard
 from edge_contracts.manifest import Input, LastResort, SampleMapping
 

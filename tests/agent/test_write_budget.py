@@ -17,12 +17,12 @@ import bundle_maker
 import pytest
 from agent_process import AgentProcess, eventually
 
-from edge_agent.adapters.outbox import Outbox
-from edge_agent.adapters.writes import SAVE_S, WriteMeter
-from edge_agent.box import WRITES_NAME
-from edge_agent.config import AgentConfig, DeviceConfig, SlotConfig
-from edge_agent.core.writes import DAY_S, Spent, spend, tight
-from edge_agent.link import BATCH_S, FleetLink, utc_now
+from edge_agent.config.agent_toml import AgentConfig, DeviceConfig, SlotConfig
+from edge_agent.host.write_budget import DAY_S, Spent, spend, tight
+from edge_agent.host.write_meter import SAVE_S, WriteMeter
+from edge_agent.supervisor.resource_monitor import WRITES_NAME
+from edge_agent.telemetry.outbox import Outbox
+from edge_agent.telemetry.uplink import BATCH_S, FleetLink, utc_now
 from edge_contracts.telemetry import Event
 
 NOON = 20_000 * DAY_S + DAY_S / 2

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dominance import Contender, Jury, Kind, Verdict, faster, judged, ratio, verdict
-from peer_table import section
+from benchmarks.toolchain.dominance import Contender, Jury, Kind, Verdict, faster, judged, ratio, verdict
+from benchmarks.toolchain.peer_table import section
 
 Y = np.arange(400) % 4
 RIGHT = np.eye(4, dtype=np.float32)[Y]

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-import certainty
-import drift
-from line_chart import Curve, Panel, draw
+from benchmarks.common.svg_line_chart import Curve, Panel, draw
+from benchmarks.statistics import conformal_coverage as certainty
+from benchmarks.statistics import drift_detection as drift
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from edge_contracts import limits
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import check_nesting, encode, plain
 from edge_contracts.delta import parse_deltas
-from edge_contracts.enrolment import parse_certificate_answer, parse_certificate_request, parse_claim
+from edge_contracts.enrollment import parse_certificate_answer, parse_certificate_request, parse_claim
 from edge_contracts.errors import ContractError
 from edge_contracts.job import parse_job
 from edge_contracts.manifest import parse_manifest

@@ -14,13 +14,13 @@ from web_site import WebSite, busy, giving, ranged
 
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, pack, unpack_response
-from edge_fleet import upstream
-from edge_fleet.depot import Answer, Depot
+from edge_fleet.depot import upstream
+from edge_fleet.depot.depot import Answer, Depot
+from edge_fleet.depot.objects import locate
+from edge_fleet.depot.pull_through import Fetch, Outcome, PullThrough
+from edge_fleet.depot.rate_limit import Pace
+from edge_fleet.depot.upstream import HttpUpstream
 from edge_fleet.errors import UpstreamBusyError, UpstreamError, UpstreamObjectError
-from edge_fleet.objects import locate
-from edge_fleet.pacing import Pace
-from edge_fleet.pull import Fetch, Outcome, PullThrough
-from edge_fleet.upstream import HttpUpstream
 
 BLOB = os.urandom(400_000)
 SHA = hashlib.sha256(BLOB).hexdigest()

@@ -17,18 +17,27 @@ from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import TargetFile
 
 from edge_contracts.errors import ContractError
-from edge_fleet import key_changes
-from edge_fleet.ceremony import Proposal, apply, check_base, needs, pack_proposal, parse_proposal, propose, start
-from edge_fleet.ceremony import sign_proposal as sign
-from edge_fleet.ceremony_words import changes
-from edge_fleet.cli import fleet as fleet_command
+from edge_fleet.cli.fleet import fleet as fleet_command
 from edge_fleet.errors import CeremonyError, FleetError, KeyMissingError
-from edge_fleet.folder import Fleet
-from edge_fleet.key_changes import Draft
-from edge_fleet.keys import NAME_FIELD, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing
-from edge_fleet.refresh import refresh
-from edge_fleet.release import add_family, release, versions
-from edge_fleet.roles import Lifetimes
+from edge_fleet.releases.release import add_family, release, versions
+from edge_fleet.signing import key_changes
+from edge_fleet.signing.ceremony import (
+    Proposal,
+    apply,
+    check_base,
+    needs,
+    pack_proposal,
+    parse_proposal,
+    propose,
+    start,
+)
+from edge_fleet.signing.ceremony import sign_proposal as sign
+from edge_fleet.signing.ceremony_text import changes
+from edge_fleet.signing.key_changes import Draft
+from edge_fleet.signing.keys import NAME_FIELD, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing
+from edge_fleet.signing.refresh import refresh
+from edge_fleet.signing.roles import Lifetimes
+from edge_fleet.signing.workspace import Fleet
 
 MANIFEST = "models/har/1.0.0/manifest.json"
 

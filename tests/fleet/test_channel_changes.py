@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from edge_contracts.channel import Channel, Release
-from edge_fleet import channel_changes
-from edge_fleet.channel_changes import ALLOWED, Plan, abort, advance, finish, pause, phase, resume, start
 from edge_fleet.errors import RolloutError
+from edge_fleet.rollouts import channel_state
+from edge_fleet.rollouts.channel_state import ALLOWED, Plan, abort, advance, finish, pause, phase, resume, start
 
 ONE = Release(version="1.0.0", manifest_sha256="1" * 64)
 TWO = Release(version="2.0.0", manifest_sha256="2" * 64)
@@ -68,7 +68,7 @@ def test_an_aborted_release_cannot_be_offered_again() -> None:
 def test_the_blocked_list_forgets_its_oldest_when_full() -> None:
     channel = Channel(channel="stable", model="har", serial=1, blocked=tuple(f"{n:064x}" for n in range(64)))
     done = abort(start(channel, plan()))
-    assert len(done.blocked) == channel_changes.MAX_BLOCKED
+    assert len(done.blocked) == channel_state.MAX_BLOCKED
     assert done.blocked[-1] == TWO.manifest_sha256
 
 
@@ -98,4 +98,4 @@ def test_a_shadow_must_go_live_before_it_can_be_finished() -> None:
 
 
 def test_pausing_changes_nothing_but_the_pause() -> None:
-    assert resume(pause(RUNNING)) == channel_changes.replace(RUNNING, serial=RUNNING.serial + 2)
+    assert resume(pause(RUNNING)) == channel_state.replace(RUNNING, serial=RUNNING.serial + 2)

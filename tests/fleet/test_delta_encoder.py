@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_contracts.delta import Codec, Copy, Difference
-from edge_fleet.delta_encoder import encode_delta
-from edge_fleet.delta_plan import plan
-from edge_fleet.tensors import find_tensors
+from edge_fleet.releases.deltas.encoder import encode_delta
+from edge_fleet.releases.deltas.matching import plan
+from edge_fleet.releases.deltas.model_tensors import find_tensors
 
 RNG = np.random.default_rng(5)
 DTYPES = ("int8", "uint8", "int16", "float16", "int32", "float32", "int64", "float64", "bool")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from edge_contracts.limits import MAX_CHUNK_BYTES
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
-from edge_fleet.depot import Depot, HintWatch
+from edge_fleet.depot.depot import Depot, HintWatch
+from edge_fleet.depot.objects import OPEN_FILES, PATTERNS, Shelf, locate
+from edge_fleet.depot.rate_limit import Admission, Pace, TokenBucket
 from edge_fleet.errors import ObjectNameError
-from edge_fleet.folder import Fleet
-from edge_fleet.objects import OPEN_FILES, PATTERNS, Shelf, locate
-from edge_fleet.pacing import Admission, Pace, TokenBucket
+from edge_fleet.signing.workspace import Fleet
 
 TOPIC = device_topic("default", "dev-1", "req")
 REPLY = device_topic("default", "dev-1", "rsp", "n1")

@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge_contracts.codec import encode
-from edge_contracts.enrolment import CertificateAnswer, CertificateRequest, parse_certificate_answer, signed_part
+from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, parse_certificate_answer, signed_part
 from edge_contracts.limits import MAX_ENROLMENT_BYTES
 from edge_contracts.topics import claim_topic, device_topic
-from edge_fleet.authority import CLAIM_CA, DEVICE_CA, Authority, Term, common_name
-from edge_fleet.claims import ClaimOrder, authority_of, found_authority, make_claim, write_revocations
-from edge_fleet.enrolment import Enrolment, utc_text
+from edge_fleet.database.certificates import MAX_SUCCESSORS, IdentityStore
 from edge_fleet.errors import FleetError, KeyExposedError
-from edge_fleet.folder import Fleet
-from edge_fleet.identity_store import MAX_SUCCESSORS, IdentityStore
+from edge_fleet.identity.authority import CLAIM_CA, DEVICE_CA, Authority, Term, common_name
+from edge_fleet.identity.claims import ClaimOrder, authority_of, found_authority, make_claim, write_revocations
+from edge_fleet.identity.enrollment import Enrolment, utc_text
+from edge_fleet.signing.workspace import Fleet
 
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
 NONCE = "0123456789abcdef" * 2

@@ -17,12 +17,12 @@ from fleet_maker import NOW, device_download
 from edge_contracts.shadow import ShadowSummary
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_contracts.telemetry import Event
-from edge_fleet.cli import fleet as fleet_command
+from edge_fleet.cli.fleet import fleet as fleet_command
+from edge_fleet.database.telemetry import Store
 from edge_fleet.errors import FleetError, RepositoryError, RolloutError
-from edge_fleet.export import export
-from edge_fleet.folder import Fleet
-from edge_fleet.release import add_family, release
-from edge_fleet.store import Store
+from edge_fleet.releases.export import export
+from edge_fleet.releases.release import add_family, release
+from edge_fleet.signing.workspace import Fleet
 
 TIME = "2026-11-22T06:00:00Z"
 

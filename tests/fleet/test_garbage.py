@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from fleet_maker import NOW, device_download, make_bundle, make_released
 
 from edge_contracts.channel import channel_target, manifest_target
-from edge_fleet.channel_changes import pause, resume
-from edge_fleet.cli import fleet as fleet_command
+from edge_fleet.cli.fleet import fleet as fleet_command
 from edge_fleet.errors import ReleaseError
-from edge_fleet.folder import Fleet
-from edge_fleet.garbage import YOUNG, collect_garbage
-from edge_fleet.release import release
-from edge_fleet.rollout import change_rollout
+from edge_fleet.releases.garbage import YOUNG, collect_garbage
+from edge_fleet.releases.release import release
+from edge_fleet.rollouts.channel_state import pause, resume
+from edge_fleet.rollouts.rollout import change_rollout
+from edge_fleet.signing.workspace import Fleet
 
 LATER = NOW + YOUNG + timedelta(hours=1)
 

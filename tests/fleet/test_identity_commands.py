@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
-from edge_contracts.enrolment import parse_claim
+from edge_contracts.enrollment import parse_claim
 from edge_contracts.errors import ContractError
-from edge_fleet.cli import fleet as fleet_command
+from edge_fleet.cli.fleet import fleet as fleet_command
 from edge_fleet.errors import FleetError, KeyMissingError
 
 

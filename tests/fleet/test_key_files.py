@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fleet_maker import NOW, device_download
 
 from edge_contracts.errors import ContractError
-from edge_fleet import passphrases
-from edge_fleet.ceremony import apply, propose, sign_proposal, start
 from edge_fleet.errors import FleetError, KeyExposedError, KeyLockedError
-from edge_fleet.folder import Fleet
-from edge_fleet.key_changes import replace
-from edge_fleet.keys import RELEASES, KeyRing
-from edge_fleet.release import release
-from edge_fleet.roles import Lifetimes
+from edge_fleet.releases.release import release
+from edge_fleet.signing import passphrases
+from edge_fleet.signing.ceremony import apply, propose, sign_proposal, start
+from edge_fleet.signing.key_changes import replace
+from edge_fleet.signing.keys import RELEASES, KeyRing
+from edge_fleet.signing.roles import Lifetimes
+from edge_fleet.signing.workspace import Fleet
 
 PASSPHRASE = "correct horse battery staple"
 SOFTHSM = next(

@@ -9,8 +9,8 @@ import fleet_maker
 import pytest
 
 from edge_fleet.errors import FleetError, KeyExposedError, KeyMissingError
-from edge_fleet.keys import KeyRing
-from edge_fleet.release import release
+from edge_fleet.releases.release import release
+from edge_fleet.signing.keys import KeyRing
 
 
 def test_private_keys_are_readable_by_their_owner_only(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ from web_site import WebSite, failing, giving
 
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, Response, pack, unpack_response
-from edge_fleet import pull
-from edge_fleet.depot import AWAY_S, DEVICE_FETCHES, PATIENCE_S, Answer, Depot
+from edge_fleet.depot import pull_through
+from edge_fleet.depot.depot import AWAY_S, DEVICE_FETCHES, PATIENCE_S, Answer, Depot
+from edge_fleet.depot.objects import PATTERNS, TUF_PATTERNS, locate
+from edge_fleet.depot.pull_through import AT_ONCE, METADATA_S, Outcome, PullThrough
+from edge_fleet.depot.rate_limit import Pace
+from edge_fleet.depot.upstream import HttpUpstream
 from edge_fleet.errors import ObjectNameError
-from edge_fleet.objects import PATTERNS, TUF_PATTERNS, locate
-from edge_fleet.pacing import Pace
-from edge_fleet.pull import AT_ONCE, METADATA_S, Outcome, PullThrough
-from edge_fleet.upstream import HttpUpstream
 
 BLOB = b"weights" * 30_000
 SHA = hashlib.sha256(BLOB).hexdigest()
@@ -68,7 +68,7 @@ class Cache:
         return sorted(path.name for path in self.folder.rglob("*") if path.is_file())
 
 
-def settled(fetch: pull.Fetch) -> Outcome:
+def settled(fetch: pull_through.Fetch) -> Outcome:
     deadline = time.monotonic() + 10
     while fetch.outcome is None:
         assert time.monotonic() < deadline
@@ -171,7 +171,7 @@ def test_an_oversized_object_is_not_kept(
     cache: Cache, kind_name: tuple[Kind, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, name = kind_name
-    monkeypatch.setitem(pull.LIMITS, kind, len(OBJECTS[kind_name]) - 1)
+    monkeypatch.setitem(pull_through.LIMITS, kind, len(OBJECTS[kind_name]) - 1)
     assert cache.look(kind, name) == "missing"
     assert cache.files() == []
 

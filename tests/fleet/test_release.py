@@ -14,8 +14,8 @@ from fleet_maker import NOW, make_bundle
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import parse_manifest
 from edge_fleet.errors import FleetError, ReleaseError, RolloutError
-from edge_fleet.release import add_family, blob_path, read_family, release, revoke, set_floor, versions
-from edge_fleet.rollout import find_release
+from edge_fleet.releases.release import add_family, blob_path, read_family, release, revoke, set_floor, versions
+from edge_fleet.rollouts.rollout import find_release
 
 
 def test_every_file_of_a_release_lies_under_its_hash(tmp_path: Path) -> None:

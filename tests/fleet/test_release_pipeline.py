@@ -9,7 +9,7 @@ from pipeline_maker import changed, graph_of, make_chain
 from update_site import UpdateSite
 
 from edge_contracts.errors import ContractError
-from edge_fleet.release import release, versions
+from edge_fleet.releases.release import release, versions
 
 
 def test_a_pipeline_is_released_with_the_bundles_of_its_nodes(tmp_path: Path) -> None:

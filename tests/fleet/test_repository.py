@@ -17,14 +17,14 @@ from tuf.api.metadata import Metadata, TargetFile
 
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.errors import ContractError
-from edge_fleet import channel_changes
 from edge_fleet.errors import FleetBusyError, FleetError, KeyMissingError, RepositoryError
-from edge_fleet.folder import Fleet, Founding, found, locked
-from edge_fleet.keys import RELEASES, ROLLOUTS
-from edge_fleet.refresh import ONLINE_ROLES, is_due, refresh
-from edge_fleet.release import add_family, release
-from edge_fleet.roles import Lifetimes
-from edge_fleet.rollout import change_rollout
+from edge_fleet.releases.release import add_family, release
+from edge_fleet.rollouts import channel_state
+from edge_fleet.rollouts.rollout import change_rollout
+from edge_fleet.signing.keys import RELEASES, ROLLOUTS
+from edge_fleet.signing.refresh import ONLINE_ROLES, is_due, refresh
+from edge_fleet.signing.roles import Lifetimes
+from edge_fleet.signing.workspace import Fleet, Founding, found, locked
 
 MANIFEST = "models/har/1.0.0/manifest.json"
 
@@ -49,7 +49,7 @@ def test_a_device_follows_change_after_change(tmp_path: Path) -> None:
     fleet = fleet_maker.make_released(tmp_path)
     fleet_maker.start(fleet)
     device_download(fleet, tmp_path)
-    change_rollout(fleet, "stable", channel_changes.finish, NOW)
+    change_rollout(fleet, "stable", channel_state.finish, NOW)
     release(fleet, fleet_maker.make_bundle(tmp_path / "b2", version="1.1.0", model=b"new"), NOW)
     fleet_maker.start(fleet, "1.1.0")
     (data,) = device_download(fleet, tmp_path, "channels/stable.json")
@@ -195,7 +195,7 @@ def test_a_damaged_target_is_named_and_not_signed_over(tmp_path: Path) -> None:
     (document,) = (fleet.repository / "targets/channels").iterdir()
     document.write_bytes(b"{}")
     with pytest.raises(RepositoryError, match=r"stable\.json"):
-        change_rollout(fleet, "stable", channel_changes.pause, NOW)
+        change_rollout(fleet, "stable", channel_state.pause, NOW)
 
 
 def test_a_second_command_waits_for_the_lock_and_says_so_in_the_end(tmp_path: Path) -> None:

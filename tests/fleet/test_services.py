@@ -19,9 +19,9 @@ from edge_contracts.codec import encode
 from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event
 from edge_contracts.topics import device_topic, hint_topic
-from edge_fleet.folder import Fleet
-from edge_fleet.roles import Lifetimes
-from edge_fleet.store import Store
+from edge_fleet.database.telemetry import Store
+from edge_fleet.signing.roles import Lifetimes
+from edge_fleet.signing.workspace import Fleet
 
 TIME = "2026-11-22T06:00:00Z"
 

@@ -15,7 +15,7 @@ from web_site import WebSite, giving
 
 from edge_contracts.topics import hint_topic
 from edge_contracts.transfer import Response
-from edge_fleet.folder import Fleet
+from edge_fleet.signing.workspace import Fleet
 
 
 class SiteFleet:

@@ -12,9 +12,9 @@ from edge_contracts.errors import ContractError
 from edge_contracts.state import Presence, ReportedState, SlotState
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
 from edge_contracts.topics import device_topic
+from edge_fleet.controller.ingest import parse_arrival
+from edge_fleet.database.telemetry import Store
 from edge_fleet.errors import FleetError
-from edge_fleet.ingest import parse_arrival
-from edge_fleet.store import Store
 
 TIME = "2026-11-22T06:00:00Z"
 

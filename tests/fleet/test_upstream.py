@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from web_site import Misbehaviour, WebSite, failing, giving, redirecting, undeclared
 
-from edge_fleet import upstream
+from edge_fleet.depot import upstream
+from edge_fleet.depot.upstream import HttpUpstream
 from edge_fleet.errors import FleetError, ObjectMissingError, UpstreamError, UpstreamObjectError
-from edge_fleet.upstream import HttpUpstream
 
 PLACE = "metadata/timestamp.json"
 DATA = bytes(range(256)) * 1000

@@ -82,13 +82,13 @@ def test_32_bit_arm_uses_the_only_engine_that_has_a_wheel() -> None:
 
 
 def test_the_example_configuration_is_accepted() -> None:
-    config = importlib.import_module("edge_agent.config").load_config(CONFIGS / "agent.toml")
+    config = importlib.import_module("edge_agent.config.agent_toml").load_config(CONFIGS / "agent.toml")
     assert config.slots[0].channel == "wrist"
 
 
 def test_every_commented_line_of_the_example_is_a_field_of_today() -> None:
     """Uncommenting everything must still load: the comments are documentation that cannot go stale."""
-    parse = importlib.import_module("edge_agent.config").parse_config
+    parse = importlib.import_module("edge_agent.config.agent_toml").parse_config
     text = (CONFIGS / "agent.toml").read_text()
     parse(tomllib.loads(re.sub(r"^# (\[|[a-z_0-9]+ = )", r"\1", text, flags=re.MULTILINE)))
 

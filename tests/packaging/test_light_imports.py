@@ -37,7 +37,7 @@ def loaded_by(module: str) -> set[str]:
         ("edge_agent", (*ENGINES, *NETWORK, *TOOLCHAIN, "psutil", "prometheus_client")),
         ("edge_agent.ports", (*ENGINES, *NETWORK, *TOOLCHAIN)),
         (
-            "edge_agent.supervisor",
+            "edge_agent.supervisor.supervisor",
             (
                 *ENGINES,
                 *TOOLCHAIN,
@@ -53,7 +53,7 @@ def loaded_by(module: str) -> set[str]:
         ),
         ("edge_agent.worker", (*TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "paho")),
         ("edge_agent.updater", (*ENGINES, *TOOLCHAIN, "httptools")),
-        ("edge_agent.cli", (*ENGINES, *NETWORK, *TOOLCHAIN)),
+        ("edge_agent.cli.agent", (*ENGINES, *NETWORK, *TOOLCHAIN)),
         ("edgewright.cli", (*ENGINES, *NETWORK, *TOOLCHAIN, "edge_agent", "click")),
         ("edgewright.commands", (*ENGINES, *NETWORK, *TOOLCHAIN, "edge_agent")),
     ],
@@ -65,7 +65,7 @@ def test_importing_loads_nothing_heavy(module: str, kept_out: tuple[str, ...]) -
 def test_a_core_module_imports_without_any_dependency_but_msgspec() -> None:
     ours = {"edge_agent", "edge_contracts"}
     heavy = {*ENGINES, *NETWORK, *TOOLCHAIN, "psutil", "sqlite3", "asyncio", "socket"}
-    loaded = loaded_by("edge_agent.core.update")
+    loaded = loaded_by("edge_agent.update.state_machine")
     assert ours <= loaded
     assert not loaded & heavy
 
@@ -74,7 +74,7 @@ def test_a_core_module_imports_without_any_dependency_but_msgspec() -> None:
     ("start", "needed"),
     [
         ("from edgewright.cli import main; main(['agent', 'run', '--config', 'nowhere.toml'])", "paho.mqtt.client"),
-        ("import runpy; runpy.run_module('edge_agent.worker', run_name='__main__')", "numpy"),
+        ("import runpy; runpy.run_module('edge_agent.worker.__main__', run_name='__main__')", "numpy"),
     ],
 )
 def test_what_runs_for_years_holds_neither_openssl_nor_the_command_line_s_library(start: str, needed: str) -> None:

@@ -52,7 +52,8 @@ def test_profiles_units_and_recipes_are_in_the_wheel(wheel: zipfile.ZipFile) -> 
 def test_an_installed_wheel_finds_its_profiles_and_recipes(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import edge_agent.profiles as p, edge_compression.recipe as r;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import edge_agent.config.profiles as p;"
+        "import edge_compression.recipes.recipe as r;"
         "print(p.__file__.startswith(sys.argv[1]), len(p.profile_names()), p.load_profile('pi-4').name,"
         "len(r.load_recipes('onnx')) > 3)"
     )

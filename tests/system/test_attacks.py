@@ -22,8 +22,8 @@ from edge_contracts.channel import Channel, Release, channel_target, manifest_ta
 from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_MANIFEST_BYTES
 from edge_contracts.manifest import parse_manifest
-from edge_fleet.folder import Fleet
-from edge_fleet.rollout import read_channel
+from edge_fleet.rollouts.rollout import read_channel
+from edge_fleet.signing.workspace import Fleet
 from edgewright.demo.stage import wait_for
 
 pytestmark = pytest.mark.timeout(120)

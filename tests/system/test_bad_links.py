@@ -19,14 +19,14 @@ from fault_proxy import FaultProxy
 from update_site import UpdateSite, names, troubles
 from web_site import WebSite
 
-from edge_agent.adapters.carriers import DirectoryCarrier, HttpCarrier
-from edge_agent.adapters.mqtt import Arrived, LinkEvent, MqttLink
-from edge_agent.adapters.mqtt_carrier import MqttCarrier
-from edge_agent.adapters.store import read_manifest
-from edge_agent.config import BrokerConfig
-from edge_agent.core.backoff import RoundTrip
+from edge_agent.backoff import RoundTrip
+from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError
+from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
 from edge_agent.ports import Carrier, ObjectKind
+from edge_agent.storage.state_dir import read_manifest
+from edge_agent.updater.transports.carriers import DirectoryCarrier, HttpCarrier
+from edge_agent.updater.transports.mqtt import MqttCarrier
 from edge_contracts.topics import all_devices
 from edge_contracts.transfer import Response, pack, unpack_request
 from edgewright.demo.stage import Stage

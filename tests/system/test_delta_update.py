@@ -17,12 +17,12 @@ from fault_proxy import FaultProxy
 from fleet_site import MODEL, Site
 from update_site import UpdateSite
 
-from edge_agent.adapters.audit import audit_files
-from edge_agent.config import BrokerConfig
-from edge_agent.updates import DeltaUsed, FromUpdater, Stored, parse_from_updater
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.ipc.updater import DeltaUsed, FromUpdater, Stored, parse_from_updater
+from edge_agent.storage.audit_log import audit_files
 from edge_contracts.delta import Deltas, deltas_target, parse_deltas
-from edge_fleet.folder import Fleet
-from edge_fleet.release import blob_path, releases_role
+from edge_fleet.releases.release import blob_path, releases_role
+from edge_fleet.signing.workspace import Fleet
 from edgewright.demo.stage import Stage, run_json, wait_for
 
 pytestmark = pytest.mark.timeout(120)

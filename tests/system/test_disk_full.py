@@ -20,10 +20,10 @@ from brokers import make_broker
 from fleet_site import Site
 from small_disk import SmallDisk
 
-from edge_agent.adapters.audit import verify_audit
-from edge_agent.adapters.sensors import architecture
-from edge_agent.adapters.store import StateFolder
-from edge_agent.core.preflight import DISK_RESERVE_MB
+from edge_agent.host.sensors import architecture
+from edge_agent.storage.audit_log import verify_audit
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.update.preflight import DISK_RESERVE_MB
 from edge_contracts.limits import MIB
 from edgewright.demo.stage import wait_for
 

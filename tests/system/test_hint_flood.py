@@ -11,8 +11,8 @@ import psutil
 import pytest
 from fleet_site import Site
 
-from edge_agent.adapters.mqtt import MqttLink
-from edge_agent.config import BrokerConfig
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.mqtt.client import MqttLink
 from edge_contracts.codec import encode
 from edge_contracts.topics import hint_topic
 from edge_contracts.transfer import Hint

@@ -9,8 +9,8 @@ from call_stops import why_not
 from cut_disks import disks
 from disk_model import write_image
 
-from edge_agent.core.identity import Enrolled
-from edge_agent.identity import IdentityFolder, Papers
+from edge_agent.identity.files import IdentityFolder, Papers
+from edge_agent.identity.validity import Enrolled
 
 pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),

@@ -15,7 +15,7 @@ from agent_process import eventually
 from pretended_board import BoardAgent, factory_slot
 from update_site import UpdateSite
 
-from edge_agent.core.fallback import PATIENCE
+from edge_agent.inference.rung_health import PATIENCE
 from edge_contracts.channel import Gates
 from edge_contracts.manifest import LastResort
 

@@ -18,7 +18,7 @@ from agent_process import eventually
 from pretended_board import BoardAgent, ask, factory_slot
 from update_site import UpdateSite
 
-from edge_agent.restarts import PATIENCE
+from edge_agent.supervisor.slots.restart_policy import PATIENCE
 from edge_contracts.channel import Gates
 
 pytestmark = pytest.mark.timeout(120)

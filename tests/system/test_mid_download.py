@@ -15,9 +15,9 @@ from fleet_site import CHANNEL, MODEL, Site
 
 from edge_contracts.channel import Channel, Gates, MaintenanceWindow
 from edge_contracts.limits import MIB
-from edge_fleet.channel_changes import Plan, abort, finish, pause, resume
-from edge_fleet.folder import Fleet
-from edge_fleet.rollout import change_rollout, find_release, start_rollout
+from edge_fleet.rollouts.channel_state import Plan, abort, finish, pause, resume
+from edge_fleet.rollouts.rollout import change_rollout, find_release, start_rollout
+from edge_fleet.signing.workspace import Fleet
 from edgewright.demo.stage import wait_for
 
 pytestmark = pytest.mark.timeout(150)

@@ -17,9 +17,9 @@ from agent_process import AgentProcess, eventually
 from pipeline_maker import make_chain
 from update_site import UpdateSite
 
-from edge_agent.status import status_text
+from edge_agent.supervisor.status import status_text
 from edge_contracts.channel import Gates
-from edge_fleet.release import release
+from edge_fleet.releases.release import release
 
 pytestmark = pytest.mark.timeout(300)
 

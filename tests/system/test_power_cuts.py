@@ -19,9 +19,9 @@ from cut_disks import LOSSES, disks
 from disk_model import read_image, write_image
 from install_sites import ROOT
 
-from edge_agent.adapters.audit import AuditLog, verify_audit
-from edge_agent.adapters.store import StateFolder, write_durably
-from edge_agent.core.record import UpdateRecord
+from edge_agent.storage.audit_log import AuditLog, verify_audit
+from edge_agent.storage.state_dir import StateFolder, write_durably
+from edge_agent.update.record import UpdateRecord
 
 pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),

@@ -1,4 +1,4 @@
-"""Two minutes of the soak in `benchmarks/soak.py`, with everything that happens in the hour of the benchmark."""
+"""Two minutes of the soak in `benchmarks/agent/soak.py`, with everything that happens in the hour of the benchmark."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from soak import soak
-from soak_memory import Watch, falls, growth, lives, slope
+from benchmarks.agent.soak import soak
+from benchmarks.agent.soak_memory import Watch, falls, growth, lives, slope
 
 CLIENTS = 4
 GROWTH_MB_PER_H = 60.0

@@ -19,8 +19,8 @@ from runbooks import RUNBOOKS, Desk
 from edge_contracts.channel import Channel, channel_target, family_target, manifest_target
 from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_SERIAL
-from edge_fleet.folder import Fleet, Founding, found
-from edge_fleet.rollout import find_release, read_channel
+from edge_fleet.rollouts.rollout import find_release, read_channel
+from edge_fleet.signing.workspace import Fleet, Founding, found
 from edgewright.demo.stage import wait_for
 
 pytestmark = pytest.mark.timeout(240)

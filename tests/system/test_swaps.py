@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import swaps
+from benchmarks.agent import release_swaps as swaps
 
 
 @pytest.mark.timeout(240)  # each swap is an import, a trial and a new process, beside eight clients

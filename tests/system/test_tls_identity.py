@@ -12,7 +12,7 @@ import pytest
 from broker_identities import Identity
 from identity_site import TlsSite
 
-from edge_agent.identity import IdentityFolder
+from edge_agent.identity.files import IdentityFolder
 from edgewright.demo.stage import DemoError, wait_for
 
 pytestmark = pytest.mark.timeout(180)  # many processes, and certificates that have to grow old

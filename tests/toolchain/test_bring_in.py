@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from edge_agent.bundle import hash_file, open_bundle
 from edge_bench.task import read_task
-from edge_compression.bring_in import brought_in
-from edge_compression.cli import compress
-from edge_compression.import_mlflow import MlflowModelError, model_in
-from edge_compression.importing import ImportingError, import_model
-from edge_compression.onnx_graph import opset, session
+from edge_compression.cli.compress import compress
+from edge_compression.importers.import_process import ImportingError, import_model
+from edge_compression.importers.mlflow import MlflowModelError, model_in
+from edge_compression.importers.prepare import brought_in
+from edge_compression.onnx_tools.graph import opset, session
 from edge_contracts.errors import ContractError, MissingExtraError
 
 X, _ = toolchain_models.samples(8, seed=3)
@@ -191,7 +191,7 @@ class Finder:
 sys.meta_path[:] = [Finder]
 from pathlib import Path
 from edge_bench.task import read_task
-from edge_compression.bring_in import brought_in
+from edge_compression.importers.prepare import brought_in
 from edge_contracts.errors import MissingExtraError
 try:
     brought_in(read_task(Path(task)), Path(folder), 2048, print)

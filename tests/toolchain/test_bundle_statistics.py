@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.conformal import lac, raps, softmax, threshold_of
-from edge_compression import conformal, histograms
-from edge_compression.answer_statistics import calibrating, statistics
+from edge_agent.inference.conformal import lac, raps, softmax, threshold_of
+from edge_compression.bundle import conformal, histograms
+from edge_compression.bundle.answer_statistics import calibrating, statistics
 from edge_contracts.manifest import Input, SampleMapping
 from edge_contracts.reference import check_answers, check_histogram, check_inputs, check_threshold
 

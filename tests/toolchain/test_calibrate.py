@@ -8,8 +8,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_compression.calibrate import BINS, choose, collect, entropy_threshold
-from edge_compression.contract import PassError
+from edge_compression.pass_api import PassError
+from edge_compression.quantization.calibration import BINS, choose, collect, entropy_threshold
 
 
 def stream(values: np.ndarray[Any, Any]) -> Any:

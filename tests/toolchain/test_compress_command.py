@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from onnx import helper
 
 from edge_agent.bundle import open_bundle
-from edge_agent.samples import read_arrays
-from edge_compression.cli import compress
+from edge_agent.inference.samples import read_arrays
+from edge_compression.cli.compress import compress
 from edge_contracts.errors import BundleError, ContractError, OperatorError
 
 pytestmark = pytest.mark.timeout(600)  # whole searches, each with dozens of processes

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.bundle import open_bundle
-from edge_compression.cli import compress
+from edge_compression.cli.compress import compress
 
 ROOT = Path(__file__).resolve().parents[2]
 

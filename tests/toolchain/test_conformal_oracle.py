@@ -15,8 +15,8 @@ from mapie.conformity_scores.sets import RAPSConformityScore
 from mapie.regression import SplitConformalRegressor
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-from edge_agent.conformal import lac, raps
-from edge_compression.conformal import ALPHAS, FREE_RANKS, PENALTY, Labelled, classification, regression
+from edge_agent.inference.conformal import lac, raps
+from edge_compression.bundle.conformal import ALPHAS, FREE_RANKS, PENALTY, Labelled, classification, regression
 
 SHA = "0" * 64
 CLASSES, CALIBRATION, FRESH = 7, 300, 400

@@ -11,13 +11,13 @@ import pytest
 import toolchain_models
 
 from edge_agent.errors import TensorError
+from edge_agent.inference.runtime import Runtime
+from edge_agent.inference.samples import write_arrays
 from edge_agent.ports import TensorInfo
-from edge_agent.runtime import Runtime
-from edge_agent.samples import write_arrays
 from edge_bench.task import GuardSection, Task, read_task
 from edge_compression import Options, compress
 from edge_compression.guards import check_answers, guarded, objections, output_guard
-from edge_compression.recipe import parse_recipe
+from edge_compression.recipes.recipe import parse_recipe
 from edge_contracts.errors import ContractError
 from edge_contracts.guards import FeatureGuard, OutputGuard
 from edge_contracts.manifest import Input, LastResort

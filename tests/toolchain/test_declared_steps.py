@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import toolchain_models
 
+from edge_agent.inference.runtime import Runtime
+from edge_agent.inference.samples import write_arrays
+from edge_agent.ipc.trial import TrialPlan
 from edge_agent.ports import TensorInfo
-from edge_agent.runtime import Runtime
-from edge_agent.samples import write_arrays
-from edge_agent.trial import run_trial
-from edge_agent.trials import TrialPlan
+from edge_agent.trial.__main__ import run_trial
 from edge_bench.task import check_model, read_task
 from edge_compression import Options, compress
-from edge_compression.recipe import parse_recipe
+from edge_compression.recipes.recipe import parse_recipe
 from edge_contracts.errors import ContractError, EdgewrightError
 
 DETECTING_WAVES = """\

@@ -14,17 +14,17 @@ import toolchain_models
 import torch
 from onnx import helper, numpy_helper
 
-from edge_compression.answer import answer
-from edge_compression.build import BuildPlan, Built, Refused, apply_recipe
-from edge_compression.candidate import Candidate
-from edge_compression.contract import Context, PassError
-from edge_compression.distil import Training, distil
-from edge_compression.notes import cut_short
-from edge_compression.onnx_graph import load, save, session
+from edge_compression.distillation.augmentation import Variations
+from edge_compression.distillation.torch_module import TorchGraph
+from edge_compression.distillation.trainer import Training, distil
+from edge_compression.evaluation.candidate import Candidate
+from edge_compression.onnx_tools.graph import load, save, session
+from edge_compression.onnx_tools.logits import answer
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import Distil, MixedWeights, Prune, UnpackAtLoad, WeightOnly
-from edge_compression.recipe import parse_recipe
-from edge_compression.sample_variations import Variations
-from edge_compression.torch_graph import TorchGraph
+from edge_compression.recipes.recipe import parse_recipe
+from edge_compression.report.caveats import cut_short
+from edge_compression.search.build_process import BuildPlan, Built, Refused, apply_recipe
 from edge_contracts.manifest import Input, SampleMapping
 
 Array = np.ndarray[Any, Any]

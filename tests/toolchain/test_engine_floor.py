@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from edge_compression.engine_floor import onnxruntime_floor
+from edge_compression.bundle.engine_floor import onnxruntime_floor
 
 TRIED = "9.9.9"
 

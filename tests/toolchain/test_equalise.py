@@ -10,8 +10,8 @@ import toolchain_models
 from onnx import helper
 from sequence_models import LENGTH, WIDTH
 
-from edge_compression.contract import Context, PassError
-from edge_compression.onnx_graph import array, initializers, load, save, session
+from edge_compression.onnx_tools.graph import array, initializers, load, save, session
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import Equalise, Smooth, StaticInt8
 
 GENERATOR = np.random.default_rng(8)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from edge_agent.quality import score
-from edge_compression import sets
-from edge_compression.evaluate import Exactness, Quality, Question, compare, compare_exact, refuted
-from edge_compression.paired import flips, resampled, resampled_roots
+from edge_agent.inference.quality_metrics import score
+from edge_compression.bundle import sample_sets
+from edge_compression.evaluation.paired_statistics import flips, resampled, resampled_roots
+from edge_compression.evaluation.quality import Exactness, Quality, Question, compare, compare_exact, refuted
 
 Y = np.repeat(np.arange(4), 50)
 SURE = np.eye(4)[Y] * 5.0
@@ -115,48 +115,48 @@ def exactness(differing: int, samples: int = 256, largest: float | None = 0.0) -
 
 
 def test_the_floor_lets_other_kernels_pass_and_no_collapse() -> None:
-    floor = sets.score_floor("top1", 0.9, 200, exactness(2))
+    floor = sample_sets.score_floor("top1", 0.9, 200, exactness(2))
     assert 0.8 < floor < 0.9
     flips = np.random.default_rng(0).binomial(200, 2 / 256, 2000)
     assert np.mean(0.9 - flips / 200 >= floor) > 0.99
-    assert sets.score_floor("top1", 0.9, 200, exactness(30)) < floor
+    assert sample_sets.score_floor("top1", 0.9, 200, exactness(30)) < floor
 
 
 def test_the_floor_of_an_error_lies_below_it() -> None:
-    assert sets.score_floor("mae", -0.5, 100, exactness(0)) == pytest.approx(-0.55)
+    assert sample_sets.score_floor("mae", -0.5, 100, exactness(0)) == pytest.approx(-0.55)
 
 
 def test_the_tolerance_covers_what_was_seen_and_never_everything() -> None:
-    assert sets.tolerance(exactness(0), least=1e-3) == 1e-3
-    assert sets.tolerance(exactness(0, largest=0.1), least=1e-3) == pytest.approx(0.2)
-    assert sets.tolerance(exactness(0, largest=None), least=1e-3) == sets.MAX_TOLERANCE
+    assert sample_sets.tolerance(exactness(0), least=1e-3) == 1e-3
+    assert sample_sets.tolerance(exactness(0, largest=0.1), least=1e-3) == pytest.approx(0.2)
+    assert sample_sets.tolerance(exactness(0, largest=None), least=1e-3) == sample_sets.MAX_TOLERANCE
 
 
 def test_probes_have_each_class_in_its_share_and_stay_few_for_large_samples() -> None:
     y = np.r_[np.zeros(900), np.ones(100)].astype(np.int64)
-    chosen = sets.stratified(y, 100, by_class=True)
+    chosen = sample_sets.stratified(y, 100, by_class=True)
     assert len(set(chosen)) == 100
     assert np.sum(y[chosen] == 1) == 10
-    assert sets.probe_count(np.zeros((1, 3, 224, 224), np.uint8)) == sets.MIN_PROBES
-    assert sets.probe_count(np.zeros((1, 16), np.float32)) == sets.MAX_PROBES
+    assert sample_sets.probe_count(np.zeros((1, 3, 224, 224), np.uint8)) == sample_sets.MIN_PROBES
+    assert sample_sets.probe_count(np.zeros((1, 16), np.float32)) == sample_sets.MAX_PROBES
 
 
 def test_outputs_are_told_apart_by_their_numbers() -> None:
     soft = np.exp(SURE) / np.exp(SURE).sum(axis=1, keepdims=True)
-    assert sets.output_kind(SURE, "top1") == "logits"
-    assert sets.output_kind(soft, "top1") == "probabilities"
-    assert sets.output_kind(SURE, "mae") == "values"
+    assert sample_sets.output_kind(SURE, "top1") == "logits"
+    assert sample_sets.output_kind(soft, "top1") == "probabilities"
+    assert sample_sets.output_kind(SURE, "mae") == "values"
 
 
 def test_confidence_thresholds_call_the_share_they_say_suspicious() -> None:
     logits = np.random.default_rng(0).normal(0, 3, (4000, 5))
-    found = sets.confidence(logits, "logits")
+    found = sample_sets.confidence(logits, "logits")
     assert found.energy is not None
     assert found.max_softmax is not None
     energy = -np.log(np.exp(logits).sum(axis=1))
-    assert np.mean(energy > found.energy) == pytest.approx(sets.SUSPICIOUS_SHARE, abs=1e-3)
+    assert np.mean(energy > found.energy) == pytest.approx(sample_sets.SUSPICIOUS_SHARE, abs=1e-3)
     top = np.exp(logits).max(axis=1) / np.exp(logits).sum(axis=1)
-    assert np.mean(top < found.max_softmax) == pytest.approx(sets.SUSPICIOUS_SHARE, abs=1e-3)
+    assert np.mean(top < found.max_softmax) == pytest.approx(sample_sets.SUSPICIOUS_SHARE, abs=1e-3)
 
 
 def test_the_probe_score_is_the_devices_metric() -> None:

@@ -9,8 +9,8 @@ import sequence_models
 import toolchain_models
 from sequence_models import LENGTH, WIDTH, Attention
 
-from edge_compression.contract import Context, PassError
-from edge_compression.onnx_graph import array, count_operators, initializers, load, save, session
+from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save, session
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import Compact, DynamicInt8, FuseTransformer
 
 X = np.random.default_rng(5).standard_normal((16, LENGTH, WIDTH)).astype(np.float32)

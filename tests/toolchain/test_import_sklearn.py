@@ -18,9 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from edge_bench.task import read_task
-from edge_compression.bring_in import brought_in
-from edge_compression.importing import ImportingError, import_model
-from edge_compression.onnx_graph import session
+from edge_compression.importers.import_process import ImportingError, import_model
+from edge_compression.importers.prepare import brought_in
+from edge_compression.onnx_tools.graph import session
 from edge_contracts.errors import OperatorError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # scikit-learn warns of iterations that tests keep short

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from edge_bench.task import read_task
-from edge_compression.bring_in import brought_in
-from edge_compression.import_torch import ArchiveError, without_pickles
-from edge_compression.importing import ImportingError, import_model
-from edge_compression.onnx_graph import session
+from edge_compression.importers.import_process import ImportingError, import_model
+from edge_compression.importers.prepare import brought_in
+from edge_compression.importers.torch_export import ArchiveError, without_pickles
+from edge_compression.onnx_tools.graph import session
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]  # torch warns of its own deprecations
 

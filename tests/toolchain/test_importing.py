@@ -7,8 +7,8 @@ import onnx
 import pytest
 import toolchain_models
 
-from edge_compression.importing import ImportingError, import_model, main
-from edge_compression.onnx_graph import opset, session
+from edge_compression.importers.import_process import ImportingError, import_model, main
+from edge_compression.onnx_tools.graph import opset, session
 from edge_contracts.errors import OperatorError
 
 X, _ = toolchain_models.samples(8, seed=3)

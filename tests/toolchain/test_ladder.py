@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_compression.ladder import MAX_RUNGS, Costs, Glance, Limits, build_ladder, exceeds, shortlist
+from edge_compression.evaluation.pareto import MAX_RUNGS, Costs, Glance, Limits, build_ladder, exceeds, shortlist
 
 MB = 1_000_000
 ORIGINAL = Costs(score=0.9, drop=0.0, latency_ms=1.0, size=10 * MB, memory_mb=20.0)

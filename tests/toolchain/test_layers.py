@@ -10,7 +10,7 @@ import pytest
 import toolchain_models
 from onnx import numpy_helper
 
-from edge_compression.layers import LARGEST_DB, LayersPlan, layer_errors
+from edge_compression.evaluation.layer_errors import LARGEST_DB, LayersPlan, layer_errors
 from edge_contracts.manifest import Input, SampleMapping
 
 TENSOR = Input(name="x", dtype="float32", shape=(-1, 3, 32), sample=SampleMapping(dtype="float32"))

@@ -7,8 +7,8 @@ import pytest
 import toolchain_models
 from onnx import helper
 
-from edge_compression.contract import Context, PassError
-from edge_compression.onnx_graph import initializers, load, save, session
+from edge_compression.onnx_tools.graph import initializers, load, save, session
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import Matmul4Bit
 from edge_compression.passes.matmul_4bit import blocks
 

@@ -9,10 +9,10 @@ import pytest
 import toolchain_models
 from onnx import helper
 
-from edge_compression.contract import Context, PassError
-from edge_compression.onnx_graph import array, count_operators, initializers, load, save, session
+from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save, session
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import BiasCorrection, Compact, DynamicInt8, Float16, Simplify, StaticInt8
-from edge_compression.quantised import quantised_layers
+from edge_compression.quantization.quantized_layers import quantised_layers
 
 X, Y = toolchain_models.samples(200, seed=9)
 CALIBRATION, _ = toolchain_models.samples(32, seed=10)

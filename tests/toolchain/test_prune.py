@@ -10,15 +10,15 @@ import pruning_models
 import pytest
 import toolchain_models
 
-from edge_compression import refit as refitting
-from edge_compression.affine import affine_layers
-from edge_compression.channels.graph import channel_graph, remove
-from edge_compression.contract import Context, PassError
-from edge_compression.low_rank import factors, smallest_rank
-from edge_compression.onnx_graph import array, initializers, load, save, session
+from edge_compression.onnx_tools.graph import array, initializers, load, save, session
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import LowRank, Prune, StaticInt8
-from edge_compression.prune_order import Reader, removal_steps
-from edge_compression.prune_plan import first_within, grown, levels, path
+from edge_compression.pruning import refit as refitting
+from edge_compression.pruning.affine_layers import affine_layers
+from edge_compression.pruning.channel_order import Reader, removal_steps
+from edge_compression.pruning.channels.graph import channel_graph, remove
+from edge_compression.pruning.low_rank import factors, smallest_rank
+from edge_compression.pruning.plan import first_within, grown, levels, path
 
 Array = np.ndarray[Any, Any]
 CALIBRATION, _ = toolchain_models.samples(96, seed=10)

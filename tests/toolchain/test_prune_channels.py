@@ -10,9 +10,9 @@ import pytest
 import toolchain_models
 from onnx import helper
 
-from edge_compression.channels.graph import channel_graph, counts, remove
-from edge_compression.channels.labels import Labels, essential
-from edge_compression.onnx_graph import array, initializers, save, session
+from edge_compression.onnx_tools.graph import array, initializers, save, session
+from edge_compression.pruning.channels.graph import channel_graph, counts, remove
+from edge_compression.pruning.channels.labels import Labels, essential
 
 Array = np.ndarray[Any, Any]
 GRAPHS = [pruning_models.residual, pruning_models.depthwise, pruning_models.branches, pruning_models.attention]

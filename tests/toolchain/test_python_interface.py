@@ -12,9 +12,9 @@ import pytest
 import toolchain_models
 
 from edge_compression import Options, Release, apply_pass, compress, quantize_static
-from edge_compression.contract import PassError
+from edge_compression.pass_api import PassError
 from edge_compression.passes import BiasCorrection, Compact
-from edge_compression.recipe import parse_recipe
+from edge_compression.recipes.recipe import parse_recipe
 from edge_contracts.errors import ContractError
 
 MODEL = toolchain_models.conv_classifier().SerializeToString()
@@ -29,7 +29,7 @@ def test_importing_the_package_loads_no_tool() -> None:
 
 def test_the_commands_help_loads_no_tool() -> None:
     code = (
-        "import sys\nfrom edge_compression.cli import compress\n"
+        "import sys\nfrom edge_compression.cli.compress import compress\n"
         "try:\n    compress(['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.stderr.write(str(sorted({'onnx', 'onnxruntime', 'optuna', 'jinja2'} & set(sys.modules))))"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_compression.recipe import FLOAT_RECIPES, load_recipes, parse_recipe
+from edge_compression.recipes.recipe import FLOAT_RECIPES, load_recipes, parse_recipe
 from edge_contracts.errors import ContractError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import report_maker
 
-from edge_compression.report_html import html
+from edge_compression.report.html import html
 
 CHROMIUM = shutil.which("chromium")
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 import report_maker
 
-from edge_compression.charts import layer_line, scatter, ticks
-from edge_compression.report_html import html
+from edge_compression.report.charts import layer_line, scatter, ticks
+from edge_compression.report.html import html
 
 PAGE = html(report_maker.report())
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_compression.admission import Admission, estimate_mb
-from edge_compression.arena import CONFIRM_FROM, cut
-from edge_compression.budget import LONGEST_S, SMALL_S, Clock, OverError, default_budget
-from edge_compression.build import Built
-from edge_compression.recipe import parse_recipe
-from edge_compression.shelf import Shelf
+from edge_compression.evaluation.sample_splits import CONFIRM_FROM, cut
+from edge_compression.recipes.recipe import parse_recipe
+from edge_compression.search.build_process import Built
+from edge_compression.search.memory_admission import Admission, estimate_mb
+from edge_compression.search.model_cache import Shelf
+from edge_compression.search.time_budget import LONGEST_S, SMALL_S, Clock, OverError, default_budget
 
 RECIPE = parse_recipe('summary = "s"\n[[passes]]\npass = "compact"\n', "one")
 BUILT = Built(changes=(), seconds=1.0, peak_memory_mb=10.0)

@@ -12,13 +12,13 @@ import pytest
 import toolchain_models
 from onnx import helper
 
-from edge_compression import moments, rounded_layers
-from edge_compression.contract import Context, PassError
-from edge_compression.onnx_graph import array, initializers, load, save, session
+from edge_compression.onnx_tools.graph import array, initializers, load, save, session
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import BiasCorrection, DynamicInt8, SecondOrderRounding, StaticInt8, second_order_rounding
-from edge_compression.quantised import quantised_layers
-from edge_compression.rounded_layers import seen_inputs
-from edge_compression.rounding import compensated, output_error
+from edge_compression.quantization import input_moments, layer_rounding
+from edge_compression.quantization.layer_rounding import seen_inputs
+from edge_compression.quantization.quantized_layers import quantised_layers
+from edge_compression.quantization.rounding import compensated, output_error
 
 Array = np.ndarray[Any, Any]
 SCALE = 0.25
@@ -68,7 +68,7 @@ def test_blocks_of_columns_give_what_single_columns_give(monkeypatch: pytest.Mon
     x = correlated(40, seed=3)
     weights = np.random.default_rng(4).standard_normal((1, 5, 40))
     whole = compensated(weights, (x.T @ x)[None], scale=np.full((1, 5), SCALE), limit=64)
-    monkeypatch.setattr("edge_compression.rounding.BLOCK", 7)
+    monkeypatch.setattr("edge_compression.quantization.rounding.BLOCK", 7)
     np.testing.assert_array_equal(compensated(weights, (x.T @ x)[None], scale=np.full((1, 5), SCALE), limit=64), whole)
 
 
@@ -107,10 +107,10 @@ def test_rows_times_inputs_is_what_onnxruntime_convolves(attributes: dict[str, A
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     expected = session(save(model)).run(None, {"x": x})[0]
-    rows, taken = moments.as_rows(node, weights), moments.inputs(node, weights, x)
+    rows, taken = input_moments.as_rows(node, weights), input_moments.inputs(node, weights, x)
     found = np.einsum("grc,gpc->grp", rows, taken).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    np.testing.assert_array_equal(moments.from_rows(node, rows, weights.shape), weights)
+    np.testing.assert_array_equal(input_moments.from_rows(node, rows, weights.shape), weights)
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
@@ -119,10 +119,10 @@ def test_rows_times_inputs_is_what_a_fully_connected_layer_computes(transposed: 
     weights, x = generator.standard_normal((5, 3)), generator.standard_normal((2, 5)).astype(np.float32)
     own = np.ascontiguousarray(weights.T) if transposed else weights
     node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=transposed)
-    rows = moments.as_rows(node, own)
-    found = np.einsum("grc,gpc->pr", rows, moments.inputs(node, own, x))
+    rows = input_moments.as_rows(node, own)
+    found = np.einsum("grc,gpc->pr", rows, input_moments.inputs(node, own, x))
     np.testing.assert_allclose(found, x @ weights, atol=1e-6)
-    np.testing.assert_array_equal(moments.from_rows(node, rows, own.shape), own)
+    np.testing.assert_array_equal(input_moments.from_rows(node, rows, own.shape), own)
 
 
 CALIBRATION, _ = toolchain_models.samples(48, seed=10)
@@ -172,7 +172,7 @@ def test_moments_in_several_rounds_are_moments_in_one(
     quantised: bytes, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = SecondOrderRounding().apply(quantised, context).model
-    monkeypatch.setattr(rounded_layers, "MOMENTS_BYTES", 1)
+    monkeypatch.setattr(layer_rounding, "MOMENTS_BYTES", 1)
     assert SecondOrderRounding().apply(quantised, context).model == whole
 
 

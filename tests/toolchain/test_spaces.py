@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_compression.recipe import parse_recipe, varied
+from edge_compression.recipes.recipe import parse_recipe, varied
 from edge_contracts.errors import ContractError
 
 TEXT = """

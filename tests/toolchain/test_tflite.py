@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from tflite_models import Sketch, answers, dense_classifier, dense_constants, parsed
 
 from edge_agent.bundle import open_bundle
-from edge_compression.cli import compress
-from edge_compression.contract import Context
+from edge_compression.cli.compress import compress
+from edge_compression.pass_api import Context
 from edge_compression.passes import TfliteCompact, TfliteInt8
 from edge_compression.passes.tflite_int8 import prepared, tensor_ranges
 

@@ -12,11 +12,11 @@ from ai_edge_litert.interpreter import Interpreter
 from tflite_maker import external_tflite, linear_tflite
 from tflite_models import Array, Sketch, answers, convolutional, dense_classifier, images, packed, parsed
 
-from edge_compression.contract import Context, PassError
-from edge_compression.moments import as_rows
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import TfliteCompact, TfliteInt8, TfliteRounding
-from edge_compression.tflite_graph import ALIGNMENT, activations, load, save
-from edge_compression.tflite_layers import tflite_layers
+from edge_compression.quantization.input_moments import as_rows
+from edge_compression.tflite_tools.graph import ALIGNMENT, activations, load, save
+from edge_compression.tflite_tools.layers import tflite_layers
 
 # The quantizer opens an interpreter of its own that warns of the memory it takes.
 pytestmark = pytest.mark.filterwarnings("ignore:Warning. Enabling .experimental_preserve_all_tensors:UserWarning")

@@ -8,7 +8,7 @@ import pytest
 import toolchain_models
 
 from edge_bench.task import read_task
-from edge_compression.build import BuildError, BuildPlan, build
+from edge_compression.search.build_process import BuildError, BuildPlan, build
 from edge_contracts.errors import BundleError, ContractError
 from edge_contracts.manifest import Input, SampleMapping
 

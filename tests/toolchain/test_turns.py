@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_compression.arena import EXACT_LEAST, EXACT_SAMPLES, exact_samples
-from edge_compression.bases import EXPLORE_EVERY, Tried, next_base
-from edge_compression.candidate import Candidate
-from edge_compression.recipe import Recipe, load_recipes, parse_recipe
-from edge_compression.study import Study
+from edge_compression.evaluation.candidate import Candidate
+from edge_compression.evaluation.sample_splits import EXACT_LEAST, EXACT_SAMPLES, exact_samples
+from edge_compression.recipes.recipe import Recipe, load_recipes, parse_recipe
+from edge_compression.search.base_selection import EXPLORE_EVERY, Tried, next_base
+from edge_compression.search.study import Study
 
 SPACE = "[space.prune]\nkeep = { low = 0.2, high = 0.8 }\n"
 

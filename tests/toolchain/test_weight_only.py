@@ -11,8 +11,8 @@ import toolchain_models
 from onnx import helper, numpy_helper
 from sequence_models import recurrent_classifier, sequences
 
-from edge_compression.contract import Context, PassError
-from edge_compression.onnx_graph import array, count_operators, initializers, load, save, session
+from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save, session
+from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import (
     BiasCorrection,
     Compact,
@@ -23,8 +23,8 @@ from edge_compression.passes import (
     UnpackAtLoad,
     WeightOnly,
 )
-from edge_compression.sensitivity import Saving, affordable, output_noise
-from edge_compression.weights import along, find_weights, rounded
+from edge_compression.quantization.sensitivity import Saving, affordable, output_noise
+from edge_compression.quantization.weights import along, find_weights, rounded
 
 X, Y = toolchain_models.samples(200, seed=9)
 CALIBRATION, _ = toolchain_models.samples(32, seed=10)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.onnx_graph import array, initializers, load, save, session, with_outputs
-from edge_compression.quantised import QUANTISED, Layer, quantised_layers
+from edge_compression.onnx_tools.graph import array, initializers, load, save, session, with_outputs
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.quantized_layers import QUANTISED, Layer, quantised_layers
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

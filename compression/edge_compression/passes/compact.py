@@ -7,8 +7,8 @@ import string
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from edge_compression.contract import Applied, Context
-from edge_compression.onnx_graph import load, save
+from edge_compression.onnx_tools.graph import load, save
+from edge_compression.pass_api import Applied, Context
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

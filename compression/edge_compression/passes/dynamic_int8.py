@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import ClassVar
 
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.onnx_graph import count_operators, load, save
+from edge_compression.onnx_tools.graph import count_operators, load, save
+from edge_compression.pass_api import Applied, Context, PassError
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

@@ -1,7 +1,7 @@
 """Transformer fusion: each self-attention becomes one operator, which ONNX Runtime has in float and in 8 bits.
 
-Finding attention is in `edge_compression.attention`. Gelu and biases are left as they are: ONNX Runtime fuses those
-when it loads a model, also after quantisation. Residual sums and their norms are left on purpose:
+Finding attention is in `edge_compression.onnx_tools.attention_matcher`. Gelu and biases are left as they are: ONNX
+Runtime fuses those when it loads a model, also after quantisation. Residual sums and their norms are left on purpose:
 SkipLayerNormalization is slower than the two operators it stands for (docs/decisions/0015).
 """
 
@@ -17,8 +17,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edge_compression.agreement import CHECKED_SAMPLES, largest_difference
-from edge_compression.attention import (
+from edge_compression.onnx_tools.attention_matcher import (
     MASKED,
     Candidate,
     Layout,
@@ -31,9 +30,10 @@ from edge_compression.attention import (
     projection,
     record,
 )
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.graph_view import View, drop_unused
-from edge_compression.onnx_graph import load, save
+from edge_compression.onnx_tools.equivalence import CHECKED_SAMPLES, largest_difference
+from edge_compression.onnx_tools.graph import load, save
+from edge_compression.onnx_tools.graph_index import View, drop_unused
+from edge_compression.pass_api import Applied, Context, PassError
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

@@ -1,6 +1,7 @@
 """Low rank: a large matrix product becomes two small ones where that saves weights and the outputs hardly notice.
 
-The factors are in `edge_compression.low_rank`, the layers' inputs are summed by `edge_compression.refit`.
+The factors are in `edge_compression.pruning.low_rank`, the layers' inputs are summed by
+`edge_compression.pruning.refit`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edge_compression.affine import Affine, affine_layers
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.low_rank import factors, smallest_rank
-from edge_compression.moments import as_rows
-from edge_compression.onnx_graph import load, save
-from edge_compression.refit import in_blocks, layer_inputs
+from edge_compression.onnx_tools.graph import load, save
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.pruning.affine_layers import Affine, affine_layers
+from edge_compression.pruning.low_rank import factors, smallest_rank
+from edge_compression.pruning.refit import in_blocks, layer_inputs
+from edge_compression.quantization.input_moments import as_rows
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

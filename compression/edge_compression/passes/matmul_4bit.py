@@ -13,10 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.graph_view import View, drop_unused
-from edge_compression.onnx_graph import load, save
-from edge_compression.weights import MIN_VALUES
+from edge_compression.onnx_tools.graph import load, save
+from edge_compression.onnx_tools.graph_index import View, drop_unused
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.weights import MIN_VALUES
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

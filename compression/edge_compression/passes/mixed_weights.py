@@ -1,7 +1,7 @@
 """Mixed precision of stored weights: four bits where the answers hardly notice, eight elsewhere.
 
-How loud each weight's rounding is, is measured in `edge_compression.sensitivity`; how weights are stored is that of
-`weight_only`.
+How loud each weight's rounding is, is measured in `edge_compression.quantization.sensitivity`; how weights are stored
+is that of `weight_only`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from edge_compression.contract import Applied, Changes, Context
-from edge_compression.onnx_graph import SCALES_ALONG_AXES, load, save, upgraded
+from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
+from edge_compression.pass_api import Applied, Changes, Context
 from edge_compression.passes.weight_only import storable, store
-from edge_compression.sensitivity import Saving, affordable, decibels, output_noise, power_ratio
-from edge_compression.weights import LARGEST, along, rounded
+from edge_compression.quantization.sensitivity import Saving, affordable, decibels, output_noise, power_ratio
+from edge_compression.quantization.weights import LARGEST, along, rounded
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

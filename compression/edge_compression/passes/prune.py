@@ -1,8 +1,8 @@
 """Structured pruning: whole channels and heads leave the graph, and what read them is refitted by least squares.
 
-The order of work: which channels depend on each other (`edge_compression.channels`), in which order a site's are least
-missed and what that does to the answers (`edge_compression.prune_loss`), how many each site keeps (`prune_plan`), the
-removal, and a refit of every layer from the first to the last (`edge_compression.refit`).
+The order of work: which channels depend on each other (`edge_compression.pruning.channels`), in which order a site's
+are least missed and what that does to the answers (`edge_compression.pruning.site_loss`), how many each site keeps
+(`prune_plan`), the removal, and a refit of every layer from the first to the last (`edge_compression.pruning.refit`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import onnx
 from msgspec import Meta
 
-from edge_compression.channels.graph import ChannelGraph, channel_graph, counts, remove
-from edge_compression.contract import Applied, Context, Feeds, PassError
-from edge_compression.graph_timing import latency_ratio, seconds_per_answer
-from edge_compression.onnx_graph import load, save
-from edge_compression.prune_loss import MOST_RUNS, SiteLoss, prunable, site_losses
-from edge_compression.prune_plan import Kept, first_within, grown, path
-from edge_compression.refit import Samples, refit_layers
+from edge_compression.onnx_tools.graph import load, save
+from edge_compression.onnx_tools.latency import latency_ratio, seconds_per_answer
+from edge_compression.pass_api import Applied, Context, Feeds, PassError
+from edge_compression.pruning.channels.graph import ChannelGraph, channel_graph, counts, remove
+from edge_compression.pruning.plan import Kept, first_within, grown, path
+from edge_compression.pruning.refit import Samples, refit_layers
+from edge_compression.pruning.site_loss import MOST_RUNS, SiteLoss, prunable, site_losses
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

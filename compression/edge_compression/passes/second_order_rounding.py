@@ -1,7 +1,7 @@
 """Second-order rounding: the integers of quantised weights chosen so that their errors cancel in each layer's output.
 
 The scales stay as they are, only integers change, so the model costs what it cost. How they are chosen is in
-`edge_compression.rounded_layers`; TFLite models have a pass of their own.
+`edge_compression.quantization.layer_rounding`; TFLite models have a pass of their own.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 from onnx import numpy_helper
 
-from edge_compression.contract import Applied, Context, Feeds, PassError
-from edge_compression.onnx_graph import initializers, load, save, session, with_outputs
-from edge_compression.quantised import QUANTISED, quantised_layers
-from edge_compression.rounded_layers import fits, rounded, seen_inputs
-from edge_compression.rounding import DAMPING
+from edge_compression.onnx_tools.graph import initializers, load, save, session, with_outputs
+from edge_compression.pass_api import Applied, Context, Feeds, PassError
+from edge_compression.quantization.layer_rounding import fits, rounded, seen_inputs
+from edge_compression.quantization.quantized_layers import QUANTISED, quantised_layers
+from edge_compression.quantization.rounding import DAMPING
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

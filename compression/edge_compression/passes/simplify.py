@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from edge_compression.agreement import largest_difference
-from edge_compression.contract import Applied, Context
-from edge_compression.onnx_graph import load, save
+from edge_compression.onnx_tools.equivalence import largest_difference
+from edge_compression.onnx_tools.graph import load, save
+from edge_compression.pass_api import Applied, Context
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

@@ -15,10 +15,10 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.graph_view import View
-from edge_compression.moments import attributes
-from edge_compression.onnx_graph import initializers, load, save, session, with_outputs
+from edge_compression.onnx_tools.graph import initializers, load, save, session, with_outputs
+from edge_compression.onnx_tools.graph_index import View
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.input_moments import attributes
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

@@ -9,9 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from edge_compression.calibrate import HISTOGRAMS, Calibrator, Tensors, choose, collect
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.onnx_graph import (
+from edge_compression.onnx_tools.graph import (
     SCALES_ALONG_AXES,
     count_operators,
     float_activations,
@@ -23,6 +21,8 @@ from edge_compression.onnx_graph import (
     with_names,
     with_outputs,
 )
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.calibration import HISTOGRAMS, Calibrator, Tensors, choose, collect
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

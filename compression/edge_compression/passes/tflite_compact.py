@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from edge_compression.contract import Applied, Context
-from edge_compression.tflite_graph import load, save
+from edge_compression.pass_api import Applied, Context
+from edge_compression.tflite_tools.graph import load, save
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from msgspec import Meta
 
-from edge_compression.calibrate import HISTOGRAMS, Calibrator, Range, Tensors, choose, collect
-from edge_compression.contract import Applied, Context
-from edge_compression.tflite_graph import activations, load, save
+from edge_compression.pass_api import Applied, Context
+from edge_compression.quantization.calibration import HISTOGRAMS, Calibrator, Range, Tensors, choose, collect
+from edge_compression.tflite_tools.graph import activations, load, save
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import MissingExtraError
 from edge_contracts.manifest import Format

@@ -2,7 +2,8 @@
 each layer's output, and what is left of them on average is taken out of its bias.
 
 What `second_order_rounding` and `bias_correction` do for ONNX, in one round over the calibration samples. How integers
-are chosen is in `edge_compression.rounded_layers`, how layers are read in `edge_compression.tflite_layers`.
+are chosen is in `edge_compression.quantization.layer_rounding`, how layers are read in
+`edge_compression.tflite_tools.layers`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.rounded_layers import fits, rounded, seen_inputs
-from edge_compression.rounding import DAMPING
-from edge_compression.tflite_graph import activations, constant, load, replace, save
-from edge_compression.tflite_layers import tflite_layers
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.layer_rounding import fits, rounded, seen_inputs
+from edge_compression.quantization.rounding import DAMPING
+from edge_compression.tflite_tools.graph import activations, constant, load, replace, save
+from edge_compression.tflite_tools.layers import tflite_layers
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

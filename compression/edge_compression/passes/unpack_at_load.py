@@ -14,10 +14,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.graph_view import drop_unused
-from edge_compression.onnx_graph import array, count_operators, initializers, load, save
-from edge_compression.weights import along
+from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save
+from edge_compression.onnx_tools.graph_index import drop_unused
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.weights import along
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_compression.contract import Applied, Context, PassError
-from edge_compression.onnx_graph import SCALES_ALONG_AXES, load, save, upgraded
-from edge_compression.quantised import QUANTISED
-from edge_compression.weights import LARGEST, Weight, find_weights, rounded
+from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
+from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.quantized_layers import QUANTISED
+from edge_compression.quantization.weights import LARGEST, Weight, find_weights, rounded
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

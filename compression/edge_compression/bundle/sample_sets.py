@@ -1,0 +1,105 @@
+"""The sample sets of a bundle and what is derived from them: golden and probe samples, floors, tolerances, thresholds.
+
+Pure functions over arrays. Writing the files is in `bundle`; the device's side of each is in `edge_agent.trial` and
+`edge_agent.inference.runtime`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_bench.stats import binomial_quantile, wilson_upper
+from edge_compression.evaluation.quality import Exactness
+from edge_contracts.limits import KIB, MIB
+from edge_contracts.reference import Confidence
+
+Array = NDArray[Any]
+OutputKind = Literal["logits", "probabilities", "values"]
+
+MIN_GOLDEN, MAX_GOLDEN = 8, 16
+MIN_PROBES, MAX_PROBES = 32, 200
+"""Labelled samples every device tries a release on: enough to tell a collapse from chance within a second."""
+
+GOLDEN_BYTES, PROBE_BYTES = 512 * KIB, 2 * MIB
+"""What the sets may weigh before their least number of samples is reached: every device fetches them."""
+
+SUSPICIOUS_SHARE = 0.005
+"""Share of calibration samples that a confidence threshold may call suspicious."""
+
+FLOOR_CONFIDENCE = 0.99
+FLOAT_TOLERANCE, HALF_TOLERANCE, INTEGER_TOLERANCE = 1e-3, 5e-3, 0.05
+"""Least tolerances: float kernels differ in the order of sums, half precision by 2^-11 a step, 8-bit activations by a
+quantisation step here and there that later layers spread."""
+
+MAX_TOLERANCE = 0.5
+"""Beyond half of the output's range a golden sample proves nothing."""
+
+
+def golden_count(x: Array) -> int:
+    """Return how many golden samples a bundle with samples like `x` carries."""
+    return int(np.clip(GOLDEN_BYTES // max(1, x[0].nbytes), MIN_GOLDEN, MAX_GOLDEN))
+
+
+def probe_count(x: Array) -> int:
+    """Return how many probe samples a bundle with samples like `x` carries."""
+    return int(np.clip(PROBE_BYTES // max(1, x[0].nbytes), MIN_PROBES, MAX_PROBES))
+
+
+def stratified(y: Array, wanted: int, *, by_class: bool) -> NDArray[np.intp]:
+    """Return at most `wanted` sample indices, sorted: the same share of every class, or evenly spaced."""
+    if y.shape[0] <= wanted:
+        return np.arange(y.shape[0])
+    if not by_class:
+        return np.linspace(0, y.shape[0] - 1, wanted).astype(np.intp)
+    # Sorting by class and taking even steps gives each class its share, and rare classes one at least in turn.
+    order = np.argsort(y.reshape(y.shape[0], -1)[:, 0], kind="stable")
+    return np.sort(order[np.linspace(0, y.shape[0] - 1, wanted).astype(np.intp)])
+
+
+def output_kind(answers: Array, metric: str) -> OutputKind:
+    """Return what a first output's numbers are, judged by the numbers."""
+    if metric != "top1":
+        return "values"
+    rows = answers.reshape(-1, answers.shape[-1]).astype(np.float64)
+    if rows.min() >= -1e-6 and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-2):
+        return "probabilities"
+    return "logits"
+
+
+def confidence(answers: Array, kind: OutputKind) -> Confidence:
+    """Return the thresholds that `SUSPICIOUS_SHARE` of the calibration samples' answers are beyond."""
+    if kind == "values":
+        return Confidence()
+    rows = answers.reshape(-1, answers.shape[-1]).astype(np.float64)
+    if kind == "probabilities":
+        return Confidence(max_softmax=float(np.quantile(rows.max(axis=-1), SUSPICIOUS_SHARE)))
+    top = rows.max(axis=-1, keepdims=True)
+    total = np.exp(rows - top).sum(axis=-1)
+    energy = -(top[:, 0] + np.log(total))
+    return Confidence(
+        energy=float(np.quantile(energy, 1.0 - SUSPICIOUS_SHARE)),
+        max_softmax=float(np.quantile(1.0 / total, SUSPICIOUS_SHARE)),
+    )
+
+
+def score_floor(metric: str, probe_score: float, probes: int, exactness: Exactness) -> float:
+    """Return the least score on the probe set that a device's own kernels can explain.
+
+    For top1: answers flip where kernels round differently. Their share is bounded from the comparison of optimised
+    and exact arithmetic here (99 %, Wilson); the floor is the probe score less the 99 % quantile of so many flips, all
+    taken to be for the worse. For errors: a tenth more error.
+    """
+    if metric != "top1":
+        return probe_score - max(0.1 * abs(probe_score), 1e-6)
+    share = wilson_upper(exactness.differing, exactness.samples, confidence=FLOOR_CONFIDENCE)
+    return max(0.0, probe_score - binomial_quantile(FLOOR_CONFIDENCE, probes, share) / probes)
+
+
+def tolerance(exactness: Exactness, *, least: float) -> float:
+    """Return the largest difference from golden outputs that other kernels can explain: twice the largest seen
+    between optimised and exact arithmetic here."""
+    seen = exactness.largest_difference
+    return MAX_TOLERANCE if seen is None else min(MAX_TOLERANCE, max(least, 2.0 * seen))

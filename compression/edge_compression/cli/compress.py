@@ -1,0 +1,162 @@
+"""`edgewright compress`: the command line of the search. Progress is on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_compression.cli.option_types import Duration, Points, Size
+from edge_compression.options import MEMORY_MB, Options, Work
+
+NEEDED = ("jinja2", "onnx", "onnxslim", "optuna", "rich", "yaml")
+"""What the extra `compress` installs and --help does without: looked for at once, loaded when there is work."""
+
+for _module in NEEDED:
+    if find_spec(_module) is None:
+        raise ModuleNotFoundError(f"No module named {_module!r}", name=_module)
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("task_file", metavar="TASK.toml", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--profile", required=True, help="Device profile: a name or a path to a .toml.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the bundle.")
+@click.option("--report", type=click.Path(path_type=Path), help="The report for people; OUT.html if not given.")
+@click.option("--name", default=None, help="Name of the model family; the task's name if not given.")
+@click.option("--version", default="1.0.0", show_default=True, help="Version of the release.")
+@click.option(
+    "--max-drop", type=Points(), default="0.5", show_default=True, help="Points of the metric that may be lost."
+)
+@click.option(
+    "--confidence", type=click.FloatRange(0.5, 0.999), default=Options().confidence, show_default=True,
+    help="With which a rung's loss must be within --max-drop.",
+)  # fmt: skip
+@click.option("--accept-undecided", is_flag=True, help="Keep rungs of which the samples cannot say so.")
+@click.option("--max-size", type=Size(), help="Bytes a variant may have: 70k, 1.5M.")
+@click.option("--max-latency", type=click.FloatRange(min=0, min_open=True), help="Milliseconds it may take, here.")
+@click.option("--max-memory", type=click.FloatRange(min=0, min_open=True), help="Megabytes it may take to run.")
+@click.option("--budget", type=Duration(), help="Time for the whole search; by the model's size if not given.")
+@click.option(
+    "--variations", type=click.IntRange(min=0), default=48, show_default=True, help="Variations tried at most."
+)
+@click.option(
+    "--memory", type=click.FloatRange(min=256), default=MEMORY_MB, show_default=True, help="Megabytes for the search."
+)
+@click.option(
+    "--calib", type=click.IntRange(min=1), default=256, show_default=True, help="Calibration samples at most."
+)
+@click.option(
+    "--eval", "evaluation", type=click.IntRange(min=1), default=5000, show_default=True,
+    help="Evaluation samples at most.",
+)  # fmt: skip
+@click.option("--recipes", type=_FOLDER, help="Folder of recipes instead of ours.")
+@click.option("--work", type=_FOLDER, help="Folder that keeps models and study; OUT.search if not given.")
+@click.option("--storage", help="URL of a database whose study several machines share; a file in --work if not given.")
+@click.option("--force", is_flag=True, help="Replace OUT if it has content.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: the ladder and everything tried.")
+def compress(
+    task_file: Path, profile: str, out: Path, work: Path | None, storage: str | None, recipes: Path | None,
+    as_json: bool, **rest: Any,
+) -> None:  # fmt: skip
+    """Turn a trained model into a bundle of proved variants.
+
+    Recipes and variations of them are built, scored on the task's data with the engine's optimisations on and off, and
+    the best are timed in turns with the original. What loses more than --max-drop or is dominated is left out, and the
+    report says why. After a kill the same command goes on where it was: OUT.search is kept until OUT is there.
+
+    \b
+    Examples:
+      edgewright compress watch_har.toml --profile pi-4 --max-drop 0.5 --out har-1.0.0
+      edgewright compress kws.toml --profile x86-gateway --out kws --budget 10m --json > report.json
+      edgewright compress kws.toml --profile pi-4 --out kws --storage postgresql://fleet@db/searches --work /tmp/kws
+    """
+    from rich.console import Console
+
+    from edge_bench.task import read_task
+    from edge_compression import api
+    from edge_compression.bundle.writer import check_free
+    from edge_compression.search.progress import Lines, LiveFront
+
+    check_free(out, replace=rest["force"])
+    task = read_task(task_file)
+    options = _options(rest)
+    kept = Work(folder=work or out.with_name(f"{out.name}.search"), storage=storage)
+    command = _command(task_file, profile, options, {**rest, "out": out})
+    console = Console(stderr=True)
+    live: AbstractContextManager[Any] = LiveFront(console) if console.is_terminal else nullcontext(Lines(console))
+    with live as progress:
+        front = api.compress(
+            task,
+            profile,
+            out=out,
+            options=options,
+            recipes=recipes,
+            work=kept,
+            release=api.Release(name=rest["name"], version=rest["version"], command=command),
+            replace=rest["force"],
+            progress=progress,
+        )
+    page = rest["report"] or out.with_name(f"{out.name}.html")
+    page.write_text(front.html, encoding="utf-8")
+    if work is None and storage is None:
+        api.forget(kept)
+    _show(front, page, as_json=as_json)
+
+
+def _options(rest: dict[str, Any]) -> Options:
+    return Options(
+        max_drop=rest["max_drop"],
+        confidence=rest["confidence"],
+        accept_undecided=rest["accept_undecided"],
+        max_size=rest["max_size"],
+        max_latency_ms=rest["max_latency"],
+        max_memory_mb=rest["max_memory"],
+        budget_s=rest["budget"],
+        variations=rest["variations"],
+        calibration=rest["calib"],
+        evaluation=rest["evaluation"],
+        memory_mb=rest["memory"],
+    )
+
+
+def _command(task_file: Path, profile: str, options: Options, rest: dict[str, Any]) -> str:
+    """Return a command that makes the same again; paths of this machine are cut to their names."""
+    words = ["edgewright", "compress", task_file.name, "--profile", Path(profile).name, "--out", rest["out"].name]
+    words += ["--max-drop", f"{options.max_drop:g}", "--version", rest["version"], "--calib", str(options.calibration)]
+    words += ["--eval", str(options.evaluation), "--confidence", f"{options.confidence:g}"]
+    words += ["--variations", str(options.variations)]
+    for name, value in (
+        ("--max-size", options.max_size),
+        ("--max-latency", options.max_latency_ms),
+        ("--max-memory", options.max_memory_mb),
+        ("--budget", options.budget_s),
+    ):
+        words += [] if value is None else [name, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join([*words, *(["--accept-undecided"] if options.accept_undecided else [])])
+
+
+def _show(front: Any, page: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from edge_compression.report.text import table
+    from edge_contracts.codec import plain
+
+    report, manifest = front.report, front.manifest
+    if as_json:
+        document = {"bundle": str(front.bundle), "variants": plain(manifest.variants), **plain(report)}
+        click.echo(json.dumps(document, indent=1, sort_keys=True))
+        return
+    console = Console()
+    Console(width=None if console.is_terminal else 200).print(table(report))
+    click.echo(f"8 bits: {report.eight_bit.statement}.")
+    for note in report.notes:
+        click.echo(f"Note: {note}.")
+    click.echo(f"Bundle: {front.bundle} ({manifest.total_bytes / 1e3:.0f} kB, {len(manifest.variants)} variants)")
+    click.echo(f"Report: {page}")

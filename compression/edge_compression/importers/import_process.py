@@ -1,0 +1,187 @@
+"""Making one ONNX file of a model: data from beside it, axes fixed, an exported program or an estimator converted.
+
+    python -m edge_compression.importers.import_process MODEL OUT.onnx [SAMPLE.npy]
+
+MODEL is .onnx, .pt2 (torch.export; extra `train`), .skops (scikit-learn; extra `sklearn`) or the folder of an MLflow
+model that holds one of these. With a sample, as the model is fed, axes other than the first are fixed to its shape, and
+the result must answer it as the source does. `edgewright compress` does all this in a process of its own (`bring_in`).
+Models over 2 GiB are refused: one protobuf message holds no more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.external_data_helper import load_external_data_for_model
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from edge_bench.task import IMPORTED
+from edge_compression.importers.mlflow import model_in
+from edge_compression.importers.sklearn import from_sklearn
+from edge_compression.importers.torch_export import SAVE_AGAIN, ArchiveError, from_torch
+from edge_compression.onnx_tools.graph import Array, initializers, save, session, upgraded
+from edge_compression.pass_api import PassError
+from edge_contracts.errors import BundleError, EdgewrightError, MissingExtraError, OperatorError
+from edge_contracts.limits import MIB
+
+MAX_BYTES = 2048 * MIB - 1
+"""Of a protobuf message."""
+
+OPSET = 17
+"""Oldest operator set of an imported model: layer norms are one operator from here on."""
+
+TOLERANCE = 1e-3
+"""Largest difference of an answer from the source's, relative to its range: float arithmetic in another order."""
+
+SUFFIXES = (".onnx", *IMPORTED)
+
+ERROR, HINT = "error: ", "hint: "
+"""How the lines begin that say why a conversion failed and what helps: the frameworks write to the same stream."""
+
+NEEDS = {".pt2": ("train", ("torch", "onnxscript")), ".skops": ("sklearn", ("skops", "skl2onnx"))}
+"""The extra that reads a kind of file, and the modules it is known by."""
+
+Reference = Callable[[Array], Array]
+
+
+class ImportingError(BundleError):
+    """The model cannot be brought into one ONNX file; the message is the reader's or converter's reason."""
+
+    reason = "import"
+
+
+def check_extra(path: Path) -> None:
+    """Raise MissingExtraError when what reads this kind of file is not installed."""
+    extra, modules = NEEDS.get(path.suffix, ("", ()))
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(extra, module)
+
+
+def import_model(path: Path, sample: Array | None = None) -> bytes:
+    """Return a model as the bytes of one checked ONNX file of operator set `OPSET` or newer. `sample` is [1, ...] as
+    the model is fed.
+
+    Raises ImportingError naming the file, with the operator that cannot be converted in the words of the converter, or
+    the difference of the answers; OperatorError for another kind of file; MissingExtraError for what is not installed.
+    """
+    if path.is_dir():
+        path = model_in(path)
+    if path.suffix not in SUFFIXES:
+        raise OperatorError("no format that can be imported", subject=path.name, hint=f"one of {', '.join(SUFFIXES)}")
+    check_extra(path)
+    model, reference = _read(path, sample)
+    _check_size(model, path.name)
+    if sample is not None:
+        fix_axes(model, sample.shape)
+    try:
+        data = save(upgraded(model, OPSET))
+        onnx.checker.check_model(data)
+    except (PassError, onnx.checker.ValidationError) as error:
+        raise ImportingError(str(error)[:500], subject=path.name) from error
+    if sample is not None:
+        _compare(data, reference, sample, path.name)
+    return data
+
+
+def _read(path: Path, sample: Array | None) -> tuple[onnx.ModelProto, Reference]:
+    """Return the model as ONNX, and what gives its first answer in its own framework."""
+    try:
+        if path.suffix == ".pt2":
+            return from_torch(path, OPSET + 1)
+        if path.suffix == ".skops":
+            return from_sklearn(path, OPSET, "float32" if sample is None else sample.dtype.name)
+        model = onnx.load(path, load_external_data=False)
+        _check_size(model, path.name)
+        # onnx refuses data whose location is outside the file's folder
+        load_external_data_for_model(model, str(path.parent))
+        return model, lambda x: _answer(str(path), x)
+    except ImportingError:
+        raise
+    except ArchiveError as error:
+        raise ImportingError(str(error), subject=path.name, hint=SAVE_AGAIN) from error
+    except Exception as error:  # protobuf, exporters and the file system each raise their own
+        raise ImportingError(_innermost(error), subject=path.name) from error
+
+
+def _check_size(model: onnx.ModelProto, name: str) -> None:
+    """Raise ImportingError when the constants, wherever their data is, do not fit one message."""
+    size = sum(
+        math.prod(one.dims) * tensor_dtype_to_np_dtype(one.data_type).itemsize for one in model.graph.initializer
+    )
+    if size > MAX_BYTES:
+        raise ImportingError(f"is {size // MIB} MiB with its data, at most {MAX_BYTES // MIB} fit", subject=name)
+
+
+def _innermost(error: BaseException) -> str:
+    """Return what the first of a chain of errors said: the exporter's last one tells next steps, not the operator."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def fix_axes(model: onnx.ModelProto, shape: tuple[int, ...]) -> bool:
+    """Fix every axis of the model's one input, but the first, that is of any size to a sample's; return whether there
+    was one. Shapes known from before by the same name follow, others are left to be inferred again."""
+    constants = initializers(model)
+    inputs = [info for info in model.graph.input if info.name not in constants]
+    if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != len(shape):
+        return False  # what does not fit the task is said by `edge_bench.task.check_model`
+    free = [
+        (axis, size)
+        for axis, size in list(zip(inputs[0].type.tensor_type.shape.dim, shape, strict=True))[1:]
+        if not axis.HasField("dim_value")
+    ]
+    batch = inputs[0].type.tensor_type.shape.dim[0].dim_param
+    known = {axis.dim_param: size for axis, size in free if axis.dim_param and axis.dim_param != batch}
+    for axis, size in free:
+        axis.dim_value = size
+    for info in (*model.graph.value_info, *model.graph.output):
+        for axis in info.type.tensor_type.shape.dim:
+            if axis.dim_param in known:
+                axis.dim_value = known[axis.dim_param]
+    return bool(free)
+
+
+def _answer(model: str | bytes, x: Array) -> Array:
+    opened = session(model)
+    return np.asarray(opened.run(None, {opened.get_inputs()[0].name: x})[0])
+
+
+def _compare(data: bytes, reference: Reference, sample: Array, name: str) -> None:
+    """Raise ImportingError unless the imported model answers a sample as its source does."""
+    try:
+        wanted, found = reference(sample).astype(np.float64), _answer(data, sample).astype(np.float64)
+    except Exception as error:  # the frameworks and the engine raise their own
+        raise ImportingError(f"cannot be run on a sample: {_innermost(error)}", subject=name) from error
+    if wanted.shape != found.shape:
+        raise ImportingError(f"answers {found.shape} where its source answers {wanted.shape}", subject=name)
+    gap = float(np.max(np.abs(wanted - found), initial=0.0))
+    if not gap <= TOLERANCE * max(1.0, float(np.ptp(wanted))):
+        raise ImportingError(f"answers a sample differently after the conversion, by {gap:.3g}", subject=name)
+
+
+def main(arguments: list[str]) -> int:
+    """Convert one file; return the exit code of the error's class."""
+    if len(arguments) not in (2, 3):
+        sys.stderr.write("usage: python -m edge_compression.importers.import_process MODEL OUT.onnx [SAMPLE.npy]\n")
+        return 2
+    try:
+        sample = np.load(arguments[2], allow_pickle=False) if len(arguments) == 3 else None
+        data = import_model(Path(arguments[0]), sample)
+        Path(arguments[1]).write_bytes(data)
+    except EdgewrightError as error:
+        sys.stderr.write(f"{ERROR}{error}\n" + (f"{HINT}{error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    sys.stdout.write(f"{arguments[1]}: {len(data)} bytes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""What a task's model has to go through before a search: nothing, where an engine takes the file as it is.
+
+Converting happens in a process of its own (`importing`), which holds the frameworks, under a limit of memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from edge_agent.bundle import hash_file
+from edge_agent.inference.samples import to_model
+from edge_bench.task import FORMATS, IMPORTED, Task
+from edge_compression.importers.import_process import ERROR, HINT, ImportingError, check_extra, fix_axes
+from edge_compression.importers.mlflow import model_in
+from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, Array, opset
+from edge_contracts.errors import MissingExtraError
+from edge_contracts.limits import MIB
+from edge_contracts.manifest import Input
+
+TFLITE = {"ai_edge_litert": "ai-edge-litert", "ai_edge_quantizer": "ai-edge-quantizer"}
+"""What compressing a .tflite takes, by module; the extra `compress-tflite` has it."""
+
+TIMEOUT_S = 600.0
+"""Reading and exporting the largest network that fits takes minutes; ten mean that it hangs."""
+
+OLD = f"an operator set before {SCALES_ALONG_AXES}"
+
+
+def brought_in(task: Task, folder: Path, memory_mb: float, say: Callable[[str], None]) -> Task:
+    """Return the task with a model that an engine takes, made in `folder` if it has to be made; `source` names the file
+    it was made of.
+
+    Raises MlflowModelError, MissingExtraError, and ImportingError with the reason, which names the operator. An
+    operator set that cannot be raised is no error: passes that need a newer one say so themselves.
+    """
+    source = model_in(task.model) if task.model.is_dir() else task.model
+    as_it_is = replace(task, model=source, source=source)
+    if source.suffix == ".tflite":
+        _check_tflite()
+        return as_it_is
+    check_extra(source)
+    sample = to_model(task.calibration[:1], _input(task))
+    reasons = _reasons(source, sample.shape)
+    if not reasons:
+        return as_it_is
+    made = folder / f"imported-{hash_file(source)[:16]}.onnx"
+    if source.suffix in IMPORTED and made.is_file():  # by a search that was killed; an .onnx may have changed beside it
+        return replace(task, model=made, source=source)
+    say(f"bringing in {source.name}: {', '.join(reasons)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        convert(source, made, sample, memory_mb)
+    except ImportingError as error:
+        if reasons != [OLD]:
+            raise
+        say(f"{source.name} stays as it is: {error}")
+        return as_it_is
+    return replace(task, model=made, source=source)
+
+
+def _input(task: Task) -> Input:
+    return Input(name="x", dtype=task.file.input.dtype, shape=(-1, *task.x.shape[1:]), sample=task.mapping)
+
+
+def _check_tflite() -> None:
+    for module, distribution in TFLITE.items():
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError("compress-tflite", distribution)
+
+
+def _reasons(source: Path, shape: tuple[int, ...]) -> list[str]:
+    """Return why a file cannot be searched as it is. A file that is no model is left to the engine to refuse."""
+    if source.suffix not in FORMATS:
+        return [f"a {source.suffix} file"]
+    try:
+        model = onnx.load(source, load_external_data=False)
+    except DecodeError:
+        return []
+    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    found = {
+        "data in other files": outside,
+        "axes of any size": fix_axes(model, shape),
+        OLD: opset(model) < SCALES_ALONG_AXES,
+    }
+    return [reason for reason, holds in found.items() if holds]
+
+
+def convert(source: Path, out: Path, sample: Array, memory_mb: float) -> None:
+    """Convert a model in a child process with at most so many megabytes. Raises ImportingError with its reason."""
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        made, fed, said = (Path(scratch) / name for name in ("model.onnx", "sample.npy", "said"))
+        np.save(fed, sample, allow_pickle=False)
+        words = [sys.executable, "-m", "edge_compression.importers.import_process", str(source), str(made), str(fed)]
+        with said.open("wb") as stderr, subprocess.Popen(words, stdout=stderr, stderr=stderr) as child:
+            try:
+                limit = int(memory_mb * MIB)
+                resource.prlimit(child.pid, resource.RLIMIT_DATA, (limit, limit))
+                code = child.wait(TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                raise ImportingError(f"took longer than {TIMEOUT_S:.0f} s", subject=source.name) from None
+            finally:
+                child.kill()
+        if code != 0:
+            raise _failed(code, said.read_text(errors="replace").splitlines(), source.name)
+        made.replace(out)
+
+
+def _failed(code: int, said: list[str], name: str) -> ImportingError:
+    """Return the error a child ended with: its own words where it has any."""
+    for line, after in reversed([*pairwise([*said, ""])]):
+        if line.startswith(ERROR):
+            hint = after.removeprefix(HINT) if after.startswith(HINT) else None
+            return ImportingError(line.removeprefix(ERROR), hint=hint)
+    last = said[-1][:400] if said else "nothing said"
+    return ImportingError(f"the converter ended with {code}: {last}", subject=name)

@@ -1,0 +1,70 @@
+"""What every pass is given and gives back. A pass is a small frozen record whose fields are its parameters in a recipe.
+
+Models travel between passes as bytes in their own format, so that "this changed nothing" is a comparison of bytes and
+a chain can be resumed after any pass. The passes are listed in `edge_compression.passes`;
+`edge_compression.search.build_process` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from edge_contracts.errors import BundleError
+from edge_contracts.manifest import Format
+
+Feeds = dict[str, Any]
+Changes = dict[str, str | int | float]
+
+
+class PassError(BundleError):
+    """A pass cannot be applied to this model; the message says why."""
+
+    reason = "pass"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a pass may use besides the model.
+
+    `calibration` yields feeds of one sample each, in the model's own dtype, and may be called again for another
+    round. `unquantised` is the model as it was before the first quantising pass of the recipe, `original` as it was
+    before the first pass; None where a pass is used alone. `training` is like `calibration` over samples that are
+    there to recover quality; None when the task has none. `seconds_left` tells how long the whole search may still try;
+    None where nobody waits.
+    """
+
+    calibration: Callable[[], Iterator[Feeds]]
+    unquantised: bytes
+    original: bytes | None = None
+    training: Callable[[], Iterator[Feeds]] | None = None
+    seconds_left: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """A pass's result: the model and, in numbers or words, what became of it."""
+
+    model: bytes
+    changed: Changes
+
+
+class Pass(Protocol):
+    """One step of a recipe. `quantises`: its result no longer serves as the float reference of later passes."""
+
+    format: ClassVar[Format]
+    quantises: ClassVar[bool]
+
+    def apply(self, model: bytes, context: Context) -> Applied:
+        """Return the changed model; the given bytes are never altered. Raises PassError."""
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A pass that can tell before any work of its recipe whether its own will be possible."""
+
+    def foresee(self, model: bytes, context: Context) -> None:
+        """Raise PassError or MissingExtraError if not; `model` is what the recipe begins with."""
+        ...

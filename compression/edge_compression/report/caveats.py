@@ -1,0 +1,151 @@
+"""What a reader must know before believing the numbers, in words: verdicts, hazards, what is faster and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from edge_bench.task import Task
+from edge_compression.evaluation.candidate import Candidate
+from edge_compression.evaluation.pareto import LATENCY_STEP, UNDECIDED, loses
+from edge_compression.guards import objections
+from edge_compression.search.finalists import Found
+from edge_compression.search.time_budget import STOPPED, USED_UP
+from edge_contracts.codec import StrictRecord
+
+GOOD_DROP = 1.0
+"""Points an 8-bit variant may lose and still be called good in the report."""
+
+
+class EightBit(StrictRecord, frozen=True, kw_only=True):
+    """The verdict on 8-bit variants: the best one (the smallest good one, else the one that loses least), whether
+    it is good, and which fell short with how many points."""
+
+    best: str | None
+    drop: float | None
+    good: bool
+    in_ladder: bool
+    fell_short: dict[str, float]
+    statement: str
+
+
+def eight_bit(found: Found) -> EightBit:
+    """Judge the 8-bit variants."""
+    drops = {one.id: one.quality.drop for one in found.candidates if one.recipe.eight_bit and one.quality is not None}
+    short = {name: drop for name, drop in drops.items() if drop > GOOD_DROP}
+    on_ladder = {name: drop for name, drop in drops.items() if name in found.ladder.rungs}
+    sizes = {one.id: one.size for one in found.candidates}
+    good = {name: drop for name, drop in on_ladder.items() if drop <= GOOD_DROP}
+    pool = good or on_ladder or drops
+    best = min(pool, key=lambda name: sizes[name] if good else pool[name], default=None)
+    if best is None:
+        statement = "no 8-bit variant could be made; the float original is kept"
+    elif not on_ladder:
+        statement = f"no 8-bit variant is on the ladder; {best} came closest with {pool[best]:.2f} points lost"
+    else:
+        statement = f"{best} {loses(pool[best])}"
+    return EightBit(
+        best=best,
+        drop=None if best is None else pool[best],
+        good=best is not None and pool[best] <= GOOD_DROP,
+        in_ladder=bool(on_ladder),
+        fell_short=short,
+        statement=statement,
+    )
+
+
+def fastest(found: Found) -> str:
+    """Return the rung with the least latency on this host."""
+    return min(_rungs(found), key=lambda one: one.costs().latency_ms).id
+
+
+def notes(task: Task, found: Found, confidence: float) -> tuple[str, ...]:
+    """Return the notes, the general ones first."""
+    general = (*_samples(task, found), *cut_short(found.candidates))
+    return (*general, *_verdicts(found, confidence), *_speed(found), *_hazards(found))
+
+
+def _rungs(found: Found) -> list[Candidate]:
+    by_id = {one.id: one for one in found.candidates}
+    return [by_id[name] for name in found.ladder.rungs]
+
+
+def _samples(task: Task, found: Found) -> Iterator[str]:
+    if task.overlap:
+        yield (
+            f"{task.overlap} of {task.calibration.shape[0]} calibration samples are evaluation samples too: "
+            "quality may be flattered"
+        )
+    yield from objections(found.tensor, found.x)
+    missed = sum(one.status == "not tried" and one.reason in (USED_UP, STOPPED) for one in found.candidates)
+    if missed:
+        yield f"{missed} recipes were not tried: the time was used up or the search stopped; a longer --budget helps"
+    judged = sum(one.quality is not None for one in found.candidates)
+    count, held_back = found.x.shape[0], found.confirming.stop - found.confirming.start
+    if held_back == 0:
+        yield (
+            f"the same {count} samples chose among {judged} candidates and judge the rungs: their drops may be "
+            "flattered by the choice"
+        )
+        return
+    yield f"{count - held_back} samples chose among {judged} candidates, {held_back} others confirm the rungs"
+    for one in _rungs(found):
+        if one.choosing is not None and one.confirmation is not None and not one.is_float:
+            yield (
+                f"{one.id} lost {one.choosing.drop:.2f} points on the samples that chose it and "
+                f"{one.confirmation.drop:.2f} on those kept back"
+            )
+
+
+def cut_short(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Say which models were trained for fewer steps than their recipes ask for."""
+    short = [
+        f"{one.id} ({change['steps']} of {change['steps_wanted']})"
+        for one in candidates
+        for change in one.changes
+        if int(change.get("steps", 0)) < int(change.get("steps_wanted", 0))
+    ]
+    if short:
+        yield f"trained for fewer steps than asked for, for want of time: {', '.join(short)}; a longer --budget helps"
+
+
+def _verdicts(found: Found, confidence: float) -> Iterator[str]:
+    for one in _rungs(found):
+        if one.quality is None or one.is_float:
+            continue
+        interval, limit = one.quality.drop_interval, found.limits.max_drop
+        if one.quality.undecided:
+            yield (
+                f"{one.id}: {one.quality.samples} samples cannot decide the drop limit (95 % interval "
+                f"{interval.low:.2f} to {interval.high:.2f} points); kept because undecided rungs are accepted"
+            )
+        elif interval.high > limit:
+            yield (
+                f"{one.id} loses at most {one.quality.bound:.2f} points with {confidence:.0%} confidence; the 95 % "
+                f"interval, {interval.low:.2f} to {interval.high:.2f}, reaches beyond the limit of {limit:g}"
+            )
+    undecided = [
+        one.id for one in found.candidates if one.status == "left out" and (one.reason or "").startswith(UNDECIDED)
+    ]
+    if undecided:
+        yield f"undecided and left out, --accept-undecided would admit: {', '.join(sorted(undecided))}"
+
+
+def _speed(found: Found) -> Iterator[str]:
+    original, name = found.timing.latency.p50, fastest(found)
+    ratios = {one.id: one.costs().latency_ms / original for one in found.candidates if one.measured is not None}
+    yield f"the fastest rung on this CPU is {name}, {ratios[name]:.2f} times the original's latency"
+    for one in _rungs(found):
+        if ratios[one.id] > LATENCY_STEP:
+            yield f"{one.id} takes {ratios[one.id]:.2f} times the original's latency on this CPU; it is smaller"
+    eight = [ratios[one.id] for one in found.candidates if one.recipe.eight_bit and one.id in ratios]
+    if eight and min(eight) > 1.0:
+        yield (
+            f"8 bits are not faster than float on this CPU: the fastest of {len(eight)} 8-bit variants takes "
+            f"{min(eight):.2f} times the original's latency"
+        )
+
+
+def _hazards(found: Found) -> Iterator[str]:
+    for one in found.candidates:
+        if one.exactness is not None and one.exactness.hazard is not None:
+            yield f"{one.id}: {one.exactness.hazard}"

@@ -1,0 +1,182 @@
+"""What a compression run says: the records of `report.json` and of `--json`.
+
+Everything tried is in it, with the reason why it is or is not on the ladder. What a reader must know before believing
+the numbers is worded in `notes`; the forms for people are in `report_text` and `report_html`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_bench.environment import Environment
+from edge_bench.measure import Measurement
+from edge_bench.stats import LatencySummary
+from edge_bench.task import Task
+from edge_compression.evaluation.candidate import Candidate, Status
+from edge_compression.evaluation.layer_errors import LayerError
+from edge_compression.evaluation.quality import Exactness, Quality
+from edge_compression.options import Options
+from edge_compression.pass_api import Changes
+from edge_compression.report.caveats import EightBit, eight_bit, fastest, notes
+from edge_compression.search.finalists import Found
+from edge_contracts.codec import StrictRecord
+from edge_contracts.profile import DeviceProfile
+
+REPORT_SCHEMA = 2
+
+
+class Timing(StrictRecord, frozen=True, kw_only=True):
+    """What a model cost on this host: milliseconds, and the peak memory it added to a process, in megabytes."""
+
+    latency: LatencySummary
+    load_ms: float
+    first_ms: float
+    peak_memory_mb: float
+
+
+class CandidateReport(StrictRecord, frozen=True, kw_only=True):
+    """One candidate: what it is in words and as a recipe, what its passes did, how good and how costly its result is,
+    and its fate. `pace` is a glance at its latency relative to the original's while others were built; `timing` was
+    measured alone, of the best. `choosing` is the quality it was chosen by, where samples were kept back, and
+    `confirmation` that on those. `layers` is there for rungs."""
+
+    id: str
+    summary: str
+    recipe: str
+    status: Status
+    reason: str | None
+    taken_over: bool
+    changes: tuple[Changes, ...]
+    build_s: float
+    build_memory_mb: float
+    size: int
+    sha256: str
+    quality: Quality | None
+    choosing: Quality | None
+    confirmation: Quality | None
+    exactness: Exactness | None
+    pace: float | None
+    timing: Timing | None
+    layers: tuple[LayerError, ...]
+
+
+class Limited(StrictRecord, frozen=True, kw_only=True):
+    """What every rung had to keep; sizes in bytes, None where there was no bound."""
+
+    max_drop: float
+    confidence: float
+    accept_undecided: bool
+    max_size: int | None
+    max_latency_ms: float | None
+    max_memory_mb: float | None
+    disk_bytes: int
+
+
+class Report(StrictRecord, frozen=True, kw_only=True):
+    """One compression run. Sizes in bytes, drops in points. `confirmation_samples` of the evaluation samples had no
+    say in the choice; `fastest` is the rung with the least latency on this host."""
+
+    schema: int = REPORT_SCHEMA
+    name: str
+    version: str
+    command: str
+    profile: str
+    metric: str
+    max_drop: float
+    limits: Limited
+    evaluation_samples: int
+    confirmation_samples: int
+    calibration_samples: int
+    calibration_overlap: int
+    original_score: float
+    original_size: int
+    original: Timing
+    ladder: tuple[str, ...]
+    fastest: str
+    eight_bit: EightBit
+    notes: tuple[str, ...]
+    candidates: tuple[CandidateReport, ...]
+    environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a report says besides what was found."""
+
+    name: str
+    version: str
+    command: str
+    task: Task
+    profile: DeviceProfile
+    options: Options
+    environment: Environment
+
+
+def make_report(run: Run, found: Found, layers: Mapping[str, tuple[LayerError, ...]]) -> Report:
+    """Return the report of a run. `layers` are the errors of rungs by id."""
+    limits, options = found.limits, run.options
+    return Report(
+        name=run.name,
+        version=run.version,
+        command=run.command,
+        profile=run.profile.name,
+        metric=run.task.file.metric,
+        max_drop=options.max_drop,
+        limits=Limited(
+            max_drop=limits.max_drop,
+            confidence=options.confidence,
+            accept_undecided=limits.accept_undecided,
+            max_size=limits.max_size,
+            max_latency_ms=limits.max_latency_ms,
+            max_memory_mb=limits.max_memory_mb,
+            disk_bytes=limits.disk_bytes,
+        ),
+        evaluation_samples=found.x.shape[0],
+        confirmation_samples=found.confirming.stop - found.confirming.start,
+        calibration_samples=min(options.calibration, run.task.calibration.shape[0]),
+        calibration_overlap=run.task.overlap,
+        original_score=found.score,
+        original_size=run.task.model.stat().st_size,
+        original=timing(found.timing),
+        ladder=found.ladder.rungs,
+        fastest=fastest(found),
+        eight_bit=eight_bit(found),
+        notes=notes(run.task, found, options.confidence),
+        candidates=tuple(candidate_report(one, layers.get(one.id, ())) for one in found.candidates),
+        environment=run.environment,
+    )
+
+
+def timing(measured: Measurement) -> Timing:
+    """Return the record of a measurement."""
+    return Timing(
+        latency=measured.latency,
+        load_ms=measured.loaded.load_ms,
+        first_ms=measured.loaded.first_ms,
+        peak_memory_mb=measured.loaded.peak_memory_mb,
+    )
+
+
+def candidate_report(one: Candidate, layers: tuple[LayerError, ...]) -> CandidateReport:
+    """Return the record of a candidate."""
+    return CandidateReport(
+        id=one.id,
+        summary=one.recipe.summary,
+        recipe=one.recipe.text,
+        status=one.status,
+        reason=one.reason,
+        taken_over=one.taken_over,
+        changes=one.changes,
+        build_s=one.build_s,
+        build_memory_mb=one.build_memory_mb,
+        size=one.size,
+        sha256=one.sha256,
+        quality=one.quality,
+        choosing=one.choosing,
+        confirmation=one.confirmation,
+        exactness=one.exactness,
+        pace=one.pace,
+        timing=timing(one.measured) if one.measured is not None else None,
+        layers=layers,
+    )

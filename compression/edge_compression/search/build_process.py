@@ -1,0 +1,174 @@
+"""Building one candidate in a process of its own, under limits: a tool that crashes, hangs or eats memory costs one
+candidate and its reason is in the report.
+
+Here: both ends of that process (`python -m edge_compression.search.build_process <BuildPlan JSON> <starter's process
+id>`). Which recipes are built is in `search`, what a pass does in `passes`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from edge_agent.inference.samples import to_model
+from edge_bench.children import Starter, die_with, run, start
+from edge_bench.runner import peak_memory
+from edge_compression.pass_api import Changes, Context, Feeds, Foreseeing, Pass
+from edge_compression.recipes.recipe import parse_recipe
+from edge_contracts.codec import StrictRecord
+from edge_contracts.errors import BundleError, EdgewrightError
+from edge_contracts.limits import MIB
+from edge_contracts.manifest import Input
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""As many builds run at a time as there are cores: threads of theirs would only wait for each other."""
+
+
+class BuildError(BundleError):
+    """A recipe could not be applied to this model; the message is the tool's reason."""
+
+    reason = "build"
+
+
+class BuildPlan(StrictRecord, frozen=True, kw_only=True):
+    """Apply the passes of a recipe after the first `skip`, which `model` has been through already. `calibration` is a
+    .npy file of samples in `tensor.sample.dtype`, of which `count` are used; `training` another one, used whole.
+    `seconds` is how long the search may still try; None where nobody waits."""
+
+    recipe_id: str
+    recipe: str
+    skip: int
+    model: str
+    calibration: str
+    count: int
+    tensor: Input
+    out: str
+    memory_limit_mb: float
+    training: str | None = None
+    seconds: float | None = None
+
+
+class Built(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="built"):
+    """What each pass changed, in order, how long all took, and the process's peak memory."""
+
+    changes: tuple[Changes, ...]
+    seconds: float
+    peak_memory_mb: float
+
+
+class Refused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="refused"):
+    """The pass that failed and why."""
+
+    step: str
+    text: str
+
+
+_result = msgspec.json.Decoder(Built | Refused)
+Result = TypeVar("Result")
+
+
+def build(plan: BuildPlan, *, timeout_s: float, starter: Starter = start) -> Built:
+    """Build a candidate in a child process. Raises BuildError with the tool's reason."""
+    timed = msgspec.structs.replace(plan, seconds=timeout_s)
+    words = ["edge_compression.search.build_process", msgspec.json.encode(timed).decode()]
+    try:
+        done = run(words, timeout_s=timeout_s, starter=starter, env={**os.environ, **ONE_THREAD})
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"took longer than {timeout_s:.0f} s", subject=plan.recipe_id) from None
+    if not done.stdout:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        last = said[-1] if said else "nothing said"
+        raise BuildError(f"the tool ended with {done.returncode}: {last[:400]}", subject=plan.recipe_id)
+    result = _result.decode(done.stdout)
+    if isinstance(result, Refused):
+        raise BuildError(f"{result.step}: {result.text}", subject=plan.recipe_id)
+    return result
+
+
+def apply_recipe(plan: BuildPlan) -> Built | Refused:
+    """Apply the recipe in this process and write the result. Any error of a tool becomes a refusal."""
+    started = time.monotonic()
+    recipe = parse_recipe(plan.recipe, plan.recipe_id)
+    model = Path(plan.model).read_bytes()
+    training = None if plan.training is None else partial(_samples, plan, plan.training)
+    context = Context(
+        calibration=partial(_samples, plan, plan.calibration, plan.count),
+        unquantised=model,
+        original=model,
+        training=training,
+        seconds_left=None if plan.seconds is None else partial(_left, started + plan.seconds),
+    )
+    steps = recipe.passes[plan.skip :]
+    for step in steps:
+        refusal = _tried(partial(step.foresee, model, context)) if isinstance(step, Foreseeing) else None
+        if refusal is not None:
+            return Refused(step=_name(step), text=refusal)
+    changes: list[Changes] = []
+    quantised = False
+    for step in steps:
+        applied = _tried(partial(step.apply, model, context))
+        if isinstance(applied, str):
+            return Refused(step=_name(step), text=applied)
+        model = applied.model
+        changes.append({"pass": _name(step), **applied.changed})
+        quantised = quantised or step.quantises
+        if not quantised:
+            context = replace(context, unquantised=model)
+    Path(plan.out).write_bytes(model)
+    seconds = time.monotonic() - started
+    return Built(changes=tuple(changes), seconds=seconds, peak_memory_mb=peak_memory() / MIB)
+
+
+def _tried(action: Callable[[], Result]) -> Result | str:
+    """Return what a pass gave, or why it gave nothing."""
+    try:
+        return action()
+    except EdgewrightError as error:
+        return str(error)
+    except Exception as error:  # the tools raise anything; its kind and text are the reason reported
+        return f"{type(error).__name__}: {str(error)[:500]}"
+
+
+def _name(step: Pass) -> str:
+    return str(type(step).__struct_config__.tag)  # type: ignore[attr-defined]
+
+
+def _left(deadline: float) -> float:
+    return deadline - time.monotonic()
+
+
+def _samples(plan: BuildPlan, path: str, count: int | None = None) -> Iterator[Feeds]:
+    samples = np.load(path, mmap_mode="r", allow_pickle=False)
+    for index in range(samples.shape[0] if count is None else min(count, samples.shape[0])):
+        yield {plan.tensor.name: to_model(np.ascontiguousarray(samples[index : index + 1]), plan.tensor)}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the plan given as JSON, for whoever has the process id after it. The tools print: only our own descriptor
+    carries the result."""
+    die_with(arguments[1])
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    plan = msgspec.json.decode(arguments[0], type=BuildPlan)
+    limit = int(plan.memory_limit_mb * MIB)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    answers.write(msgspec.json.encode(apply_recipe(plan)))
+    answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

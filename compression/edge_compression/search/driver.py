@@ -1,0 +1,310 @@
+"""The search: tries recipes and variations of them, several at a time, times the best alone, and chooses the rungs.
+
+The order of things: the original answers all samples; the float recipe is judged; then workers take turns from the
+study, build and judge them; the shortlist is timed in turns on an otherwise idle machine; rungs are confirmed on all
+samples. What is tried is in `study`, how a candidate is judged in `judge`, what it is worth in `evaluate` and `ladder`,
+what comes after trying in `finish`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_bench.children import Children
+from edge_bench.measure import Runner, RunnerError
+from edge_bench.protocol import Opened
+from edge_bench.task import Task, check_model
+from edge_compression.evaluation.candidate import Candidate, restored
+from edge_compression.evaluation.evaluator import Judge, Original
+from edge_compression.evaluation.quality import Quality, Question
+from edge_compression.evaluation.sample_splits import (
+    EXACT_CONFIRMED,
+    EXACT_CONFIRMED_S,
+    EXACT_SLOWER,
+    PARTS,
+    Arena,
+    Settings,
+    exact_samples,
+)
+from edge_compression.guards import check_answers, guarded
+from edge_compression.options import Options, Work
+from edge_compression.recipes.recipe import Recipe
+from edge_compression.search.build_process import BuildError
+from edge_compression.search.builder import Workshop
+from edge_compression.search.cache_keys import build_identity, study_identity
+from edge_compression.search.finalists import FINALIST_S, FINALISTS, Finish, Found
+from edge_compression.search.memory_admission import DRIVER_MB, Admission, estimate_mb
+from edge_compression.search.model_cache import Shelf
+from edge_compression.search.progress import Progress
+from edge_compression.search.study import Study, Turn
+from edge_compression.search.time_budget import Clock, OverError, default_budget, stopped_by_interrupt
+from edge_contracts.errors import BundleError
+from edge_contracts.manifest import Input
+from edge_contracts.profile import DeviceProfile
+
+PARALLEL = min(4, os.cpu_count() or 1)
+LOOK_S, IDLE_S = 0.1, 0.5
+"""How often the main thread looks whether somebody pressed Ctrl-C, and a worker without a turn whether there is one."""
+
+LOST = "the search was killed each time it was being tried"
+
+RUNGS_CONFIRMED = 4
+"""For the time kept at the end: rungs to confirm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a search works: `scratch` is its own and removed by the caller, `work` outlives it."""
+
+    scratch: Path
+    work: Work
+
+
+class Search:
+    """One search. Raises on construction what is wrong with its samples or its storage."""
+
+    def __init__(self, task: Task, profile: DeviceProfile, options: Options, place: Place, progress: Progress) -> None:
+        self._task, self._profile, self._options, self._progress = task, profile, options, progress
+        self._place = place
+        budget = options.budget_s if options.budget_s is not None else default_budget(task.model.stat().st_size)
+        self._clock = Clock(budget)
+        settings = Settings(calibration=options.calibration, evaluation=options.evaluation, memory_mb=options.memory_mb)
+        self._arena = Arena(task, profile, settings, place.scratch)
+        self._shelf = Shelf(place.work.folder, build_identity(task, self._arena.count))
+        if not place.work.shared:
+            self._shelf.sweep()
+        self._asked = Question(metric=task.file.metric, limit=options.max_drop, confidence=options.confidence)
+        self._limits = options.limits(profile)
+        self._lock, self._children = threading.Lock(), Children()
+        self._candidates: dict[str, Candidate] = {}
+        self._variations = self._trying = 0
+
+    def run(self, recipes: Sequence[Recipe]) -> Found:
+        """Try the recipes, the float one first among them, and variations of them.
+
+        Raises ContractError, RunnerError or BundleError when the original itself does not fit or run; BundleError
+        when no variant keeps limits that were asked for. Ctrl-C once the float original is judged ends the search
+        with what is judged; before that, or while models are timed, it is a KeyboardInterrupt as usual.
+        """
+        with Runner(self._arena.plan(self._task.model)) as beside:
+            self._original = self._answer(beside)
+            self._workshop = self._set_up(beside)
+            self._judge = Judge(self._arena, self._original, self._asked, beside, self._children.start)
+            self._float = self._try_float(recipes[0])
+            with stopped_by_interrupt(self._clock):
+                name = study_identity(self._shelf.source, recipes, self._options, self._profile)
+                study = Study(self._place.work.url, name, recipes[1:])
+                self._take_over(study)
+                self._try_all(study)
+        self._take_over(study)
+        self._account_for(recipes)
+        finish = Finish(self._task, self._profile, self._limits, self._arena, self._judge, self._progress)
+        found = finish.run(list(self._candidates.values()), self._original, self._rebuild, self._clock.deadline)
+        self._check_asked(found)
+        return found
+
+    def _check_asked(self, found: Found) -> None:
+        """Raise BundleError when nothing keeps the limits that the caller gave; the profile's own bend to the float
+        original, which devices try anyway."""
+        asked = replace(
+            found.limits,
+            max_size=self._options.max_size,
+            max_latency_ms=self._options.max_latency_ms,
+            max_memory_mb=self._options.max_memory_mb,
+        )
+        reason = asked.objection(self._float.costs())
+        if found.ladder.rungs == (self._float.id,) and reason is not None:
+            raise BundleError(
+                f"no variant is within the limits; the float original {reason}",
+                subject=self._task.file.name,
+                hint="what was built is kept: the same command with other limits goes on from there",
+            )
+
+    def _set_up(self, beside: Runner) -> Workshop:
+        memory_mb = self._options.memory_mb
+        return Workshop(
+            arena=self._arena,
+            shelf=self._shelf,
+            clock=self._clock,
+            admission=Admission(max(memory_mb - DRIVER_MB, 1.0)),
+            starter=self._children.start,
+            progress=self._progress,
+            model=self._task.model,
+            tensor=self._original.tensor,
+            estimate_mb=estimate_mb(self._task.model.stat().st_size, beside.loaded().peak_memory_mb),
+            memory_mb=memory_mb,
+        )
+
+    def _answer(self, runner: Runner) -> Original:
+        self._progress.said(f"{self._task.file.name}: original on {self._arena.x.shape[0]} samples")
+        opened = runner.opened()
+        check_model(self._task, opened.inputs, opened.outputs)
+        check_answers(self._task, opened.outputs)
+        tensor = guarded(self._task, _input(self._task, opened))
+        runner.loaded()
+        began = time.monotonic()
+        answers = self._arena.answers(runner, PARTS, timeout_s=self._clock.remaining())[0]
+        sample_s = (time.monotonic() - began) / answers.shape[0]
+        exact = EXACT_SLOWER * exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, sample_s)
+        fresh = self._arena.count + answers.shape[0] - self._arena.parts["confirm"].start
+        confirming = RUNGS_CONFIRMED * sample_s * (fresh + exact) / PARALLEL
+        self._clock.reserve(FINALISTS * FINALIST_S + confirming)
+        return Original(opened=opened, tensor=tensor, answers=answers, sample_s=sample_s)
+
+    def _try_float(self, recipe: Recipe) -> Candidate:
+        candidate = Candidate(recipe=recipe)
+        self._candidates[recipe.id] = candidate
+        if not self._try(candidate, None):
+            raise OverError(
+                f"{self._clock.why()} before the float original was judged",
+                subject=self._task.file.name,
+                hint="what was built is kept: the same command with a larger --budget goes on from there",
+            )
+        if not candidate.racing:
+            what = f"the float original cannot be served: {candidate.reason}"
+            raise BundleError(what, subject=self._task.model.name)
+        return candidate
+
+    def _take_over(self, study: Study) -> None:
+        """Add what the study knows from earlier or elsewhere."""
+        count = 0
+        for record in study.finished():
+            if record.id not in self._candidates:
+                self._candidates[record.id] = restored(record)
+                count += 1
+        if count:
+            self._progress.said(f"taking over {count} finished trials")
+
+    def _try_all(self, study: Study) -> None:
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            workers = [pool.submit(self._work, study) for _ in range(PARALLEL)]
+            while wait(workers, timeout=LOOK_S).not_done:
+                if self._clock.stopped:
+                    self._children.kill()
+        for worker in workers:
+            worker.result()
+        if self._clock.stopped:
+            self._progress.said("stopping: what was judged so far is timed and written")
+
+    def _work(self, study: Study) -> None:
+        """Take turns until there are none or the time is over. What goes wrong with one worker stops all."""
+        try:
+            self._take_turns(study)
+        except BaseException:
+            self._clock.stop()
+            raise
+
+    def _take_turns(self, study: Study) -> None:
+        while not self._clock.over:
+            with self._lock:
+                turn = study.take(vary=self._variations < self._options.variations)
+                self._trying += turn is not None
+                if not self._trying:
+                    return
+            if turn is None:
+                time.sleep(IDLE_S)
+                continue
+            candidate = Candidate(recipe=turn.recipe)
+            done = self._try(candidate, self._float)
+            with self._lock:
+                self._trying -= 1
+                self._write_down(study, turn, candidate, done=done)
+
+    def _write_down(self, study: Study, turn: Turn, candidate: Candidate, *, done: bool) -> None:
+        if not done:
+            study.give_back(turn)
+            self._candidates.pop(candidate.id, None)
+            return
+        self._variations += turn.varied
+        self._candidates[candidate.id] = candidate
+        quality = candidate.quality
+        values, limits = None, {}
+        if candidate.status == "duplicate":
+            # Values that give what others gave are no place to draw from again.
+            candidate.quality, candidate.pace = self._twin(candidate)
+            quality, limits["duplicate"] = candidate.quality, 1.0
+        if quality is not None and candidate.status in ("pending", "left out", "duplicate"):
+            size = candidate.size / self._task.model.stat().st_size
+            values = [quality.drop, size, candidate.pace if candidate.pace is not None else 1.0]
+            limits["drop"] = (quality.drop if self._limits.accept_undecided else quality.bound) - self._limits.max_drop
+            if self._limits.max_size is not None:
+                limits["size"] = candidate.size / self._limits.max_size - 1.0
+        study.finish(turn, candidate, limits, values)
+        self._progress.judged(candidate, self._candidates.values(), self._task.model.stat().st_size)
+
+    def _try(self, candidate: Candidate, first: Candidate | None) -> bool:
+        """Build a candidate and judge what was made, unless there is a reason not to. Return whether its fate is
+        known: it is not when the search ended before."""
+        refusal = self._refusal(candidate.recipe)
+        if refusal is not None:
+            candidate.drop_out("not tried", refusal)
+            return True
+        try:
+            self._workshop.supply(candidate, first)
+            self._claim(candidate)
+            if candidate.racing:
+                self._progress.said(f"judging {candidate.id}")
+                self._judge.judge(candidate, timeout_s=self._clock.remaining())
+        except (BuildError, RunnerError) as error:
+            if self._clock.over:
+                return False
+            candidate.drop_out("failed", str(error).removeprefix(f"{error.subject}: "))
+        except OverError as over:
+            candidate.drop_out("not tried", str(over))
+            return False
+        return True
+
+    def _refusal(self, recipe: Recipe) -> str | None:
+        """Return why a recipe is not for this task or profile, or None."""
+        if recipe.full_range_weights and self._profile.model.reduce_range:
+            return "the profile asks for 7-bit weights (model.reduce_range)"
+        if recipe.trains and self._arena.training is None:
+            return "it learns from training samples, and the task names none (data.train)"
+        return None
+
+    def _claim(self, candidate: Candidate) -> None:
+        """Drop out a candidate that another one has made already."""
+        with self._lock:
+            others = [*self._candidates.values()]
+            same = next((o for o in others if o.sha256 == candidate.sha256 and o.id != candidate.id), None)
+            self._candidates.setdefault(candidate.id, candidate)
+        if same is not None:
+            candidate.drop_out("duplicate", f"the same bytes as {same.id}: what it adds changed nothing here")
+
+    def _twin(self, candidate: Candidate) -> tuple[Quality | None, float | None]:
+        """Return what is known by now of the candidate that has the same bytes."""
+        others = (one for one in self._candidates.values() if one.status != "duplicate")
+        same = next((one for one in others if one.sha256 == candidate.sha256), candidate)
+        return same.quality, same.pace
+
+    def _rebuild(self, candidate: Candidate) -> None:
+        """Make sure that a candidate's model is here; another machine may have made it. Passes that train may make
+        other bytes here: what becomes a rung is judged again on all samples. Raises BuildError."""
+        if candidate.path is None:
+            try:
+                self._workshop.supply(candidate, self._float)
+            except OverError as over:
+                raise BuildError(str(over), subject=candidate.id) from over
+
+    def _account_for(self, recipes: Sequence[Recipe]) -> None:
+        """Say of every recipe that was not tried why."""
+        for recipe in recipes:
+            one = self._candidates.setdefault(recipe.id, Candidate(recipe=recipe))
+            first = self._candidates.get(recipe.after or "")
+            if not one.racing or (one.quality is not None and one.pace is not None):
+                continue
+            reason = self._clock.why() if self._clock.over else LOST
+            if first is not None and first.status in ("failed", "duplicate", "left out"):
+                reason = f"it comes after {first.id}, which did not hold: {first.reason}"
+            one.drop_out("not tried", reason)
+
+
+def _input(task: Task, opened: Opened) -> Input:
+    info = opened.inputs[0]
+    return Input(name=info.name, dtype=task.file.input.dtype, shape=info.shape, sample=task.mapping)

@@ -1,0 +1,170 @@
+"""What comes after trying: the shortlist is timed alone, rungs are chosen and confirmed until all of them hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edge_agent.inference.quality_metrics import score
+from edge_bench.measure import Measurement, RunnerError, measure_interleaved
+from edge_bench.protocol import Opened
+from edge_bench.task import Task
+from edge_compression.evaluation.candidate import Candidate
+from edge_compression.evaluation.evaluator import Judge, Original
+from edge_compression.evaluation.pareto import Costs, Ladder, Limits, build_ladder, shortlist, undecided
+from edge_compression.evaluation.sample_splits import Arena
+from edge_compression.search.build_process import BuildError
+from edge_compression.search.progress import Progress
+from edge_contracts.manifest import Input
+from edge_contracts.profile import DeviceProfile
+
+Array = NDArray[Any]
+ORIGINAL = "original"
+
+FINALISTS = 8
+"""Candidates timed together: more processes at a time would not fit the memory a search may take."""
+
+TIMING_SECONDS, FINALIST_S = 0.5, 1.5
+"""Inference time of each model in all rounds together; a round has at least one run, however slow. And what one model
+takes with starting its process."""
+
+CONFIRM_S = 600.0
+"""Patience with one model's answers to all samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The search's result. `x` and `y` are the evaluation samples used, `confirming` which of them had no say in the
+    choice; `answers` the original's to them, `tensor` its input and `score` its metric."""
+
+    tensor: Input
+    opened: Opened
+    x: Array
+    y: Array
+    confirming: slice
+    answers: Array
+    score: float
+    timing: Measurement
+    candidates: tuple[Candidate, ...]
+    ladder: Ladder
+    limits: Limits
+
+
+class Finish:
+    """The end of one search, over candidates that were judged."""
+
+    def __init__(
+        self, task: Task, profile: DeviceProfile, limits: Limits, arena: Arena, judge: Judge, progress: Progress
+    ) -> None:
+        self._task, self._prefer, self._limits = task, profile.model.prefer, limits
+        self._arena, self._judge, self._progress = arena, judge, progress
+
+    def run(
+        self,
+        candidates: list[Candidate],
+        original: Original,
+        rebuild: Callable[[Candidate], None],
+        deadline: float,
+    ) -> Found:
+        """Time, choose, confirm. `rebuild` brings a model here that another machine has made. `deadline` is a
+        `time.monotonic()` after which nothing more is timed."""
+        first = next(one for one in candidates if one.is_float)
+        self._shorten(candidates, rebuild)
+        timing = self._time_all(candidates, first, deadline)
+        ladder = self._climb(candidates, first, timing)
+        for one in candidates:
+            if one.id in ladder.rungs:
+                one.status, one.reason = "kept", None
+            elif one.racing:
+                one.drop_out("left out", ladder.left_out[one.id])
+        return Found(
+            tensor=original.tensor,
+            opened=original.opened,
+            x=self._arena.x,
+            y=self._arena.y,
+            confirming=self._arena.parts["confirm"],
+            answers=original.answers,
+            score=score(self._task.file.metric, [original.answers], self._arena.y),
+            timing=timing,
+            candidates=tuple(candidates),
+            ladder=ladder,
+            limits=self._limits,
+        )
+
+    def _shorten(self, candidates: list[Candidate], rebuild: Callable[[Candidate], None]) -> None:
+        for one in candidates:
+            reason = self._hopeless(one) if one.racing and not one.is_float else None
+            if reason is not None:
+                one.drop_out("left out", reason)
+        seen = {one.id: one.glance() for one in candidates if one.racing and not one.is_float}
+        _, left_out = shortlist(seen, FINALISTS, prefer=self._prefer)
+        for one in candidates:
+            if one.id in left_out:
+                one.drop_out("left out", left_out[one.id])
+            elif one.racing:
+                try:
+                    rebuild(one)
+                except BuildError as error:
+                    one.drop_out("failed", str(error))
+
+    def _hopeless(self, one: Candidate) -> str | None:
+        """Return why a candidate cannot become a rung however fast it is, or None."""
+        if self._limits.max_size is not None and one.size > self._limits.max_size:
+            return f"{one.size} bytes, {self._limits.max_size} are allowed"
+        final = self._arena.parts["confirm"].start == self._arena.parts["confirm"].stop
+        if final and one.quality is not None and one.quality.undecided and not self._limits.accept_undecided:
+            return undecided(one.quality.drop, one.quality.bound, self._limits.max_drop)
+        return None
+
+    def _time_all(self, candidates: list[Candidate], first: Candidate, deadline: float) -> Measurement:
+        # Small ones first: should the time end, what is left out is what a device wants least.
+        racing = {one.id: one for one in sorted(candidates, key=lambda one: one.size) if one.racing}
+        plans = {
+            ORIGINAL: self._arena.plan(self._task.model),
+            **{name: self._arena.plan(one.model) for name, one in racing.items()},
+        }
+        self._progress.said(f"timing {len(plans)} models in turns")
+        measured, failures = measure_interleaved(
+            plans, seconds=TIMING_SECONDS, deadline=deadline, needed=(ORIGINAL, first.id)
+        )
+        for name, error in failures.items():
+            if name in (ORIGINAL, first.id):
+                raise error
+            racing[name].drop_out("failed", str(error))
+        for name, one in racing.items():
+            one.measured = measured.get(name)
+        return measured[ORIGINAL]
+
+    def _climb(self, candidates: list[Candidate], first: Candidate, timing: Measurement) -> Ladder:
+        """Choose rungs and confirm them, again without those that do not hold, until all hold."""
+        base = Costs(
+            score=0.0,
+            drop=0.0,
+            latency_ms=timing.latency.p50,
+            size=self._task.model.stat().st_size,
+            memory_mb=timing.loaded.peak_memory_mb,
+        )
+        confirmed: set[str] = set()
+        while True:
+            racing = {one.id: one for one in candidates if one.racing}
+            costs = {name: one.costs() for name, one in racing.items()}
+            ladder = build_ladder(costs, base, self._limits, prefer=self._prefer, float_id=first.id)
+            unsure = [racing[name] for name in ladder.rungs if name not in confirmed]
+            if not unsure:
+                return ladder
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(self._confirm, unsure))
+            confirmed |= {one.id for one in unsure}
+
+    def _confirm(self, candidate: Candidate) -> None:
+        self._progress.said(f"confirming {candidate.id}")
+        try:
+            self._judge.confirm(candidate, timeout_s=CONFIRM_S)
+        except RunnerError as error:
+            if candidate.is_float:
+                raise
+            candidate.drop_out("failed", str(error))

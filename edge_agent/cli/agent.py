@@ -1,0 +1,208 @@
+"""The command `edgewright agent`: run the agent, look at it, import updates, check a configuration.
+
+`serve` and `score` are in `edge_agent.cli.serve` and load only when they are called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import click
+import msgspec
+
+from edge_agent.config.agent_toml import AgentConfig, load_config, missing_files
+from edge_agent.errors import ConfigError, RefusedError
+
+LAZY = {
+    "enroll": ("edge_agent.cli.enroll:enroll", "Get this device's certificate for a claim."),
+    "capture-key": ("edge_agent.cli.capture:capture_key", "Make the keys that captures are sealed and opened with."),
+    "replay": ("edge_agent.cli.capture:replay", "Ask captured requests again, of one or two releases."),
+    "doctor": ("edge_agent.cli.doctor.command:doctor", "Look for what keeps this device from updating or answering."),
+    "reload": ("edge_agent.cli.reload:reload", "Let a changed agent.toml take effect in the running agent."),
+    "serve": ("edge_agent.cli.serve:serve", "Serve a local bundle for development, without a fleet."),
+    "score": ("edge_agent.cli.serve:score", "Score a file of inputs or a folder of images with a bundle."),
+}
+
+_state_option = click.option("--state", type=click.Path(path_type=Path), help="State folder, instead of --config.")
+_config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="The agent's configuration, agent.toml."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+class AgentGroup(click.Group):
+    """Knows the lazy commands' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LAZY])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = LAZY[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        own = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+        texts = own | {name: text for name, (_, text) in LAZY.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(texts.items()))
+
+
+@click.group(cls=AgentGroup)
+def agent() -> None:
+    """Run the agent on a device, look at it, import updates, score files.
+
+    \b
+    Examples:
+      edgewright agent check --config agent.toml
+      edgewright agent run --config agent.toml
+      edgewright agent status --config agent.toml --json
+      edgewright agent import /media/usb --config agent.toml
+    """
+
+
+@agent.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
+@click.option("--verbose", is_flag=True, help="Log more than transitions.")
+def run(config: Path, verbose: bool) -> None:
+    """Run the agent until SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      edgewright agent run --config /etc/edgewright/agent.toml
+    """
+    from edge_agent.supervisor import run as running
+
+    running.run(config, verbose=verbose)
+
+
+@agent.command()
+@_config_option
+@_state_option
+@_json_option
+def status(config: Path | None, state: Path | None, as_json: bool) -> None:
+    """Show what the device serves, where its updates are and what it refused; works without a running agent, too.
+
+    \b
+    Examples:
+      edgewright agent status --config agent.toml
+      edgewright agent status --state /var/lib/edgewright --json
+    """
+    from edge_agent.ipc.control import Ask, ask_agent
+    from edge_agent.storage.state_dir import StateFolder
+    from edge_agent.supervisor.status import status_text, stored_status
+
+    folder = StateFolder(_state_of(config, state))
+    reply = ask_agent(folder, Ask(ask="status"), timeout_s=10.0)
+    found = stored_status(folder) if reply is None else reply.status
+    if not as_json and not folder.root.is_dir():
+        click.echo(f"no agent has run with this state: {folder.root} does not exist")
+        return
+    click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else status_text(found))
+
+
+@agent.command(name="import")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait for the files to be taken over.")
+@_json_option
+def import_(folder: Path, config: Path, timeout: float, as_json: bool) -> None:
+    """Take updates from an exported repository, for example on a USB stick.
+
+    They go the same way as over the network: verified, tried, soaked. Without a running agent the import is kept for
+    its next start; the folder must be there then.
+
+    \b
+    Example:
+      edgewright agent import /media/usb/export --config agent.toml
+    """
+    from edge_agent.ipc.control import Ask, ask_agent
+    from edge_agent.storage.state_dir import StateFolder, write_durably
+
+    state = StateFolder(load_config(config).state)
+    path = str(folder.resolve())
+    reply = ask_agent(state, Ask(ask="import", folder=path), timeout_s=timeout)
+    if reply is None:
+        state.create()
+        write_durably(state.imports, json.dumps([path]).encode())
+        result: dict[str, object] = {"staged": True, "folder": path}
+        click.echo(json.dumps(result) if as_json else f"no agent runs; {path} is imported at its next start")
+        return
+    for trouble in reply.troubles:
+        if trouble.fault == "trust":
+            raise RefusedError(f"{trouble.reason}: {trouble.text}", subject=path)
+    slots = [msgspec.to_builtins(slot) for slot in reply.status.slots]
+    troubles = [msgspec.to_builtins(trouble) for trouble in reply.troubles]
+    if as_json:
+        click.echo(json.dumps({"staged": False, "folder": path, "slots": slots, "troubles": troubles}))
+        return
+    for slot in reply.status.slots:
+        click.echo(f"{slot.slot}: {slot.state} {slot.reason or ''}".rstrip())
+    for trouble in reply.troubles:
+        click.echo(f"{trouble.slot or '*'}: {trouble.reason}: {trouble.text}", err=True)
+
+
+@agent.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
+@_json_option
+def check(config: Path, as_json: bool) -> None:
+    """Check a configuration and show what would be used.
+
+    \b
+    Example:
+      edgewright agent check --config agent.toml
+    """
+    from edge_agent.config.profiles import load_profile
+    from edge_agent.engines.registry import installed_engines
+    from edge_agent.storage.state_dir import read_manifest
+
+    found = load_config(config)
+    profile = load_profile(found.device.profile)
+    _check_files(found)
+    factories = {slot.name: read_manifest(Path(slot.factory))[0].version for slot in found.slots if slot.factory}
+    used = {
+        "device": found.device.id,
+        "profile": profile.name,
+        "state": found.device.state,
+        "broker": None if found.broker is None else f"{found.broker.host}:{found.broker.port}",
+        "http_mirror": found.updates.http,
+        "engines": installed_engines(),
+        "slots": {slot.name: {"http": slot.http, "channel": slot.channel} for slot in found.slots},
+        "factory_versions": factories,
+    }
+    if as_json:
+        click.echo(json.dumps(used))
+        return
+    for name, value in used.items():
+        click.echo(f"{name:<17}{_words(value)}")
+
+
+def _words(value: object) -> str:
+    """Return plain values as a line for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items()) or "-"
+    return "-" if value is None else str(value)
+
+
+def _check_files(config: AgentConfig) -> None:
+    for field, path in missing_files(config).items():
+        hint = "`edgewright fleet init` wrote it on the fleet's side" if field == "config.trust.root" else None
+        raise ConfigError(f"{path} is no file", subject=field, hint=hint)
+    for slot in config.slots:
+        if slot.capture is not None:
+            from edge_agent.capture.sealing import load_sealer
+
+            load_sealer(Path(slot.capture.key))
+
+
+def _state_of(config: Path | None, state: Path | None) -> Path:
+    if state is not None:
+        return state
+    if config is None:
+        raise ConfigError("needed: --config or --state", hint="edgewright agent status --config agent.toml")
+    return load_config(config).state

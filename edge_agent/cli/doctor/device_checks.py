@@ -1,0 +1,268 @@
+"""What `agent doctor` looks at: the things that keep a device from being updated or from answering, each with a remedy.
+
+Every check looks at one thing and returns what it found; none changes anything but a file it writes and removes. Here
+are those of the box itself, in `doctor_network` those of whom it talks to. What a running agent says about itself is
+in `edge_agent.supervisor.status`; deciding what to do about a reading is the governor's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Container, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.bundle import open_bundle
+from edge_agent.cli.doctor.finding import Finding, Patient, Verdict, failure, ok
+from edge_agent.cli.doctor.network_checks import NETWORK_CHECKS
+from edge_agent.config.agent_toml import SlotConfig, missing_files
+from edge_agent.config.profiles import load_profile
+from edge_agent.engines.registry import installed_engines
+from edge_agent.host.governor import GovernorState, Readings, govern
+from edge_agent.host.sensors import MIB, Sensors, architecture, disk_free_mb, memory_available_mb
+from edge_agent.identity.files import IdentityFolder
+from edge_agent.identity.validity import Enrolled, believed_time, renewal_time, standing
+from edge_agent.storage.audit_log import verify_audit
+from edge_agent.storage.state_dir import write_durably
+from edge_agent.supervisor.identity_monitor import ENROL_HINT, read_floor
+from edge_agent.update.preflight import DISK_RESERVE_MB, ENGINE_OF
+from edge_agent.update.record import UpdateRecord
+from edge_contracts.errors import EdgewrightError
+from edge_contracts.manifest import Manifest, Variant
+
+EXPIRY_WARNING_DAYS = 7.0
+_DAY_S = 86_400.0
+_BUILT = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+"""No clock that is right shows a time before this code was written."""
+
+
+def examine(patient: Patient) -> Iterable[Finding]:
+    """Yield what every check found, as soon as it is known. Raises ConfigError, ContractError for the profile."""
+    load_profile(patient.config.device.profile)
+    checks: tuple[Callable[[Patient], Iterable[Finding]], ...] = (
+        _files, _state_folder, _sensors, _clock, _identity, _trust, _engines, *NETWORK_CHECKS, _audit, _releases,
+    )  # fmt: skip
+    for check in checks:
+        try:
+            yield from check(patient)
+        except EdgewrightError as error:
+            yield failure(check.__name__.strip("_").replace("_", " "), str(error), error.hint)
+
+
+def _files(patient: Patient) -> Iterable[Finding]:
+    missing = missing_files(patient.config)
+    for field, path in missing.items():
+        yield failure("files", f"{field}: {path} is no file", "put it there, or correct the path in agent.toml")
+    broker = patient.config.broker
+    if broker is not None and broker.key_file is not None and Path(broker.key_file).is_file():
+        mode = Path(broker.key_file).stat().st_mode
+        if mode & 0o077:
+            fix = f"chmod 600 {broker.key_file}"
+            yield Finding(check="files", verdict="warning", text="others can read the device's private key", fix=fix)
+    if not missing:
+        yield ok("files", "every file the configuration names is there")
+
+
+def _state_folder(patient: Patient) -> Iterable[Finding]:
+    root = patient.state.root
+    if not root.is_dir():
+        yield Finding(check="state folder", verdict="skipped", text=f"{root} does not exist yet; the agent makes it")
+        return
+    probe = root / "doctor.tmp"
+    started = time.monotonic()
+    try:
+        write_durably(probe, b"doctor")
+    finally:
+        probe.unlink(missing_ok=True)
+    spent_ms = (time.monotonic() - started) * 1000
+    free = disk_free_mb(root) or 0.0
+    if free < DISK_RESERVE_MB:
+        fix = "delete what is not the agent's; nothing is installed until there is room"
+        yield failure("state folder", f"{free:.0f} MB free, {DISK_RESERVE_MB:.0f} MB are kept in reserve", fix)
+    elif spent_ms > 1000:
+        text, fix = f"a durable write took {spent_ms:.0f} ms", "a worn SD card does this; look for I/O errors in dmesg"
+        yield Finding(check="state folder", verdict="warning", text=text, fix=fix)
+    else:
+        yield ok("state folder", f"{root}: writable, {free:.0f} MB free")
+
+
+def _sensors(patient: Patient) -> Iterable[Finding]:
+    """Judge the box's readings by the profile's own thresholds."""
+    profile = load_profile(patient.config.device.profile)
+    state = patient.state.root if patient.state.root.is_dir() else Path("/")
+    readings = Sensors(state, Path(patient.config.device.sensors)).read((), 0.0)
+    judged = govern(GovernorState(), readings, profile.governor, 0.0)
+    known = ", ".join(f"{name} {value:g}" for name, value in msgspec.structs.asdict(_shown(readings)).items() if value)
+    if profile.board.architecture != architecture():
+        text = f"profile {profile.name} is for {profile.board.architecture}, this is {architecture()}"
+        yield failure("board", text, "choose another profile in [device], see firmware_configs/profiles")
+    if judged.level == "NORMAL":
+        yield ok("sensors", known)
+        return
+    fix = "cooling, power supply, memory or disk, as named; the agent saves and sheds load until then"
+    verdict: Verdict = "failure" if judged.level == "CRITICAL" else "warning"
+    text = f"level {judged.level}: {', '.join(judged.reasons)}"
+    yield Finding(check="sensors", verdict=verdict, text=text, fix=fix)
+
+
+class _Shown(msgspec.Struct, frozen=True, kw_only=True):
+    temperature_c: float | None
+    battery_percent: float | None
+    memory_mb: int
+
+
+def _shown(readings: Readings) -> _Shown:
+    memory = round(memory_available_mb())
+    return _Shown(temperature_c=readings.temperature_c, battery_percent=readings.battery_percent, memory_mb=memory)
+
+
+def _clock(patient: Patient) -> Iterable[Finding]:
+    fix = "set the clock: `timedatectl set-ntp true`; updates use the newest signed time meanwhile"
+    floor = _json(patient.state.tuf / "floor.json").get("time", 0.0)
+    behind = max(_BUILT, float(floor) if isinstance(floor, int | float) else 0.0) - patient.now
+    if behind > 0:
+        text = f"the clock says {_date(patient.now)}, which is {behind / _DAY_S:.1f} days before what was signed"
+        yield Finding(check="clock", verdict="warning", text=text, fix=fix)
+    else:
+        yield ok("clock", _date(patient.now))
+
+
+def _identity(patient: Patient) -> Iterable[Finding]:
+    """Look at the enrolled identities by which the device is known to its brokers, as `agent enroll` left them."""
+    brokers = [broker for broker in (patient.config.broker, patient.config.data.broker) if broker is not None]
+    folders = {broker.identity: broker for broker in brokers if broker.tls and broker.certificate_file is None}
+    for folder, broker in folders.items():
+        identity = IdentityFolder(Path(folder or ""))
+        enrolled = identity.current()
+        if enrolled is not None:
+            files = identity.files(enrolled)
+            gone = [path for path in (files.certificate, files.key, files.ca) if not path.is_file()]
+            yield _enrolled(enrolled, patient) if not gone else failure("identity", f"{gone[0]} is gone", ENROL_HINT)
+        elif broker.username is None:
+            yield failure("identity", f"not enrolled: nothing in {folder}", ENROL_HINT)
+
+
+def _enrolled(enrolled: Enrolled, patient: Patient) -> Finding:
+    device = patient.config.device
+    if (enrolled.tenant, enrolled.device) != (device.tenant, device.id):
+        text = (
+            f"the certificate is {enrolled.device}'s of {enrolled.tenant}; [device] says {device.id} of {device.tenant}"
+        )
+        return failure("identity", text, f"correct [device], or {ENROL_HINT}")
+    now = believed_time(patient.now, read_floor(patient.state.floor), enrolled)
+    text = f"{enrolled.device}'s certificate, serial {enrolled.serial}, holds until {_date(enrolled.end)}"
+    match standing(enrolled, now, chance=1.0):  # the last moment at which a renewal begins
+        case "expired":
+            return failure("identity", f"the certificate expired on {_date(enrolled.end)}", ENROL_HINT)
+        case "due":
+            fix = "`edgewright agent status` says why it is not renewed; the broker and `fleet enrolment` must run"
+            return Finding(check="identity", verdict="warning", text=f"{text}; its renewal is overdue", fix=fix)
+        case _:
+            return ok("identity", f"{text}, renewal from {_date(renewal_time(enrolled, 0.0))} on")
+
+
+def _trust(patient: Patient) -> Iterable[Finding]:
+    """Look at the expiry of what is trusted. Who signed it was verified when it was stored."""
+    if patient.config.trust is None:
+        yield Finding(check="trust", verdict="skipped", text="no slot has a channel, so nothing is updated")
+        return
+    folder = patient.state.tuf / "trusted"
+    if not (folder / "timestamp.json").is_file():
+        yield Finding(check="trust", verdict="skipped", text="no signed metadata was fetched yet")
+        return
+    for name in ("timestamp", "snapshot", "targets"):
+        signed = _json(folder / f"{name}.json").get("signed", {})
+        expires = signed.get("expires", "") if isinstance(signed, dict) else ""
+        left_days = (_moment(str(expires)) - patient.now) / _DAY_S
+        if left_days < 0:
+            fix = "`edgewright fleet controller` signs it again; nothing new is installed until then, serving goes on"
+            yield failure("trust", f"{name} metadata expired on {expires}", fix)
+        elif name == "targets" and left_days < EXPIRY_WARNING_DAYS:
+            fix = "its keys' holders sign it again, see docs/runbooks/expired-metadata.md"
+            text = f"{name} metadata expires on {expires}"
+            yield Finding(check="trust", verdict="warning", text=text, fix=fix)
+        else:
+            yield ok("trust", f"{name} metadata holds until {expires}")
+
+
+def _engines(patient: Patient) -> Iterable[Finding]:
+    engines = installed_engines()
+    profile = load_profile(patient.config.device.profile)
+    usable = {name: version for name, version in engines.items() if name in profile.engines}
+    if not usable:
+        fix = "pip install edgewright brings onnxruntime; 'edgewright[tflite]' LiteRT"
+        yield failure("engines", f"none of {', '.join(profile.engines)} is installed", fix)
+        return
+    yield ok("engines", ", ".join(f"{name} {version}" for name, version in usable.items()))
+    for slot in patient.config.slots:
+        if slot.factory is not None:
+            yield _factory(slot, usable)
+
+
+def _factory(slot: SlotConfig, engines: Container[str]) -> Finding:
+    bundle = open_bundle(Path(slot.factory or ""))
+    runnable = [variant.id for variant in bundle.manifest.variants if _has_engine(variant, bundle.manifest, engines)]
+    name = f"factory bundle of {slot.name}"
+    if not runnable:
+        return failure(name, "no installed engine runs any of its variants", "install its engine or another bundle")
+    return ok(name, f"{bundle.manifest.name} {bundle.manifest.version}, whole; runs {', '.join(runnable)}")
+
+
+def _has_engine(variant: Variant, manifest: Manifest, engines: Container[str]) -> bool:
+    if variant.format == "pipeline":
+        return all(engine.name in engines for engine in manifest.requirements.engines)
+    return ENGINE_OF[variant.format] in engines
+
+
+def _audit(patient: Patient) -> Iterable[Finding]:
+    if not patient.state.audit.is_file():
+        return
+    try:
+        verify_audit(patient.state.audit)
+        yield ok("audit log", "its chain is whole")
+    except (OSError, ValueError) as error:
+        yield failure("audit log", str(error), "somebody or a failing disk changed it: keep a copy, ask who")
+
+
+def _releases(patient: Patient) -> Iterable[Finding]:
+    """Verify every byte of what the slots serve or would go back to."""
+    if not patient.state.slots.is_dir():
+        return
+    for path in sorted(patient.state.slots.glob("*.json")):
+        record: UpdateRecord = patient.state.read_record(path.stem)
+        for role in ("serving", "last_good"):
+            release = getattr(record, role)
+            if release is None or (role == "last_good" and release == record.serving):
+                continue
+            name = f"release {release.version} ({path.stem}, {role.replace('_', ' ')})"
+            try:
+                open_bundle(patient.state.release(release.manifest_sha256))
+                yield ok(name, "every file is whole")
+            except EdgewrightError as error:
+                fix = "it is not served any more; a new release, or the factory bundle, takes its place"
+                yield failure(name, str(error), fix)
+
+
+def _json(path: Path) -> dict[str, object]:
+    """Return a JSON object on disk, or an empty one: what is damaged is another check's finding."""
+    try:
+        if os.path.getsize(path) > 16 * MIB:  # noqa: PTH202
+            return {}
+        value = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _date(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,134 @@
+"""The doctor's checks of whom the device talks to: brokers, depot, mirror, and its own agent and slots."""
+
+from __future__ import annotations
+
+import queue
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+
+from edge_agent.cli.doctor.finding import Finding, Patient, failure, ok
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.errors import NotFoundError
+from edge_agent.ipc.control import Ask, ask_agent
+from edge_agent.mqtt.client import Down, LinkEvent, MqttLink, Up
+from edge_agent.updater.transports.carriers import HttpCarrier
+from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_contracts.errors import EdgewrightError
+from edge_contracts.limits import MAX_DOCUMENT_BYTES
+
+BROKER_S = 12.0
+"""How long the broker may take to accept a connection, and a depot to answer one request, in seconds."""
+
+
+def _broker(patient: Patient) -> Iterable[Finding]:
+    if patient.config.broker is None:
+        yield Finding(check="broker", verdict="skipped", text="none is configured: this device works offline")
+        return
+    yield _accepts("broker", patient.config.broker, patient)
+
+
+def _data_broker(patient: Patient) -> Iterable[Finding]:
+    if patient.config.data.broker is not None:
+        yield _accepts("data broker", patient.config.data.broker, patient)
+
+
+def _accepts(check: str, broker: BrokerConfig, patient: Patient) -> Finding:
+    events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    link = MqttLink(broker, f"ew-{patient.config.device.id}-doctor", (), events.put)
+    where = f"{broker.host}:{broker.port}{' with TLS' if broker.tls else ''}"
+    link.start()
+    try:
+        event = _until(events, BROKER_S)
+    finally:
+        link.stop()
+    if isinstance(event, Up):
+        return ok(check, f"{where} accepts this device")
+    reason = event.reason if isinstance(event, Down) else f"no answer in {BROKER_S:g} s"
+    return failure(check, f"{where}: {reason}", _broker_fix(reason, tls=broker.tls))
+
+
+def _until(events: queue.SimpleQueue[LinkEvent], patience_s: float) -> LinkEvent | None:
+    """Return the first event that says how it is; a broker that knows only MQTT 3.1.1 refuses the first attempt."""
+    ends = time.monotonic() + patience_s
+    last: LinkEvent | None = None
+    while (left := ends - time.monotonic()) > 0:
+        try:
+            event = events.get(timeout=left)
+        except queue.Empty:
+            break
+        if isinstance(event, Up):
+            return event
+        if isinstance(event, Down):
+            if last is not None or "no connection" in event.reason:
+                return event
+            last = event
+    return last
+
+
+def _broker_fix(reason: str, *, tls: bool) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return "ca_file must hold the authority that signed the broker's certificate, and the clock must be right"
+    if "refused" in reason.lower() and "connection" in reason.lower() and "accept" not in reason:
+        return "no broker listens there: check host, port and firewall, and that the broker runs"
+    if "accept" in reason:
+        what = "the certificate (revoked? expired?)" if tls else "username and password_file"
+        return f"the broker answered and said no: check {what}, and the broker's own log"
+    return "check host, port, cable or wireless network"
+
+
+def _depot(patient: Patient) -> Iterable[Finding]:
+    broker, device = patient.config.broker, patient.config.device
+    if broker is None or patient.config.trust is None:
+        return
+    carrier = MqttCarrier(broker, device.tenant, device.id, timeout_s=BROKER_S, patience_s=0.0)
+    try:
+        carrier.read("metadata", "timestamp.json", 0, MAX_DOCUMENT_BYTES)
+        yield ok("depot", "answers over the broker")
+    except NotFoundError:
+        yield failure("depot", "answers, and has no metadata", "`edgewright fleet init`, then `fleet depot` there")
+    except EdgewrightError as error:
+        fix = "run `edgewright fleet depot`; if it runs: tenant and device id must be those the broker allows"
+        yield failure("depot", str(error), fix)
+    finally:
+        carrier.close()
+
+
+def _mirror(patient: Patient) -> Iterable[Finding]:
+    mirror = patient.config.updates.http
+    if mirror is None:
+        return
+    try:
+        HttpCarrier(mirror, timeout_s=BROKER_S).read("metadata", "timestamp.json", 0, 1)
+        yield ok("mirror", f"{mirror} answers")
+    except EdgewrightError as error:
+        fix = "updates.http must point at the folder that holds metadata/, targets/ and blobs/"
+        yield Finding(check="mirror", verdict="warning", text=str(error), fix=fix)
+
+
+def _agent(patient: Patient) -> Iterable[Finding]:
+    reply = ask_agent(patient.state, Ask(ask="status"), timeout_s=10.0) if patient.state.root.is_dir() else None
+    if reply is None:
+        fix = "systemctl start edgewright-agent, or `edgewright agent run`"
+        yield Finding(check="agent", verdict="warning", text="does not run", fix=fix)
+        return
+    yield ok("agent", f"runs as process {reply.status.pid}, level {reply.status.level}")
+    for slot in reply.status.slots:
+        name = f"slot {slot.slot}"
+        if slot.http is None or not _ready(slot.http):
+            fix = "`edgewright agent status` says what it waits for; the log says why a worker ends"
+            yield failure(name, f"http://{slot.http} is not ready", fix)
+        else:
+            yield ok(name, f"http://{slot.http} answers, served by {slot.served_by}")
+
+
+def _ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/v2/health/ready", timeout=5.0) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+NETWORK_CHECKS: tuple[Callable[[Patient], Iterable[Finding]], ...] = (_broker, _data_broker, _depot, _mirror, _agent)

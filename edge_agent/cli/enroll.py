@@ -1,0 +1,60 @@
+"""The command `edgewright agent enroll`: redeem a claim."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import msgspec
+
+from edge_agent.config.agent_toml import load_config
+from edge_agent.enrollment.client import enrol
+from edge_agent.errors import ConfigError
+from edge_agent.identity.files import IdentityFolder
+from edge_contracts.enrollment import Claim, parse_claim
+from edge_contracts.limits import MAX_CLAIM_BYTES
+
+
+@click.command()
+@click.option("--claim", "claim_file", type=click.Path(path_type=Path), required=True, help="The claim file.")
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the certificate.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def enroll(claim_file: Path, config: Path, timeout: float, as_json: bool) -> None:
+    """Get this device's certificate for a claim that `edgewright fleet enroll` made.
+
+    The private key is made here and stays here. If the answer gets lost, run it again: the same claim gives the same
+    certificate. A running agent takes the new identity by itself; renewals are its business, too.
+
+    \b
+    Example:
+      edgewright agent enroll --claim dev-0001.claim --config /etc/edgewright/agent.toml
+    """
+    found = load_config(config)
+    claim = _read(claim_file)
+    if (claim.device, claim.tenant) != (found.device.id, found.device.tenant):
+        raise ConfigError(
+            f"the claim is for {claim.device!r} of tenant {claim.tenant!r}",
+            subject="config.device.id",
+            hint=f"this device is {found.device.id!r} of tenant {found.device.tenant!r}",
+        )
+    broker = found.broker
+    if broker is None or broker.identity is None or not broker.tls:
+        raise ConfigError("an identity needs a broker with tls = true", subject="config.broker.tls")
+    if broker.certificate_file is not None:
+        hint = "take certificate_file, key_file and ca_file out of the configuration"
+        raise ConfigError("names another identity", subject="config.broker.certificate_file", hint=hint)
+    enrolled = enrol(claim, IdentityFolder(Path(broker.identity)), broker, timeout)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(enrolled)))
+        return
+    click.echo(f"{enrolled.device} has its certificate, in {broker.identity}. Delete {claim_file}.")
+
+
+def _read(path: Path) -> Claim:
+    try:
+        with path.open("rb") as file:
+            return parse_claim(file.read(MAX_CLAIM_BYTES + 1))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", subject=str(path)) from error

@@ -1,0 +1,39 @@
+"""The command `edgewright agent reload`. What takes effect without a restart is in `edge_agent.config.reload_plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edge_agent.config.agent_toml import load_config
+from edge_agent.errors import ConfigError, UnreachableError
+from edge_agent.ipc.control import Ask, ask_agent
+from edge_agent.storage.state_dir import StateFolder
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait until it has taken effect.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def reload(config: Path, timeout: float, as_json: bool) -> None:
+    """Let a changed agent.toml take effect in the running agent, as a whole or not at all.
+
+    Tags, polling, telemetry windows, limits of slots, data topics, and slots that come or go need no restart. SIGHUP
+    does the same, and tells the log.
+
+    \b
+    Examples:
+      edgewright agent reload --config /etc/edgewright/agent.toml
+      systemctl reload edgewright-agent
+    """
+    reply = ask_agent(StateFolder(load_config(config).state), Ask(ask="reload"), timeout_s=timeout)
+    if reply is None:
+        raise UnreachableError("no agent runs on this state folder", subject=str(config))
+    if reply.refused is not None:
+        raise ConfigError(reply.refused.text, hint=reply.refused.hint)
+    if as_json:
+        click.echo(json.dumps({"changed": reply.changed}))
+    else:
+        click.echo("\n".join(reply.changed) or "nothing has changed")

@@ -1,0 +1,73 @@
+"""What a changed `agent.toml` means for a running agent: which changes take effect, and which need a restart. Pure.
+
+A reload takes effect as a whole or not at all, so that what runs is always what one file says. Doing it is the
+supervisor's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct
+
+from edge_agent.config.agent_toml import AgentConfig, SlotConfig
+from edge_agent.errors import ConfigError
+
+LIVE = re.compile(
+    r"device\.tags|updates\..+|telemetry\.(window_s|otlp)|(data|home_assistant)(\..+)?"
+    r"|slots\[[^]]+\](\.(threads|memory_mb|drain_s|priority|idle_unload_s|stale_after_s|recycle|batch|certainty|mqtt|shadow|capture)(\..+)?)?"
+)
+"""Fields that may change while the agent runs; a slot as a whole is one that came or went. The others are what the
+agent is: its name, its disk, its broker, whom it trusts, and where and what a slot serves."""
+
+
+class Reload(Struct, frozen=True, kw_only=True):
+    """What differs: names of fields, and the slots that came, went or have other limits."""
+
+    changed: tuple[str, ...]
+    added: tuple[SlotConfig, ...]
+    removed: tuple[str, ...]
+    altered: tuple[SlotConfig, ...]
+
+    @property
+    def data_changed(self) -> bool:
+        """Whether the data topics or Home Assistant's view differ."""
+        whole = re.compile(r"(data|home_assistant)(\..+)?|slots\[[^]]+\](\.mqtt(\..+)?)?")
+        return any(whole.fullmatch(name) for name in self.changed)
+
+
+def plan_reload(old: AgentConfig, new: AgentConfig) -> Reload:
+    """Return what is to be done. Raises ConfigError naming every changed field that needs a restart."""
+    changed = tuple(_changes(_plain(old), _plain(new)))
+    fixed = [name for name in changed if not LIVE.fullmatch(name)]
+    if fixed:
+        hint = "restart the agent for these, or set them back; nothing was changed"
+        raise ConfigError("cannot change while the agent runs", subject=", ".join(fixed), hint=hint)
+    before = {slot.name: slot for slot in old.slots}
+    after = {slot.name: slot for slot in new.slots}
+    return Reload(
+        changed=changed,
+        added=tuple(slot for name, slot in after.items() if name not in before),
+        removed=tuple(name for name in before if name not in after),
+        altered=tuple(slot for name, slot in after.items() if name in before and slot != before[name]),
+    )
+
+
+def _plain(config: AgentConfig) -> dict[str, object]:
+    plain: dict[str, object] = msgspec.to_builtins(config)
+    slots: list[dict[str, object]] = plain.pop("slots")  # type: ignore[assignment]
+    return plain | {f"slots[{slot['name']}]": slot for slot in slots}
+
+
+def _changes(old: dict[str, object], new: dict[str, object], prefix: str = "") -> Iterator[str]:
+    """Give the dotted names of fields that differ; a table that came or went is named as a whole."""
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict) and name != "tags":
+            yield from _changes(before, after, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,112 @@
+"""Split-conformal sets: which answers a variant cannot rule out, with known coverage; and when to abstain for it.
+
+The scores are defined here for both sides: `edge_compression.bundle.conformal` calibrates thresholds with them where a
+bundle is made, the runtime applies them to each answer. `docs/bundle-statistics.md` says what they promise.
+
+Sources: V. Vovk, A. Gammerman, G. Shafer, "Algorithmic Learning in a Random World", 2005; LAC: M. Sadinle, J. Lei,
+L. Wasserman, JASA 114, 2019; RAPS: A. Angelopoulos et al., ICLR 2021, arXiv:2009.14193, without randomisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from edge_contracts.errors import ContractError
+from edge_contracts.manifest import Manifest, Output, Variant
+from edge_contracts.reference import ConformalThreshold
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+
+class Prediction(Struct, frozen=True, kw_only=True):
+    """What is certain of one answer at `coverage`: for each sample the classes that may be right, or `width`: the
+    truth lies within that distance of each value, in the output's unit."""
+
+    coverage: float
+    sets: tuple[tuple[int, ...], ...] = ()
+    width: float | None = None
+
+    @property
+    def largest(self) -> int:
+        return max(map(len, self.sets), default=1)
+
+
+class Predictor:
+    """Applies one variant's threshold to its answers' first output."""
+
+    def __init__(self, threshold: ConformalThreshold, output: Output) -> None:
+        self._threshold = threshold
+        self._output = output.name
+        self._logits = output.kind == "logits"
+
+    def predict(self, outputs: Mapping[str, Array]) -> Prediction:
+        """Return the prediction for a batch of answers: [N, ..., C] logits or probabilities, or values."""
+        threshold, output = self._threshold, outputs[self._output]
+        coverage = 1.0 - threshold.alpha
+        if threshold.score == "absolute_residual":
+            return Prediction(coverage=coverage, width=threshold.tau)
+        rows = output.reshape(-1, output.shape[-1]).astype(np.float64)
+        inside = members(softmax(rows) if self._logits else rows, threshold)
+        return Prediction(coverage=coverage, sets=tuple(tuple(map(int, np.flatnonzero(row))) for row in inside))
+
+
+def predictor(manifest: Manifest, variant: Variant, coverage: float) -> Predictor | None:
+    """Return what predicts with at least `coverage`, from the variant's own thresholds; LAC, whose sets are smallest,
+    before RAPS. None when it has none that covers enough.
+
+    Raises ContractError for a threshold that is of another file: calibrated on one variant, it says nothing of another.
+    """
+    sha256 = manifest.file(variant.file).sha256
+    enough = [threshold for threshold in variant.conformal if 1.0 - threshold.alpha >= coverage - 1e-9]
+    if not enough:
+        return None
+    best = max(enough, key=lambda threshold: (threshold.alpha, threshold.score == "lac"))
+    if best.model_sha256 != sha256:
+        raise ContractError("its conformal threshold is of another file", subject=f"variant {variant.id}")
+    return Predictor(best, manifest.outputs[0])
+
+
+def members(probabilities: Floats, threshold: ConformalThreshold) -> NDArray[np.bool_]:
+    """Return which classes are in each sample's set [N, C]. The likeliest always is: an empty set would claim that
+    no class is possible, and adding one only raises the coverage."""
+    if threshold.score == "lac":
+        scores = lac(probabilities)
+    else:
+        scores = raps(probabilities, penalty=threshold.penalty, free_ranks=threshold.free_ranks)
+    inside = scores <= threshold.tau
+    inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
+    return inside
+
+
+def lac(probabilities: Floats) -> Floats:
+    """Return each class's score [N, C]: one minus its probability."""
+    return 1.0 - probabilities
+
+
+def raps(probabilities: Floats, *, penalty: float, free_ranks: int) -> Floats:
+    """Return each class's score [N, C]: the sum of the probabilities of all classes at least as likely, itself
+    included, and `penalty` for each rank beyond `free_ranks`."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    rank = np.argsort(order, axis=1, kind="stable")
+    mass = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
+    own = np.take_along_axis(mass, rank, axis=1)
+    return np.asarray(own + penalty * np.maximum(0, rank + 1 - free_ranks))
+
+
+def threshold_of(scores: Floats, alpha: float) -> float | None:
+    """Return the ceil((n + 1)(1 - alpha))-th smallest of n scores of the truth; None when n is too small for it."""
+    rank = math.ceil((scores.size + 1) * (1.0 - alpha))
+    return float(np.sort(scores)[rank - 1]) if 0 < rank <= scores.size else None
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return probabilities [..., C] of logits."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

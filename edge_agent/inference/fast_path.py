@@ -1,0 +1,163 @@
+"""The express lane: a request with nothing special about it, checked, run and checked again in one flat function.
+
+Python's calls between small functions cost as much as a small model does. Here everything that can be known when a
+rung is loaded is worked out then, and requests go through buffers the engine is bound to. Whatever is not usual
+(another dtype, a batch, a value out of range, a failing engine) is left to the long way in `runtime` and `rungs`,
+which decides about it and says why; what the express lane answers, the long way would have answered too, without a
+warning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from edge_agent.errors import EngineError, EngineMemoryError
+from edge_agent.inference.guards import as_held, features_in_order
+from edge_agent.ports import Array, Bound, Session, Tensors
+from edge_contracts.limits import KIB
+from edge_contracts.manifest import Input, InputGuard, Manifest, OutputGuard, Variant
+
+MAX_BYTES: Final = 64 * KIB
+"""Tensors larger than this have no lane: copying them costs more than the long way."""
+
+MAX_S: Final = 0.05
+"""A model whose first run takes more of the CPU needs none: it would not show, and proving a lane costs another run."""
+
+_Measure = Callable[[], Any]
+"""Returns a number that is finite only where what a buffer holds is finite and within its guard's range."""
+
+_ndarray, _isfinite, _sum = np.ndarray, math.isfinite, np.add.reduce
+_lowest, _highest = np.minimum.reduce, np.maximum.reduce
+_vdot: Any = getattr(np.vdot, "_implementation", np.vdot)  # without its search for arrays of other libraries
+
+
+class ExpressLane:
+    """One loaded variant's express lane. Not thread-safe."""
+
+    __slots__ = ("_inputs", "_outputs", "_run")
+
+    def __init__(self, manifest: Manifest, bound: Bound) -> None:
+        """`bound` has the buffers of the manifest's tensors, in its order."""
+        self._run: Callable[[], None] | None = bound.run
+        self._inputs = tuple(
+            (tensor.name, buffer, buffer.shape, buffer.dtype, _measure_input(tensor.guard, buffer))
+            for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
+        )
+        self._outputs = tuple(
+            (tensor.name, buffer.copy, _measure(tensor.guard, buffer))
+            for tensor, buffer in zip(manifest.outputs, bound.outputs, strict=True)
+        )
+
+    def outputs(self, tensors: Tensors) -> dict[str, Array] | None:
+        """Return the outputs by the manifest's names, or None for a request or an answer that is not usual.
+
+        Raises EngineMemoryError: what runs again after one may be answered from a damaged heap.
+        """
+        run = self._run
+        if run is None or len(tensors) != len(self._inputs):
+            return None
+        for name, buffer, shape, dtype, measure in self._inputs:
+            array = tensors.get(name)
+            if type(array) is not _ndarray or array.shape != shape or array.dtype != dtype:
+                return None
+            buffer[...] = array
+            if not _isfinite(measure()):
+                return None
+        try:
+            run()
+        except EngineMemoryError:
+            raise
+        except EngineError:
+            self._run = None  # an answer of another shape would fail each time: the long way takes all from here
+            return None
+        outputs = {}
+        for name, copy, measure in self._outputs:
+            if not _isfinite(measure()):
+                return None
+            outputs[name] = copy()
+        return outputs
+
+
+def express_lane(
+    manifest: Manifest, variant: Variant, session: Session, feeds: Tensors, answer: Tensors
+) -> ExpressLane | None:
+    """Return the lane for requests like `feeds`, proved on them to answer `answer`; both are by the engine's names, in
+    the manifest's order.
+
+    Return None where every request needs the long way: a mapping between the sample's dtype and the model's,
+    thresholds to judge each answer by, large tensors, an engine that cannot be bound, answers that differ from run to
+    run. Raises EngineMemoryError.
+    """
+    confidence = variant.confidence
+    if confidence.energy is not None or confidence.max_softmax is not None:
+        return None
+    if not all(map(_is_usual, manifest.inputs, feeds.values())):
+        return None
+    if not all(0 < array.nbytes <= MAX_BYTES for array in (*feeds.values(), *answer.values())):
+        return None
+    try:
+        bound = session.bind(feeds, answer)
+        bound.run()
+    except EngineMemoryError:
+        raise
+    except EngineError:
+        return None
+    same = all(map(_are_equal, bound.outputs, answer.values()))
+    return ExpressLane(manifest, bound) if same else None
+
+
+def _is_usual(tensor: Input, array: Array) -> bool:
+    """Return whether the long way would feed an array like this one as it is."""
+    mapping, shape = tensor.sample, array.shape
+    fits = len(shape) == len(tensor.shape) and all(map(_fits, shape, tensor.shape))
+    is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
+    as_it_is = mapping.dtype != tensor.dtype or not is_mapped
+    return fits and as_it_is and array.dtype == tensor.dtype
+
+
+def _fits(size: int, declared: int) -> bool:
+    return declared in (-1, size)
+
+
+def _are_equal(one: Array, other: Array) -> bool:
+    return one.tobytes() == other.tobytes()
+
+
+def _measure(guard: InputGuard | OutputGuard, buffer: Any) -> _Measure:
+    """Return the quickest such measure of a buffer; those of one call into NumPy cost no call of Python's beside it."""
+    guard = as_held(guard, buffer.dtype)
+    flat, low, high = buffer.reshape(-1), guard.minimum, guard.maximum
+    if low is None and high is None:
+        return _finite(flat)
+    minimum, maximum = -math.inf if low is None else low, math.inf if high is None else high
+    # An infinity compares as within an open end, and a NaN as within nothing.
+    within = _finite(flat) if math.inf in (-minimum, maximum) else float
+
+    def measure() -> Any:
+        return within() if minimum <= _lowest(flat) and _highest(flat) <= maximum else math.nan
+
+    return measure
+
+
+def _measure_input(guard: InputGuard, buffer: Any) -> _Measure:
+    whole, in_order = _measure(guard, buffer), features_in_order(guard, buffer.shape, buffer.dtype)
+    if in_order is None:
+        return whole
+
+    def measure() -> Any:
+        return whole() if in_order(buffer) else math.nan
+
+    return measure
+
+
+def _finite(flat: Any) -> _Measure:
+    """A sum is finite only where all its terms are; one that overflowed is left to the long way."""
+    if flat.dtype.kind != "f":
+        return float  # which is zero
+    # The quickest sum is one of squares, and `vdot` says nothing when it overflows; those of float16 do so too soon.
+    return partial(_sum, flat, 0, np.float64) if flat.itemsize == 2 else partial(_vdot, flat, flat)

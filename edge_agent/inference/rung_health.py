@@ -1,0 +1,105 @@
+"""The fallback ladder: which places an answer can come from, in what order, and when a failed one is tried again.
+
+Pure: time is an argument. Loading and running the rungs is in `edge_agent.inference.runtime`.
+
+    active release's usable variants → last-good's first usable → factory's first usable → the declared last resort
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from edge_agent.ipc.worker import Rung
+from edge_contracts.manifest import Manifest
+
+Role = Literal["active", "last-good", "factory", "local"]
+
+PATIENCE = 3
+"""Failures in a row before a rung is avoided: one bad request must not demote a good model."""
+
+FIRST_REST_S = 1.0
+LONGEST_REST_S = 300.0
+"""A rung that failed rests this long, doubling each time it fails again right after: a load costs seconds of CPU."""
+
+
+class LadderRelease(Struct, frozen=True, kw_only=True):
+    """A release as the ladder sees it. `usable` are the variants that came through the trial, None if all may be."""
+
+    role: Role
+    folder: str
+    manifest_sha256: str
+    manifest: Manifest
+    usable: tuple[str, ...] | None = None
+
+
+def build_ladder(releases: Sequence[LadderRelease]) -> tuple[Rung, ...]:
+    """Return the rungs of the given releases, best first: every usable variant of the first release, then the first
+    usable one of each other release. A release that appears again under another role gives no second rung."""
+    rungs: list[Rung] = []
+    seen: set[str] = set()
+    for index, release in enumerate(releases):
+        if release.manifest_sha256 in seen:
+            continue
+        seen.add(release.manifest_sha256)
+        variants = [
+            variant.id
+            for variant in release.manifest.variants
+            if release.usable is None or variant.id in release.usable
+        ]
+        rungs.extend(_rung(release, variant) for variant in (variants if index == 0 else variants[:1]))
+    return tuple(rungs)
+
+
+def _rung(release: LadderRelease, variant: str) -> Rung:
+    return Rung(
+        role=release.role,
+        folder=release.folder,
+        version=release.manifest.version,
+        manifest_sha256=release.manifest_sha256,
+        variant=variant,
+    )
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """One rung's recent past: failures in a row, and until when it rests (on the caller's clock, seconds)."""
+
+    failures: int = 0
+    rest_until: float = 0.0
+    rests: int = 0
+
+
+WELL = Health()
+
+
+def failed(health: Health, now: float, *, hard: bool) -> Health:
+    """Return the health after a failure; `hard` means it could not even be loaded and rests at once."""
+    failures = health.failures + 1
+    if not hard and failures < PATIENCE:
+        return Health(failures=failures, rests=health.rests)
+    rest = min(FIRST_REST_S * 2.0**health.rests, LONGEST_REST_S)
+    # After its rest a rung is on probation: the next failure sends it back at once, for longer.
+    return Health(failures=PATIENCE - 1, rest_until=now + rest, rests=min(health.rests + 1, 32))
+
+
+def preferred_order(ladder: Sequence[Rung], variant: str | None) -> tuple[int, ...]:
+    """Return the order in which rungs are tried: the preferred variant of the first release comes first, what lay
+    above it comes last of its release, so that a lighter choice does not fall back to a heavier one early.
+
+    None, or a variant that is not on the ladder, leaves the ladder's own order.
+    """
+    if not ladder:
+        return ()
+    own = [index for index, rung in enumerate(ladder) if rung.manifest_sha256 == ladder[0].manifest_sha256]
+    start = next((index for index in own if ladder[index].variant == variant), own[0])
+    rest = [index for index in range(len(ladder)) if index not in own]
+    return (*(index for index in own if index >= start), *(index for index in own if index < start), *rest)
+
+
+def walk(order: Sequence[int], health: Sequence[Health], now: float) -> Iterator[int]:
+    """Yield the rungs to try for one request, in order, leaving out those that rest."""
+    for index in order:
+        if health[index].rest_until <= now:
+            yield index

@@ -1,0 +1,310 @@
+"""The guarded pipeline, in process: input checks → mapping → input guard → engine → output guard → fallback ladder.
+
+    from edge_agent import Runtime
+
+    with Runtime.open("bundle") as runtime:
+        answer = runtime.infer({"x": array})
+
+Nothing of HTTP, processes or updates is here: the worker wires this into a process, `adapters.http` into a protocol.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_agent.answer import Answer, NodeAnswer
+from edge_agent.bundle import open_bundle
+from edge_agent.errors import EngineMemoryError, TensorError
+from edge_agent.inference.batch import answer_together
+from edge_agent.inference.counters import Tally
+from edge_agent.inference.histograms import SeenCounter, TagCounters
+from edge_agent.inference.last_resort import ABSTAIN, LastResort
+from edge_agent.inference.rung import GuardError, Intake, LoadedRung, first_manifest
+from edge_agent.inference.rung_health import LadderRelease, build_ladder
+from edge_agent.inference.rung_pool import FaultListener, LoadedLadder
+from edge_agent.ipc.worker import Certainty, Rung
+from edge_agent.ports import Array, EngineSettings, Tensors
+from edge_contracts.errors import EdgewrightError
+from edge_contracts.manifest import Manifest
+
+_Asked = tuple[Tensors, int, SeenCounter | None]
+"""A request's tensors, when it came, in nanoseconds of the monotonic clock, and the counter of its tag."""
+
+Tagged = tuple[Tensors, str | None]
+"""A request's tensors and its tag."""
+
+_now_ns = time.monotonic_ns
+
+
+class Runtime:
+    """Serves a ladder of rungs; rungs below the first are loaded when first needed. Thread-safe: one at a time.
+
+    Raises from `infer` only for what the caller must act on: TensorError (the request does not fit) and
+    EngineMemoryError (an allocation failed inside the engine: end the process, its heap is not to be trusted).
+    """
+
+    def __init__(
+        self,
+        ladder: Sequence[Rung],
+        *,
+        settings: EngineSettings | None = None,
+        certainty: Certainty | None = None,
+        on_fault: FaultListener | None = None,
+    ) -> None:
+        """Open the first release of the ladder whose manifest can be read. Raises BundleError if there is none."""
+        self.ladder = tuple(ladder)
+        self.manifest: Manifest = first_manifest(self.ladder)
+        self.tally = Tally()
+        self.seen = SeenCounter(self.manifest)
+        self.seen_by_tag = TagCounters(self.manifest)
+        self.busy_since: float | None = None
+        self._most: float = math.inf if certainty is None else certainty.abstain_over or math.inf
+        self._intake = Intake(self.manifest)
+        self._resort = LastResort(self.manifest)
+        self._ladder = LoadedLadder(
+            self.ladder,
+            self.manifest,
+            self.tally,
+            settings=settings or EngineSettings(),
+            certainty=certainty,
+            on_fault=on_fault,
+        )
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, *, settings: EngineSettings | None = None, certainty: Certainty | None = None
+    ) -> Runtime:
+        """Open one bundle folder, verify all its files and load its first variant that works.
+
+        Raises BundleError or ContractError naming the file or field.
+        """
+        bundle = open_bundle(Path(folder))
+        release = LadderRelease(
+            role="local",
+            folder=str(folder),
+            manifest_sha256=bundle.manifest_sha256,
+            manifest=bundle.manifest,
+        )
+        runtime = cls(build_ladder([release]), settings=settings, certainty=certainty)
+        runtime.warm()
+        return runtime
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def serving(self) -> str:
+        """Who would answer now: `served_by` of the first rung that does not rest, else of the last resort."""
+        rung = self._ladder.next_up()
+        return self._resort.name if rung is None else rung.served_by
+
+    @property
+    def nodes(self) -> tuple[NodeAnswer, ...]:
+        """What the nodes did at the last request, where the preferred rung is a pipeline."""
+        rung = self._ladder.loaded.get(self._ladder.first)
+        return () if rung is None or rung.composite is None else rung.composite.nodes
+
+    def warm(self) -> str:
+        """Load rungs from the top until one has run once; return its `served_by`. Raises EngineMemoryError."""
+        with self._lock:
+            next(self._ladder.walk(time.monotonic()), None)
+        return self.serving
+
+    def prefer(self, variant: str | None, threads: int | None = None) -> str:
+        """Serve from this variant of the first release from now on (None: the ladder's first); return who serves."""
+        with self._lock:
+            self._ladder.prefer(variant, threads)
+        return self.warm()
+
+    @property
+    def histograms(self) -> dict[str, tuple[int, ...]]:
+        """What was counted of all requests and of each tag's; see `core.tags` for the names. From any thread."""
+        found = self.seen.totals | self.seen_by_tag.totals()
+        return {name: tuple(bins) for name, bins in found.items()}
+
+    def infer(self, tensors: Tensors, tag: str | None = None) -> Answer:
+        """Answer one request: arrays by input name, in the input's `sample.dtype` or the model's own dtype. `tag` says
+        where the samples come from: what is seen of them is counted apart as well.
+
+        Raises TensorError naming the tensor that does not fit or the tag that is none, EngineMemoryError.
+        """
+        with self._lock:
+            start = _now_ns()
+            self.busy_since = start / 1e9
+            try:
+                own = None if tag is None else self.seen_by_tag.of(tag)
+                rung, outputs = self._ladder.quick, None
+                if rung is not None and rung.express is not None:
+                    try:
+                        outputs = rung.express.outputs(tensors)
+                    except EngineMemoryError as error:
+                        self._ladder.tell(self._ladder.first, error.reason, str(error))
+                        raise
+                if rung is None or outputs is None:
+                    return self._at_length((tensors, start, own))
+                if not rung.is_plain or start >= self.seen.due_ns or (own is not None and start >= own.due_ns):
+                    return self._answer(self._ladder.first, rung, (tensors, start, own), outputs)
+                # What `_answer` would do here, without its call: to a small model each call of Python's shows.
+                timing_us = (_now_ns() - start) // 1000
+                rung.answers.count(timing_us)
+                return Answer(
+                    outputs=outputs,
+                    served_by=rung.served_by,
+                    version=rung.version,
+                    model_sha256=rung.model_sha256,
+                    abstained=False,
+                    warnings=(),
+                    timing_us=timing_us,
+                )
+            except TensorError:
+                self.tally.count("rejected")
+                raise
+            finally:
+                self.busy_since = None
+
+    def infer_together(self, requests: Sequence[Tagged], size: int) -> list[Answer] | None:
+        """Answer requests as one batch of the first rung, or return None where each must be asked alone: that rung does
+        not serve, it has not proved that up to `size` requests in a batch get the answers they would get alone, or
+        something is unusual about one of them. Raises EngineMemoryError."""
+        with self._lock:
+            start = _now_ns()
+            first, rung = self._ladder.first, self._ladder.quick
+            if rung is None:
+                return None
+            self.busy_since = start / 1e9
+            try:
+                counters = [None if tag is None else self.seen_by_tag.of(tag) for _, tag in requests]
+                outputs = answer_together(rung, self._intake, [tensors for tensors, _ in requests], size)
+                if outputs is None:
+                    return None
+                asked = [(tensors, start, own) for (tensors, _), own in zip(requests, counters, strict=True)]
+                return [
+                    self._answer(first, rung, one, rung.finish(answer, one[0]))
+                    for one, answer in zip(asked, outputs, strict=True)
+                ]
+            except EngineMemoryError as error:
+                self._ladder.tell(first, error.reason, str(error))
+                raise
+            except EdgewrightError:
+                return None  # whom to blame shows when they are asked alone
+            finally:
+                self.busy_since = None
+
+    def usual(self, within_s: float) -> dict[str, Array]:
+        """Return the tensors of a usual request, as the first rung is fed them; empty while that one does not serve, or
+        if one answer takes it longer."""
+        rung = self._ladder.quick
+        if rung is None or rung.warm_s > within_s:
+            return {}
+        return {tensor.name: array for tensor, array in zip(self.manifest.inputs, rung.usual(), strict=True)}
+
+    def forget(self) -> None:
+        """Forget what was counted and remembered of all requests so far."""
+        with self._lock:
+            self.tally.clear()
+            self.seen = SeenCounter(self.manifest)
+            self.seen_by_tag = TagCounters(self.manifest)
+            self._resort = LastResort(self.manifest)
+
+    def close(self) -> None:
+        """Unload every rung."""
+        with self._lock:
+            self._ladder.unload()
+
+    def _at_length(self, asked: _Asked) -> Answer:
+        feeds = self._intake.fit(asked[0])
+        objections = self._intake.guard(feeds)
+        warnings: list[str] = []
+        trusted = True
+        if objections:
+            self.tally.count("guard_input")
+            warnings = [verdict.text for verdict in objections]
+            trusted = all(verdict.action != "fallback" for verdict in objections)
+        answer = self._climb_down(asked, feeds, warnings) if trusted else None
+        return answer or self._last_resort(asked, len(feeds[0]) if feeds[0].shape else 1, warnings)
+
+    def _climb_down(self, asked: _Asked, feeds: list[Array], warnings: list[str]) -> Answer | None:
+        """Try the rungs in order. A rung is blamed for failing only if another one could answer the same request:
+        when none can, the request is at fault, and a hostile client cannot put the whole ladder to rest."""
+        blamed: list[tuple[int, str, str]] = []
+        ladder = self._ladder
+        for index, rung in ladder.walk(self.busy_since or 0.0):
+            try:
+                outputs, confidence = rung.answer(feeds if ladder.is_fed_alike(index) else rung.refit(asked[0]))
+                outputs = rung.finish(outputs, asked[0])
+            except EngineMemoryError as error:
+                ladder.tell(index, error.reason, str(error))
+                raise
+            except EdgewrightError as error:
+                self.tally.count("errors")
+                self.tally.count("guard_output", isinstance(error, GuardError))
+                warnings.append(f"{rung.served_by}: {error}")
+                blamed.append((index, error.reason, str(error)))
+                continue
+            if confidence.action == "warn":
+                self.tally.count("out_of_distribution")
+                warnings.append(confidence.text)
+            for culprit in blamed:
+                ladder.has_failed(*culprit)
+            return self._answer(index, rung, asked, outputs, warnings)
+        return None
+
+    def _answer(
+        self, index: int, rung: LoadedRung, asked: _Asked, outputs: dict[str, Array], warnings: Sequence[str] = ()
+    ) -> Answer:
+        self._ladder.has_answered(index)
+        if index != self._ladder.first:
+            self.tally.count("fallbacks")
+        if self._resort.remembers:
+            self._resort.remember(outputs, self.busy_since or 0.0)
+        tensors, start, own = asked
+        if start >= self.seen.due_ns and self._ladder.is_fed_alike(index):
+            self.seen.count(self._intake.fit(tensors), rung.variant, outputs, start)
+        if own is not None and start >= own.due_ns and self._ladder.is_fed_alike(index):
+            own.count(self._intake.fit(tensors), rung.variant, outputs, start)
+        prediction, abstained = None, False
+        if rung.predictor is not None:
+            prediction = rung.predictor.predict(outputs)
+            abstained = prediction.largest > self._most
+            self.tally.count("abstained", abstained)
+        if rung.composite is not None:
+            self._ladder.tell_of_nodes(index, rung.composite)
+        timing_us = (_now_ns() - start) // 1000
+        rung.answers.count(timing_us)
+        return Answer(
+            outputs={} if abstained else outputs,
+            served_by=rung.served_by,
+            version=rung.version,
+            model_sha256=rung.model_sha256,
+            abstained=abstained,
+            warnings=tuple(warnings),
+            timing_us=timing_us,
+            prediction=prediction,
+            nodes=() if rung.composite is None else rung.composite.nodes,
+        )
+
+    def _last_resort(self, asked: _Asked, batch: int, warnings: list[str]) -> Answer:
+        outputs = self._resort.outputs(batch, time.monotonic(), asked[0])
+        if not outputs:
+            self.tally.count("abstained")
+        timing_us = (_now_ns() - asked[1]) // 1000
+        served_by = self._resort.name if outputs else ABSTAIN
+        self.tally.count("fallbacks")
+        self.tally.answers(served_by).count(timing_us)
+        return Answer(
+            outputs=outputs,
+            served_by=served_by,
+            version=None,
+            model_sha256=None,
+            abstained=not outputs,
+            warnings=tuple(warnings),
+            timing_us=timing_us,
+        )

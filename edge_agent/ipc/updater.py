@@ -1,0 +1,136 @@
+"""What the supervisor asks of the updater and what the updater says while it works: JSON lines on its standard output.
+
+The updater decides nothing about a slot's state; it reports, and the supervisor advances the record. The process is in
+`edge_agent.updater`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.update.record import Candidate
+from edge_contracts.codec import StrictRecord
+
+
+class SlotPlan(StrictRecord, frozen=True, kw_only=True):
+    """A slot with a channel: what it serves or is installing, of which of these every byte is here (`ready`), and what
+    it will not have again under which serial. `factory` is the folder of its factory bundle, if it has one."""
+
+    slot: str
+    channel: str
+    running: tuple[str, ...] = ()
+    ready: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    serial: int = 0
+    factory: str | None = None
+
+
+class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
+    """Everything an updater is told, as one JSON argument. `directory` is an exported repository to read instead of
+    the network. `may_install` False looks, but starts nothing new."""
+
+    state: str
+    root: str
+    device: str
+    tenant: str
+    tags: dict[str, str] = {}
+    profile: str
+    slots: tuple[SlotPlan, ...]
+    broker: BrokerConfig | None = None
+    http: str | None = None
+    directory: str | None = None
+    timeout_s: float = 30.0
+    may_install: bool = True
+
+
+class Trusted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="trusted"):
+    """The metadata verified; its versions by role."""
+
+    versions: dict[str, int]
+
+
+class Offer(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="offer"):
+    """The signed wish for the slot."""
+
+    slot: str
+    candidate: Candidate
+
+
+class Hold(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="hold"):
+    """A new start has to wait."""
+
+    slot: str
+    reason: str
+
+
+class Withdraw(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="withdraw"):
+    """The manifest must go from the slot."""
+
+    slot: str
+    manifest_sha256: str
+    reason: str
+
+
+class Checking(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="checking"):
+    """Preflight of the offered candidate begins."""
+
+    slot: str
+
+
+class Fetching(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="fetching"):
+    """Preflight passed; bytes are being fetched. Repeated with the progress."""
+
+    slot: str
+    done: int
+    total: int
+
+
+class DeltaUsed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="delta-used"):
+    """A file was made from one that was here: `fetched` bytes of delta spared fetching `spared` bytes more."""
+
+    slot: str
+    path: str
+    fetched: int
+    spared: int
+
+
+class DeltaUnused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="delta-unused"):
+    """A delta, or their list, was of no use, and why; what it was for is fetched whole."""
+
+    slot: str
+    path: str
+    reason: str
+    text: str
+
+
+class Stored(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="stored"):
+    """The candidate is on disk, verified and durable. Deltas spared fetching `saved` bytes in this attempt."""
+
+    slot: str
+    saved: int = 0
+
+
+Fault = Literal["trust", "device", "bundle", "transport", "operator"]
+
+
+class Trouble(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="trouble"):
+    """It did not work, and by whose fault. Transport is tried again; for a candidate, everything else is final.
+    Without a slot the metadata as a whole is meant."""
+
+    fault: Fault
+    reason: str
+    text: str
+    slot: str | None = None
+
+
+FromUpdater = Trusted | Offer | Hold | Withdraw | Checking | Fetching | DeltaUsed | DeltaUnused | Stored | Trouble
+
+_decoder: msgspec.json.Decoder[FromUpdater] = msgspec.json.Decoder(FromUpdater)
+
+
+def parse_from_updater(data: bytes) -> FromUpdater:
+    """Parse one line of an updater. Raises msgspec.MsgspecError: the peer is our own process, so it is a bug."""
+    return _decoder.decode(data)

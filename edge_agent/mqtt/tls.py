@@ -1,0 +1,76 @@
+"""How the device speaks TLS to its broker: which files, and what its clock may say about them."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+from edge_agent.config.agent_toml import BrokerConfig
+from edge_agent.errors import ConfigError
+from edge_agent.identity.files import IdentityFiles, IdentityFolder
+from edge_agent.storage.state_dir import StateError
+
+X509_V_FLAG_NO_CHECK_TIME = 0x200000
+"""OpenSSL's flag to leave the terms of certificates alone; Python's `ssl` has no name for it."""
+
+
+def tls_context(settings: BrokerConfig, clock: float) -> ssl.SSLContext:
+    """Return the context for one connection: the configured files, else the enrolled identity's, read again each time.
+
+    `clock` is the device's, in seconds since 1970. One that is behind the beginning of the very authority it trusts is
+    wrong (a box without a battery starts in 1970) and must not shut the device out: then terms are not looked at, names
+    and signatures are. Raises ConfigError naming what cannot be used.
+    """
+    own = None if settings.certificate_file is not None else enrolled_files(settings)
+    ca, certificate, key = settings.ca_file, settings.certificate_file, settings.key_file
+    if own is not None:
+        ca, certificate, key = ca or str(own.ca), str(own.certificate), str(own.key)
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        files = ", ".join(str(path) for path in (ca, certificate, key) if path is not None)
+        raise ConfigError(f"TLS files cannot be used: {error} ({files})", subject="config.broker") from error
+    if ca is not None and clock < _youngest(context):
+        context.verify_flags |= X509_V_FLAG_NO_CHECK_TIME
+    return context
+
+
+def tls_refusal(settings: BrokerConfig, clock: float, timeout_s: float) -> str:
+    """Return why the broker refuses our certificate, or "" if it does not say within `timeout_s` seconds.
+
+    In TLS 1.3 the refusal comes after our side of the handshake is done. Whoever has sent more by then may find the
+    connection reset and the alert lost (RFC 8446, section 4.4.2, with RFC 1122, section 4.2.2.13); so nothing is sent.
+    """
+    try:
+        context = tls_context(settings, clock)
+        with (
+            socket.create_connection((settings.host, settings.port), timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=settings.host) as listening,
+        ):
+            listening.recv(1)
+    except ssl.SSLError as error:
+        return str(error) if "ALERT" in str(error) else ""
+    except (OSError, ConfigError):
+        return ""
+    return ""
+
+
+def enrolled_files(settings: BrokerConfig) -> IdentityFiles | None:
+    """Return the files of the enrolled identity, if there is one. Raises ConfigError for one that cannot be read."""
+    if settings.identity is None:
+        return None
+    folder = IdentityFolder(Path(settings.identity))
+    try:
+        enrolled = folder.current()
+    except StateError as error:
+        raise ConfigError(str(error), subject="config.broker.identity") from error
+    return None if enrolled is None else folder.files(enrolled)
+
+
+def _youngest(context: ssl.SSLContext) -> float:
+    """Return when the youngest of the trusted authorities began, in seconds since 1970."""
+    begins = (str(authority.get("notBefore", "")) for authority in context.get_ca_certs())
+    return max((float(ssl.cert_time_to_seconds(begin)) for begin in begins if begin), default=0.0)

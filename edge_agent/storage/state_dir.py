@@ -1,0 +1,225 @@
+"""The device's state folder: where everything lies, and the only way anything in it is written.
+
+Every record is written to a temporary file in the same folder, fsynced, renamed over the old one, and the folder is
+fsynced: after a power cut at any system call there is the old record or the new one, never half of either. Releases
+come in whole folders by one rename and are immutable from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from edge_agent.errors import ConfigError
+from edge_agent.update.record import UpdateRecord
+from edge_contracts import limits
+from edge_contracts.codec import decode
+from edge_contracts.errors import ContractError, DeviceError
+from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+
+TEMPORARY = ".new"
+
+
+class StateError(DeviceError):
+    """The state folder cannot be read or written: permissions, or the disk is full."""
+
+    reason = "state"
+
+
+class DiskFullError(StateError):
+    """No space is left, or a quota is used up."""
+
+    reason = "disk-full"
+
+
+def state_error(what: str, error: OSError, path: Path) -> StateError:
+    """Return the typed error for `error` at `path`: DiskFullError where there was no room, else StateError."""
+    no_space = os.strerror(errno.ENOSPC)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or no_space in str(error):  # shutil.Error has no errno
+        return DiskFullError(f"{what}: {error.strerror or no_space}", subject=str(path))
+    return StateError(f"{what}: {error.strerror or error}", subject=str(path))
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o640) -> None:
+    """Replace the file at `path` by `data`, all or nothing, durable on return. Raises StateError naming the path."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise state_error("cannot be written", error, path) from error
+
+
+def move_durably(source: Path, destination: Path) -> None:
+    """Rename a finished folder to its final name, durable on return."""
+    source.rename(destination)
+    fsync_folder(destination.parent)
+    fsync_folder(source.parent)
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder with all that is in it, as far as that goes; of a link, only the link. For this alone `shutil`
+    would be loaded, and three compressors with it, which stay in a process that runs for years."""
+    for path, folders, files in () if folder.is_symlink() else os.walk(folder, topdown=False):
+        for name in (*files, *folders):
+            _delete_one(os.path.join(path, name))  # noqa: PTH118 - a Path would intern the name
+    _delete_one(str(folder))
+
+
+def _delete_one(path: str) -> None:
+    with contextlib.suppress(OSError):
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114 - as above
+            os.rmdir(path)  # noqa: PTH106 - as above
+        else:
+            os.unlink(path)  # noqa: PTH108 - as above
+
+
+class StateFolder:
+    """The layout of the state folder and the records in it. One writer: the supervisor; the updater writes
+    `downloads`, `releases` and `tuf` only."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.releases = root / "releases"
+        self.downloads = root / "downloads"
+        self.slots = root / "slots"
+        self.tuf = root / "tuf"
+        self.cache = root / "cache"
+        self.audit = root / "audit.jsonl"
+        self.outbox = root / "outbox.db"
+        self.imports = root / "imports.json"
+        self.running = root / "running.json"
+        self.control = root / "control.sock"
+        self.traffic = root / "traffic.json"
+        self.floor = self.tuf / "floor.json"
+
+    def create(self) -> None:
+        """Make the folders. Raises StateError."""
+        try:
+            for folder in (self.root, self.releases, self.downloads, self.slots, self.tuf, self.cache):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            fsync_folder(self.root)
+        except OSError as error:
+            raise StateError(f"cannot be made: {error.strerror}", subject=str(self.root)) from error
+
+    def lock(self) -> IO[bytes]:
+        """Take the folder for this process; the kernel gives it back whatever ends the process. Raises ConfigError."""
+        file = (self.root / "lock").open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            hint = f"look with `edgewright agent status --state {self.root}`"
+            raise ConfigError("another agent runs with this state", subject=str(self.root), hint=hint) from error
+        return file
+
+    def mark_running(self) -> None:
+        """Leave the file that only an unclean end leaves behind, durably: the next start has to know of a power cut
+        even if that comes at once. A disk that refuses it does not stop the agent."""
+        with contextlib.suppress(OSError):
+            self.running.touch()
+            fsync_folder(self.root)
+
+    def release(self, manifest_sha256: str) -> Path:
+        """Return the folder of an installed release."""
+        return self.releases / manifest_sha256
+
+    def has_release(self, manifest_sha256: str) -> bool:
+        """Return whether the release is installed: its folder got its final name only once everything was verified."""
+        return (self.releases / manifest_sha256 / MANIFEST_NAME).is_file()
+
+    def read_record(self, slot: str) -> UpdateRecord:
+        """Return the slot's record, or a new one. A record that does not parse was not written by this function's
+        counterpart: it raises StateError rather than start over and forget what was rejected."""
+        path = self.slots / f"{slot}.json"
+        try:
+            return decode(path.read_bytes(), UpdateRecord, limit=limits.MAX_DOCUMENT_BYTES, what="record")
+        except FileNotFoundError:
+            return UpdateRecord(slot=slot)
+        except (OSError, ContractError) as error:
+            raise StateError(f"cannot be read: {error}", subject=str(path)) from error
+
+    def write_record(self, record: UpdateRecord) -> None:
+        """Persist a slot's record."""
+        write_durably(self.slots / f"{record.slot}.json", msgspec.json.encode(record))
+
+    def read_manifest(self, manifest_sha256: str) -> Manifest:
+        """Return an installed release's manifest. Raises StateError if it is not what its folder's name says."""
+        return read_manifest(self.release(manifest_sha256), expected=manifest_sha256)[0]
+
+    def collect_garbage(self, keep: Iterable[str]) -> list[str]:
+        """Delete every release and every partial download whose manifest is not in `keep`; return their hashes.
+
+        With a release go the optimised models made from its files, and with everything what a power cut left of a
+        record's writing. Nobody else may be writing.
+        """
+        kept = set(keep)
+        gone: list[str] = []
+        for folder in (self.releases, self.downloads):
+            for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if entry.name not in kept:
+                    # Renamed first and for good, so that a power cut never leaves half a release under its name.
+                    doomed = entry if entry.name.startswith(".gone-") else entry.with_name(f".gone-{entry.name}")
+                    if doomed is not entry:
+                        entry.rename(doomed)
+                        fsync_folder(folder)
+                        gone.append(entry.name)
+                    delete(doomed)
+        for folder in (self.root, self.slots, *(path for path in self.tuf.rglob("*") if path.is_dir())):
+            for temporary in folder.glob(f".*{TEMPORARY}"):
+                temporary.unlink(missing_ok=True)
+        if gone:
+            self._trim_cache(kept)
+        return gone
+
+    def _trim_cache(self, kept: set[str]) -> None:
+        """Delete optimised models of no release that is left. A factory bundle's are made again at its next load."""
+        models: set[str] = set()
+        for manifest_sha256 in kept:
+            with contextlib.suppress(StateError):
+                models.update(entry.sha256 for entry in self.read_manifest(manifest_sha256).files)
+        for entry in self.cache.iterdir() if self.cache.is_dir() else ():
+            if entry.is_file() and entry.name.partition("-")[0] not in models:
+                entry.unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path, *, expected: str | None = None) -> tuple[Manifest, str]:
+    """Return the manifest in a bundle folder and its SHA-256. Raises StateError naming the file."""
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > limits.MAX_MANIFEST_BYTES:
+            raise StateError(f"over {limits.MAX_MANIFEST_BYTES} bytes", subject=str(path))
+        data = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"cannot be read: {error.strerror}", subject=str(path)) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if expected is not None and digest != expected:
+        raise StateError("is not the manifest its folder is named after", subject=str(path))
+    try:
+        return parse_manifest(data), digest
+    except ContractError as error:
+        raise StateError(str(error), subject=str(path)) from error

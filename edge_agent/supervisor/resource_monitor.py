@@ -1,0 +1,100 @@
+"""How the box is: its sensors, the level the governor makes of them, and the day's writes.
+
+What follows from a level or from a tight budget is done by the supervisor; decisions are in `edge_agent.host.governor`
+and `edge_agent.host.write_budget`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec.structs import asdict
+
+from edge_agent.device_event import Detail, News
+from edge_agent.host.governor import GovernorState, Readings, govern, short_of_memory, turned_away
+from edge_agent.host.sensors import Sensors
+from edge_agent.host.write_budget import tight
+from edge_agent.host.write_meter import WriteMeter
+from edge_agent.supervisor.status import Writes
+from edge_contracts.limits import MIB
+from edge_contracts.profile import DeviceProfile
+
+WRITES_NAME = "writes.json"
+
+
+class Box:
+    """Used on the supervisor's event loop. `sensors` are read at every look."""
+
+    def __init__(self, state: Path, profile: DeviceProfile, sensors: Sensors, tell: Callable[[News], None]) -> None:
+        self._profile = profile
+        self._sensors = sensors
+        self._tell = tell
+        self._meter = WriteMeter(state / WRITES_NAME)
+        self.readings = Readings()
+        self.governor = GovernorState()
+        self.away: frozenset[int] = frozenset()
+        self.saves_writes = False
+        self._looked = False
+
+    @property
+    def calm(self) -> bool:
+        """Whether there is room for more than answering: updates, trials. Not before the first look."""
+        return self._looked and self.governor.level == "NORMAL"
+
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether memory that nobody needs now should be given up."""
+        return short_of_memory(self.governor, self.readings, self._profile.governor)
+
+    @property
+    def detail(self) -> Detail:
+        """The level and all that was read, for the events they cause."""
+        read = {name: value for name, value in asdict(self.readings).items() if value is not None}
+        return {"level": self.governor.level, "shed": self.governor.shed, **read}
+
+    def look(self, children: Sequence[int], priorities: frozenset[int], now: float, clock: float) -> None:
+        """Read everything. `children` are our running processes, `priorities` the slots', of which those in `away` have
+        to turn requests away from now on; `now` is of a clock that only goes forward, `clock` seconds since the epoch.
+        """
+        self._looked = True
+        self.readings = self._sensors.read([os.getpid(), *children], now)
+        before, thresholds = self.governor, self._profile.governor
+        self.governor = after = govern(before, self.readings, thresholds, now, len(priorities))
+        self.away = turned_away(priorities, after.shed)
+        if after.level != before.level or after.shed != before.shed:
+            self._tell_step(before, after)
+        self._look_at_writes(children, clock)
+
+    def _tell_step(self, before: GovernorState, after: GovernorState) -> None:
+        """Tell of another level, or of more or fewer priorities turned away, with all that was read."""
+        severity = "info" if after.level == "NORMAL" else "warning"
+        step = after.level if after.level == before.level else f"{before.level} -> {after.level}"
+        text = f"{step}: {', '.join(after.reasons) or 'better for the dwell time'}"
+        self._tell(News(event="level", severity=severity, text=text, detail=self.detail))
+
+    @property
+    def writes(self) -> Writes:
+        """The day's account in megabytes."""
+        budget_mb = self._profile.storage.daily_writes_mb
+        return Writes(today_mb=self._meter.spent.bytes / MIB, budget_mb=budget_mb, saving=self.saves_writes)
+
+    def close(self) -> None:
+        """Write the account of the day down."""
+        self._meter.save()
+
+    def _look_at_writes(self, children: Sequence[int], clock: float) -> None:
+        spent = self._meter.read(children, clock)
+        saving = tight(spent, self._profile.storage.daily_writes_mb * MIB)
+        if saving == self.saves_writes:
+            return
+        self.saves_writes = saving
+        written = f"{self.writes.today_mb:.1f} of {self.writes.budget_mb:g} MB written today"
+        detail = {"today_mb": self.writes.today_mb, "budget_mb": self.writes.budget_mb}
+        if saving:
+            self._meter.save()
+            text = f"{written}: windows stay open until tomorrow, events become durable in batches"
+            self._tell(News(event="writes-saved", severity="warning", text=text, detail=dict(detail)))
+        else:
+            self._tell(News(event="writes-free", text=written, detail=dict(detail)))

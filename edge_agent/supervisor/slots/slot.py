@@ -1,0 +1,318 @@
+"""One model slot: its record, its listening socket, its worker, and the steps that carry an update on.
+
+What may follow what is the table in `edge_agent.update.state_machine`; here the record is advanced, persisted,
+reported, and then acted on: try, swap, roll back, restart. Fetching is the updater's, telemetry and the broker are the
+supervisor's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from edge_agent.config.agent_toml import SlotConfig
+from edge_agent.device_event import Detail, News
+from edge_agent.ipc.trial import TrialPlan
+from edge_agent.ipc.worker import Fault, Heartbeat, Ready, Rung
+from edge_agent.storage.state_dir import StateError, StateFolder
+from edge_agent.supervisor.slots.ladder_source import ladder_of, open_factory, serving_manifest
+from edge_agent.supervisor.slots.listen_socket import bind
+from edge_agent.supervisor.slots.shadow_capture import Beside
+from edge_agent.supervisor.slots.stale_input_monitor import InputWatch
+from edge_agent.supervisor.slots.trial_process import try_release
+from edge_agent.supervisor.slots.worker_lifecycle import Inherited, Serving
+from edge_agent.supervisor.slots.worker_process import Death, WorkerProcess
+from edge_agent.telemetry.drift_monitor import DriftWatch
+from edge_agent.telemetry.window_totals import Tally
+from edge_agent.update.events import (
+    Crashed,
+    Event,
+    Expired,
+    Failed,
+    Restarted,
+    ShadowPassed,
+    TrialBegan,
+    TrialPassed,
+)
+from edge_agent.update.gates import judge
+from edge_agent.update.record import installed
+from edge_agent.update.selection import window_open
+from edge_agent.update.state_machine import advance
+from edge_agent.update.transition_event import transition_news
+from edge_contracts.manifest import Manifest
+from edge_contracts.profile import DeviceProfile
+from edge_contracts.state import Installed, SlotState
+
+_log = logging.getLogger(__name__)
+
+
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """What a slot works with. `clock` gives seconds since the epoch and does not jump while the agent runs. `calm`
+    says whether the box has room for a trial."""
+
+    state: StateFolder
+    profile: DeviceProfile
+    clock: Callable[[], float]
+    tell: Callable[[News], None]
+    calm: Callable[[], bool]
+
+
+class Slot:
+    """The supervisor's side of one slot. All methods run on the supervisor's event loop."""
+
+    def __init__(self, config: SlotConfig, around: Surroundings) -> None:
+        self.config = config
+        self.window = Tally()
+        self.totals = Tally()
+        self.progress: float | None = None
+        self.drift = DriftWatch(config.name, around.tell)
+        self.input = InputWatch(config.name, config.stale_after_s, around.clock, around.tell)
+        self._around = around
+        self.record = self._saved = around.state.read_record(config.name)
+        self._unsaved = False
+        self._factory = open_factory(config)
+        self._soak = Tally()
+        self._soaks_since: float | None = None
+        self._trial: asyncio.Task[None] | None = None
+        self._socket = bind(config)
+        self.beside = Beside(config, around.profile, around.clock, around.tell)
+        inherited = Inherited(listener=self._socket, mirror=self.beside.shadowing.mirror)
+        self.serving = Serving(inherited, config, around.profile, self, str(around.state.cache))
+
+    @property
+    def http(self) -> str:
+        """HOST:PORT where the slot answers, with the port the system gave."""
+        host, port = self._socket.getsockname()[:2]
+        return f"{host}:{port}"
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model the slot is for, once a release or a factory bundle has told it."""
+        if self.record.candidate is not None:
+            return self.record.candidate.model
+        return None if self._factory is None else self._factory.manifest.name
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest of what serves, where it can be read."""
+        return serving_manifest(self.record, self._factory, self._around.state)
+
+    @property
+    def factory(self) -> Installed | None:
+        return None if self._factory is None else self._factory.release
+
+    def start(self, *, clean: bool) -> None:
+        """Go on from the persisted record; `clean` if the agent had been stopped in order."""
+        self.apply(Restarted(clean=clean))
+        self.serving.serve(self._ladder())
+
+    def apply(self, event: Event) -> None:
+        """Advance the record, persist it, tell of the transition, and act on it. Raises TransitionError."""
+        before, now = self.record, self._around.clock()
+        after = advance(before, event, now)
+        if after is before or after == before:
+            return
+        self.record = after
+        self._save()
+        if (news := transition_news(before, after)) is not None:
+            self._around.tell(news)
+        if after.state not in ("preflight", "downloading"):
+            self.progress = None
+        if after.serving != before.serving:
+            self._soak.clear()
+            self._soaks_since = None
+            self.serving.serve(self._ladder(), urgent=after.state != "active")
+        self._drive()
+
+    def tick(self) -> None:
+        """Look at deadlines, gates and the worker. To be called about once a second."""
+        if self._unsaved:
+            self._save()
+        if self.record.deadline is not None:
+            self.apply(Expired())
+        if self._soaks_since is not None:
+            served_s = self._around.clock() - self._soaks_since
+            if verdict := judge(self.record, self._soak.requests, self._soak.failures, served_s):
+                self.apply(verdict)
+        self.serving.tick()
+        self.input.look(self.totals.counters)
+        self._drive()
+        self._look_aside()
+
+    def unload_if_idle(self, readings: Detail) -> None:
+        """Give up the worker of a slot that nobody has asked for as long as is configured, and tell by which readings.
+        A release that soaks is not left alone with that. To be called while memory is short."""
+        limit_s, idle_s = self.config.idle_unload_s, self.serving.idle_s
+        if limit_s is None or idle_s < limit_s or self.record.state == "active":
+            return
+        self.serving.unload()
+        text = f"nobody has asked for {idle_s:.0f} s, and memory is short: the next request starts a worker"
+        self._news("slot-unloaded", text=text, detail=readings | {"idle_s": idle_s})
+
+    async def stop(self) -> None:
+        """Drain the worker and give the socket back."""
+        if self._trial is not None:
+            self._trial.cancel()
+            await asyncio.gather(self._trial, return_exceptions=True)
+        await self.serving.stop()
+        await self.beside.shadowing.stop()
+        self._socket.close()
+
+    def keeps(self) -> frozenset[str]:
+        """Return the manifests that garbage collection must leave alone: also what the record on disk still names when
+        a full disk did not take the newer one, for a power cut would go back to it."""
+        return self.record.manifests | self._saved.manifests | self.serving.manifests
+
+    def reported(self) -> SlotState:
+        """Return the slot as the reported state shows it."""
+        record = self.record
+        since = datetime.fromtimestamp(record.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if record.since else None
+        candidate = record.candidate
+        return SlotState(
+            slot=record.slot,
+            channel=self.config.channel,
+            model=self.model,
+            state=record.state,
+            reason=record.reason,
+            since=since,
+            serving=record.serving or self.factory,
+            variant=self.serving.variant,
+            served_by=self.serving.served_by,
+            last_good=record.last_good,
+            factory=self.factory,
+            candidate=installed(candidate) if candidate else None,
+            rollout=candidate.rollout if candidate else None,
+            progress=self.progress,
+            saved=record.saved,
+            shadow=self.beside.shadowing.reported,
+        )
+
+    # What the worker side tells (serving.Owner)
+
+    def ready(self, worker: WorkerProcess, ready: Ready) -> None:
+        self._news("worker-ready", text=ready.served_by, detail={"pid": ready.pid, "load_ms": ready.load_ms})
+        if not self._uncommitted(worker.first):
+            return
+        served = next((rung for rung in worker.plan.ladder if rung.served_by == ready.served_by), worker.first)
+        if self._uncommitted(served):
+            self._soaks_since = self._around.clock()
+        else:
+            self.apply(Crashed(reason="load"))
+
+    def heartbeat(self, worker: WorkerProcess, heartbeat: Heartbeat) -> None:
+        self.window.add(worker.heartbeat, heartbeat)
+        self.totals.add(worker.heartbeat, heartbeat)
+        if self._uncommitted(worker.first):
+            self._soak.add(worker.heartbeat, heartbeat)
+
+    def fault(self, worker: WorkerProcess, fault: Fault) -> None:  # noqa: ARG002
+        text = f"{fault.served_by}: {fault.text}"
+        event = "capture-failed" if fault.reason == "capture" else "rung-failed"
+        self._news(event, "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
+
+    def died(self, worker: WorkerProcess, death: Death) -> None:
+        expected = worker.draining and (death.drained or death.reason == "superseded")
+        for tally in (self.window, self.totals):
+            tally.count("lost", death.lost)
+            tally.count("deaths", 0 if expected else 1)
+        if expected:
+            return
+        detail: Detail = {
+            "pid": death.pid,
+            "code": death.code,
+            "reason": death.reason,
+            "lost": death.lost,
+            "connections": death.connections,
+            "version": worker.first.version,
+        }
+        text = f"worker {death.pid} of {worker.first.served_by} ended: {death.reason}, {death.lost} requests lost"
+        self._news("worker-died", "error", text=text, detail=detail)
+        if self._uncommitted(worker.first) and not worker.draining:
+            self._soak.count("lost", death.lost)
+            self.apply(Crashed(reason=death.reason))
+
+    def demoted(self, rung: Rung) -> None:
+        self._news("release-rests", "error", text=f"{rung.served_by} keeps dying; the next rung serves for a while")
+
+    def _ladder(self) -> tuple[Rung, ...]:
+        state = self._around.state
+        return ladder_of(
+            self.record, self._factory, state, lambda error: self._news("release-damaged", "error", text=str(error))
+        )
+
+    def _uncommitted(self, rung: Rung) -> bool:
+        serving = self.record.serving
+        return not self.record.committed and serving is not None and rung.manifest_sha256 == serving.manifest_sha256
+
+    def _drive(self) -> None:
+        """Take the next step the record's state asks for."""
+        record = self.record
+        if self._trial is not None and record.state != "trial":
+            self._trial.cancel()
+            self._trial = None
+        if record.state == "verified" and self._trial is None and self._window_open() and self._around.calm():
+            self.apply(TrialBegan())
+        elif record.state == "trial" and self._trial is None and record.candidate is not None:
+            self._trial = asyncio.create_task(self._try(record.candidate.manifest_sha256))
+        elif record.state == "shadow" and self._may_go_live():
+            self.apply(ShadowPassed())
+
+    def _look_aside(self) -> None:
+        """Have a candidate in shadow answer what is answered, captures taken, and both stop in time."""
+        captured = self.totals.counters.get("captured_bytes", 0)
+        around = self._around
+        self.serving.take_aside(self.beside.tick(self.record, self.config, self._factory, around.state, captured))
+        if (verdict := self.beside.judge(self.record)) is not None:
+            self.apply(verdict)
+
+    def _may_go_live(self) -> bool:
+        candidate = self.record.candidate
+        return candidate is not None and candidate.mode == "live" and self._window_open()
+
+    def _window_open(self) -> bool:
+        candidate = self.record.candidate
+        clock = datetime.fromtimestamp(self._around.clock(), UTC).strftime("%H:%M")
+        return candidate is not None and window_open(candidate.window, clock)
+
+    async def _try(self, manifest_sha256: str) -> None:
+        """Try the candidate and advance the record by the verdict."""
+        model = self._around.profile.model
+        try:
+            manifest = self._around.state.read_manifest(manifest_sha256)
+            plan = TrialPlan(
+                folder=str(self._around.state.release(manifest_sha256)),
+                threads=self.config.threads or model.threads,
+                latency_ms=model.latency_ms,
+                memory_mb=self.config.memory_mb or model.memory_mb,
+                load_s=model.load_s,
+            )
+            verdict = await try_release(plan, len(manifest.variants))
+        except (OSError, StateError) as error:
+            event: Event = Failed(reason="trial-crash")
+            text = str(error)
+        else:
+            usable, text = verdict.usable, verdict.text
+            event = TrialPassed(usable=usable) if usable else Failed(reason=f"trial-{verdict.reason}")
+        candidate = self.record.candidate
+        if self.record.state == "trial" and candidate is not None and candidate.manifest_sha256 == manifest_sha256:
+            self._news("trial", "info" if isinstance(event, TrialPassed) else "warning", text=text)
+            self._trial = None
+            self.apply(event)
+
+    def _save(self) -> None:
+        """Persist the record. When the disk does not take it, answering goes on and saving is tried again."""
+        try:
+            self._around.state.write_record(self.record)
+            self._saved, self._unsaved = self.record, False
+        except StateError as error:
+            if not self._unsaved:
+                _log.error("%s", error)
+            self._unsaved = True
+
+    def _news(self, event: str, severity: str = "info", *, text: str = "", detail: Detail | None = None) -> None:
+        news = News(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
+        self._around.tell(news)

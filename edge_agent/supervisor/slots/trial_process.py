@@ -1,0 +1,61 @@
+"""Starting the throw-away process that tries a release, and reading its verdict. The trial is `edge_agent.trial`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+
+import msgspec
+from msgspec import Struct
+
+from edge_agent.ipc.trial import TrialPlan, TrialReport
+
+MAX_REPORT_BYTES = 256 * 1024
+GRACE_S = 30.0
+"""What the trial process itself may take beyond the time of its variants, in seconds."""
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What came of a trial: the usable variants in ladder order, or why there are none."""
+
+    usable: tuple[str, ...] = ()
+    reason: str = "ok"
+    text: str = ""
+
+
+async def try_release(plan: TrialPlan, variants: int) -> Verdict:
+    """Run a trial of a release with that many variants. Cancelling kills the trial and everything it started."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "edge_agent.trial",
+        msgspec.json.encode(plan).decode(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        limit=MAX_REPORT_BYTES,
+        start_new_session=True,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), plan.time_s * variants + GRACE_S)
+    except TimeoutError:
+        return Verdict(reason="time", text="the trial did not end in time")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    return _verdict(output, process.returncode)
+
+
+def _verdict(output: bytes, code: int | None) -> Verdict:
+    try:
+        report = msgspec.json.decode(output[:MAX_REPORT_BYTES], type=TrialReport)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Verdict(reason="crash", text=f"the trial ended with code {code} and without a report")
+    text = "; ".join(f"{trial.variant}: {trial.reason} {trial.text}".strip() for trial in report.variants)
+    if report.usable:
+        return Verdict(usable=report.usable, text=text)
+    reason = report.variants[0].reason if report.variants else "crash"
+    return Verdict(reason=reason, text=text)

@@ -1,0 +1,308 @@
+"""When the updater runs and what its words mean for the slots. One updater at a time, for all slots.
+
+It runs at start, when the broker connects or hints at something new, on a timer with jitter, and for imports. What it
+says becomes events of the slots' update tables; the process itself is `edge_agent.updater`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import sys
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from edge_agent.backoff import doubling
+from edge_agent.config.agent_toml import AgentConfig
+from edge_agent.device_event import News, delta_news, trouble_news
+from edge_agent.ipc.updater import (
+    Checking,
+    DeltaUnused,
+    DeltaUsed,
+    Fetching,
+    FromUpdater,
+    Hold,
+    Offer,
+    SlotPlan,
+    Stored,
+    Trouble,
+    Trusted,
+    UpdatePlan,
+    Withdraw,
+    parse_from_updater,
+)
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.slots.slot import Slot
+from edge_agent.supervisor.staged_imports import read_imports
+from edge_agent.update.events import Began, Downloaded, Failed, Fits, Held, Interrupted, Wished, Withdrawn
+from edge_agent.update.state_machine import FETCHING
+
+RETRY_BASE_S = 5.0
+"""First wait after trouble on the way, in seconds; doubled up to the poll interval."""
+
+HINT_BASE_S = 5.0
+"""What a hint leaves a running updater, in seconds, and the wait after a false hint; doubled for each up to the poll
+interval, because anybody who may publish can hint."""
+
+SHORTAGES = frozenset({"disk", "disk-full", "memory", "state"})
+"""What the device lacks today and may have tomorrow: the candidate waits for it, and is looked at again each time."""
+
+_log = logging.getLogger(__name__)
+_random = random.SystemRandom()
+
+
+class UpdateRunner:
+    """Runs updaters. All methods run on the supervisor's event loop."""
+
+    def __init__(
+        self, config: AgentConfig, state: StateFolder, slots: Mapping[str, Slot], tell: Callable[[News], None]
+    ) -> None:
+        self.trusted: dict[str, int] = {}
+        self.may_install = True
+        self.connected = False
+        self._config = config
+        self._state = state
+        self._slots = _updated(slots)
+        self._tell = tell
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._due = 0.0
+        self._deadline = 0.0
+        self._again = False
+        self._failures = 0
+        self._hint: int | None = None
+        self._hints_after = 0.0
+        self._false_hints = 0
+        self._importing = False
+        self._refusals: dict[str | None, Trouble] = {}
+        self._imports: list[tuple[str, asyncio.Future[list[Trouble]]]] = []
+        self._troubles: list[Trouble] = []
+
+    @property
+    def running(self) -> bool:
+        return self._task is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The updater's process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def configure(self, config: AgentConfig, slots: Mapping[str, Slot]) -> None:
+        """Go by this configuration and for these slots from now on, and look anew; an import goes on."""
+        self._config = config
+        self._slots = _updated(slots)
+        if not self._importing:
+            self.look()
+
+    def allow(self, may_install: bool) -> None:
+        """Install or only look from now on. Where that changes, an updater that runs is superseded: its download
+        pauses, and what had to wait goes on at once. An import goes on."""
+        changed, self.may_install = may_install != self.may_install, may_install
+        if changed and not self._importing:
+            self.look()
+
+    def look(self) -> None:
+        """Look soon; something may be new. An updater that runs is superseded: what it is after may be old."""
+        if self._task is not None:
+            self._again = True
+            self._kill()
+        self._failures = 0
+        self._due = 0.0
+        self.tick()
+
+    def hinted(self, timestamp_version: int) -> None:
+        """Somebody says that there is this timestamp version: look, the later the more such hints were false."""
+        self._hint = timestamp_version
+        self.tick()
+
+    def bring(self, folder: str) -> asyncio.Future[list[Trouble]]:
+        """Look into an exported repository next; the result is what went wrong there."""
+        outcome: asyncio.Future[list[Trouble]] = asyncio.get_running_loop().create_future()
+        self._imports.append((folder, outcome))
+        self.tick()
+        return outcome
+
+    def bring_staged(self) -> None:
+        """Do the imports that were asked for while no agent ran. They are forgotten only once they are done, so that
+        a power cut meanwhile does not lose them."""
+        staged = [self.bring(folder) for folder in read_imports(self._state.imports)]
+        if staged:
+            asyncio.gather(*staged).add_done_callback(lambda _: self._state.imports.unlink(missing_ok=True))
+
+    def tick(self) -> None:
+        """Start an updater that is due, end one that is over its time. To be called about once a second."""
+        now = asyncio.get_running_loop().time()
+        if self._hint is not None and not self._importing and now >= self._hints_after:
+            self._follow_hint(now)
+        if self._task is not None:
+            if now > self._deadline:
+                _log.warning("the updater is over its time")
+                self._kill()
+            return
+        if not self._slots:
+            return
+        if self._imports:
+            self._launch(*self._imports.pop(0))
+        elif now >= self._due and self._reachable():
+            self._launch(None, None)
+
+    def _follow_hint(self, now: float) -> None:
+        hint, self._hint = self._hint, None
+        if hint == self.trusted.get("timestamp"):
+            return
+        wait = doubling(self._false_hints, base_s=HINT_BASE_S, cap_s=self._config.updates.poll_s)
+        self._hints_after = now + wait
+        self._false_hints += 1
+        self.look()
+
+    async def stop(self) -> None:
+        """End a running updater; it goes on next time from the chunks it has."""
+        if self._task is not None:
+            self._kill()
+            await self._task
+
+    def _reachable(self) -> bool:
+        """Return whether an updater would find somebody; without a connection of ours it would only wait for one."""
+        return self._config.updates.http is not None or (self._config.broker is not None and self.connected)
+
+    def _launch(self, folder: str | None, outcome: asyncio.Future[list[Trouble]] | None) -> None:
+        now = asyncio.get_running_loop().time()
+        self._deadline = now + self._config.updates.deadline_s
+        self._hints_after = max(self._hints_after, now + HINT_BASE_S)
+        self._importing = folder is not None
+        self._again = False
+        self._task = asyncio.create_task(self._run(folder, outcome))
+
+    async def _run(self, folder: str | None, outcome: asyncio.Future[list[Trouble]] | None) -> None:
+        self._troubles = []
+        try:
+            await self._follow(self._plan(folder))
+        except OSError as error:
+            self._troubles.append(Trouble(fault="device", reason="process", text=str(error)))
+        for slot in self._slots.values():
+            if slot.record.state in ("preflight", "downloading"):
+                slot.apply(Interrupted(reason="updater-died"))
+        self._task = self._process = None
+        self._importing = False
+        if outcome is not None and not outcome.done():
+            outcome.set_result(self._troubles)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """Set when to look again: soon and backing off after trouble on the way, else after the poll interval."""
+        poll = self._config.updates.poll_s
+        delay = poll * (0.9 + 0.2 * _random.random())
+        if any(trouble.fault in ("transport", "trust") for trouble in self._troubles):
+            delay = min(delay, doubling(self._failures, base_s=RETRY_BASE_S, cap_s=poll) * (0.5 + _random.random()))
+            self._failures += 1
+        else:
+            self._failures = 0
+        self._due = 0.0 if self._again else asyncio.get_running_loop().time() + delay
+
+    def _plan(self, folder: str | None) -> UpdatePlan:
+        config = self._config
+        assert config.trust is not None
+        slots = tuple(
+            SlotPlan(
+                slot=name,
+                channel=slot.config.channel or "",
+                running=tuple(sorted(slot.record.running)),
+                ready=tuple(sorted(slot.record.ready)),
+                rejected=slot.record.rejected,
+                serial=slot.record.serial,
+                factory=slot.config.factory,
+            )
+            for name, slot in self._slots.items()
+        )
+        return UpdatePlan(
+            state=str(self._state.root),
+            root=config.trust.root,
+            device=config.device.id,
+            tenant=config.device.tenant,
+            tags=config.device.tags,
+            profile=config.device.profile,
+            slots=slots,
+            broker=config.broker,
+            http=config.updates.http,
+            directory=folder,
+            timeout_s=config.updates.timeout_s,
+            may_install=self.may_install,
+        )
+
+    async def _follow(self, plan: UpdatePlan) -> None:
+        # Its standard input is a pipe that nobody writes to: it ends when this process does, and the updater with it.
+        words, pipe = ("-m", "edge_agent.updater", msgspec.json.encode(plan).decode()), asyncio.subprocess.PIPE
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable, *words, stdin=pipe, stdout=pipe, start_new_session=True
+        )
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            try:
+                message = parse_from_updater(line)
+            except msgspec.MsgspecError:
+                _log.error("the updater speaks nonsense: %r", line[:200])
+                continue
+            if not self._again:
+                self._hear(message)
+        if await process.wait() != 0 and not self._again:
+            self._troubles.append(Trouble(fault="transport", reason="updater-died", text=f"exit {process.returncode}"))
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def _hear(self, message: FromUpdater) -> None:
+        if isinstance(message, Trusted):
+            if message.versions.get("timestamp") != self.trusted.get("timestamp"):
+                self._false_hints, self._hints_after = 0, 0.0
+            self.trusted = dict(message.versions)
+            self._refusals.pop(None, None)
+            return
+        if isinstance(message, Trouble):
+            self._trouble(message)
+            return
+        slot = self._slots.get(message.slot)
+        if slot is None:
+            return  # it is gone since the updater was started
+        state = slot.record.state
+        if isinstance(message, Offer):
+            self._refusals.pop(message.slot, None)
+            slot.apply(Wished(candidate=message.candidate))
+        elif isinstance(message, Hold):
+            slot.apply(Held(reason=message.reason))
+        elif isinstance(message, Withdraw):
+            slot.apply(Withdrawn(manifest_sha256=message.manifest_sha256, reason=message.reason))
+        elif isinstance(message, Checking) and state == "offered":
+            slot.apply(Began())
+        elif isinstance(message, Fetching) and state in ("preflight", "downloading"):
+            if state == "preflight":
+                slot.apply(Fits())
+            slot.progress = 1.0 if message.total == 0 else min(1.0, message.done / message.total)
+        elif isinstance(message, Stored) and state == "downloading":
+            slot.apply(Downloaded(saved=message.saved))
+        elif isinstance(message, DeltaUsed | DeltaUnused):
+            self._tell(delta_news(message))
+
+    def _trouble(self, trouble: Trouble) -> None:
+        """Tell of it once, and let it count against the candidate if it is the candidate's or the device's fault.
+
+        What is wrong on the way, wrong signatures included, only interrupts: otherwise whoever sits on the wire could
+        make a device reject a good release. So do shortages that pass.
+        """
+        self._troubles.append(trouble)
+        final = trouble.fault not in ("transport", "trust") and trouble.reason not in SHORTAGES
+        if trouble.fault != "transport" and self._refusals.get(trouble.slot) != trouble:
+            self._refusals[trouble.slot] = trouble
+            self._tell(trouble_news(trouble))
+        _log.info("updater: %s: %s", trouble.reason, trouble.text)
+        slot = None if trouble.slot is None else self._slots.get(trouble.slot)
+        if slot is not None and slot.record.state in FETCHING and slot.record.state != "offered":
+            slot.apply(Failed(reason=trouble.reason) if final else Interrupted(reason=trouble.reason))
+
+
+def _updated(slots: Mapping[str, Slot]) -> dict[str, Slot]:
+    return {name: slot for name, slot in slots.items() if slot.config.channel is not None}

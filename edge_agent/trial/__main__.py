@@ -1,0 +1,78 @@
+"""The trial of a release on this very device, before it may serve. `python -m edge_agent.trial <TrialPlan JSON>`
+
+`run_trial` (no numpy here) starts one throw-away child process per variant with limits on memory and wall time, so a
+segfault, an allocation out of bounds or a hang of one variant is that variant's result and not the trial's end. What
+the child does is in `edge_agent.trial.variant`. Whether the release goes on is decided by the update table.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.bundle import open_bundle
+from edge_agent.host.memory_limits import LEAN_ENVIRONMENT
+from edge_agent.ipc.trial import TrialPlan, TrialReport, VariantTrial
+from edge_contracts.codec import encode
+from edge_contracts.limits import MAX_MESSAGE_BYTES
+
+EXIT_MEMORY = 70
+"""A child whose allocation failed in the engine ends with this, after its report."""
+
+
+def run_trial(plan: TrialPlan) -> TrialReport:
+    """Try every variant in ladder order, each in its own process.
+
+    Raises BundleError or ContractError if the bundle itself cannot be opened or a file is not the manifest's.
+    """
+    bundle = open_bundle(Path(plan.folder))
+    return TrialReport(variants=tuple(_try_variant(plan, variant.id) for variant in bundle.manifest.variants))
+
+
+def _try_variant(plan: TrialPlan, variant: str) -> VariantTrial:
+    command = [sys.executable, "-m", "edge_agent.trial.variant", msgspec.json.encode(plan).decode(), variant]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=plan.time_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | LEAN_ENVIRONMENT,
+        )
+    except subprocess.TimeoutExpired:
+        return VariantTrial(variant=variant, reason="time", text=f"not done after {plan.time_s:g} s, killed")
+    return read_outcome(variant, done)
+
+
+def read_outcome(variant: str, done: subprocess.CompletedProcess[bytes]) -> VariantTrial:
+    """Return what an ended child reported on its last line, or, if it did not get that far, how it died."""
+    last = done.stdout[-MAX_MESSAGE_BYTES:].splitlines()[-1:]
+    try:
+        return msgspec.json.decode(last[0], type=VariantTrial)
+    except (IndexError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return VariantTrial(variant=variant, reason="crash", text=_death(done.returncode, done.stderr))
+
+
+def _death(code: int, stderr: bytes) -> str:
+    how = f"exit code {code}"
+    if code < 0:
+        how = f"killed by {signal.Signals(-code).name}"
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    return f"{how}: {lines[-1][:300]}" if lines else how
+
+
+def main(arguments: list[str]) -> int:
+    """Run the trial of the plan given as the one argument; print its report. Exit code 0 if a variant passed."""
+    report = run_trial(msgspec.json.decode(arguments[0], type=TrialPlan))
+    sys.stdout.buffer.write(encode(report) + b"\n")
+    return 0 if report.usable else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,291 @@
+r"""The update of one slot as a state machine: its record, its events and the table of what may follow what.
+
+    offered -> preflight -> downloading -> verified -> trial -> shadow -> active (soak) -> committed
+                                    \______ rejected(reason) ______/        \-> rolled_back(reason)
+
+The record is all that survives a power cut, and the supervisor is its only writer. `serving` changes at exactly two
+places: activation puts the candidate there, uncommitted; rolling back puts `last_good` there. Nothing here acts:
+downloading is in `edge_agent.updater`, trying in `edge_agent.trial`, swapping in `edge_agent.supervisor.slots.slot`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from edge_agent.update.events import (
+    Began,
+    Crashed,
+    Downloaded,
+    Event,
+    Expired,
+    Failed,
+    Fits,
+    GateFailed,
+    Held,
+    Interrupted,
+    Restarted,
+    ShadowPassed,
+    Soaked,
+    TrialBegan,
+    TrialPassed,
+    Wished,
+    Withdrawn,
+)
+from edge_agent.update.record import (
+    DEADLINES_S,
+    MAX_ATTEMPTS,
+    MAX_REJECTED,
+    MAX_TRIALS,
+    SOAK_GRACE_S,
+    Candidate,
+    UpdateRecord,
+    installed,
+)
+from edge_contracts.errors import DeviceError
+from edge_contracts.state import UpdateState
+
+BEFORE_ACTIVE: frozenset[UpdateState] = frozenset(
+    {"offered", "preflight", "downloading", "verified", "trial", "shadow"}
+)
+FETCHING: frozenset[UpdateState] = frozenset({"offered", "preflight", "downloading"})
+SETTLED: frozenset[UpdateState] = frozenset({"idle", "committed", "rejected", "rolled_back"})
+
+
+class TransitionError(DeviceError):
+    """An event that cannot follow the state: a defect of the agent, refused rather than guessed at."""
+
+    reason = "transition"
+
+
+def advance(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    """Return the record after `event`, which happened at `now` (seconds since the epoch).
+
+    Returns the very same record when the event changes nothing. Raises TransitionError when the event cannot happen
+    in the record's state.
+    """
+    rule = ALWAYS.get(type(event)) or TABLE.get((record.state, type(event)))
+    if rule is None:
+        raise TransitionError(f"{type(event).__name__} cannot follow state {record.state!r}", subject=record.slot)
+    return rule(record, event, now)
+
+
+def _to(record: UpdateRecord, state: UpdateState, now: float, reason: str | None = None) -> UpdateRecord:
+    limit = DEADLINES_S.get(state)
+    deadline = None if limit is None else now + limit
+    return msgspec.structs.replace(record, state=state, since=now, deadline=deadline, reason=reason)
+
+
+def _candidate(record: UpdateRecord) -> Candidate:
+    if record.candidate is None:
+        raise TransitionError("no candidate", subject=record.slot)
+    return record.candidate
+
+
+def _remember(record: UpdateRecord, sha: str) -> tuple[str, ...]:
+    return (*(old for old in record.rejected if old != sha), sha)[-MAX_REJECTED:]
+
+
+def _wished(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Wished)
+    wish = event.candidate
+    if wish.serial != record.serial:
+        record = msgspec.structs.replace(record, serial=wish.serial, rejected=())
+    if wish.manifest_sha256 in record.rejected:
+        return record
+    known = record.candidate is not None and record.candidate.manifest_sha256 == wish.manifest_sha256
+    if known and record.state not in SETTLED:
+        return msgspec.structs.replace(record, candidate=wish)
+    if record.serving == installed(wish):
+        if record.state in SETTLED:
+            return record
+        # Wanted is what is served already: whatever else was on its way is given up.
+        settled = msgspec.structs.replace(record, candidate=None, attempts=0, trials=0)
+        return _to(settled, "committed", now) if record.committed else _soak(record, wish, now)
+    fresh = msgspec.structs.replace(record, candidate=wish, attempts=0, trials=0, saved=0)
+    return _to(fresh, "offered", now)
+
+
+def _withdrawn(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Withdrawn)
+    sha = event.manifest_sha256
+    candidate = record.candidate
+    if record.serving is not None and record.serving.manifest_sha256 == sha:
+        return _roll_back(record, sha, event.reason, now)
+    if record.last_good is not None and record.last_good.manifest_sha256 == sha:
+        record = msgspec.structs.replace(record, last_good=None)
+    if candidate is not None and candidate.manifest_sha256 == sha and record.state in BEFORE_ACTIVE:
+        return _reject(record, event.reason, now)
+    return record
+
+
+def _roll_back(record: UpdateRecord, sha: str, reason: str, now: float) -> UpdateRecord:
+    """Serve last-good again, or nothing of our own (the factory bundle is below every ladder). A newer candidate on
+    its way stays on its way."""
+    back = record.last_good if record.last_good is None or record.last_good.manifest_sha256 != sha else None
+    record = msgspec.structs.replace(
+        record, serving=back, last_good=back, committed=True, crashes=0, starts=0, rejected=_remember(record, sha)
+    )
+    return record if record.state in BEFORE_ACTIVE else _to(record, "rolled_back", now, reason)
+
+
+def _held(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Held)
+    if record.state not in BEFORE_ACTIVE or record.state == "shadow":
+        return record
+    if record.state == "offered" and record.reason == event.reason:
+        return record
+    held = _to(record, "offered", now, event.reason)
+    return msgspec.structs.replace(held, deadline=None)
+
+
+def _began(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+    _candidate(record)
+    return _to(record, "preflight", now)
+
+
+def _fits(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+    return _to(record, "downloading", now)
+
+
+def _downloaded(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Downloaded)
+    return _to(msgspec.structs.replace(record, saved=event.saved), "verified", now)
+
+
+def _interrupted(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Interrupted)
+    return _to(record, "offered", now, event.reason)
+
+
+def _failed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Failed)
+    return _reject(record, event.reason, now)
+
+
+def _reject(record: UpdateRecord, reason: str, now: float) -> UpdateRecord:
+    sha = _candidate(record).manifest_sha256
+    if not record.committed:
+        # What still serves was superseded in its soak and will never be proved now.
+        record = msgspec.structs.replace(record, serving=record.last_good, committed=True, crashes=0, starts=0)
+    return _to(msgspec.structs.replace(record, rejected=_remember(record, sha)), "rejected", now, reason)
+
+
+def _trial_began(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+    return _to(msgspec.structs.replace(record, trials=record.trials + 1), "trial", now)
+
+
+def _trial_passed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, TrialPassed)
+    if not event.usable:
+        raise TransitionError("a passed trial has at least one usable variant", subject=record.slot)
+    kept = {sha: variants for sha, variants in record.usable.items() if sha in record.manifests}
+    usable = {**kept, _candidate(record).manifest_sha256: event.usable}
+    return _to(msgspec.structs.replace(record, usable=usable), "shadow", now)
+
+
+def _activated(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+    candidate = _candidate(record)
+    if candidate.mode != "live":
+        raise TransitionError("a shadow candidate is not served", subject=record.slot)
+    last_good = record.serving if record.committed else record.last_good
+    served = msgspec.structs.replace(
+        record, serving=installed(candidate), last_good=last_good, committed=False, crashes=0, starts=0
+    )
+    return _soak(served, candidate, now)
+
+
+def _soak(record: UpdateRecord, candidate: Candidate, now: float) -> UpdateRecord:
+    record = msgspec.structs.replace(_to(record, "active", now), candidate=candidate)
+    return msgspec.structs.replace(record, deadline=now + candidate.gates.soak_s + SOAK_GRACE_S)
+
+
+def _crashed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Crashed)
+    if record.committed:
+        return record
+    record = msgspec.structs.replace(record, crashes=record.crashes + 1)
+    return _over_the_gate(record, event.reason, now)
+
+
+def _over_the_gate(record: UpdateRecord, reason: str, now: float) -> UpdateRecord:
+    """Roll an uncommitted release back once its crashes and unclean starts together exceed the gate."""
+    allowed = 0 if record.candidate is None or record.state != "active" else record.candidate.gates.max_crashes
+    if record.serving is None or record.crashes + record.starts <= allowed:
+        return record
+    return _roll_back(record, record.serving.manifest_sha256, reason, now)
+
+
+def _gate_failed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, GateFailed)
+    return _roll_back(record, _candidate(record).manifest_sha256, event.reason, now)
+
+
+def _soaked(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+    done = msgspec.structs.replace(record, committed=True, crashes=0, starts=0, attempts=0, trials=0)
+    return _to(done, "committed", now)
+
+
+def _restarted(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Restarted)
+    if now < record.since:
+        # The clock went back, as on a box without a clock battery: keep what was left of the deadline.
+        left = None if record.deadline is None else now + max(0.0, record.deadline - record.since)
+        record = msgspec.structs.replace(record, since=now, deadline=left)
+    if not record.committed and not event.clean:
+        record = _over_the_gate(msgspec.structs.replace(record, starts=record.starts + 1), "crash-loop", now)
+    if record.state in ("preflight", "downloading"):
+        return _to(record, "offered", now, "restarted")
+    if record.state == "trial":
+        return _reject(record, "trial-crash", now) if record.trials >= MAX_TRIALS else _to(record, "verified", now)
+    return record
+
+
+def _expired(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+    if record.deadline is None or now < record.deadline:
+        return record
+    if record.state == "active":
+        return _roll_back(record, _candidate(record).manifest_sha256, "too-few-requests", now)
+    if record.state in FETCHING and record.attempts + 1 < MAX_ATTEMPTS:
+        record = msgspec.structs.replace(record, attempts=record.attempts + 1)
+        return _to(record, "offered", now, "deadline")
+    return _reject(record, "deadline", now)
+
+
+Rule = Callable[[UpdateRecord, Event, float], UpdateRecord]
+
+ALWAYS: dict[type, Rule] = {Wished: _wished, Withdrawn: _withdrawn, Held: _held, Restarted: _restarted}
+"""What may happen in any state: a newer signed wish supersedes everything, and power may fail at any time."""
+
+TABLE: dict[tuple[UpdateState, type], Rule] = {
+    ("offered", Began): _began,
+    ("offered", Failed): _failed,
+    ("offered", Interrupted): _interrupted,
+    ("offered", Expired): _expired,
+    ("preflight", Fits): _fits,
+    ("preflight", Failed): _failed,
+    ("preflight", Interrupted): _interrupted,
+    ("preflight", Expired): _expired,
+    ("downloading", Downloaded): _downloaded,
+    ("downloading", Failed): _failed,
+    ("downloading", Interrupted): _interrupted,
+    ("downloading", Expired): _expired,
+    ("verified", TrialBegan): _trial_began,
+    ("verified", Failed): _failed,
+    ("verified", Expired): _expired,
+    ("trial", TrialPassed): _trial_passed,
+    ("trial", Failed): _failed,
+    ("trial", Expired): _expired,
+    ("shadow", ShadowPassed): _activated,
+    ("shadow", Failed): _failed,
+    ("shadow", Expired): _expired,
+    ("active", Crashed): _crashed,
+    ("active", GateFailed): _gate_failed,
+    ("active", Soaked): _soaked,
+    ("active", Expired): _expired,
+}
+"""Every other transition there is. An uncommitted release that still serves while a newer wish is on its way can crash
+in any of the states before `active`; those rows follow."""
+
+TABLE.update({(state, Crashed): _crashed for state in BEFORE_ACTIVE})

@@ -1,0 +1,205 @@
+"""The updater: a short-lived process that looks for signed wishes, fetches what they name and says what it did.
+
+    python -m edge_agent.updater <UpdatePlan JSON>
+
+It verifies and stores; it never decides what is served. Whatever it says goes out as one JSON line each
+(`edge_agent.ipc.updater`); it may be killed at any moment and goes on from the chunks it has. It is a process of its
+own because python-tuf costs 25 MB that the supervisor should not hold for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.config.profiles import load_profile
+from edge_agent.errors import ConfigError, MalformedError
+from edge_agent.host.sensors import architecture
+from edge_agent.ipc.updater import (
+    Fault,
+    FromUpdater,
+    Hold,
+    Offer,
+    SlotPlan,
+    Trouble,
+    Trusted,
+    UpdatePlan,
+    Withdraw,
+)
+from edge_agent.ports import Carrier
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.update.record import Candidate
+from edge_agent.update.selection import Facts, Holdings, decide
+from edge_agent.updater.installer import Installer, Say, ShortfallError
+from edge_agent.updater.transports.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
+from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_agent.updater.trusted_repository import TrustedRepository
+from edge_contracts import limits
+from edge_contracts.channel import (
+    Channel,
+    Release,
+    channel_target,
+    family_target,
+    parse_channel,
+    parse_family,
+)
+from edge_contracts.errors import BundleError, ContractError, DeviceError, EdgewrightError, TransportError, TrustError
+
+
+class Updater:
+    """One look at the repository for every slot of the plan."""
+
+    def __init__(self, plan: UpdatePlan, carrier: Carrier, say: Say) -> None:
+        self._plan = plan
+        self._say = say
+        self._state = StateFolder(Path(plan.state))
+        self._profile = load_profile(plan.profile)
+        self._facts = Facts(
+            device=plan.device, board=self._profile.name, architecture=architecture(), tags=dict(plan.tags)
+        )
+        self._repository = TrustedRepository(self._state.tuf, _read_root(plan.root), carrier, time.time())
+        self._installer = Installer(
+            repository=self._repository,
+            carrier=carrier,
+            state=self._state,
+            profile=self._profile,
+            metered=plan.directory is None,  # a stick costs no network
+            say=say,
+        )
+
+    def run(self) -> None:
+        """Look, and fetch what is wished. Every trouble is said, none raised: one slot's does not stop another's."""
+        try:
+            self._say(Trusted(versions=self._repository.refresh()))
+        except EdgewrightError as error:
+            self._say(trouble(error, None))
+            return
+        for slot in self._plan.slots:
+            try:
+                self._update(slot)
+            except EdgewrightError as error:
+                self._say(trouble(error, slot.slot))
+        self._repository.close()
+
+    def _update(self, slot: SlotPlan) -> None:
+        channel = self._channel(slot.channel)
+        family = parse_family(self._repository.fetch(family_target(channel.model), limits.MAX_DOCUMENT_BYTES))
+        held = Holdings(running=frozenset(slot.running), ready=frozenset(slot.ready))
+        now = datetime.fromtimestamp(self._repository.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        decision = decide(channel, family, self._facts, held, now)
+        for manifest, reason in decision.withdraw:
+            self._say(Withdraw(slot=slot.slot, manifest_sha256=manifest, reason=reason))
+        if decision.refused is not None:
+            text = f"channel {channel.channel} serial {channel.serial} names a release that may not be installed"
+            self._say(Trouble(fault="operator", reason=decision.refused, text=text, slot=slot.slot))
+        elif decision.hold is not None:
+            self._say(Hold(slot=slot.slot, reason=decision.hold))
+        elif decision.wish is not None:
+            self._have(slot, channel, decision.wish)
+
+    def _channel(self, name: str) -> Channel:
+        channel = parse_channel(self._repository.fetch(channel_target(name), limits.MAX_DOCUMENT_BYTES))
+        if channel.channel != name:
+            raise MalformedError(f"is the document of channel {channel.channel!r}", subject=channel_target(name))
+        return channel
+
+    def _have(self, slot: SlotPlan, channel: Channel, wish: Release) -> None:
+        if wish.manifest_sha256 in slot.rejected and channel.serial == slot.serial:
+            return
+        candidate = Candidate(
+            model=channel.model,
+            version=wish.version,
+            manifest_sha256=wish.manifest_sha256,
+            channel=channel.channel,
+            serial=channel.serial,
+            rollout=channel.rollout if wish == channel.candidate else None,
+            mode=channel.mode if wish == channel.candidate else "live",
+            gates=channel.gates,
+            window=channel.window,
+        )
+        if wish.manifest_sha256 not in slot.ready and not self._plan.may_install:
+            self._say(Hold(slot=slot.slot, reason="governor"))
+            return
+        self._say(Offer(slot=slot.slot, candidate=candidate))
+        if wish.manifest_sha256 not in slot.ready:
+            self._installer.install(slot, candidate)
+
+
+def trouble(error: EdgewrightError, slot: str | None) -> Trouble:
+    """Return what is said of an error: by whose fault, and the stable reason."""
+    branches: tuple[tuple[type[EdgewrightError], Fault], ...] = (
+        (TrustError, "trust"),
+        (TransportError, "transport"),
+        (DeviceError, "device"),
+        (BundleError, "bundle"),
+        (ContractError, "bundle"),
+    )
+    fault: Fault = next((fault for branch, fault in branches if isinstance(error, branch)), "operator")
+    reason = error.code if isinstance(error, ShortfallError) else error.reason
+    return Trouble(fault=fault, reason=reason, text=str(error)[:1000], slot=slot)
+
+
+def carrier_of(plan: UpdatePlan) -> tuple[Carrier, Callable[[], None]]:
+    """Return the plan's carrier and what closes it. Raises ConfigError when the plan names none."""
+    if plan.directory is not None:
+        return DirectoryCarrier(Path(plan.directory)), lambda: None
+    carriers: list[Carrier] = []
+    close: Callable[[], None] = lambda: None  # noqa: E731
+    if plan.http is not None:
+        carriers.append(HttpCarrier(plan.http, timeout_s=plan.timeout_s))
+    if plan.broker is not None:
+        mqtt = MqttCarrier(plan.broker, plan.tenant, plan.device, timeout_s=plan.timeout_s)
+        carriers.append(mqtt)
+        close = mqtt.close
+    if not carriers:
+        raise ConfigError("neither a broker nor an HTTP mirror is configured", subject="config.broker")
+    return (carriers[0] if len(carriers) == 1 else FallbackCarrier(carriers)), close
+
+
+def _read_root(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", subject="config.trust.root") from error
+
+
+def say_line(message: FromUpdater) -> None:
+    """Write one line to standard output."""
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _end_with_parent() -> None:
+    """End this process when its standard input closes, which happens when the supervisor is gone."""
+    os.read(0, 1)
+    os._exit(0)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the plan given as the only argument."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        plan = msgspec.json.decode(arguments[0].encode(), type=UpdatePlan)
+        # One at a time: an updater whose supervisor was killed may need a moment to notice.
+        lock = (Path(plan.state) / "updater.lock").open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        carrier, close = carrier_of(plan)
+        try:
+            Updater(plan, carrier, say_line).run()
+        finally:
+            close()
+    except EdgewrightError as error:
+        say_line(trouble(error, None))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,148 @@
+"""A release on its way to the device: what of it is here already, what deltas make of that, and fetching the rest.
+
+Resumed where it stopped, whenever that was: chunks are stored and checked in `edge_agent.updater.chunks`, deltas are
+applied in `edge_agent.updater.delta_rebuild`. Everything is verified once more before the folder gets its final name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from edge_agent.errors import DamagedError
+from edge_agent.ports import Carrier
+from edge_agent.storage.state_dir import (
+    DiskFullError,
+    StateFolder,
+    fsync_folder,
+    move_durably,
+    state_error,
+    write_durably,
+)
+from edge_agent.updater.byte_budget import Traffic
+from edge_agent.updater.chunks import ChunkFolder, Fetcher, Piece, read_piece
+from edge_agent.updater.delta_rebuild import FOLDER, Rebuilding, Rebuilt
+from edge_contracts.delta import Deltas
+from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from edge_contracts.profile import NetworkBudget
+
+
+@dataclass(kw_only=True)
+class Download:
+    """One release on its way to the device. `deltas` lists what may spare fetching, `bundles` are folders of bundles
+    that are on the device beside the installed releases; `rebuilt` hears what came of each delta."""
+
+    state: StateFolder
+    manifest_bytes: bytes
+    carrier: Carrier
+    network: NetworkBudget
+    traffic: Traffic
+    told: Callable[[int, int], None]
+    deltas: Deltas | None = None
+    bundles: Sequence[Path] = ()
+    rebuilt: Callable[[Rebuilt], None] = lambda _: None
+    manifest: Manifest = field(init=False)
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.manifest = parse_manifest(self.manifest_bytes)
+        self.sha256 = hashlib.sha256(self.manifest_bytes).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        return self.state.downloads / self.sha256
+
+    def run(self) -> None:
+        """Get what is missing, verify everything and give the folder its final name, durable on return.
+
+        Raises DamagedError, UnreachableError, NotFoundError, BudgetError or StateError; what has arrived until then is
+        kept for the next time. Only when the disk is full (DiskFullError) is it given up: records come first, and no
+        download starts again before preflight finds room for all of it.
+        """
+        try:
+            self._run()
+        except DiskFullError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def fetched_bytes(self) -> int:
+        """Return how many bytes an earlier attempt left, by its bitmap."""
+        return self._chunks.here_bytes
+
+    @cached_property
+    def _chunks(self) -> ChunkFolder:
+        return ChunkFolder(self.folder, self.manifest.files, self.manifest.chunk_size)
+
+    def _run(self) -> None:
+        try:
+            self._chunks.prepare()
+            self._chunks.check()
+            self._copy()
+            self._fetch()
+            self._finish()
+        except OSError as error:
+            raise state_error("download cannot be stored", error, self.folder) from error
+
+    def _copy(self) -> None:
+        """Take chunks from files of the same hash that the device has, instead of fetching them."""
+        for piece in self._chunks.missing():
+            source = self._held.get(piece.entry.sha256)
+            if source is not None and piece.fits(data := read_piece(source, piece)):
+                self._chunks.store(piece, data)
+
+    def _fetch(self) -> None:
+        fetcher = Fetcher(carrier=self.carrier, network=self.network, traffic=self.traffic)
+        self._progress()
+        if self.deltas is not None:
+            rebuilding = Rebuilding(
+                chunks=self._chunks,
+                deltas=self.deltas,
+                fetcher=fetcher,
+                held=self._held,
+                said=self.rebuilt,
+                told=self._progress,
+            )
+            rebuilding.run()
+        fetcher.fetch(self._chunks, self._chunks.missing(), self._progress)
+
+    def _progress(self, _piece: Piece | None = None) -> None:
+        self.told(self._chunks.here_bytes, self.manifest.total_bytes)
+
+    @cached_property
+    def _held(self) -> dict[str, Path]:
+        """The files of every bundle on the device, by their SHA-256."""
+        found: dict[str, Path] = {}
+        for folder in (*self.bundles, *self.state.releases.iterdir()):
+            if (folder / MANIFEST_NAME).is_file():
+                manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+                found.update({entry.sha256: folder / entry.path for entry in manifest.files})
+        return found
+
+    def _finish(self) -> None:
+        shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
+        for entry in self.manifest.files:
+            path = self.folder / entry.path
+            if _hash_and_sync(path) != entry.sha256:
+                self._chunks.forget()
+                raise DamagedError("is not what the manifest pins", subject=entry.path)
+        self._chunks.forget()
+        for folder in (self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())):
+            fsync_folder(folder)
+        write_durably(self.folder / MANIFEST_NAME, self.manifest_bytes)
+        final = self.state.release(self.sha256)
+        if final.exists():
+            shutil.rmtree(self.folder)
+            return
+        move_durably(self.folder, final)
+
+
+def _hash_and_sync(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return digest

@@ -1,0 +1,234 @@
+"""`edgewright fleet rollout`: start, watch and steer the rollout of a release on a channel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_contracts.channel import Channel, Gates
+from edge_contracts.codec import convert, plain
+from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
+from edge_fleet.controller.service import utc_text
+from edge_fleet.database.telemetry import DeviceRow, Store
+from edge_fleet.errors import FleetError, RolloutError
+from edge_fleet.rollouts import channel_state
+from edge_fleet.rollouts.channel_state import Plan, Verb, phase
+from edge_fleet.rollouts.rollout import change_rollout, channels, find_release, read_channel, start_rollout
+from edge_fleet.signing.workspace import Fleet
+
+channel_option = click.option("--channel", help="The channel; may be left out when there is only one.")
+
+
+@click.group()
+def rollout() -> None:
+    """Offer a release to a channel, watch it, and widen, pause, abort or finish it."""
+
+
+@rollout.command()
+@fleet_argument
+@click.option("--model", required=True, help="Model family.")
+@click.option("--version", required=True, help="Released version.")
+@click.option("--channel", required=True, help="Channel whose devices may take it.")
+@click.option("--name", help="Name of the rollout; made of serial and version by default.")
+@click.option("--percent", default=100.0, show_default=True, help="Share of the matching devices.")
+@click.option("--select", "selects", multiple=True, metavar="FACT=V1,V2", help="board, architecture, device, tag.NAME.")
+@click.option(
+    "--mode",
+    type=click.Choice(["live", "shadow"]),
+    default="live",
+    show_default=True,
+    help="live: serve it after its trial; shadow: try it, compare its answers, serve nothing.",
+)
+@click.option("--soak", "soak_s", type=float, help="Seconds a device watches it before it commits.")
+@click.option("--max-crashes", type=int, help="Worker crashes allowed in soak.")
+@click.option("--max-error-share", type=float, help="Share of failed answers allowed in soak.")
+@click.option("--min-requests", type=int, help="Requests a soak must have seen.")
+@click.option("--shadow-requests", type=int, help="Requests compared before a shadow is judged.")
+@click.option("--min-agreement", type=float, help="Share of equal answers shadow must reach.")
+@click.option("--window", metavar="HH:MM-HH:MM", help="Maintenance window, UTC.")
+@click.option("--deadline", metavar="TIME", help="Do not start on a device after this UTC time.")
+@db_option
+@json_option
+def start(folder: Path, db: str | None, as_json: bool, **asked: Any) -> None:
+    """Start a rollout: sign the release as the channel's candidate.
+
+    \b
+    Examples:
+      edgewright fleet rollout start ~/fleet --model har --version 1.1.0 --channel stable --percent 10
+      edgewright fleet rollout start ~/fleet --model har --version 1.1.0 --channel stable \\
+          --select board=pi-4,pi-5 --select tag.site=north --window 01:00-04:00 --soak 3600
+    """
+    fleet, now = Fleet(folder), utc_now()
+    offered = find_release(fleet.read(now), asked["model"], asked["version"])
+    plan = _plan(plain(offered), asked)
+    channel = _recorded(fleet, "start", db, lambda: start_rollout(fleet, plan, now))
+    emit(channel, as_json, _sentence(channel))
+
+
+@rollout.command()
+@fleet_argument
+@channel_option
+@click.option("--percent", type=float, help="New share of the matching devices, wider than now.")
+@click.option("--mode", type=click.Choice(["live"]), help="Let a shadow rollout serve.")
+@db_option
+@json_option
+def advance(
+    folder: Path, channel: str | None, percent: float | None, mode: str | None, db: str | None, as_json: bool
+) -> None:
+    """Widen a rollout, or let a shadow go live.
+
+    \b
+    Examples:
+      edgewright fleet rollout advance ~/fleet --percent 50
+    """
+    change = partial(channel_state.advance, percentage=percent, mode="live" if mode else None)
+    _steer(folder, channel, "advance", change, db, as_json)
+
+
+def _verb_command(verb: Verb, change: Callable[[Channel], Channel], text: str) -> None:
+    """Add a command that takes nothing but a channel."""
+
+    @rollout.command(verb, help=f"{text}\n\n\b\nExamples:\n  edgewright fleet rollout {verb} ~/fleet --channel stable")
+    @fleet_argument
+    @channel_option
+    @db_option
+    @json_option
+    def command(folder: Path, channel: str | None, db: str | None, as_json: bool) -> None:
+        _steer(folder, channel, verb, change, db, as_json)
+
+
+_verb_command("pause", channel_state.pause, "Stop new starts; devices that run the candidate go on.")
+_verb_command("resume", channel_state.resume, "Take new starts up again.")
+_verb_command("abort", channel_state.abort, "Withdraw and block the candidate; devices that run it go back.")
+_verb_command("finish", channel_state.finish, "Make the candidate the channel's stable release.")
+
+
+@rollout.command("status")
+@fleet_argument
+@channel_option
+@db_option
+@json_option
+def rollout_status(folder: Path, channel: str | None, db: str | None, as_json: bool) -> None:
+    """Show what the channel's document says, what the devices report, and what was done.
+
+    \b
+    Examples:
+      edgewright fleet rollout status ~/fleet --channel stable --json
+    """
+    fleet = Fleet(folder)
+    repository = fleet.read(utc_now())
+    document = read_channel(repository, _chosen(channel, channels(repository)))
+    if document is None:
+        raise RolloutError("no such channel", subject=channel)
+    store = Store(db or fleet.store_url)
+    found = slots_on(document, store.devices())
+    states = Counter(str(slot["state"]) for slot in found)
+    report = {
+        "channel": plain(document),
+        "phase": phase(document),
+        "states": dict(states),
+        "devices": found,
+        "history": store.rollout_history(document.channel),
+    }
+    store.close()
+    emit(report, True, "") if as_json else _show(document, states, found)
+
+
+def slots_on(channel: Channel, devices: list[DeviceRow]) -> list[dict[str, Any]]:
+    """Return what every device reports of its slots on a channel."""
+    return [
+        {
+            "device": row.device,
+            "online": row.online,
+            "slot": slot.slot,
+            "state": slot.state,
+            "reason": slot.reason,
+            "serving": None if slot.serving is None else slot.serving.version,
+            "candidate": None if slot.candidate is None else slot.candidate.version,
+            "rollout": slot.rollout,
+            "progress": slot.progress,
+        }
+        for row in devices
+        if row.reported is not None
+        for slot in row.reported.slots
+        if slot.channel == channel.channel
+    ]
+
+
+def _show(document: Channel, states: Counter[str], found: list[dict[str, Any]]) -> None:
+    click.echo(_sentence(document))
+    click.echo("devices: " + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"))
+    if found:
+        show_table(f"Channel {document.channel}", list(found[0]), [list(slot.values()) for slot in found])
+
+
+def _plan(offered: object, asked: dict[str, Any]) -> Plan:
+    gates = {name: asked[name] for name in Gates.__struct_fields__ if asked.get(name) is not None}
+    window = None
+    if asked["window"] is not None:
+        first, _, last = asked["window"].partition("-")
+        window = {"start": first, "end": last}
+    plan = {
+        "channel": asked["channel"],
+        "model": asked["model"],
+        "release": offered,
+        "name": asked["name"],
+        "percentage": asked["percent"],
+        "selectors": [_selector(text) for text in asked["selects"]],
+        "mode": asked["mode"],
+        "gates": gates,
+        "window": window,
+        "deadline": asked["deadline"],
+    }
+    return convert(plan, Plan, what="rollout")
+
+
+def _selector(text: str) -> dict[str, Any]:
+    fact, sign, values = text.partition("=")
+    if not sign:
+        raise FleetError(f"{text!r} is not FACT=V1,V2", subject="select")
+    return {"fact": fact, "values": values.split(",")}
+
+
+def _steer(
+    folder: Path, channel: str | None, verb: Verb, change: Callable[[Channel], Channel], db: str | None, as_json: bool
+) -> None:
+    fleet, now = Fleet(folder), utc_now()
+    name = _chosen(channel, channels(fleet.read(now)))
+    document = _recorded(fleet, verb, db, lambda: change_rollout(fleet, name, change, now))
+    emit(document, as_json, _sentence(document))
+
+
+def _recorded(fleet: Fleet, verb: Verb, db: str | None, sign: Callable[[], Channel]) -> Channel:
+    """Sign a change and add it to the history; without a database nothing is signed."""
+    store = Store(db or fleet.store_url)
+    try:
+        channel = sign()
+        store.record_rollout(verb, channel, utc_text(utc_now()))
+    finally:
+        store.close()
+    return channel
+
+
+def _chosen(channel: str | None, known: list[str]) -> str:
+    if channel is not None:
+        return channel
+    if len(known) != 1:
+        raise FleetError(f"say which one (channels here: {', '.join(known) or 'none'})", subject="channel")
+    return known[0]
+
+
+def _sentence(channel: Channel) -> str:
+    stable = "no stable release" if channel.stable is None else f"stable {channel.stable.version}"
+    if channel.candidate is None:
+        return f"Channel {channel.channel} (serial {channel.serial}): {stable}, no rollout."
+    wave = f"{channel.percentage:g} %, {channel.mode}{', paused' if channel.paused else ''}"
+    return (
+        f"Channel {channel.channel} (serial {channel.serial}): {stable}, "
+        f"rollout {channel.rollout} of {channel.model} {channel.candidate.version} ({wave})."
+    )

@@ -1,0 +1,223 @@
+"""The fleet's memory: devices as they last reported, every telemetry message, the history of rollouts.
+
+SQLAlchemy Core on SQLite (WAL) by default and PostgreSQL by URL. Messages are inserted at most once by
+`(device, boot_id, sequence)`, so that a redelivery changes nothing and a gap is provable. Parsing and checking what
+arrives is in `ingest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+)
+
+from edge_contracts.channel import Channel
+from edge_contracts.codec import Record, encode
+from edge_contracts.state import Presence, ReportedState, parse_reported
+from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
+from edge_fleet.database.engine import open_database
+
+Message = TelemetryWindow | Event | Tombstone
+Arrival = Presence | ReportedState | Message
+
+_METADATA = MetaData()
+_NAME = String(64)
+
+MESSAGES = Table(
+    "messages",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("device", _NAME, nullable=False),
+    Column("boot_id", String(128), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("time", String(32), nullable=False),
+    Column("slot", _NAME),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("device", "boot_id", "sequence"),
+)
+DEVICES = Table(
+    "devices",
+    _METADATA,
+    Column("device", _NAME, primary_key=True),
+    Column("last_seen", String(32), nullable=False),
+    Column("online", Boolean),
+    Column("presence_boot", String(128)),
+    Column("boot_id", String(128)),
+    Column("sequence", BigInteger),
+    Column("reported", Text),
+)
+ROLLOUTS = Table(
+    "rollouts",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("time", String(32), nullable=False),
+    Column("channel", _NAME, nullable=False),
+    Column("serial", Integer, nullable=False),
+    Column("verb", String(16), nullable=False),
+    Column("rollout", _NAME),
+    Column("body", Text, nullable=False),
+)
+
+
+class DeviceRow(Record, frozen=True, kw_only=True):
+    """A device as the fleet knows it. `online` is None until a presence message arrived."""
+
+    device: str
+    last_seen: str
+    online: bool | None = None
+    presence_boot: str | None = None
+    boot_id: str | None = None
+    sequence: int | None = None
+    reported: ReportedState | None = None
+
+
+class Store:
+    """Reads and writes of the fleet's database."""
+
+    def __init__(self, url: str) -> None:
+        """Open, and create what is missing. Raises FleetError for a URL that is none or needs another driver."""
+        self._engine, self._insert = open_database(url, _METADATA)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def ingest(self, arrivals: Sequence[Arrival], now: str) -> None:
+        """Store a batch in one transaction, received at UTC time `now`. Doing it twice is doing it once."""
+        messages = [arrival for arrival in arrivals if isinstance(arrival, Message)]
+        with self._engine.begin() as connection:
+            if messages:
+                rows = [_message_row(message) for message in messages]
+                connection.execute(self._insert(MESSAGES).on_conflict_do_nothing(), rows)
+            for arrival in arrivals:
+                if isinstance(arrival, Presence | ReportedState):
+                    self._update_device(connection, arrival, now)
+            for device in sorted({message.device for message in messages}):
+                self._upsert(connection, {"device": device, "last_seen": now})
+
+    def devices(self) -> list[DeviceRow]:
+        """Return every device, by name."""
+        with self._engine.connect() as connection:
+            return [_device(row._mapping) for row in connection.execute(select(DEVICES).order_by(DEVICES.c.device))]
+
+    def gaps(self, device: str, boot_id: str) -> list[range]:
+        """Return the runs of a boot's numbers, counted from 0, that neither arrived nor are owned up to."""
+        sequence = MESSAGES.c.sequence
+        of_boot = (MESSAGES.c.device == device) & (MESSAGES.c.boot_id == boot_id)
+        with self._engine.connect() as connection:
+            last, count = connection.execute(select(func.max(sequence), func.count()).where(of_boot)).one()
+            if not count or last + 1 == count:
+                return []
+            seen = [range(number, number + 1) for number in connection.scalars(select(sequence).where(of_boot))]
+            tombs = connection.scalars(select(MESSAGES.c.body).where(of_boot & (MESSAGES.c.kind == "dropped")))
+            dropped = [msgspec.json.decode(body, type=Tombstone) for body in tombs]
+        return missing_runs(seen + [range(tomb.first, tomb.first + tomb.count) for tomb in dropped])
+
+    def messages(self, kind: str | None = None, device: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Return the newest messages as plain values, newest last."""
+        query = select(MESSAGES.c.body).order_by(MESSAGES.c.id.desc()).limit(limit)
+        if kind is not None:
+            query = query.where(MESSAGES.c.kind == kind)
+        if device is not None:
+            query = query.where(MESSAGES.c.device == device)
+        with self._engine.connect() as connection:
+            return [msgspec.json.decode(body) for body in reversed(connection.scalars(query).all())]
+
+    def sequences(self, device: str, boot_id: str) -> list[int]:
+        """Return the sequence numbers that arrived in one boot, in order."""
+        query = select(MESSAGES.c.sequence).where(MESSAGES.c.device == device, MESSAGES.c.boot_id == boot_id)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query.order_by(MESSAGES.c.sequence)))
+
+    def record_rollout(self, verb: str, channel: Channel, now: str) -> None:
+        """Add a signed change to the history of its channel."""
+        row = {"time": now, "channel": channel.channel, "serial": channel.serial, "verb": verb}
+        with self._engine.begin() as connection:
+            connection.execute(insert(ROLLOUTS), row | {"rollout": channel.rollout, "body": encode(channel).decode()})
+
+    def rollout_history(self, channel: str) -> list[dict[str, Any]]:
+        """Return a channel's changes, oldest first: time, serial, verb, rollout."""
+        columns = (ROLLOUTS.c.time, ROLLOUTS.c.serial, ROLLOUTS.c.verb, ROLLOUTS.c.rollout)
+        query = select(*columns).where(ROLLOUTS.c.channel == channel).order_by(ROLLOUTS.c.id)
+        with self._engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(query)]
+
+    def _update_device(self, connection: Connection, arrival: Presence | ReportedState, now: str) -> None:
+        found = connection.execute(select(DEVICES).where(DEVICES.c.device == arrival.device)).first()
+        known = None if found is None else _device(found._mapping)
+        if isinstance(arrival, Presence):
+            if is_late_will(known, arrival):
+                return
+            values: dict[str, Any] = {"online": arrival.online, "presence_boot": arrival.boot_id}
+        else:
+            if is_old_report(known, arrival):
+                return
+            body = encode(arrival).decode()
+            values = {"boot_id": arrival.boot_id, "sequence": arrival.sequence, "reported": body}
+        self._upsert(connection, {"device": arrival.device, "last_seen": now} | values)
+
+    def _upsert(self, connection: Connection, row: dict[str, Any]) -> None:
+        statement = self._insert(DEVICES).values(row)
+        changes = {name: statement.excluded[name] for name in row if name != "device"}
+        connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=changes))
+
+
+def is_late_will(known: DeviceRow | None, presence: Presence) -> bool:
+    """Return whether this is the Last Will of a boot before the one that is online now."""
+    if known is None or presence.online or not known.online:
+        return False
+    return known.presence_boot != presence.boot_id
+
+
+def is_old_report(known: DeviceRow | None, report: ReportedState) -> bool:
+    """Return whether a newer report of the device is stored: same boot and later, or the boot that is present now."""
+    if known is None or known.boot_id is None or known.sequence is None:
+        return False
+    if known.boot_id == report.boot_id:
+        return report.sequence < known.sequence
+    return known.presence_boot == known.boot_id
+
+
+def missing_runs(accounted: Sequence[range]) -> list[range]:
+    """Return the runs of numbers, from 0 to the largest of them, that no given run covers."""
+    missing: list[range] = []
+    reached = 0
+    for run in sorted(accounted, key=lambda run: run.start):
+        if run.start > reached:
+            missing.append(range(reached, run.start))
+        reached = max(reached, run.stop)
+    return missing
+
+
+def _message_row(message: Message) -> dict[str, Any]:
+    return {
+        "device": message.device,
+        "boot_id": message.boot_id,
+        "sequence": message.sequence,
+        "kind": message.kind,
+        "time": message.end if isinstance(message, TelemetryWindow) else message.time,
+        "slot": None if isinstance(message, Tombstone) else message.slot,
+        "body": encode(message).decode(),
+    }
+
+
+def _device(row: Any) -> DeviceRow:
+    reported = None if row["reported"] is None else parse_reported(row["reported"].encode())
+    return DeviceRow(**(dict(row) | {"reported": reported}))

@@ -1,0 +1,155 @@
+"""The decisions of a rollout: which change a channel allows now, and the document that follows. Nothing acts here.
+
+A channel is idle (no candidate), running, or paused. `ALLOWED` is the whole state machine; each verb is a function
+from a channel to the next one, each under the next serial. Signing and recording are in `edge_fleet.rollouts.rollout`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec.structs import replace
+
+from edge_contracts.channel import Channel, Gates, MaintenanceWindow, Release, Selector, next_serial
+from edge_contracts.codec import StrictRecord
+from edge_contracts.names import Name, UtcTime
+from edge_fleet.errors import RolloutError
+
+Phase = Literal["idle", "running", "paused"]
+Verb = Literal["start", "pause", "resume", "advance", "abort", "finish"]
+Mode = Literal["shadow", "live"]
+
+ALLOWED: dict[Verb, frozenset[Phase]] = {
+    "start": frozenset({"idle"}),
+    "pause": frozenset({"running"}),
+    "resume": frozenset({"paused"}),
+    "advance": frozenset({"running", "paused"}),
+    "abort": frozenset({"running", "paused"}),
+    "finish": frozenset({"running", "paused"}),
+}
+
+MAX_BLOCKED = 64
+"""As many as the channel document may hold; the oldest is forgotten, long after the last device left it."""
+
+
+class Plan(StrictRecord, frozen=True, kw_only=True):
+    """What a rollout starts with. Without a name it is called after its serial and version."""
+
+    channel: Name
+    model: Name
+    release: Release
+    name: Name | None = None
+    percentage: float = 100.0
+    selectors: tuple[Selector, ...] = ()
+    mode: Mode = "live"
+    gates: Gates = Gates()
+    window: MaintenanceWindow | None = None
+    deadline: UtcTime | None = None
+
+
+def phase(channel: Channel) -> Phase:
+    """Return which of the three phases a channel is in."""
+    if channel.candidate is None:
+        return "idle"
+    return "paused" if channel.paused else "running"
+
+
+def check_allowed(verb: Verb, channel: Channel) -> None:
+    """Raise RolloutError if the channel's phase does not allow the verb."""
+    if phase(channel) in ALLOWED[verb]:
+        return
+    hints: dict[Phase, str] = {
+        "idle": "edgewright fleet rollout start",
+        "running": f"rollout {channel.rollout} is running: finish or abort it first",
+        "paused": f"rollout {channel.rollout} is paused: resume, finish or abort it first",
+    }
+    raise RolloutError(f"cannot {verb} while {phase(channel)}", subject=channel.channel, hint=hints[phase(channel)])
+
+
+def start(before: Channel | None, plan: Plan) -> Channel:
+    """Offer a release as candidate. Raises RolloutError for another model, a blocked or an already stable release."""
+    channel = before or Channel(channel=plan.channel, model=plan.model, serial=1)
+    serial = channel.serial if before is None else next_serial(channel.serial)
+    check_allowed("start", channel)
+    if channel.model != plan.model:
+        raise RolloutError(f"this channel is for {channel.model!r}, not {plan.model!r}", subject=plan.channel)
+    if channel.stable == plan.release:
+        raise RolloutError(f"{plan.release.version} is stable here already", subject=plan.channel)
+    if plan.release.manifest_sha256 in channel.blocked:
+        raise RolloutError(
+            f"{plan.release.version} was aborted here", subject=plan.channel, hint="release it under a new version"
+        )
+    return replace(
+        channel,
+        serial=serial,
+        candidate=plan.release,
+        rollout=plan.name or f"r{serial}-{plan.release.version}",
+        percentage=plan.percentage,
+        selectors=plan.selectors,
+        mode=plan.mode,
+        paused=False,
+        gates=plan.gates,
+        window=plan.window,
+        deadline=plan.deadline,
+    )
+
+
+def pause(channel: Channel) -> Channel:
+    """Stop new starts; running candidates go on."""
+    check_allowed("pause", channel)
+    return replace(channel, serial=next_serial(channel.serial), paused=True)
+
+
+def resume(channel: Channel) -> Channel:
+    """Take new starts up again."""
+    check_allowed("resume", channel)
+    return replace(channel, serial=next_serial(channel.serial), paused=False)
+
+
+def advance(channel: Channel, percentage: float | None = None, mode: Mode | None = None) -> Channel:
+    """Widen the wave, or let a shadow go live. Raises RolloutError for a step back, which would flap devices."""
+    check_allowed("advance", channel)
+    wider = channel.percentage if percentage is None else percentage
+    if wider < channel.percentage or (channel.mode == "live" and mode == "shadow"):
+        raise RolloutError(
+            f"a rollout only widens ({channel.percentage:g} % {channel.mode} now)",
+            subject=channel.channel,
+            hint="pause it, or abort it to bring every device back",
+        )
+    if wider == channel.percentage and mode in (None, channel.mode):
+        raise RolloutError("nothing to advance", subject=channel.channel, hint="give --percent or --mode")
+    return replace(channel, serial=next_serial(channel.serial), percentage=wider, mode=mode or channel.mode)
+
+
+def abort(channel: Channel) -> Channel:
+    """Withdraw the candidate and block it: devices that run it go back."""
+    check_allowed("abort", channel)
+    assert channel.candidate is not None
+    blocked = (*channel.blocked, channel.candidate.manifest_sha256)[-MAX_BLOCKED:]
+    return replace(_settled(channel), blocked=blocked)
+
+
+def finish(channel: Channel) -> Channel:
+    """Make the candidate stable for the whole channel. Raises RolloutError while it only runs in shadow."""
+    check_allowed("finish", channel)
+    if channel.mode == "shadow":
+        raise RolloutError(
+            "the candidate ran in shadow only and has served nothing",
+            subject=channel.channel,
+            hint="edgewright fleet rollout advance --mode live",
+        )
+    return replace(_settled(channel), stable=channel.candidate)
+
+
+def _settled(channel: Channel) -> Channel:
+    return replace(
+        channel,
+        serial=next_serial(channel.serial),
+        candidate=None,
+        rollout=None,
+        percentage=100.0,
+        selectors=(),
+        mode="live",
+        paused=False,
+        deadline=None,
+    )
