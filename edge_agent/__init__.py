@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from edge_contracts import __version__
 
 if TYPE_CHECKING:
+    from edge_agent.config.inference_options import Certainty
     from edge_agent.inference.runtime import Runtime
-    from edge_agent.ipc.worker import Certainty
 
 __all__ = ["Certainty", "Runtime", "__version__"]
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return Runtime
     if name == "Certainty":
-        from edge_agent.ipc.worker import Certainty
+        from edge_agent.config.inference_options import Certainty
 
         return Certainty
     raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")

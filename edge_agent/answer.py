@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-
-from edge_agent.inference.conformal import Prediction
+from msgspec import Struct
 
 
 class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,3 +35,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     timing_us: int
     prediction: Prediction | None = None
     nodes: tuple[NodeAnswer, ...] = ()
+
+
+class Prediction(Struct, frozen=True, kw_only=True):
+    """What is certain of one answer at `coverage`: for each sample the classes that may be right, or `width`: the
+    truth lies within that distance of each value, in the output's unit."""
+
+    coverage: float
+    sets: tuple[tuple[int, ...], ...] = ()
+    width: float | None = None
+
+    @property
+    def largest(self) -> int:
+        return max(map(len, self.sets), default=1)

@@ -25,7 +25,7 @@ OTHER = "other"
 """Name under which pairs of classes beyond `MAX_CONFUSIONS` are counted together."""
 
 
-class Difference(Struct, frozen=True, kw_only=True):
+class AnswerDifference(Struct, frozen=True, kw_only=True):
     """One request answered twice. Classes are names; None where the answer has none. `agrees` is about every place of
     the answer, the classes are those of a place that differs, if there is one. `largest` is the largest
     absolute difference of the numbers, NaN where only one side is finite or shapes differ."""
@@ -52,7 +52,7 @@ class Comparison(Struct, kw_only=True):
     after_us: int = 0
     latency_log2_us: list[int] = field(default_factory=lambda: [0] * LATENCY_BINS)
 
-    def add(self, difference: Difference, before_us: int, after_us: int) -> None:
+    def add(self, difference: AnswerDifference, before_us: int, after_us: int) -> None:
         """Count one request and how long both sides took, in microseconds."""
         self.compared += 1
         self.before_us += before_us

@@ -112,7 +112,7 @@ class MalformedError(RefusedError):
 
 
 class CertificateError(TrustError):
-    """No certificate came that this device could use; `refusal` is what the enrolment service said, if it did."""
+    """No certificate came that this device could use; `refusal` is what the enrollment service said, if it did."""
 
     reason = "certificate"
 

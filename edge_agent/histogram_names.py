@@ -10,6 +10,8 @@ import msgspec
 from msgspec import Struct, field
 
 from edge_contracts.limits import MAX_SAMPLE_TAG_BYTES, MAX_SAMPLE_TAG_CHARS, MAX_SAMPLE_TAGS
+from edge_contracts.manifest import Manifest
+from edge_contracts.reference import Feature
 
 OTHER = "other"
 """The tag under which all those are counted for which there is no room."""
@@ -35,7 +37,7 @@ def window_bytes(name: str, bins: int) -> int:
     return 2 * (len(msgspec.json.encode(name)) + len(MARK) + MAX_SAMPLE_TAG_CHARS) + 6 * bins + 20
 
 
-class Apart(Struct, kw_only=True):
+class TagSlots(Struct, kw_only=True):
     """What of the tags one window keeps apart, whichever tags and releases the workers of its time have met."""
 
     tags: set[str] = field(default_factory=set)
@@ -58,3 +60,24 @@ class Apart(Struct, kw_only=True):
         self.room -= size
         self.names.add(name)
         return name
+
+
+def feature_name(feature: Feature) -> str:
+    """Return the name under which a feature of the inputs is counted."""
+    return f"{feature.input}/{feature.statistic if feature.index is None else feature.index}"
+
+
+def references(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """Return the counts a release was made with, under the names that a device counts by."""
+    features = () if manifest.reference is None else manifest.reference.features
+    found = {feature_name(feature): feature.histogram.counts for feature in features}
+    for variant in manifest.variants:
+        reference = variant.reference
+        if reference is None:
+            continue
+        for name, histogram in (("confidence", reference.confidence), ("value", reference.value)):
+            if histogram is not None:
+                found[f"{variant.id}/{name}"] = histogram.counts
+        if reference.classes:
+            found[f"{variant.id}/class"] = reference.classes
+    return found

@@ -39,12 +39,12 @@ class EngineSettings(StrictRecord, frozen=True, kw_only=True):
     """What may be set on an engine, and nothing else may: session options are an allow-list because some pairs of
     them crash the engine outright.
 
-    `optimise` off runs the graph as written (the "exact" arithmetic of the file). `cache` is a folder for optimised
+    `optimize` off runs the graph as written (the "exact" arithmetic of the file). `cache` is a folder for optimized
     models, keyed by engine version, CPU and digest; None means no cache.
     """
 
     threads: int = 1
-    optimise: bool = True
+    optimize: bool = True
     cache: Path | None = None
 
 
@@ -109,7 +109,7 @@ class Engine(Protocol):
         ...
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     """Brings pieces of the repository: over MQTT, HTTP or from a folder. It is never trusted."""
 
     def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:

@@ -22,7 +22,7 @@ CHANNEL_SCHEMA = 1
 FAMILY_SCHEMA = 1
 
 
-class Release(Record, frozen=True, kw_only=True):
+class ChannelRelease(Record, frozen=True, kw_only=True):
     """A release as a channel names it: the version and the SHA-256 of its manifest, which the device checks against
     the release's own signed target."""
 
@@ -69,8 +69,8 @@ class Channel(Record, frozen=True, kw_only=True):
     channel: Name
     model: Name
     serial: Serial
-    stable: Release | None = None
-    candidate: Release | None = None
+    stable: ChannelRelease | None = None
+    candidate: ChannelRelease | None = None
     rollout: Name | None = None
     percentage: Annotated[float, Meta(ge=0.0, le=100.0)] = 100.0
     selectors: Annotated[tuple[Selector, ...], Meta(max_length=limits.MAX_TAGS)] = ()

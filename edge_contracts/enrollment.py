@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edge_contracts.codec import Record, decode
-from edge_contracts.limits import MAX_CLAIM_BYTES, MAX_ENROLMENT_BYTES
+from edge_contracts.limits import MAX_CLAIM_BYTES, MAX_ENROLLMENT_BYTES
 from edge_contracts.names import Name, UtcTime
 
 MAX_CERTIFICATE_BYTES = 4096
@@ -33,7 +33,7 @@ Refusal = Literal["malformed", "unknown", "expired", "used", "revoked", "too-oft
 class Claim(Record, frozen=True, kw_only=True):
     """A single-use right to one certificate for `device`, a secret file that an operator carries to it.
 
-    `certificate` and `key` are the claim's own identity, good for the broker's enrolment listener at `host`:`port` and
+    `certificate` and `key` are the claim's own identity, good for the broker's enrollment listener at `host`:`port` and
     nowhere else. `ca` is whom the device trusts as the broker, `issuer` who signs device certificates. All PEM.
     """
 
@@ -79,9 +79,9 @@ def parse_claim(data: bytes) -> Claim:
 
 def parse_certificate_request(data: bytes) -> CertificateRequest:
     """Parse a request. Raises ContractError naming the field."""
-    return decode(data, CertificateRequest, limit=MAX_ENROLMENT_BYTES, what="certificate request")
+    return decode(data, CertificateRequest, limit=MAX_ENROLLMENT_BYTES, what="certificate request")
 
 
 def parse_certificate_answer(data: bytes) -> CertificateAnswer:
     """Parse an answer. Raises ContractError naming the field."""
-    return decode(data, CertificateAnswer, limit=MAX_ENROLMENT_BYTES, what="certificate answer")
+    return decode(data, CertificateAnswer, limit=MAX_ENROLLMENT_BYTES, what="certificate answer")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edge_contracts import limits
-from edge_contracts.channel import Release, Selector
+from edge_contracts.channel import ChannelRelease, Selector
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, UtcTime, parse_time
@@ -22,7 +22,7 @@ class Job(Record, frozen=True, kw_only=True):
     job: Name
     kind: Literal["benchmark", "capture", "replay"]
     model: Name
-    release: Release | None = None
+    release: ChannelRelease | None = None
     selectors: Annotated[tuple[Selector, ...], Meta(max_length=limits.MAX_TAGS)] = ()
     parameters: dict[str, str | int | float | bool] = {}
     limit_s: Annotated[float, Meta(gt=0.0, le=86400.0)] = 600.0

@@ -23,7 +23,7 @@ MAX_DOCUMENT_BYTES = 64 * KIB
 MAX_MESSAGE_BYTES = 64 * KIB
 """Largest telemetry window, event or reported state."""
 
-MAX_ENROLMENT_BYTES = 16 * KIB
+MAX_ENROLLMENT_BYTES = 16 * KIB
 """A request for a certificate, or its answer: two certificates and a certification request in base64 are 2 KiB."""
 
 MAX_CLAIM_BYTES = 32 * KIB
@@ -78,7 +78,7 @@ MAX_FFT = 65_536
 """Points of one Fourier transform: more than a second of sound at 48 kHz."""
 
 MAX_BANDS = 512
-"""Bands of a spectrogram, or channels that are normalised one by one."""
+"""Bands of a spectrogram, or channels that are normalized one by one."""
 
 MAX_GUARDED_FEATURES = 256
 """Features of one input with guards of their own."""

@@ -98,7 +98,7 @@ class SampleSet(Record, frozen=True, kw_only=True):
     samples: Annotated[int, Meta(ge=1)]
 
 
-class Engine(Record, frozen=True, kw_only=True):
+class EngineFloor(Record, frozen=True, kw_only=True):
     """An engine that can run at least one variant. `minimum` is the oldest version worth asking: the first whose
     operator sets cover the variants as published by the engine, else the version the bundle was made with."""
 
@@ -109,7 +109,7 @@ class Engine(Record, frozen=True, kw_only=True):
 class Requirements(Record, frozen=True, kw_only=True):
     """What a device must have before the first byte is fetched. Empty means anything will do."""
 
-    engines: tuple[Engine, ...] = ()
+    engines: tuple[EngineFloor, ...] = ()
     architectures: tuple[Text, ...] = ()
     operators: tuple[Text, ...] = ()
     memory_mb: Annotated[float, Meta(ge=0.0)] = 0.0

@@ -63,7 +63,7 @@ class Channels(StrictRecord, frozen=True, kw_only=True, tag_field="step", tag="c
     to: Literal["reversed", "grey"]
 
 
-class Normalise(StrictRecord, frozen=True, kw_only=True, tag_field="step", tag="normalise"):
+class Normalize(StrictRecord, frozen=True, kw_only=True, tag_field="step", tag="normalise"):
     """(x - mean) / std along the last axis in float32: one number for all, or one for each of its elements."""
 
     mean: Annotated[tuple[float, ...], Meta(min_length=1, max_length=limits.MAX_BANDS)]
@@ -110,7 +110,7 @@ class Mel(StrictRecord, frozen=True, kw_only=True, tag_field="step", tag="mel"):
     coefficients: Annotated[int, Meta(ge=1, le=limits.MAX_BANDS)] | None = None
 
 
-Step = Crop | Resize | Channels | Normalise | Transpose | Reshape | Frames | Mel
+Step = Crop | Resize | Channels | Normalize | Transpose | Reshape | Frames | Mel
 Steps = Annotated[tuple[Step, ...], Meta(max_length=limits.MAX_STEPS)]
 
 
@@ -165,7 +165,7 @@ def _channels(step: Channels, shape: Shape, what: str) -> Shape:
     return (*shape[:-1], 1)
 
 
-def _normalise(step: Normalise, shape: Shape, what: str) -> Shape:
+def _normalize(step: Normalize, shape: Shape, what: str) -> Shape:
     last = shape[-1] if shape else 1
     for count in (len(step.mean), len(step.std)):
         if count not in (1, last):
@@ -210,7 +210,7 @@ _RULES: dict[type[Any], Callable[[Any, Shape, str], Shape]] = {
     Crop: _crop,
     Resize: _resize,
     Channels: _channels,
-    Normalise: _normalise,
+    Normalize: _normalize,
     Transpose: _transpose,
     Reshape: _reshape,
     Frames: _frames,

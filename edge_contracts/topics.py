@@ -7,10 +7,10 @@
     ew/v1/<tenant>/d/<device>/tele           telemetry windows, events and tombstones, QoS 1
     ew/v1/<tenant>/d/<device>/req            requests to a depot (transfer.Request)
     ew/v1/<tenant>/d/<device>/rsp/<nonce>    responses to one requester (transfer.Response)
-    ew/v1/<tenant>/d/<device>/renew          a request for the next certificate (enrolment.CertificateRequest)
-    ew/v1/<tenant>/d/<device>/certificate    its answer (enrolment.CertificateAnswer)
-    ew/v1/<tenant>/enrol/<claim>/req         a request for the first certificate (enrolment.CertificateRequest)
-    ew/v1/<tenant>/enrol/<claim>/rsp         its answer (enrolment.CertificateAnswer)
+    ew/v1/<tenant>/d/<device>/renew          a request for the next certificate (enrollment.CertificateRequest)
+    ew/v1/<tenant>/d/<device>/certificate    its answer (enrollment.CertificateAnswer)
+    ew/v1/<tenant>/enrol/<claim>/req         a request for the first certificate (enrollment.CertificateRequest)
+    ew/v1/<tenant>/enrol/<claim>/rsp         its answer (enrollment.CertificateAnswer)
 
 A device writes only below its own `d/<device>/`, so a broker's pattern ACL on the user name covers it; a claim only
 below its own `enrol/<claim>/`.
@@ -28,7 +28,7 @@ from edge_contracts.names import NAME_PATTERN
 ROOT = "ew/v1"
 DEPOT_GROUP = "depot"
 INGEST_GROUP = "ingest"
-ENROLMENT_GROUP = "enrolment"
+ENROLLMENT_GROUP = "enrolment"
 
 DeviceTopic = Literal["presence", "reported", "tele", "req", "rsp", "renew", "certificate"]
 

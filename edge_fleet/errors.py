@@ -98,7 +98,7 @@ class BrokerError(TransportError):
     reason = "broker"
 
 
-class EnrolmentError(TrustError):
+class EnrollmentError(TrustError):
     """Somebody asks for a certificate that they may not have; `refusal` is what they are told."""
 
     reason = "enrolment"

@@ -41,7 +41,7 @@ STEADY_S = 5.0
 SESSION_EXPIRY_S = 24 * 3600
 """How long a broker keeps what arrives for a durable client that is away."""
 
-_UNAUTHORISED = frozenset({"Not authorized", "Bad user name or password", "Banned", "Bad authentication method"})
+_UNAUTHORIZED = frozenset({"Not authorized", "Bad user name or password", "Banned", "Bad authentication method"})
 
 Protocol = Literal["auto", "5", "3.1.1"]
 
@@ -78,7 +78,7 @@ class Delivery:
     acknowledge: Callable[[], object]
 
 
-class Link:
+class BrokerConnection:
     """One client's connection. `receive` gets every message; `ready` is called after each complete subscription.
 
     `durable` keeps a session under `client_id` at the broker, and leaves acknowledging to the receiver. The topic
@@ -209,7 +209,7 @@ class Link:
         self, client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            if str(reason) in _UNAUTHORISED:
+            if str(reason) in _UNAUTHORIZED:
                 self._refusal = BrokerError(f"the broker refuses us: {reason}", subject=self._address)
             return
         self._connected = True

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import bundle_maker
 from update_site import CHANNEL, MODEL, UpdateSite
 
-from edge_agent.ipc.control import Ask, ask_agent
+from edge_agent.cli.status import stored_status
+from edge_agent.ipc.control import ControlRequest, ask_agent
+from edge_agent.ipc.status import AgentStatus, SlotStatus
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.supervisor.status import AgentStatus, SlotStatus, stored_status
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ class AgentProcess:
     def status(self) -> AgentStatus:
         """Return the status, of the running agent or of its records."""
         try:
-            reply = ask_agent(self.state, Ask(ask="status"), timeout_s=10.0)
+            reply = ask_agent(self.state, ControlRequest(ask="status"), timeout_s=10.0)
         except Exception:
             reply = None
         return stored_status(self.state) if reply is None else reply.status
@@ -99,7 +100,7 @@ class AgentProcess:
     def bring(self) -> None:
         """Import from the site's repository."""
         assert self.site is not None
-        reply = ask_agent(self.state, Ask(ask="import", folder=str(self.site.repository)), timeout_s=30.0)
+        reply = ask_agent(self.state, ControlRequest(ask="import", folder=str(self.site.repository)), timeout_s=30.0)
         assert reply is not None
 
     def wait_for(self, state: str, version: str | None = None) -> SlotStatus:
@@ -116,7 +117,7 @@ class AgentProcess:
             raise AssertionError(f"{error}; {self.slot()}\n{self.log}") from error
 
     def ask(self, value: float | None = None, timeout_s: float = 10.0) -> dict[str, Any]:
-        """Ask one sample, or one filled with `value`; return the whole answer."""
+        """ControlRequest one sample, or one filled with `value`; return the whole answer."""
         x = bundle_maker.samples(1)[0].tolist() if value is None else [[value] * bundle_maker.FEATURES]
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, bundle_maker.FEATURES], "data": x}]}
         url = f"http://{self.slot().http}/v2/models/{MODEL}/infer"

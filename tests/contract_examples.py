@@ -10,14 +10,14 @@ import msgspec
 from hypothesis import strategies as st
 
 from edge_contracts.answering import Softmax, TopK
-from edge_contracts.channel import Channel, Family, Gates, MaintenanceWindow, Release, Selector
+from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Selector
 from edge_contracts.delta import DeltaEntry, Deltas
 from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.guards import FeatureGuard
 from edge_contracts.job import Job
 from edge_contracts.manifest import (
     Budgets,
-    Engine,
+    EngineFloor,
     FileEntry,
     Input,
     InputGuard,
@@ -32,7 +32,7 @@ from edge_contracts.manifest import (
     Variant,
 )
 from edge_contracts.pipeline import CropsNode, MeanNode, ModelNode, Pipeline, PipelineInput, VoteNode
-from edge_contracts.processing import Frames, Normalise
+from edge_contracts.processing import Frames, Normalize
 from edge_contracts.profile import Board, DeviceProfile, GovernorThresholds, ModelBudget, Threshold
 from edge_contracts.reference import (
     AnswerReference,
@@ -78,7 +78,7 @@ MANIFEST = Manifest(
                 offset=0.5,
                 scale=0.0078125,
                 shape=(-1, 600),
-                steps=(Frames(length=100, hop=100), Normalise(mean=(0.25,), std=(2.0,))),
+                steps=(Frames(length=100, hop=100), Normalize(mean=(0.25,), std=(2.0,))),
             ),
             guard=InputGuard(
                 minimum=-4.0,
@@ -135,7 +135,7 @@ MANIFEST = Manifest(
     probe=SampleSet(file="probe.npz", samples=64),
     report="report.json",
     requirements=Requirements(
-        engines=(Engine(name="onnxruntime", minimum="1.17"),), architectures=("x86_64", "aarch64"), memory_mb=64.0
+        engines=(EngineFloor(name="onnxruntime", minimum="1.17"),), architectures=("x86_64", "aarch64"), memory_mb=64.0
     ),
     budgets=Budgets(latency_ms=20.0, memory_mb=32.0, load_s=5.0),
     last_resort=LastResort(kind="constant", values=(0.5, 0.5), fresh_s=30.0),
@@ -179,8 +179,8 @@ CHANNEL = Channel(
     channel="wrist",
     model="har",
     serial=7,
-    stable=Release(version="1.1.0", manifest_sha256=digest("1.1.0")),
-    candidate=Release(version="1.2.0", manifest_sha256=digest("1.2.0")),
+    stable=ChannelRelease(version="1.1.0", manifest_sha256=digest("1.1.0")),
+    candidate=ChannelRelease(version="1.2.0", manifest_sha256=digest("1.2.0")),
     rollout="har-2026-11",
     percentage=12.5,
     selectors=(Selector(fact="board", values=("pi-4", "pi-5")), Selector(fact="tag.site", values=("berlin",))),
@@ -199,7 +199,7 @@ JOB = Job(
     job="bench-42",
     kind="benchmark",
     model="har",
-    release=Release(version="1.2.0", manifest_sha256=digest("1.2.0")),
+    release=ChannelRelease(version="1.2.0", manifest_sha256=digest("1.2.0")),
     selectors=(Selector(fact="architecture", values=("aarch64",)),),
     parameters={"runs": 200, "pace_hz": 12.5, "warm": True, "scenario": "single"},
     limit_s=300.0,

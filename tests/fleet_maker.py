@@ -36,7 +36,7 @@ from edge_contracts.transfer import Request, Response, pack, unpack_response
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import Plan
 from edge_fleet.rollouts.rollout import find_release, start_rollout
-from edge_fleet.signing.workspace import Fleet, Founding, found
+from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
 
 NOW = datetime.now(UTC)
 CHUNK = 65536
@@ -69,19 +69,19 @@ def make_bundle(folder: Path, name: str = "har", version: str = "1.0.0", model: 
     return folder
 
 
-def make_fleet(folder: Path, **founding: Any) -> Fleet:
+def make_fleet(folder: Path, **founding: Any) -> FleetWorkspace:
     """Return a new fleet in `folder`/fleet."""
-    return found(folder / "fleet", Founding(**founding), NOW)
+    return found(folder / "fleet", NewFleet(**founding), NOW)
 
 
-def make_released(folder: Path, version: str = "1.0.0") -> Fleet:
+def make_released(folder: Path, version: str = "1.0.0") -> FleetWorkspace:
     """Return a new fleet with one release of family har."""
     fleet = make_fleet(folder)
     release(fleet, make_bundle(folder / "bundle", version=version), NOW)
     return fleet
 
 
-def start(fleet: Fleet, version: str = "1.0.0", **plan: Any) -> Channel:
+def start(fleet: FleetWorkspace, version: str = "1.0.0", **plan: Any) -> Channel:
     """Start a rollout of har on channel stable."""
     offered = find_release(fleet.read(NOW), "har", version)
     return start_rollout(fleet, Plan(channel="stable", model="har", release=offered, **plan), NOW)
@@ -97,7 +97,9 @@ class FolderFetcher(FetcherInterface):
         yield path.read_bytes()
 
 
-def device_download(fleet: Fleet, folder: Path, *targets: str, repository: Path | None = None) -> list[bytes | None]:
+def device_download(
+    fleet: FleetWorkspace, folder: Path, *targets: str, repository: Path | None = None
+) -> list[bytes | None]:
     """Return the targets a device with the fleet's initial root gets from the repository, verified by python-tuf."""
     for name in ("tuf", "got"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -21,17 +21,17 @@ import numpy as np
 import psutil
 from brokers import EmbeddedBroker, Mosquitto
 
-from edge_agent.ipc.control import Ask, ask_agent
+from edge_agent.cli.status import stored_status
+from edge_agent.ipc.control import ControlRequest, ask_agent
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.supervisor.status import stored_status
 from edge_contracts.channel import Gates
 from edge_contracts.codec import plain
 from edge_contracts.errors import EdgewrightError
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import Plan, abort, finish
 from edge_fleet.rollouts.rollout import change_rollout, find_release, read_channel, start_rollout
-from edge_fleet.signing.workspace import Fleet, Founding, found
-from edgewright.demo.client import Answer, Client
+from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
+from edgewright.demo.client import Client, DemoAnswer
 from edgewright.demo.stage import Stage, wait_for
 
 MODEL = "linear"
@@ -82,7 +82,7 @@ class Site(Stage):
         self.factory: Path | None = None
         self.profile = "x86-gateway"
         self.depot_options: tuple[str, ...] = ()
-        found(self.fleet, Founding(families=(MODEL,)), datetime.now(UTC))
+        found(self.fleet, NewFleet(families=(MODEL,)), datetime.now(UTC))
         self.install_root(self.fleet)
 
     @property
@@ -99,11 +99,11 @@ class Site(Stage):
 
     def publish(self, version: str, **options: Any) -> None:
         """Make, sign and publish a release."""
-        release(Fleet(self.fleet), self.bundle(version, **options), datetime.now(UTC))
+        release(FleetWorkspace(self.fleet), self.bundle(version, **options), datetime.now(UTC))
 
     def roll_out(self, version: str, soak_s: float = 0.5) -> None:
         """Offer a release to the device; a rollout that is still running is finished or aborted first."""
-        fleet, now = Fleet(self.fleet), datetime.now(UTC)
+        fleet, now = FleetWorkspace(self.fleet), datetime.now(UTC)
         channel = read_channel(fleet.read(now), CHANNEL)
         if channel is not None and channel.candidate is not None:
             change = finish if self.slot()["state"] == "committed" else abort
@@ -180,7 +180,7 @@ class Site(Stage):
     def status(self) -> dict[str, Any]:
         """Return what `agent status --json` says."""
         state = StateFolder(self.state)
-        reply = ask_agent(state, Ask(ask="status"), timeout_s=10)
+        reply = ask_agent(state, ControlRequest(ask="status"), timeout_s=10)
         found: dict[str, Any] = plain(stored_status(state) if reply is None else reply.status)
         return found
 
@@ -218,8 +218,8 @@ class Site(Stage):
         """Return a client of the slot's present address."""
         return Client(self.slot()["http"], MODEL, "x")
 
-    def ask(self) -> Answer:
-        """Ask one sample; the right class must come back. Raises OSError or RuntimeError if nothing does."""
+    def ask(self) -> DemoAnswer:
+        """ControlRequest one sample; the right class must come back. Raises OSError or RuntimeError if nothing does."""
         x, y = bundle_maker.samples(1, seed=3)
         answer = self.client().infer(x)
         assert answer.scores.argmax() == y[0]

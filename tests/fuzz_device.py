@@ -15,19 +15,20 @@ from fuzz_forms import INFER, JSON, JSON_LINES, NO_HEADER, RAW
 from fuzz_surfaces import Run, Surface, audit_lines
 
 from edge_agent.bundle import open_bundle
-from edge_agent.http.connection import Connection
-from edge_agent.http.messages import Patience, Shared
-from edge_agent.http.oip_app import OipApp, Serving
+from edge_agent.http.connection import Connection, ServerState
+from edge_agent.http.messages import Timeouts
+from edge_agent.http.oip_app import AppState, OipApp
 from edge_agent.inference.runtime import Runtime
-from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.in_flight import InFlightCounters
 from edge_agent.storage.audit_log import AuditLog
-from edge_agent.storage.state_dir import StateError, StateFolder
+from edge_agent.storage.durable import StateError
+from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.update_controller import read_imports
-from edge_agent.update.record import Candidate, UpdateRecord
-from edge_agent.updater.byte_budget import Traffic, bytes_left_today
+from edge_agent.update.record import CandidateRelease, UpdateRecord
+from edge_agent.updater.byte_budget import ByteBudget, bytes_left_today
 from edge_agent.updater.chunks import BITMAP
 from edge_agent.updater.download import Download
-from edge_agent.updater.transports.carriers import DirectoryCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_contracts.profile import NetworkBudget
 
 # A served model
@@ -64,7 +65,7 @@ class Wire(asyncio.Transport):
     resume_reading = pause_reading
 
 
-async def _converse(shared: Shared, pieces: list[bytes]) -> bytes:
+async def _converse(shared: ServerState, pieces: list[bytes]) -> bytes:
     """Send bytes over a connection of their own; return what was answered. Nothing of them may be left afterwards."""
     connection, wire = Connection(shared), Wire()
     connection.connection_made(wire)
@@ -92,8 +93,8 @@ _PIECE_BYTES = 5000
 def _client(folder: Path) -> Callable[[list[bytes]], bytes]:
     """Return what sends bytes, piece by piece, to a server of a small model and returns what it answers."""
     bundle_maker.make_bundle(folder / "bundle")
-    app = OipApp(Serving(runtime=Runtime.open(folder / "bundle")))
-    shared = Shared(app=app, flight=FlightPage.create(), patience=Patience())
+    app = OipApp(AppState(runtime=Runtime.open(folder / "bundle")))
+    shared = ServerState(app=app, flight=InFlightCounters.create(), patience=Timeouts())
     loop = asyncio.new_event_loop()
     return lambda pieces: loop.run_until_complete(_converse(shared, pieces))
 
@@ -214,9 +215,9 @@ def _bitmap(folder: Path) -> Run:
         download = Download(
             state=state,
             manifest_bytes=manifest,
-            carrier=DirectoryCarrier(folder),
+            carrier=DirectoryTransport(folder),
             network=NetworkBudget(window=1),
-            traffic=Traffic(limit=2**30),
+            traffic=ByteBudget(limit=2**30),
             told=lambda _done, _total: None,
         )
         download.folder.mkdir(parents=True)
@@ -231,7 +232,7 @@ def _bitmap(folder: Path) -> Run:
 
 def _record_seeds() -> list[bytes]:
     release = {"version": "1.0.0", "manifest_sha256": "ab" * 32}
-    wish = Candidate(model="m", channel="c", serial=3, rollout="r", **release)  # type: ignore[arg-type]
+    wish = CandidateRelease(model="m", channel="c", serial=3, rollout="r", **release)  # type: ignore[arg-type]
     record = UpdateRecord(slot="main", state="downloading", deadline=9.0, candidate=wish, rejected=("cd" * 32,))
     return [msgspec.json.encode(UpdateRecord(slot="main")), msgspec.json.encode(record)]
 

@@ -24,9 +24,9 @@ from edge_contracts.codec import encode
 from edge_contracts.delta import HEADER, Copy, Difference, Insert, parse_header
 from edge_contracts.enrollment import CertificateRequest, parse_certificate_answer, signed_part
 from edge_contracts.topics import claim_topic
-from edge_fleet.database.certificates import IdentityStore
+from edge_fleet.database.certificates import CertificateStore
 from edge_fleet.identity.claims import ClaimOrder, found_authority, make_claim
-from edge_fleet.identity.enrollment import Enrolment
+from edge_fleet.identity.enrollment import Enrollment
 
 BASE = bytes(range(256)) * 16
 SIZE = 600
@@ -69,11 +69,11 @@ def _make_delta(tree: Any) -> bytes:
     return joined([deflated(blob_of(section)) for section in (control, *tree["sections"])])
 
 
-def _enrolment(folder: Path) -> Run:
+def _enrollment(folder: Path) -> Run:
     """The bytes are a request as it is, and once more with a true signature, which reaches what lies behind it."""
     fleet = fleet_maker.make_fleet(folder)
-    store = IdentityStore(fleet.store_url)
-    desk = Enrolment("default", found_authority(fleet, NOW), store)
+    store = CertificateStore(fleet.store_url)
+    desk = Enrollment("default", found_authority(fleet, NOW), store)
     claim = make_claim(fleet, store, ClaimOrder(device="dev-1", host="b", port=1), timedelta(days=7), NOW)
     key = load_pem_private_key(claim.key.encode(), password=None)
     certificate = x509.load_pem_x509_certificate(claim.certificate.encode()).public_bytes(Encoding.DER)
@@ -108,5 +108,5 @@ def _requests() -> list[bytes]:
 EXCHANGE = (
     _delta("zlib"),
     _delta("zstd"),
-    Surface(name="enrolment", open=_enrolment, seeds=_requests, refusals=(), form=JSON),
+    Surface(name="enrolment", open=_enrollment, seeds=_requests, refusals=(), form=JSON),
 )

@@ -21,7 +21,7 @@ from update_site import UpdateSite
 
 from edge_agent.errors import RefusedError
 from edge_agent.ports import ObjectKind
-from edge_agent.updater.transports.carriers import DirectoryCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
 
 _KEYS = {"root": "root", "targets": "root", "releases-linear": "releases"}
 
@@ -31,7 +31,7 @@ class ForgedCarrier:
 
     def __init__(self, repository: Path) -> None:
         self.forged: dict[str, bytes] = {}
-        self._inner = DirectoryCarrier(repository)
+        self._inner = DirectoryTransport(repository)
 
     def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
         if name not in self.forged:

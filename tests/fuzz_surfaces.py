@@ -16,7 +16,7 @@ import msgspec
 from contract_examples import EXAMPLES, REQUEST
 from fuzz_forms import JSON, JSON_LINES, MSGPACK, RAW, Form
 
-from edge_agent.storage.audit_chain import ChainHead, Entry, follow, line_of, verify
+from edge_agent.storage.audit_chain import AuditEntry, ChainHead, follow, line_of, verify
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import encode
 from edge_contracts.delta import parse_deltas
@@ -109,7 +109,7 @@ def _audit(data: bytes) -> None:
 def audit_lines() -> list[bytes]:
     head, lines = ChainHead(), []
     for number in range(1, 4):
-        line = line_of(Entry(serial=number, time=5.0, event="state", detail={"n": number}, previous=head.digest))
+        line = line_of(AuditEntry(serial=number, time=5.0, event="state", detail={"n": number}, previous=head.digest))
         lines.append(line)
         head = follow(head, line)
     return [b"".join(lines), lines[0]]

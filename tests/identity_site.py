@@ -14,8 +14,8 @@ from brokers import Mosquitto
 from fleet_site import Site
 from shipped_broker import Ports, shipped_lines
 
-from edge_fleet.database.certificates import IdentityStore
-from edge_fleet.database.telemetry import Store
+from edge_fleet.database.certificates import CertificateStore
+from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.identity.authority import SERVICES
 from edge_fleet.identity.claims import (
     ClaimOrder,
@@ -25,7 +25,7 @@ from edge_fleet.identity.claims import (
     write_claim,
     write_service_files,
 )
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 from edgewright.demo.stage import run, run_json
 
 DEVICE = "site-device"
@@ -43,10 +43,10 @@ class TlsSite(Site):
         broker = Mosquitto(folder, lines=shipped_lines(self.certs, self.ports), port=self.ports.devices)
         super().__init__(folder, broker)
         self.secured = True
-        fleet, now = Fleet(self.fleet), datetime.now(UTC)
+        fleet, now = FleetWorkspace(self.fleet), datetime.now(UTC)
         found_authority(fleet, now)
         write_broker_files(fleet, [HOST], self.certs, now)
-        with contextlib.closing(IdentityStore(fleet.store_url)) as store:
+        with contextlib.closing(CertificateStore(fleet.store_url)) as store:
             for name in SERVICES:
                 write_service_files(fleet, store, name, self.tls, now)
 
@@ -56,16 +56,16 @@ class TlsSite(Site):
         paths = [word for option, file in files.items() for word in (option, str(self.tls / file))]
         return ("--broker", f"{HOST}:{self.broker.port}", *paths)
 
-    def start_enrolment(self) -> None:
-        """Start the enrolment service."""
+    def start_enrollment(self) -> None:
+        """Start the enrollment service."""
         words = ("fleet", "enrolment", str(self.fleet), *self.service_options("enrolment"), "--lifetime", self.lifetime)
-        self.start("enrolment", *words, ready="enrolment ready")
+        self.start("enrolment", *words, ready="enrollment ready")
 
     def claim(self, name: str, device: str = DEVICE, life: timedelta = timedelta(days=1)) -> Path:
         """Make a claim for the device and return its file."""
-        fleet, out = Fleet(self.fleet), self.folder / f"{name}.claim"
+        fleet, out = FleetWorkspace(self.fleet), self.folder / f"{name}.claim"
         order = ClaimOrder(device=device, host=HOST, port=self.ports.claims)
-        with contextlib.closing(IdentityStore(fleet.store_url)) as store:
+        with contextlib.closing(CertificateStore(fleet.store_url)) as store:
             write_claim(make_claim(fleet, store, order, life, datetime.now(UTC)), out)
         return out
 
@@ -83,10 +83,10 @@ class TlsSite(Site):
 
     def known_to_the_fleet(self) -> bool:
         """Return whether the controller has stored what the device reports."""
-        with contextlib.closing(Store(Fleet(self.fleet).store_url)) as store:
+        with contextlib.closing(TelemetryStore(FleetWorkspace(self.fleet).store_url)) as store:
             return any(row.device == DEVICE and row.reported is not None for row in store.devices())
 
     def serials(self, device: str = DEVICE) -> list[str]:
         """Return the serials of a device's certificates, oldest first."""
-        with contextlib.closing(IdentityStore(Fleet(self.fleet).store_url)) as store:
+        with contextlib.closing(CertificateStore(FleetWorkspace(self.fleet).store_url)) as store:
             return [row.serial for row in store.certificates(device)]

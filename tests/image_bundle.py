@@ -26,7 +26,7 @@ def make_image_bundle(folder: Path, shape: tuple[int, ...], **sample: Any) -> No
     (folder / "models" / "m.onnx").write_bytes(model)
     mapping = SampleMapping(**({"dtype": "uint8", "scale": 1 / 255} | sample))
     fields: dict[str, Any] = {
-        "name": "colour",
+        "name": "color",
         "version": "1.0.0",
         "created": "2026-11-22T10:00:00Z",
         "labels": ("red", "green", "blue"),

@@ -1,6 +1,6 @@
 """Small pipelines for tests, composed of real bundles by the command's own code.
 
-    make_camera(folder)        finds bright squares in an image of any size and says their colour
+    make_camera(folder)        finds bright squares in an image of any size and says their color
     make_chain(folder)         "linear" in two nodes: bundle_maker's classifier, then twice its numbers; takes x [n, 4]
     make_ensemble(folder)      three linear classifiers whose mean is answered
 
@@ -38,7 +38,7 @@ from edge_contracts.pipeline import parse_pipeline, pipeline_bytes
 from edge_contracts.processing import Channels, Resize, Transpose
 
 Array = np.ndarray[Any, Any]
-COLOURS = ("red", "green", "blue")
+COLORS = ("red", "green", "blue")
 CELLS = 4
 """The detector looks at so many by so many cells of its image."""
 
@@ -52,7 +52,7 @@ shape = [-1, -1, -1, 3]
 [[nodes]]
 kind = "model"
 name = "classify"
-bundle = "colours"
+bundle = "colors"
 inputs = { x = "crop/crops" }
 rows = "detect/found_count"
 [[nodes]]
@@ -71,7 +71,7 @@ inputs = { image = "input/image" }
 of = "detect/found_boxes"
 [outputs.count]
 of = "detect/found_count"
-[outputs.colours]
+[outputs.colors]
 of = "classify/p"
 kind = "probabilities"
 """
@@ -104,19 +104,19 @@ kind = "logits"
 
 
 def squares(height: int, width: int, *spots: tuple[int, str]) -> Array:
-    """Return a dark image with one bright square of a colour in each of the named cells, row by row."""
+    """Return a dark image with one bright square of a color in each of the named cells, row by row."""
     image = np.full((height, width, 3), 10, np.uint8)
     high, wide = height // CELLS, width // CELLS
-    for cell, colour in spots:
+    for cell, color in spots:
         top, left = cell // CELLS * high, cell % CELLS * wide
-        image[top : top + high, left : left + wide, COLOURS.index(colour)] = 250
+        image[top : top + high, left : left + wide, COLORS.index(color)] = 250
     return image
 
 
 def make_camera(folder: Path) -> Bundle:
     """Return the pipeline detect → crop → classify; see the module."""
     make_detector(folder / "detector")
-    make_colours(folder / "colours")
+    make_colors(folder / "colors")
     images = np.stack([squares(64, 64, (5, "red"), (10, "blue")), squares(64, 64, (0, "green"))])
     write_arrays(folder / "images.npz", {"input_0": images})
     return composed(folder, CAMERA, "camera")
@@ -234,21 +234,21 @@ def make_detector(folder: Path) -> None:
     _write(folder, nodes, constants, {"image": ["n", 1, 16, 16]}, outputs, fields)
 
 
-def make_colours(folder: Path) -> None:
-    """Write a bundle that says which colour an 8 x 8 image is; its samples may be of any size."""
+def make_colors(folder: Path) -> None:
+    """Write a bundle that says which color an 8 x 8 image is; its samples may be of any size."""
     sample = SampleMapping(
         dtype="uint8", scale=1 / 25, shape=(-1, -1, -1, 3), steps=(Resize(height=8, width=8, fit="cover"),)
     )
     fields = {
         "schema": 2,
-        "name": "colours",
-        "labels": COLOURS,
+        "name": "colors",
+        "labels": COLORS,
         "inputs": (Input(name="x", dtype="float32", shape=(-1, 8, 8, 3), sample=sample),),
         "outputs": (Output(name="y", dtype="float32", shape=(-1, 3), kind="logits"),),
         "answer": (
             Softmax(of="y", name="p"),
             TopK(of="p", name="best", k=1),
-            Labels(of="best_classes", name="colour"),
+            Labels(of="best_classes", name="color"),
         ),
     }
     nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)]

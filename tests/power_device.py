@@ -18,16 +18,17 @@ import msgspec
 from update_site import UpdateSite
 
 from edge_agent.config.agent_toml import AgentConfig, load_config
+from edge_agent.fallback_ladder import Rung
 from edge_agent.host.governor import Readings
 from edge_agent.ipc.updater import UpdatePlan
-from edge_agent.ipc.worker import Aside, Rung
+from edge_agent.ipc.worker import TapSettings
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.slot import Slot
 from edge_agent.supervisor.supervisor import Supervisor
 from edge_agent.update.events import Soaked, TrialPassed
 from edge_agent.update.record import UpdateRecord
 from edge_agent.updater.__main__ import Updater
-from edge_agent.updater.transports.carriers import DirectoryCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
 
 SLOT = "main"
 
@@ -54,7 +55,7 @@ class QuietServing:
     def view(self, gauges: dict[str, float]) -> None:
         pass
 
-    def take_aside(self, aside: Aside) -> None:
+    def take_aside(self, aside: TapSettings) -> None:
         pass
 
     async def stop(self) -> None:
@@ -163,7 +164,7 @@ class Device:
         self._fetch_with(plan)
 
     def _fetch_with(self, plan: UpdatePlan) -> None:
-        Updater(plan, DirectoryCarrier(self.site.repository), self.supervisor._updates._hear).run()
+        Updater(plan, DirectoryTransport(self.site.repository), self.supervisor._updates._hear).run()
 
     def _listen(self) -> None:
         """Note every promise of durability the moment it is given."""

@@ -16,9 +16,9 @@ from power_device import SLOT, Device, Promises
 from update_site import UpdateSite
 
 from edge_agent.bundle import open_bundle
+from edge_agent.cli.status import stored_status
 from edge_agent.storage.audit_log import audit_files, verify_audit
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.supervisor.status import stored_status
 from edge_agent.update.record import UpdateRecord
 from edge_contracts.errors import EdgewrightError
 

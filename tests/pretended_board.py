@@ -23,7 +23,7 @@ from agent_process import AgentProcess, eventually
 from update_site import MODEL, UpdateSite
 
 from edge_agent.host.sensors import architecture
-from edge_agent.supervisor.status import SlotStatus
+from edge_agent.ipc.status import SlotStatus
 from edge_contracts.telemetry import Event
 
 BARE = f"""\

@@ -8,7 +8,7 @@ import toolchain_models
 from edge_bench.environment import environment
 from edge_bench.stats import Interval, LatencySummary
 from edge_compression.evaluation.layer_errors import LayerError
-from edge_compression.evaluation.quality import Exactness, Question, compare
+from edge_compression.evaluation.quality import Exactness, QualityRequest, compare
 from edge_compression.report.caveats import EightBit
 from edge_compression.report.model import CandidateReport, Limited, Report, Timing
 
@@ -29,10 +29,10 @@ def candidate(name: str, **changed: object) -> CandidateReport:
     made = CandidateReport(
         id=name, summary=f"summary of {name}", recipe=f"# {EVIL}", status="kept", reason=None, taken_over=False,
         changes=({"pass": "static_int8", "quantizers": 4},), build_s=1.0, build_memory_mb=100.0, size=400,
-        sha256="0" * 64, quality=compare(Question(metric="top1", limit=1.0), SURE, SURE, Y), choosing=None,
+        sha256="0" * 64, quality=compare(QualityRequest(metric="top1", limit=1.0), SURE, SURE, Y), choosing=None,
         confirmation=None, pace=0.5, timing=timing(0.5),
         exactness=Exactness(
-            samples=9, score_optimised=1.0, score_exact=1.0, differing=0, largest_difference=None, hazard=EVIL
+            samples=9, score_optimized=1.0, score_exact=1.0, differing=0, largest_difference=None, hazard=EVIL
         ),
         layers=(
             LayerError(name=EVIL, operator="Conv", sqnr_db=20.0), LayerError(name="b", operator="Add", sqnr_db=None)
@@ -42,7 +42,7 @@ def candidate(name: str, **changed: object) -> CandidateReport:
 
 
 def report() -> Report:
-    over = compare(Question(metric="top1", limit=1.0), SURE[::-1], SURE, Y)
+    over = compare(QualityRequest(metric="top1", limit=1.0), SURE[::-1], SURE, Y)
     return Report(
         name="waves", version="1.0.0", command=f"edgewright compress {EVIL}", profile="pi-4", metric="top1",
         max_drop=1.0,

@@ -1,7 +1,7 @@
 """Small models of other kinds than convolutions: recurrent ones that really classify, transformers of many spellings.
 
 A random recurrent layer with a readout fitted by least squares (an echo state network, Jaeger 2001) is accurate enough
-to show what quantisation loses, without a training framework.
+to show what quantization loses, without a training framework.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def dense_classifier() -> bytes:
 
 
 def images(count: int, seed: int) -> Array:
-    """Return images whose neighbouring pixels and channels are alike, as those of cameras are."""
+    """Return images whose neighboring pixels and channels are alike, as those of cameras are."""
     noise = np.random.default_rng(seed).standard_normal((count, *IMAGE[1:])).astype(np.float32)
     smooth = noise.cumsum(axis=1).cumsum(axis=2) / 8
     return np.asarray(smooth + smooth.mean(axis=3, keepdims=True), np.float32)
@@ -143,9 +143,9 @@ def convolutional() -> bytes:
     return sketch.done(x, logits)
 
 
-def answers(model: bytes, x: Array, *, optimised: bool = False) -> Array:
+def answers(model: bytes, x: Array, *, optimized: bool = False) -> Array:
     """Return the answers to the samples, which have no batch axis, with the file's own kernels or the delegate's."""
-    kernels = OpResolverType.AUTO if optimised else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kernels = OpResolverType.AUTO if optimized else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(model_content=model, experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
     fed, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]

@@ -15,17 +15,17 @@ from typing import Any
 import bundle_maker
 
 from edge_agent.ipc.updater import FromUpdater, SlotPlan, Trouble, UpdatePlan
-from edge_agent.ports import Carrier, ObjectKind
+from edge_agent.ports import ObjectKind, Transport
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.updater.__main__ import Updater
-from edge_agent.updater.transports.carriers import DirectoryCarrier
-from edge_contracts.channel import Release
+from edge_agent.updater.transports.directory import DirectoryTransport
+from edge_contracts.channel import ChannelRelease
 from edge_fleet.errors import RolloutError
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import Plan, finish
 from edge_fleet.rollouts.rollout import change_rollout, find_release, start_rollout
 from edge_fleet.signing.refresh import refresh
-from edge_fleet.signing.workspace import Founding, found
+from edge_fleet.signing.workspace import NewFleet, found
 
 MODEL, CHANNEL, SLOT = "linear", "test", "main"
 
@@ -34,7 +34,9 @@ class TamperingCarrier:
     """Passes on what another carrier brings; objects whose name ends in `target` are changed by `change(data)` and said
     to be `total` bytes long."""
 
-    def __init__(self, inner: Carrier, target: str, change: Callable[[bytes], bytes], total: int | None = None) -> None:
+    def __init__(
+        self, inner: Transport, target: str, change: Callable[[bytes], bytes], total: int | None = None
+    ) -> None:
         self._inner, self._target, self._change, self._total = inner, target, change, total
 
     def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
@@ -50,16 +52,16 @@ class UpdateSite:
     def __init__(self, folder: Path, now: datetime | None = None) -> None:
         self.folder = folder
         self.now = now or datetime.now(UTC)
-        self.fleet = found(folder / "fleet", Founding(families=(MODEL,)), self.now)
+        self.fleet = found(folder / "fleet", NewFleet(families=(MODEL,)), self.now)
         self.state = StateFolder(folder / "device")
         self.state.create()
-        self.carrier: Carrier = DirectoryCarrier(self.repository)
+        self.carrier: Transport = DirectoryTransport(self.repository)
 
     @property
     def repository(self) -> Path:
         return self.folder / "fleet" / "repository"
 
-    def release(self, version: str, **options: Any) -> Release:
+    def release(self, version: str, **options: Any) -> ChannelRelease:
         """Make, sign and publish a release; return it as a channel names it."""
         folder = self.folder / f"bundle-{version}"
         bundle_maker.make_bundle(folder, name=MODEL, version=version, **options)
@@ -94,7 +96,7 @@ class UpdateSite:
             directory=None if over_network else "unused",
         )
 
-    def look(self, carrier: Carrier | None = None, **slot: Any) -> list[FromUpdater]:
+    def look(self, carrier: Transport | None = None, **slot: Any) -> list[FromUpdater]:
         """Run an updater in this process; return everything it said."""
         said: list[FromUpdater] = []
         Updater(self.plan(**slot), carrier or self.carrier, said.append).run()

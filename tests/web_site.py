@@ -10,7 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-Misbehaviour = Callable[[BaseHTTPRequestHandler], None]
+Misbehavior = Callable[[BaseHTTPRequestHandler], None]
 
 
 class WebSite:
@@ -18,7 +18,7 @@ class WebSite:
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[str] = []
-        self.answers: dict[str, Misbehaviour] = {}
+        self.answers: dict[str, Misbehavior] = {}
         self._folder = folder
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
@@ -74,12 +74,12 @@ def give(handler: BaseHTTPRequestHandler, body: bytes, declared: int | None = No
     handler.wfile.write(body)
 
 
-def giving(body: bytes, declared: int | None = None) -> Misbehaviour:
+def giving(body: bytes, declared: int | None = None) -> Misbehavior:
     """Return an answer with that body."""
     return lambda handler: give(handler, body, declared)
 
 
-def undeclared(body: bytes) -> Misbehaviour:
+def undeclared(body: bytes) -> Misbehavior:
     """Return an answer that does not say how long it is; its end is the connection's."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -90,7 +90,7 @@ def undeclared(body: bytes) -> Misbehaviour:
     return answer
 
 
-def redirecting(place: str) -> Misbehaviour:
+def redirecting(place: str) -> Misbehavior:
     """Return an answer that sends elsewhere."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -102,12 +102,12 @@ def redirecting(place: str) -> Misbehaviour:
     return answer
 
 
-def failing(status: int) -> Misbehaviour:
+def failing(status: int) -> Misbehavior:
     """Return an answer with an HTTP status."""
     return lambda handler: handler.send_error(status)
 
 
-def ranged(body: bytes, breaks_after: int | None = None) -> Misbehaviour:
+def ranged(body: bytes, breaks_after: int | None = None) -> Misbehavior:
     """Return an answer that knows Range, and says all but sends only `breaks_after` bytes of it."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -122,7 +122,7 @@ def ranged(body: bytes, breaks_after: int | None = None) -> Misbehaviour:
     return answer
 
 
-def busy(delay_s: int) -> Misbehaviour:
+def busy(delay_s: int) -> Misbehavior:
     """Return an answer that asks to come back later."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 from edge_agent.bundle import Bundle
+from edge_agent.fallback_ladder import LadderRelease, Rung, build_ladder
 from edge_agent.host.memory_limits import LEAN_ENVIRONMENT
-from edge_agent.inference.rung_health import LadderRelease, build_ladder
-from edge_agent.ipc.in_flight import FlightPage
-from edge_agent.ipc.worker import Ready, Rung, ToSupervisor, ToWorker, WorkerPlan, line, parse_to_supervisor
+from edge_agent.ipc.in_flight import InFlightCounters
+from edge_agent.ipc.worker import Ready, ToSupervisor, ToWorker, WorkerPlan, line, parse_to_supervisor
 
 
 def ladder_of(*bundles: Bundle) -> tuple[Rung, ...]:
@@ -42,7 +42,7 @@ class HostedWorker:
     """One worker process, its link and its flight page."""
 
     def __init__(self, listening: socket.socket, ladder: tuple[Rung, ...], **plan: Any) -> None:
-        self.flight = FlightPage.create()
+        self.flight = InFlightCounters.create()
         self.link, theirs = socket.socketpair()
         made = WorkerPlan(
             slot="test",

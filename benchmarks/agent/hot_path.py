@@ -26,7 +26,7 @@ import onnxruntime
 
 from benchmarks.common.plain_bundle import make_plain_bundle
 from edge_agent import Runtime
-from edge_agent.inference.counters import Tally
+from edge_agent.inference.counters import Counters
 from edge_bench.environment import environment
 from edge_contracts.codec import plain
 
@@ -66,7 +66,7 @@ def callers(model: Path, folder: Path) -> dict[str, Callable[[], object]]:
     tensor = session.get_inputs()[0]
     shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
     feed = {tensor.name: np.random.default_rng(0).normal(size=shape).astype(np.float32)}
-    runtime, answers = Runtime.open(make_plain_bundle(model, folder)), Tally().answers("local/float")
+    runtime, answers = Runtime.open(make_plain_bundle(model, folder)), Counters().answers("local/float")
 
     def count() -> None:
         start = time.monotonic_ns()

@@ -21,8 +21,8 @@ HEAD = """\
 # Serving, measured
 
 Written by `python benchmarks/agent/serving_report.py` from [`benchmarks/results`](../benchmarks/results), where every
-sample is kept. Other programs ran on the machine meanwhile; so compare ratios, which are medians of interleaved rounds, and
-not times.
+sample is kept. Other programs ran on the machine meanwhile; so compare ratios, which are medians of interleaved
+rounds, and not times.
 """
 
 SERVING = """\

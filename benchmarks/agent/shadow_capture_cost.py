@@ -22,11 +22,11 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge_agent.answer import Answer
-from edge_agent.capture.record import encode_served, served
+from edge_agent.capture.record import captured_request, encode_captured
 from edge_agent.capture.ring import CaptureRing
 from edge_agent.capture.sealing import Sealer
 from edge_agent.ipc.mirror import empty, mirror_pair, send
-from edge_agent.worker.request_tap import Onlooker
+from edge_agent.worker.request_tap import RequestTap
 
 SMALL, LARGE = np.zeros((1, 9, 128), np.float32), np.zeros((1, 640, 640, 3), np.uint8)
 ANSWER = Answer(
@@ -43,16 +43,16 @@ ANSWER = Answer(
 def cases(folder: Path) -> dict[str, tuple[Callable[[], object], int]]:
     """Return what is timed, by name, and how many calls a round has."""
     workers, shadow = mirror_pair()
-    idle = Onlooker("active:1.0.0/fp32", workers, None)
+    idle = RequestTap("active:1.0.0/fp32", workers, None)
     idle.allow(shadow=1e-12, capture=False)
     ring = CaptureRing(folder, Sealer(X25519PrivateKey.generate().public_key()), 256 * 1024 * 1024)
 
     def mirror(tensor: np.ndarray) -> None:
-        assert send(workers, encode_served(served({"x": tensor}, ANSWER, 0.0)))
+        assert send(workers, encode_captured(captured_request({"x": tensor}, ANSWER, 0.0)))
         empty(shadow)
 
     def capture(tensor: np.ndarray) -> None:
-        ring.write(encode_served(served({"x": tensor}, ANSWER, 0.0)))
+        ring.write(encode_captured(captured_request({"x": tensor}, ANSWER, 0.0)))
 
     return {
         "not taken": (lambda: idle.look({"x": SMALL}, ANSWER), 2000),

@@ -35,7 +35,7 @@ from benchmarks.agent.soak_memory import Watch, growth
 from edge_agent.config.profiles import load_profile
 from edge_bench.environment import environment
 from edge_contracts.codec import plain
-from edge_fleet.database.telemetry import Store
+from edge_fleet.database.telemetry import TelemetryStore
 from edgewright.demo.broker import EmbeddedBroker
 from edgewright.demo.client import Client
 from edgewright.demo.stage import wait_for
@@ -187,7 +187,7 @@ def collect(site: SoakSite) -> dict[str, Any]:
     """Wait until the spool is empty and return what the collector has and has not."""
     wait_for("an empty spool", lambda: site.status()["spooled"] == 0 or None, timeout_s=60)
     status = site.status()
-    store = Store(f"sqlite:///{site.fleet / 'fleet.db'}")
+    store = TelemetryStore(f"sqlite:///{site.fleet / 'fleet.db'}")
     try:
         device, boot = status["device"], status["boot_id"]
         wait_for("everything collected", lambda: bool(store.sequences(device, boot)), timeout_s=30)

@@ -1,6 +1,6 @@
 """Curves as one small SVG of panels side by side: the same bytes for the same numbers, no library, no fonts to load.
 
-Colours hold on white and on dark pages. What is drawn is decided by the reports that call `draw`.
+Colors hold on white and on dark pages. What is drawn is decided by the reports that call `draw`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PANEL_W, PANEL_H = 250.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 12.0, 26.0, 38.0
 """Size of a panel and its margins, in SVG units."""
 
-COLOURS = ("#2b7bba", "#d95f0e", "#2ca25f", "#8856a7")
+COLORS = ("#2b7bba", "#d95f0e", "#2ca25f", "#8856a7")
 GREY = "#808080"
 
 
@@ -46,7 +46,7 @@ def draw(panels: Sequence[Panel], *, label: str) -> str:
         parts += [f'<g transform="translate({index * PANEL_W:g} 0)">', *_panel(panel), "</g>"]
     for index, curve in enumerate(panels[0].curves):
         x = LEFT + 150 * index
-        parts.append(f'<path d="M{x:g} {PANEL_H + 8:g}h18" stroke="{COLOURS[index]}" stroke-width="2"/>')
+        parts.append(f'<path d="M{x:g} {PANEL_H + 8:g}h18" stroke="{COLORS[index]}" stroke-width="2"/>')
         parts.append(f'<text x="{x + 24:g}" y="{PANEL_H + 12:g}">{escape(curve.name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -68,7 +68,7 @@ def _panel(panel: Panel) -> list[str]:
         parts.append(f'<text x="{x}" y="{bottom + 13:g}" text-anchor="middle">{mark:g}</text>')
     middle = (LEFT + right) / 2
     parts.append(f'<text x="{middle:g}" y="{bottom + 28:g}" text-anchor="middle">{escape(panel.x_title)}</text>')
-    for colour, curve in zip(COLOURS, panel.curves, strict=False):
+    for color, curve in zip(COLORS, panel.curves, strict=False):
         line = " ".join(at(x, y) for x, y in curve.points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
     return parts

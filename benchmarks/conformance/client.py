@@ -4,8 +4,8 @@
     client.py --metadata-dir D --metadata-url U refresh
     client.py --metadata-dir D --metadata-url U --target-name T... --target-base-url B --target-dir X download
 
-Each call is a device of its own tenant: `edge_agent.updater.trusted_repository` over `MqttCarrier` to a broker, behind
-which a depot with an empty cache pulls from the given URL. The broker is the one that EDGEWRIGHT_BROKER names
+Each call is a device of its own tenant: `edge_agent.updater.trusted_repository` over `MqttTransport` to a broker,
+behind which a depot with an empty cache pulls from the given URL. The broker is the one that EDGEWRIGHT_BROKER names
 (host:port/protocol, as `run.py` does), else an embedded one for this call. How to run the suite:
 benchmarks/conformance.md.
 """
@@ -27,13 +27,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_agent.storage.state_dir import write_durably
-from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_agent.storage.durable import write_durably
+from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_agent.updater.trusted_repository import TrustedRepository
 from edge_contracts.codec import convert
 from edge_contracts.errors import EdgewrightError, OperatorError
 from edge_contracts.limits import MAX_MANIFEST_BYTES
-from edge_fleet.depot.service import Service, Site, serve
+from edge_fleet.depot.service import DepotSite, Service, serve
 from edge_fleet.mqtt import Broker
 from edgewright.demo.broker import EmbeddedBroker
 
@@ -52,7 +52,7 @@ def init(metadata: Path, root: Path) -> None:
     shutil.copyfile(root, metadata / "root.json")
 
 
-def update(metadata: Path, carrier: MqttCarrier, targets: list[str], folder: Path | None) -> None:
+def update(metadata: Path, carrier: MqttTransport, targets: list[str], folder: Path | None) -> None:
     """Refresh, then put `targets` into `folder`. Raises an EdgewrightError at the first refusal."""
     state = _state(metadata)
     try:
@@ -79,7 +79,7 @@ def upstream(metadata_url: str, target_base_url: str | None) -> str:
 
 
 @contextlib.contextmanager
-def connected(url: str) -> Iterator[MqttCarrier]:
+def connected(url: str) -> Iterator[MqttTransport]:
     """Yield a device's carrier to a depot that pulls from `url`."""
     tenant = f"t{secrets.token_hex(6)}"
     with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def connected(url: str) -> Iterator[MqttCarrier]:
             repository=cache,
             tenant=tenant,
             broker=Broker(host=settings.host, port=settings.port, protocol=settings.protocol),
-            site=Site(upstream=url, any_names=True, poll_s=3600.0),
+            site=DepotSite(upstream=url, any_names=True, poll_s=3600.0),
         )
         ready, stop = threading.Event(), threading.Event()
         depot = threading.Thread(target=serve, args=(service, lambda _: ready.set(), _log.info, stop.is_set))
@@ -98,7 +98,7 @@ def connected(url: str) -> Iterator[MqttCarrier]:
         stack.callback(stop.set)
         if not ready.wait(READY_S):
             raise OperatorError("the depot did not get ready", subject=f"{settings.host}:{settings.port}")
-        carrier = MqttCarrier(settings, tenant, "conformance", timeout_s=ANSWER_S, patience_s=ANSWER_S)
+        carrier = MqttTransport(settings, tenant, "conformance", timeout_s=ANSWER_S, patience_s=ANSWER_S)
         stack.callback(carrier.close)
         yield carrier
 

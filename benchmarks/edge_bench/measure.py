@@ -24,18 +24,18 @@ from numpy.typing import NDArray
 
 from edge_bench.children import Starter, start
 from edge_bench.protocol import (
-    Failed,
     Loaded,
     Measure,
     Opened,
     Order,
     Predict,
     Predicted,
+    RunnerFailed,
     RunnerPlan,
     Timed,
     parse_answer,
 )
-from edge_bench.stats import LatencySummary, summarise
+from edge_bench.stats import LatencySummary, summarize
 from edge_contracts.errors import BundleError
 
 ROUNDS = 7
@@ -135,7 +135,7 @@ class Runner:
 
     def _answer(self, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
         answer = parse_answer(self._line(time.monotonic() + timeout_s))
-        if isinstance(answer, Failed):
+        if isinstance(answer, RunnerFailed):
             raise RunnerError(answer.text, hint=_HINTS.get(answer.reason))
         return answer
 
@@ -195,7 +195,7 @@ def measure_interleaved(
                 with _collect(failures, name):
                     samples[name].append(runners[name].measure(seconds / rounds))
         measured = {
-            name: Measurement(loaded=runner.loaded(), rounds=samples[name], latency=summarise(samples[name]))
+            name: Measurement(loaded=runner.loaded(), rounds=samples[name], latency=summarize(samples[name]))
             for name, runner in runners.items()
             if name not in failures
         }

@@ -21,7 +21,7 @@ class RunnerPlan(StrictRecord, frozen=True, kw_only=True):
     samples: str
     mapping: SampleMapping | None = None
     threads: int = 1
-    optimise: bool = True
+    optimize: bool = True
     memory_limit_mb: float | None = None
 
 
@@ -54,7 +54,7 @@ class Predicted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="
     count: int
 
 
-class Failed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="failed"):
+class RunnerFailed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="failed"):
     """The runner could not; `reason` is an error's code."""
 
     reason: str
@@ -75,7 +75,7 @@ class Predict(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="pr
     count: int | None = None
 
 
-Answer = Opened | Loaded | Timed | Predicted | Failed
+Answer = Opened | Loaded | Timed | Predicted | RunnerFailed
 Order = Measure | Predict
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)

@@ -24,12 +24,12 @@ from edge_agent.inference.samples import to_model
 from edge_agent.ports import EngineSettings, Session, TensorInfo
 from edge_bench.children import die_with
 from edge_bench.protocol import (
-    Failed,
     Loaded,
     Measure,
     Opened,
     Predict,
     Predicted,
+    RunnerFailed,
     RunnerPlan,
     Timed,
     parse_order,
@@ -48,7 +48,7 @@ MAX_ROUND_SAMPLES = 5000
 """Latencies of one round: more says nothing new and makes the answer's line long."""
 
 
-class Subject:
+class LoadedSubject:
     """A loaded model and how samples become its feeds."""
 
     def __init__(self, session: Session, mapping: SampleMapping | None) -> None:
@@ -84,7 +84,7 @@ def _random(info: TensorInfo, generator: np.random.Generator) -> Array:
         return generator.standard_normal(shape).astype(kind)
     if kind.kind == "b":
         return generator.integers(0, 2, shape).astype(kind)
-    # Small indices stay inside any embedding table; the range of a quantised input is used in full.
+    # Small indices stay inside any embedding table; the range of a quantized input is used in full.
     high = 2 if kind.itemsize > 1 else np.iinfo(kind).max
     return generator.integers(0, high, shape).astype(kind)
 
@@ -120,16 +120,16 @@ def serve(plan: RunnerPlan, orders: BinaryIO, answers: BinaryIO) -> None:
             _say(answers, Predicted(count=_predict(subject, order)))
 
 
-def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[Subject, list[Feeds], Loaded]:
+def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[LoadedSubject, list[Feeds], Loaded]:
     engine = engine_for(plan.format)
     version = engine.version
     forget_peak()
     before = peak_memory()
     start = time.perf_counter_ns()
-    session = engine.load(Path(plan.model), EngineSettings(threads=plan.threads, optimise=plan.optimise))
+    session = engine.load(Path(plan.model), EngineSettings(threads=plan.threads, optimize=plan.optimize))
     load_ns = time.perf_counter_ns() - start
     _say(answers, Opened(inputs=tuple(session.inputs), outputs=tuple(session.outputs)))
-    subject = Subject(session, plan.mapping)
+    subject = LoadedSubject(session, plan.mapping)
     if plan.samples:
         feeds = list(subject.feeds(np.load(plan.samples, mmap_mode="r", allow_pickle=False)[:WARM_INPUTS]))
     else:
@@ -160,7 +160,7 @@ def _time(session: Session, feeds: list[Feeds], seconds: float) -> list[float]:
     return latencies
 
 
-def _predict(subject: Subject, order: Predict) -> int:
+def _predict(subject: LoadedSubject, order: Predict) -> int:
     samples = np.load(order.samples, mmap_mode="r", allow_pickle=False)[: order.count]
     names = [info.name for info in subject.session.outputs]
     rows: list[list[Array]] = [[] for _ in names]
@@ -173,7 +173,7 @@ def _predict(subject: Subject, order: Predict) -> int:
     return int(samples.shape[0])
 
 
-def _say(answers: BinaryIO, message: Opened | Loaded | Timed | Predicted | Failed) -> None:
+def _say(answers: BinaryIO, message: Opened | Loaded | Timed | Predicted | RunnerFailed) -> None:
     answers.write(msgspec.json.encode(message) + b"\n")
     answers.flush()
 
@@ -188,10 +188,10 @@ def main(arguments: list[str]) -> int:
     try:
         serve(plan, sys.stdin.buffer, answers)
     except EdgewrightError as error:
-        _say(answers, Failed(reason=error.reason, text=str(error)))
+        _say(answers, RunnerFailed(reason=error.reason, text=str(error)))
         return error.exit_code
     except MemoryError as error:
-        _say(answers, Failed(reason="memory", text=str(error) or "out of memory"))
+        _say(answers, RunnerFailed(reason="memory", text=str(error) or "out of memory"))
         return 1
     return 0
 

@@ -45,8 +45,8 @@ class LatencySummary(StrictRecord, frozen=True, kw_only=True):
     per_second: float
 
 
-def summarise(rounds: list[Floats], *, seed: int = 0) -> LatencySummary:
-    """Summarise latencies in milliseconds, one array a round. Raises ValueError when there is no sample."""
+def summarize(rounds: list[Floats], *, seed: int = 0) -> LatencySummary:
+    """Summarize latencies in milliseconds, one array a round. Raises ValueError when there is no sample."""
     samples = np.concatenate(rounds) if rounds else np.empty(0)
     if samples.size == 0:
         raise ValueError("no latency samples")
@@ -117,9 +117,9 @@ def wilson_upper(events: int, trials: int, *, confidence: float = 0.99) -> float
         return 1.0
     z = normal_quantile(confidence)
     share = events / trials
-    centre = share + z * z / (2 * trials)
+    center = share + z * z / (2 * trials)
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return min(1.0, (centre + spread) / (1 + z * z / trials))
+    return min(1.0, (center + spread) / (1 + z * z / trials))
 
 
 def binomial_cdf(count: int, trials: int, share: float) -> float:

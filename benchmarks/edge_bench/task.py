@@ -1,4 +1,4 @@
-"""The task file: a model, labelled samples, and how one becomes the other's input. Parsed once, checked against data.
+"""The task file: a model, labeled samples, and how one becomes the other's input. Parsed once, checked against data.
 
     name = "watch_har"            # the bundle's name unless another is given
     model = "watch_har.onnx"      # beside the task file: .onnx, .tflite, or of a kind `compress` brings in
@@ -109,7 +109,7 @@ class TaskFile(StrictRecord, frozen=True, kw_only=True):
 class Task:
     """A task with its samples read. `model` is the file an engine is given, `source` the one it was made of when it
     was brought in; `overlap` counts calibration samples that are evaluation samples as well; `training` is `x` of the
-    file for recovery, unlabelled, in the type of the others."""
+    file for recovery, unlabeled, in the type of the others."""
 
     path: Path
     file: TaskFile

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from benchmarks.statistics.friedman_task import write_value_task
 from benchmarks.statistics.held_out import HeldOut, prepare
-from edge_agent.inference.conformal import Predictor, lac, raps, softmax
+from edge_agent.inference.conformal import Predictor, lac, raps
+from edge_agent.processing.activations import softmax
 from edge_bench.environment import environment
-from edge_compression.bundle.conformal import Labelled, classification, regression
+from edge_compression.bundle.conformal import Labeled, classification, regression
 from edge_contracts.reference import ConformalThreshold
 
 Array = NDArray[Any]
@@ -160,7 +161,7 @@ def resplit(answers: Array, y: Array, kind: str) -> dict[tuple[str, float], dict
     for _ in range(CUTS):
         marks = np.zeros(len(y), dtype=np.bool_)
         marks[rng.permutation(len(y))[: len(y) // 2]] = True
-        data = Labelled(answers=rows, y=y, calibrate=marks)
+        data = Labeled(answers=rows, y=y, calibrate=marks)
         for threshold in (regression if kind == "values" else classification)(data, "0" * 64):
             assert threshold.coverage is not None
             found.setdefault((threshold.score, threshold.alpha), []).append(threshold.coverage)

@@ -15,15 +15,16 @@ PAGE = ROOT / "docs" / "benchmarks-certainty.md"
 
 TIED = """\
   RAPS adds probabilities up to the class's rank. For the last of two classes that is 1 for every sample, and a
-  quantised output gives many samples one number. Without randomisation all of the tied are let in. LAC, which the
+  quantized output gives many samples one number. Without randomization all of the tied are let in. LAC, which the
   device takes first, stays within the points asked for on the same tasks.\
 """
 
 PAGE_TEXT = """\
 # Certainty, measured
 
-Written by `python benchmarks/statistics/conformal_report.py` from [`certainty.json`](../benchmarks/results/certainty.json).
-What the thresholds are: [statistics in a bundle](bundle-statistics.md). How to use them: [certainty](how-to/certainty.md).
+Written by `python benchmarks/statistics/conformal_report.py` from
+[`certainty.json`](../benchmarks/results/certainty.json). What the thresholds are:
+[statistics in a bundle](bundle-statistics.md). How to use them: [certainty](how-to/certainty.md).
 
 ```sh
 python benchmarks/statistics/conformal_coverage.py --corpus FOLDER --work FOLDER \\

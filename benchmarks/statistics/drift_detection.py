@@ -8,7 +8,7 @@ Windows are judged by the agent's `core.drift` (and `drift_watch`); what is coun
 - `null`: reference and window are both drawn, with replacement, from one task's samples: nothing has changed, by
   construction, at any size. Each of 1,000 windows has a reference of its own, made as the toolchain makes it.
 - `shipped`: the bundle's own reference against windows of other samples, each drawn without replacement, through one
-  `DriftWatch` for all: its slow alarm is in it.
+  `DriftMonitor` for all: its slow alarm is in it.
 - `detection`: held-out samples are changed by so much, windows of them are judged against the bundle's reference.
 """
 
@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 
 from benchmarks.statistics.conformal_coverage import tasks
 from benchmarks.statistics.held_out import HeldOut
-from edge_agent.device_event import News
-from edge_agent.inference.conformal import softmax
-from edge_agent.inference.histograms import STATISTICS, SeenCounter, sample_statistics
+from edge_agent.device_event import DeviceEvent
+from edge_agent.histogram_names import references
+from edge_agent.inference.histograms import STATISTICS, HistogramSampler, sample_statistics
 from edge_agent.inference.samples import to_model
-from edge_agent.telemetry.drift_monitor import DriftWatch
-from edge_agent.telemetry.drift_tests import judge, references
+from edge_agent.processing.activations import softmax
+from edge_agent.telemetry.drift_monitor import DriftMonitor
+from edge_agent.telemetry.drift_tests import judge
 from edge_bench.environment import environment
 from edge_compression.bundle.histograms import histogram
 from edge_contracts.reference import Histogram
@@ -50,7 +51,7 @@ MOST_CHANGED = 600
 """Held-out samples that are changed: what one task's curves cost is mostly inference."""
 
 CHANNELS = {"ic_resnet8": -1, "watch_har_cnn1d": 1}
-"""The tasks with detection curves and the axis of their sensors: colours, axes of acceleration and rotation."""
+"""The tasks with detection curves and the axis of their sensors: colors, axes of acceleration and rotation."""
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 SHIFTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -110,8 +111,8 @@ def shipped_windows(held: HeldOut, seen: Seen, size: int) -> dict[str, Any]:
     """Return in how many windows the watch alarms, against the bundle's reference, and its slow alarms."""
     rng = np.random.default_rng(size)
     edges, names = edges_of(held)
-    told: list[News] = []
-    watch = DriftWatch("main", told.append)
+    told: list[DeviceEvent] = []
+    watch = DriftMonitor("main", told.append)
     over = 0
     for _ in range(WINDOWS):
         bins = seen.bins(edges, rng.choice(len(seen.classes), size=size, replace=False))
@@ -142,7 +143,7 @@ def check(held: HeldOut, seen: Seen) -> None:
     manifest = held.bundle.manifest
     variant, output = manifest.variants[0], manifest.outputs[0].name
     count = min(100, len(held.x))
-    counter = SeenCounter(manifest)
+    counter = HistogramSampler(manifest)
     answers = held.answers(variant, held.x[:count])
     fed = to_model(held.x[:count], manifest.inputs[0])
     for index in range(count):

@@ -55,7 +55,7 @@ reference is the bundle's.
 
 - Mean shift and noise: added to every number of the input, in standard deviations of all numbers of the task's inputs,
   then cut to what the sensor's type can hold.
-- Dead sensor: one axis or colour reads zero, in this share of the window's samples.
+- Dead sensor: one axis or color reads zero, in this share of the window's samples.
 - Class mix: this share of the window's samples is of one class, the most frequent one.
 
 A shift shows early where inputs reach the end of the sensor's range, as pictures with a black pixel do: not one of them

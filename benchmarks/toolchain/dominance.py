@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_compression.evaluation.quality import Question, compare
+from edge_compression.evaluation.quality import QualityRequest, compare
 
 Kind = Literal["float", "ours", "peer"]
 
@@ -46,7 +46,7 @@ class Jury:
 
     def points(self, a: Contender, b: Contender) -> dict[str, float]:
         """Return how many points `a` loses against `b` on the same samples, with the paired 95 % interval."""
-        found = compare(Question(metric=self.metric, limit=0.0), a.answers, b.answers, self.y)
+        found = compare(QualityRequest(metric=self.metric, limit=0.0), a.answers, b.answers, self.y)
         return {"drop": found.drop, "low": found.drop_interval.low, "high": found.drop_interval.high}
 
     def stands_for(self, a: Contender, b: Contender) -> bool:

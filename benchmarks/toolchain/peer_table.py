@@ -9,7 +9,7 @@ from benchmarks.toolchain.dominance import Verdict, verdict
 
 HEAD = """## Beside other quantizers
 
-`make compress-bench CORPUS=FOLDER PEERS=FOLDER` has other tools quantise the same models on the same calibration
+`make compress-bench CORPUS=FOLDER PEERS=FOLDER` has other tools quantize the same models on the same calibration
 samples, each in an environment of its own, at the settings its documentation shows. Every file answers the same
 samples; all files of a task are timed in turns, in three processes each, one thread. A cell holds points lost / bytes /
 median latency, the last two relative to the float original. A file **dominates** another when it is nowhere worse in

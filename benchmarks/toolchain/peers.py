@@ -4,7 +4,7 @@
         --bundles FOLDER
 
 The peers' files are made once and kept in `--files` (`peer_files.py`). Every file answers all evaluation samples with
-the engine's optimisations on; differences are paired. All files of a task are timed in turns, each in three processes.
+the engine's optimizations on; differences are paired. All files of a task are timed in turns, each in three processes.
 Ours are the rungs of `edgewright compress`, made into `--bundles` if they are not there; a task with a .tflite beside
 its .onnx has a ladder of both kinds. A peer that fails is in the result with what it said.
 """

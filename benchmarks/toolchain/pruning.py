@@ -1,6 +1,6 @@
 """Pruned recipes beside plain int8: drop, bytes and latency of each as a share of plain int8's, one process, in turns.
 
-    python benchmarks/toolchain/pruning.py --corpus FOLDER [--only mnist_lenet] [--recipes prune-distil]
+    python benchmarks/toolchain/pruning.py --corpus FOLDER [--only mnist_lenet] [--recipes prune-distill]
 
 Plain int8 is the recipe `int8-pt-minmax`. Recipes are those whose name begins with `prune`, as they are: nothing is
 searched or tuned to a task. Latencies are medians of rounds in which all models of a task take turns. All rounds are in
@@ -112,19 +112,19 @@ def _lost(before: Any, after: Any) -> dict[str, float]:
 def applied(recipe: Recipe, model: bytes, task: Task, tensor: Input) -> tuple[bytes, list[Any]]:
     """Return what a recipe makes of a model and what each pass changed."""
     training = None if task.training is None else partial(_feeds, task.training, tensor)
-    original = unquantised = model
+    original = unquantized = model
     changes = []
-    quantised = False
+    quantized = False
     for step in recipe.passes:
         context = Context(
             calibration=partial(_feeds, task.calibration[:256], tensor),
-            unquantised=unquantised,
+            unquantized=unquantized,
             original=original,
             training=training,
         )
         made = step.apply(model, context)
-        model, quantised = made.model, quantised or step.quantises
-        unquantised = unquantised if quantised else model
+        model, quantized = made.model, quantized or step.quantizes
+        unquantized = unquantized if quantized else model
         changes.append(made.changed)
     return model, changes
 

@@ -47,7 +47,7 @@ RECIPES: dict[str, tuple[Pass, ...]] = {
 
 def build(model: bytes, passes: tuple[Pass, ...], x: NDArray[Any]) -> bytes | None:
     """Return the model after the passes, None when one of them has nothing to do."""
-    context = Context(calibration=lambda: iter([{"x": one[None]} for one in x]), unquantised=model)
+    context = Context(calibration=lambda: iter([{"x": one[None]} for one in x]), unquantized=model)
     for step in passes:
         try:
             model = step.apply(model, context).model

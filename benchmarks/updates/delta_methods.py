@@ -95,7 +95,7 @@ def chunks() -> tuple[Encode, Decode]:
 
 
 def cut(data: bytes) -> Iterator[bytes]:
-    """Yield content-defined chunks by a gear hash (Xia et al., FastCDC, 2016, without its normalised sizes)."""
+    """Yield content-defined chunks by a gear hash (Xia et al., FastCDC, 2016, without its normalized sizes)."""
     gear = np.random.default_rng(1).integers(0, 2**64, 256, dtype=np.uint64)
     value = gear[np.frombuffer(data, np.uint8)]
     for shift in (1, 2, 4, 8, 16, 32):  # the hash at a byte depends on the 64 before it: all at once, by doubling

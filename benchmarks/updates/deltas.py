@@ -30,7 +30,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from benchmarks.updates.delta_methods import METHODS
-from benchmarks.updates.fine_tuned_pairs import TRAININGS, fine_tuned, quantised, read_task, requantised
+from benchmarks.updates.fine_tuned_pairs import TRAININGS, fine_tuned, quantized, read_task, requantized
 
 TASKS = ("watch_har_cnn1d", "mnist_lenet", "ic_resnet8", "imagenet_efficientnet_lite0")
 TARGETS = {
@@ -41,21 +41,21 @@ TARGETS = {
 
 
 def make_pairs(corpus: Path, names: list[str], folder: Path) -> list[dict[str, Any]]:
-    """Train, quantise and write every pair to `folder`; return what they are. What is there already is used."""
+    """Train, quantize and write every pair to `folder`; return what they are. What is there already is used."""
     index = folder / "pairs.json"
     pairs: list[dict[str, Any]] = json.loads(index.read_text()) if index.exists() else []
     for name in names:
         if any(pair["task"] == name for pair in pairs):
             continue
         task = read_task(corpus, name)
-        old = quantised(task, task.model, folder)
+        old = quantized(task, task.model, folder)
         for training in TRAININGS:
             print(f"{name}: training {training.name}", file=sys.stderr)
             new = fine_tuned(task, training)
             made = {
                 "float32": (task.model, new),
-                "int8, kept scales": (old, requantised(old, new)),
-                "int8, fresh scales": (old, quantised(task, new, folder)),
+                "int8, kept scales": (old, requantized(old, new)),
+                "int8, fresh scales": (old, quantized(task, new, folder)),
             }
             pairs += [_written(folder, name, training.name, kind, *models) for kind, models in made.items()]
         index.write_text(json.dumps(pairs))

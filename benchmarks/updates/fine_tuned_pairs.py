@@ -1,7 +1,7 @@
 """Pairs of models as releases make them: an ONNX model of the corpus and the same one after real training steps.
 
-The graph is run by torch operators with its own initializers as parameters, trained on the CPU with labelled samples,
-and written back into the very same file; the 8-bit models are made from it by ONNX Runtime's static quantisation, once
+The graph is run by torch operators with its own initializers as parameters, trained on the CPU with labeled samples,
+and written back into the very same file; the 8-bit models are made from it by ONNX Runtime's static quantization, once
 with the scales the old release had and once with fresh ones. `benchmarks/updates/deltas.py` measures what these pairs
 cost.
 """
@@ -77,15 +77,15 @@ def read_task(corpus: Path, name: str) -> Task:
 
     data = np.load(corpus / f"{name}.npz", allow_pickle=False)
     train = corpus / f"{name}_train.npz"
-    labelled = np.load(train, allow_pickle=False) if train.exists() else data
+    labeled = np.load(train, allow_pickle=False) if train.exists() else data
     model = onnxslim.slim(onnx.load(corpus / f"{name}.onnx"))
     thrift = 5 if model.ByteSize() > LARGE_BYTES else 1
-    count = min(len(labelled["y"]), MOST_SAMPLES // thrift)
+    count = min(len(labeled["y"]), MOST_SAMPLES // thrift)
     return Task(
         name=name,
         model=model,
-        x=fed(labelled["x"][:count]),
-        y=labelled["y"][:count],
+        x=fed(labeled["x"][:count]),
+        y=labeled["y"][:count],
         calibration=fed(data["calib_x"][: 32 // thrift]),
         thrift=thrift,
     )
@@ -191,7 +191,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._samples, None)
 
 
-def quantised(task: Task, model: onnx.ModelProto, work: Path) -> onnx.ModelProto:
+def quantized(task: Task, model: onnx.ModelProto, work: Path) -> onnx.ModelProto:
     """Return the model in int8 (QDQ, per channel), with scales of its own."""
     source, made = work / "float.onnx", work / "int8.onnx"
     onnx.save(model, source)
@@ -200,7 +200,7 @@ def quantised(task: Task, model: onnx.ModelProto, work: Path) -> onnx.ModelProto
     return onnx.load(made)
 
 
-def requantised(old: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+def requantized(old: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the int8 model `old` with the weights and biases of the float `model` at the scales `old` has."""
     floats = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     made = onnx.ModelProto.FromString(old.SerializeToString())

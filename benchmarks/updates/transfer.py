@@ -38,7 +38,7 @@ from edge_contracts.manifest import manifest_bytes as encoded
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import Plan
 from edge_fleet.rollouts.rollout import find_release, start_rollout
-from edge_fleet.signing.workspace import Fleet, Founding, found
+from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
 from edgewright.demo.broker import EmbeddedBroker, free_port
 from edgewright.demo.stage import Stage
 
@@ -133,10 +133,10 @@ def published(folder: Path, size: int) -> Path:
     )
     (bundle / MANIFEST_NAME).write_bytes(encoded(manifest))
     fleet, now = folder / "fleet", datetime.now(UTC)
-    found(fleet, Founding(families=(MODEL,)), now)
-    release(Fleet(fleet), bundle, now)
-    offered = find_release(Fleet(fleet).read(now), MODEL, "1.0.0")
-    start_rollout(Fleet(fleet), Plan(channel=CHANNEL, model=MODEL, release=offered), now)
+    found(fleet, NewFleet(families=(MODEL,)), now)
+    release(FleetWorkspace(fleet), bundle, now)
+    offered = find_release(FleetWorkspace(fleet).read(now), MODEL, "1.0.0")
+    start_rollout(FleetWorkspace(fleet), Plan(channel=CHANNEL, model=MODEL, release=offered), now)
     return fleet
 
 

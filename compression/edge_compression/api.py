@@ -20,10 +20,10 @@ import msgspec
 from edge_agent.config.profiles import load_profile
 from edge_bench.environment import environment
 from edge_bench.task import Task, read_task
-from edge_compression.bundle.writer import Writing, fresh_folder, write_bundle
+from edge_compression.bundle.writer import BundleWriter, fresh_folder, write_bundle
 from edge_compression.evaluation.layer_errors import LayerError, LayersPlan, layer_errors
 from edge_compression.evaluation.sample_splits import CALIBRATION
-from edge_compression.importers.prepare import brought_in
+from edge_compression.importers.prepare import prepare_model
 from edge_compression.options import Options, Work
 from edge_compression.pass_api import Changes, Context, Feeds, Pass
 from edge_compression.passes import StaticInt8
@@ -31,8 +31,8 @@ from edge_compression.recipes.recipe import Recipe, load_recipes
 from edge_compression.report.html import html
 from edge_compression.report.model import Report, Run, make_report
 from edge_compression.search.cache_keys import TOOLS
-from edge_compression.search.driver import Place, Search
-from edge_compression.search.finalists import Found
+from edge_compression.search.driver import Search, SearchFolder
+from edge_compression.search.finalists import SearchResult
 from edge_compression.search.progress import Progress
 from edge_contracts.codec import convert
 from edge_contracts.manifest import Manifest
@@ -97,9 +97,9 @@ def compress(
     convert(named.version, Version, what="version")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
-        place = Place(scratch=scratch, work=work or Work(folder=scratch / "work"))
+        place = SearchFolder(scratch=scratch, work=work or Work(folder=scratch / "work"))
         machine = environment(TOOLS)
-        read = brought_in(named_task, place.work.folder, chosen.memory_mb, watching.said)
+        read = prepare_model(named_task, place.work.folder, chosen.memory_mb, watching.said)
         tried = recipes if isinstance(recipes, Sequence) else load_recipes(read.format, recipes)
         found = Search(read, device, chosen, place, watching).run(tried)
         run = Run(
@@ -108,11 +108,11 @@ def compress(
         )  # fmt: skip
         report = make_report(run, found, _layers(read, found, place.scratch, chosen.memory_mb))
         with fresh_folder(Path(out), replace=replace) as folder:
-            manifest = write_bundle(folder, Writing(task=read, profile=device, found=found, report=report))
+            manifest = write_bundle(folder, BundleWriter(task=read, profile=device, found=found, report=report))
     return Front(bundle=Path(out), manifest=manifest, report=report, html=html(report))
 
 
-def _layers(task: Task, found: Found, scratch: Path, memory_mb: float) -> dict[str, tuple[LayerError, ...]]:
+def _layers(task: Task, found: SearchResult, scratch: Path, memory_mb: float) -> dict[str, tuple[LayerError, ...]]:
     """Return the errors of every rung by layer of the given model, whose names its maker knows."""
     if task.format != "onnx":
         return {}
@@ -151,7 +151,7 @@ def apply_pass(step: Pass, model: bytes | Model, calibration: Iterable[Mapping[s
     """
     before = model if isinstance(model, Model) else Model(data=model, changes=())
     feeds: list[Feeds] = [dict(sample) for sample in calibration]
-    applied = step.apply(before.data, Context(calibration=lambda: iter(feeds), unquantised=before.data))
+    applied = step.apply(before.data, Context(calibration=lambda: iter(feeds), unquantized=before.data))
     name = str(step.__struct_config__.tag) if isinstance(step, msgspec.Struct) else type(step).__name__
     return Model(data=applied.model, changes=(*before.changes, {"pass": name, **applied.changed}))
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from edge_agent.inference.guards import InputGuarding
+from edge_agent.inference.guards import InputGuards
 from edge_agent.inference.samples import to_model
 from edge_agent.ports import TensorInfo
 from edge_bench.task import Task
@@ -55,7 +55,7 @@ def guarded(task: Task, tensor: Input) -> Input:
 
 
 def output_guard(declared: OutputGuard, kind: OutputKind) -> OutputGuard:
-    """Return the guard of the answer that is judged; probabilities lie between 0 and 1, a quantisation step aside,
+    """Return the guard of the answer that is judged; probabilities lie between 0 and 1, a quantization step aside,
     unless something else is declared."""
     low, high = (-0.05, 1.05) if kind == "probabilities" else (None, None)
     return OutputGuard(minimum=_bound(declared.minimum, low), maximum=_bound(declared.maximum, high))
@@ -72,7 +72,7 @@ def objections(tensor: Input, x: Array) -> Iterator[str]:
     guard = tensor.guard
     if {guard.out_of_range, *(one.action for one in guard.features)} == {"warn"}:
         return
-    judged = InputGuarding(tensor)
+    judged = InputGuards(tensor)
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     for index in range(x.shape[0]):

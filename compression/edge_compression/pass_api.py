@@ -29,14 +29,14 @@ class Context:
     """What a pass may use besides the model.
 
     `calibration` yields feeds of one sample each, in the model's own dtype, and may be called again for another
-    round. `unquantised` is the model as it was before the first quantising pass of the recipe, `original` as it was
+    round. `unquantized` is the model as it was before the first quantizing pass of the recipe, `original` as it was
     before the first pass; None where a pass is used alone. `training` is like `calibration` over samples that are
     there to recover quality; None when the task has none. `seconds_left` tells how long the whole search may still try;
     None where nobody waits.
     """
 
     calibration: Callable[[], Iterator[Feeds]]
-    unquantised: bytes
+    unquantized: bytes
     original: bytes | None = None
     training: Callable[[], Iterator[Feeds]] | None = None
     seconds_left: Callable[[], float] | None = None
@@ -51,10 +51,10 @@ class Applied:
 
 
 class Pass(Protocol):
-    """One step of a recipe. `quantises`: its result no longer serves as the float reference of later passes."""
+    """One step of a recipe. `quantizes`: its result no longer serves as the float reference of later passes."""
 
     format: ClassVar[Format]
-    quantises: ClassVar[bool]
+    quantizes: ClassVar[bool]
 
     def apply(self, model: bytes, context: Context) -> Applied:
         """Return the changed model; the given bytes are never altered. Raises PassError."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_agent.config.shadow_capture import Capture
+from edge_agent.config.shadow_capture import CaptureConfig
 from edge_agent.host.governor import Readings
-from edge_agent.host.write_budget import Spent
+from edge_agent.host.write_budget import DayWrites
 
 DISK_RESERVE_MB = 64.0
 """What captures leave free on the disk whatever the profile's thresholds are, in megabytes: an update needs it more."""
@@ -12,7 +12,7 @@ DISK_RESERVE_MB = 64.0
 _MIB = 1024 * 1024
 
 
-def may_capture(settings: Capture, today: Spent, readings: Readings, *, calm: bool) -> bool:
+def may_capture(settings: CaptureConfig, today: DayWrites, readings: Readings, *, calm: bool) -> bool:
     """Return whether captures may go on. `today` is what they have written, `calm` whether the governor says NORMAL and
     the day's writes are not being saved."""
     free = readings.disk_free_mb

@@ -23,7 +23,7 @@ from edge_contracts.manifest import DType
 from edge_contracts.names import Text
 
 
-class Tensor(msgspec.Struct, frozen=True, array_like=True):
+class CapturedTensor(msgspec.Struct, frozen=True, array_like=True):
     """One array; `data` are its elements in C order, little-endian."""
 
     dtype: DType
@@ -31,10 +31,10 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
     data: memoryview
 
 
-_Tensors = Annotated[dict[Text, Tensor], Meta(max_length=limits.MAX_TENSORS)]
+_Tensors = Annotated[dict[Text, CapturedTensor], Meta(max_length=limits.MAX_TENSORS)]
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
+class CapturedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request and its answer. `time` in seconds since the epoch; `version` and `model_sha256` say which model
     answered, None if none did. `outputs` is empty when it abstained."""
 
@@ -49,13 +49,13 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     timing_us: Annotated[int, Meta(ge=0)] = 0
 
 
-_decoder = msgspec.msgpack.Decoder(Served)
+_decoder = msgspec.msgpack.Decoder(CapturedRequest)
 
 
-def served(tensors: Tensors, answer: Answer, time: float) -> Served:
+def captured_request(tensors: Tensors, answer: Answer, time: float) -> CapturedRequest:
     """Return a request and its answer as a record. It may look at the arrays' own memory, which engines and connections
     use again: encode it at once."""
-    return Served(
+    return CapturedRequest(
         time=time,
         inputs=_packed(tensors),
         outputs=_packed(answer.outputs),
@@ -73,12 +73,12 @@ def size_of(tensors: Tensors, answer: Answer) -> int:
     return sum(array.nbytes for group in (tensors, answer.outputs) for array in group.values())
 
 
-def encode_served(record: Served) -> bytes:
+def encode_captured(record: CapturedRequest) -> bytes:
     """Return the record in MessagePack."""
     return msgspec.msgpack.encode(record)
 
 
-def decode_served(data: bytes) -> Served:
+def decode_captured(data: bytes) -> CapturedRequest:
     """Parse a record. Raises ContractError naming the field."""
     if len(data) > limits.MAX_SERVED_BYTES:
         raise ContractError(f"{len(data)} bytes, over {limits.MAX_SERVED_BYTES}", subject="served request")
@@ -88,7 +88,7 @@ def decode_served(data: bytes) -> Served:
         raise contract_error(error, "served request") from error
 
 
-def arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+def arrays(tensors: Mapping[str, CapturedTensor]) -> dict[str, Array]:
     """Return tensors as arrays, which must not be written to. Raises ContractError naming one whose bytes are not those
     of its shape."""
     found: dict[str, Array] = {}
@@ -102,11 +102,11 @@ def arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     return found
 
 
-def _packed(tensors: Tensors) -> dict[str, Tensor]:
+def _packed(tensors: Tensors) -> dict[str, CapturedTensor]:
     """Names of classes are left out: they follow from their numbers."""
     return {name: _pack(array) for name, array in tensors.items() if array.dtype.kind != "U"}
 
 
-def _pack(array: Any) -> Tensor:
+def _pack(array: Any) -> CapturedTensor:
     flat: Any = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
-    return Tensor(array.dtype.name, array.shape, memoryview(flat).cast("B"))
+    return CapturedTensor(array.dtype.name, array.shape, memoryview(flat).cast("B"))

@@ -98,7 +98,7 @@ class CaptureRing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class CaptureRecord:
     """One record as it was found: the file it is in, its number there, and its content."""
 
     file: str
@@ -106,7 +106,7 @@ class Record:
     content: bytes
 
 
-def read_captures(folder: Path, opener: Opener, damaged: Callable[[str, str], None]) -> Iterator[Record]:
+def read_captures(folder: Path, opener: Opener, damaged: Callable[[str, str], None]) -> Iterator[CaptureRecord]:
     """Give every record in `folder`, oldest file first. `damaged` is told of a file whose rest cannot be read, and why.
 
     A torn last record is no damage. Raises OperatorError if there is no capture, or none that is for this key.
@@ -129,7 +129,9 @@ def read_captures(folder: Path, opener: Opener, damaged: Callable[[str, str], No
         raise OperatorError("everything in it is sealed for another key", subject=str(folder))
 
 
-def _records(file: IO[bytes], head: bytes, opener: Opener, damaged: Callable[[str, str], None]) -> Iterator[Record]:
+def _records(
+    file: IO[bytes], head: bytes, opener: Opener, damaged: Callable[[str, str], None]
+) -> Iterator[CaptureRecord]:
     name = Path(file.name).name
     number = 0
     while len(field := file.read(_LENGTH.size)) == _LENGTH.size:
@@ -149,7 +151,7 @@ def _records(file: IO[bytes], head: bytes, opener: Opener, damaged: Callable[[st
                 return  # the last one: its length reached the disk and not all of its bytes
             damaged(name, f"record {number}: {error}")
             return
-        yield Record(file=name, number=number, content=content)
+        yield CaptureRecord(file=name, number=number, content=content)
         number += 1
 
 

@@ -18,11 +18,11 @@ from edge_agent.errors import ConfigError, RefusedError
 LAZY = {
     "enroll": ("edge_agent.cli.enroll:enroll", "Get this device's certificate for a claim."),
     "capture-key": ("edge_agent.cli.capture:capture_key", "Make the keys that captures are sealed and opened with."),
-    "replay": ("edge_agent.cli.capture:replay", "Ask captured requests again, of one or two releases."),
+    "replay": ("edge_agent.cli.capture:replay", "ControlRequest captured requests again, of one or two releases."),
     "doctor": ("edge_agent.cli.doctor.command:doctor", "Look for what keeps this device from updating or answering."),
     "reload": ("edge_agent.cli.reload:reload", "Let a changed agent.toml take effect in the running agent."),
     "serve": ("edge_agent.cli.serve:serve", "Serve a local bundle for development, without a fleet."),
-    "score": ("edge_agent.cli.serve:score", "Score a file of inputs or a folder of images with a bundle."),
+    "score": ("edge_agent.cli.score:score", "Score a file of inputs or a folder of images with a bundle."),
 }
 
 _state_option = click.option("--state", type=click.Path(path_type=Path), help="State folder, instead of --config.")
@@ -93,12 +93,12 @@ def status(config: Path | None, state: Path | None, as_json: bool) -> None:
       edgewright agent status --config agent.toml
       edgewright agent status --state /var/lib/edgewright --json
     """
-    from edge_agent.ipc.control import Ask, ask_agent
+    from edge_agent.cli.status import status_text, stored_status
+    from edge_agent.ipc.control import ControlRequest, ask_agent
     from edge_agent.storage.state_dir import StateFolder
-    from edge_agent.supervisor.status import status_text, stored_status
 
     folder = StateFolder(_state_of(config, state))
-    reply = ask_agent(folder, Ask(ask="status"), timeout_s=10.0)
+    reply = ask_agent(folder, ControlRequest(ask="status"), timeout_s=10.0)
     found = stored_status(folder) if reply is None else reply.status
     if not as_json and not folder.root.is_dir():
         click.echo(f"no agent has run with this state: {folder.root} does not exist")
@@ -121,12 +121,13 @@ def import_(folder: Path, config: Path, timeout: float, as_json: bool) -> None:
     Example:
       edgewright agent import /media/usb/export --config agent.toml
     """
-    from edge_agent.ipc.control import Ask, ask_agent
-    from edge_agent.storage.state_dir import StateFolder, write_durably
+    from edge_agent.ipc.control import ControlRequest, ask_agent
+    from edge_agent.storage.durable import write_durably
+    from edge_agent.storage.state_dir import StateFolder
 
     state = StateFolder(load_config(config).state)
     path = str(folder.resolve())
-    reply = ask_agent(state, Ask(ask="import", folder=path), timeout_s=timeout)
+    reply = ask_agent(state, ControlRequest(ask="import", folder=path), timeout_s=timeout)
     if reply is None:
         state.create()
         write_durably(state.imports, json.dumps([path]).encode())

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from edge_agent.config.agent_toml import load_config
-from edge_agent.enrollment.client import enrol
+from edge_agent.enrollment.client import redeem_claim
 from edge_agent.errors import ConfigError
 from edge_agent.identity.files import IdentityFolder
 from edge_contracts.enrollment import Claim, parse_claim
@@ -45,7 +45,7 @@ def enroll(claim_file: Path, config: Path, timeout: float, as_json: bool) -> Non
     if broker.certificate_file is not None:
         hint = "take certificate_file, key_file and ca_file out of the configuration"
         raise ConfigError("names another identity", subject="config.broker.certificate_file", hint=hint)
-    enrolled = enrol(claim, IdentityFolder(Path(broker.identity)), broker, timeout)
+    enrolled = redeem_claim(claim, IdentityFolder(Path(broker.identity)), broker, timeout)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(enrolled)))
         return

@@ -9,7 +9,7 @@ import click
 
 from edge_agent.config.agent_toml import load_config
 from edge_agent.errors import ConfigError, UnreachableError
-from edge_agent.ipc.control import Ask, ask_agent
+from edge_agent.ipc.control import ControlRequest, ask_agent
 from edge_agent.storage.state_dir import StateFolder
 
 
@@ -28,7 +28,7 @@ def reload(config: Path, timeout: float, as_json: bool) -> None:
       edgewright agent reload --config /etc/edgewright/agent.toml
       systemctl reload edgewright-agent
     """
-    reply = ask_agent(StateFolder(load_config(config).state), Ask(ask="reload"), timeout_s=timeout)
+    reply = ask_agent(StateFolder(load_config(config).state), ControlRequest(ask="reload"), timeout_s=timeout)
     if reply is None:
         raise UnreachableError("no agent runs on this state folder", subject=str(config))
     if reply.refused is not None:

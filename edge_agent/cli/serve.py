@@ -30,8 +30,8 @@ def serve(bundle: Path, address: str, threads: int, memory_mb: float | None, as_
       curl http://127.0.0.1:8080/v2/models/har
     """
     from edge_agent.bundle import open_bundle
-    from edge_agent.inference.rung_health import LadderRelease, build_ladder
-    from edge_agent.ipc.in_flight import FlightPage
+    from edge_agent.fallback_ladder import LadderRelease, build_ladder
+    from edge_agent.ipc.in_flight import InFlightCounters
     from edge_agent.ipc.worker import WorkerPlan
     from edge_agent.worker.__main__ import serve as serve_plan
 
@@ -53,44 +53,9 @@ def serve(bundle: Path, address: str, threads: int, memory_mb: float | None, as_
     else:
         click.echo(f"Development server for {manifest.name} {manifest.version}: {url}/v2/models/{manifest.name}")
         click.echo("This is one local bundle: updates, telemetry and signature checks are off. Ctrl-C ends it.")
-    code = asyncio.run(serve_plan(plan, listening, None, FlightPage.create()))
+    code = asyncio.run(serve_plan(plan, listening, None, InFlightCounters.create()))
     if code:
         raise SystemExit(code)
-
-
-@click.command()
-@click.argument("bundle", type=_FOLDER)
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", type=_FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def score(bundle: Path, source: Path, target: Path, as_json: bool) -> None:
-    """Answer every sample of SOURCE into TARGET (.jsonl); run again to go on where it stopped.
-
-    SOURCE is a .jsonl or .csv file, or a folder of PNG and JPEG images (needs the extra `images`).
-
-    \b
-    Examples:
-      edgewright agent score build/har samples.jsonl answers.jsonl
-      edgewright agent score build/har samples.csv answers.jsonl --json
-      edgewright agent score build/flowers photos/ answers.jsonl
-    """
-    from edge_agent.inference.runtime import Runtime
-    from edge_agent.offline.score import score_file
-
-    def progress(done: int) -> None:
-        click.echo(f"\r{done} samples", nl=False, err=True)
-
-    with Runtime.open(bundle) as runtime:
-        scored = score_file(runtime, source, target, progress=progress)
-    click.echo("", err=True)
-    if as_json:
-        click.echo(encode(scored))
-    else:
-        click.echo(
-            f"{scored.answered} answered, {scored.failed} refused, {scored.skipped} were there already: {target}"
-        )
-    if scored.failed:
-        raise OperatorError(f"{scored.failed} samples did not fit the model", subject=str(source))
 
 
 def listen(address: str) -> socket.socket:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from edge_agent.config.shadow_capture import Capture, Shadow
+from edge_agent.config.inference_options import Batching, Certainty
+from edge_agent.config.shadow_capture import CaptureConfig, ShadowConfig
 from edge_agent.errors import ConfigError
-from edge_agent.ipc.worker import Batching, Certainty
 from edge_contracts import limits
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
@@ -145,8 +145,8 @@ class SlotConfig(StrictRecord, frozen=True, kw_only=True):
     batch: Batching | None = None
     certainty: Certainty | None = None
     mqtt: MqttTopics | None = None
-    shadow: Shadow = Shadow()
-    capture: Capture | None = None
+    shadow: ShadowConfig = ShadowConfig()
+    capture: CaptureConfig | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -289,7 +289,7 @@ def _anchored(config: AgentConfig, folder: Path) -> AgentConfig:
         broker = replace(broker, **{name: at(getattr(broker, name)) for name in files})
         return replace(broker, identity=broker.identity or str(Path(device.state) / "identity"))
 
-    def captured(capture: Capture, slot: str) -> Capture:
+    def captured(capture: CaptureConfig, slot: str) -> CaptureConfig:
         folder = at(capture.folder) or str(Path(device.state) / "captures" / slot)
         return replace(capture, key=at(capture.key), folder=folder)
 

@@ -23,7 +23,7 @@ LIVE = re.compile(
 agent is: its name, its disk, its broker, whom it trusts, and where and what a slot serves."""
 
 
-class Reload(Struct, frozen=True, kw_only=True):
+class ReloadPlan(Struct, frozen=True, kw_only=True):
     """What differs: names of fields, and the slots that came, went or have other limits."""
 
     changed: tuple[str, ...]
@@ -38,7 +38,7 @@ class Reload(Struct, frozen=True, kw_only=True):
         return any(whole.fullmatch(name) for name in self.changed)
 
 
-def plan_reload(old: AgentConfig, new: AgentConfig) -> Reload:
+def plan_reload(old: AgentConfig, new: AgentConfig) -> ReloadPlan:
     """Return what is to be done. Raises ConfigError naming every changed field that needs a restart."""
     changed = tuple(_changes(_plain(old), _plain(new)))
     fixed = [name for name in changed if not LIVE.fullmatch(name)]
@@ -47,7 +47,7 @@ def plan_reload(old: AgentConfig, new: AgentConfig) -> Reload:
         raise ConfigError("cannot change while the agent runs", subject=", ".join(fixed), hint=hint)
     before = {slot.name: slot for slot in old.slots}
     after = {slot.name: slot for slot in new.slots}
-    return Reload(
+    return ReloadPlan(
         changed=changed,
         added=tuple(slot for name, slot in after.items() if name not in before),
         removed=tuple(name for name in before if name not in after),

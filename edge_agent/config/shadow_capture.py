@@ -16,7 +16,7 @@ Positive = Annotated[float, Meta(gt=0.0)]
 Kind = Literal["abstained", "uncertain", "errors"]
 
 
-class Shadow(StrictRecord, frozen=True, kw_only=True):
+class ShadowConfig(StrictRecord, frozen=True, kw_only=True):
     """`share` of the requests is shown to a candidate in shadow; 0 shows it none. One that takes longer than
     `deadline_s` over a request is taken for hung."""
 
@@ -24,7 +24,7 @@ class Shadow(StrictRecord, frozen=True, kw_only=True):
     deadline_s: Positive = 30.0
 
 
-class Capture(StrictRecord, frozen=True, kw_only=True):
+class CaptureConfig(StrictRecord, frozen=True, kw_only=True):
     """`share` of the requests is kept with its answer, sealed with the public `key`, in `folder`, by default
     `captures/<slot>` in the state folder. The oldest go when `max_mb` are used; a day writes `daily_mb` at most.
 

@@ -1,6 +1,6 @@
 """LiteRT (the successor of TensorFlow Lite): ai-edge-litert, else tflite-runtime, whose wheels still cover 32-bit ARM.
 
-Quantised integer inputs and outputs are passed as they are: what their numbers mean is the bundle's business.
+Quantized integer inputs and outputs are passed as they are: what their numbers mean is the bundle's business.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def engine() -> Engine:
 
 
 def _resolver(settings: EngineSettings) -> dict[str, Any]:
-    """Without optimisation the file's own kernels run, not the XNNPACK delegate's."""
-    if settings.optimise:
+    """Without optimization the file's own kernels run, not the XNNPACK delegate's."""
+    if settings.optimize:
         return {}
     module = importlib.import_module(Interpreter.__module__)
     return {"experimental_op_resolver_type": module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}

@@ -2,7 +2,7 @@
 
 Bytes, not a path: then nothing inside the model can name another file (older versions followed external data
 anywhere; see also `wire.py`). One thread and no spinning unless told otherwise: the default thread pool costs ten
-times the CPU on sparse traffic. The optimised graph is kept in a cache because optimising is half of a load.
+times the CPU on sparse traffic. The optimized graph is kept in a cache because optimizing is half of a load.
 """
 
 from __future__ import annotations
@@ -125,12 +125,12 @@ def engine() -> Engine:
     return OnnxEngine()
 
 
-def _options(settings: EngineSettings, *, optimise: bool) -> Any:
+def _options(settings: EngineSettings, *, optimize: bool) -> Any:
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     options.log_severity_level = _QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
@@ -138,7 +138,7 @@ def _options(settings: EngineSettings, *, optimise: bool) -> Any:
 
 
 def _load_and_cache(data: bytes, settings: EngineSettings, cached: Path | None) -> OnnxSession:
-    options = _options(settings, optimise=settings.optimise)
+    options = _options(settings, optimize=settings.optimize)
     if cached is None:
         return OnnxSession(onnxruntime.InferenceSession(data, options, providers=_PROVIDERS))
     import tempfile  # once a model: a worker that finds it in the cache needs none
@@ -169,7 +169,7 @@ def _load_cached(cached: Path, settings: EngineSettings) -> OnnxSession | None:
     except OSError:
         return None
     try:
-        options = _options(settings, optimise=False)  # it is optimised already
+        options = _options(settings, optimize=False)  # it is optimized already
         return OnnxSession(onnxruntime.InferenceSession(data, options, providers=_PROVIDERS))
     except Exception as error:
         if is_out_of_memory(error):
@@ -179,7 +179,7 @@ def _load_cached(cached: Path, settings: EngineSettings) -> OnnxSession | None:
 
 
 def _cache_path(model: bytes, settings: EngineSettings) -> Path | None:
-    if settings.cache is None or not settings.optimise:
+    if settings.cache is None or not settings.optimize:
         return None
     # The model's digest first: by it garbage collection knows whose the file is (`edge_agent.storage.state_dir`).
     here = hashlib.sha256(f"{onnxruntime.__version__}\n{_cpu()}".encode()).hexdigest()[:16]
@@ -188,7 +188,7 @@ def _cache_path(model: bytes, settings: EngineSettings) -> Path | None:
 
 @cache
 def _cpu() -> str:
-    """The CPU's model and features: the optimised graph holds kernels and layouts chosen for them."""
+    """The CPU's model and features: the optimized graph holds kernels and layouts chosen for them."""
     lines = {platform.machine()}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.enrollment.client import renew
 from edge_agent.identity.files import IdentityFolder
-from edge_agent.supervisor.identity_monitor import RenewalOutcome, RenewalPlan
+from edge_agent.ipc.renewal import RenewalOutcome, RenewalPlan
 from edge_contracts.errors import EdgewrightError
 
 

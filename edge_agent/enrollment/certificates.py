@@ -23,13 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from edge_agent.errors import CertificateError, ConfigError
-from edge_agent.identity.files import Papers
+from edge_agent.identity.files import IdentityPaths
 from edge_agent.identity.validity import Enrolled
 from edge_contracts.enrollment import CertificateRequest, signed_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class CertificateSubject:
     """The certificate a device waits for: by which claim, for which name and key, signed by whom. Bytes are PEM."""
 
     claim: str
@@ -63,7 +63,7 @@ def make_request(key: bytes, asker_certificate: bytes, asker_key: bytes) -> Cert
     return CertificateRequest(nonce=nonce, certificate=certificate, csr=body, signature=signature)
 
 
-def accept(der: bytes, wanted: Wanted) -> tuple[Enrolled, Papers]:
+def accept(der: bytes, wanted: CertificateSubject) -> tuple[Enrolled, IdentityPaths]:
     """Return the new identity. Raises CertificateError unless the certificate is for the device's name and key and
     signed by the authority the device was told of."""
     try:
@@ -85,7 +85,7 @@ def accept(der: bytes, wanted: Wanted) -> tuple[Enrolled, Papers]:
         claim=wanted.claim,
     )
     pem = certificate.public_bytes(Encoding.PEM)
-    return enrolled, Papers(certificate=pem, key=wanted.key, ca=wanted.ca, issuer=wanted.issuer)
+    return enrolled, IdentityPaths(certificate=pem, key=wanted.key, ca=wanted.ca, issuer=wanted.issuer)
 
 
 def _load(key: bytes) -> ec.EllipticCurvePrivateKey:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_agent.enrollment.certificates import Wanted, accept, make_request, new_key
+from edge_agent.enrollment.certificates import CertificateSubject, accept, make_request, new_key
 from edge_agent.errors import CertificateError, ConfigError, UnreachableError
 from edge_agent.identity.files import SECRET, IdentityFolder
 from edge_agent.identity.validity import Enrolled
-from edge_agent.mqtt.client import Arrived, Down, LinkEvent, MqttLink, Up
-from edge_agent.storage.state_dir import write_durably
+from edge_agent.mqtt.client import Connected, Disconnected, LinkEvent, MessageReceived, MqttLink
+from edge_agent.storage.durable import write_durably
 from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateRequest, Claim, Refusal, parse_certificate_answer
 from edge_contracts.errors import ContractError
@@ -30,7 +30,7 @@ AGAIN_S = 5.0
 """How long an answer may take until the request is sent again."""
 
 NEXT_STEP: dict[Refusal, str] = {
-    "malformed": "agent and enrolment service must be of versions that understand each other",
+    "malformed": "agent and enrollment service must be of versions that understand each other",
     "unknown": "the claim or certificate is another fleet's: make a claim with `edgewright fleet enroll`",
     "expired": "make a new claim with `edgewright fleet enroll` and run `edgewright agent enroll`",
     "used": "another key has used this claim; if that was not this device, `edgewright fleet identity revoke` it",
@@ -40,7 +40,7 @@ NEXT_STEP: dict[Refusal, str] = {
 
 
 @dataclass(frozen=True)
-class Desk:
+class EnrollmentClient:
     """Where to ask and where the answer comes."""
 
     broker: BrokerConfig
@@ -48,7 +48,7 @@ class Desk:
     answers: str
 
 
-def enrol(claim: Claim, folder: IdentityFolder, broker: BrokerConfig, timeout_s: float) -> Enrolled:
+def redeem_claim(claim: Claim, folder: IdentityFolder, broker: BrokerConfig, timeout_s: float) -> Enrolled:
     """Redeem a claim and put the new identity into use; `broker` says which MQTT to speak, the claim where. A claim
     that was redeemed here before changes nothing.
 
@@ -57,7 +57,7 @@ def enrol(claim: Claim, folder: IdentityFolder, broker: BrokerConfig, timeout_s:
     current = folder.current()
     if current is not None and current.claim == claim.claim:
         return current
-    wanted = Wanted(
+    wanted = CertificateSubject(
         claim=claim.claim,
         device=claim.device,
         tenant=claim.tenant,
@@ -69,7 +69,7 @@ def enrol(claim: Claim, folder: IdentityFolder, broker: BrokerConfig, timeout_s:
     topics = (claim_topic(claim.tenant, claim.claim, "req"), claim_topic(claim.tenant, claim.claim, "rsp"))
     with tempfile.TemporaryDirectory(prefix="edgewright-claim-") as scratch:
         settings = _as_claim(claim, Path(scratch), broker)
-        enrolled, papers = accept(ask(Desk(settings, *topics), request, timeout_s), wanted)
+        enrolled, papers = accept(ask(EnrollmentClient(settings, *topics), request, timeout_s), wanted)
     with folder.hold():
         folder.adopt(enrolled, papers)
     return enrolled
@@ -85,7 +85,7 @@ def renew(folder: IdentityFolder, broker: BrokerConfig, timeout_s: float) -> Enr
     if current is None:
         raise ConfigError("this device has not enrolled", subject="identity", hint="edgewright agent enroll")
     files = folder.files(current)
-    wanted = Wanted(
+    wanted = CertificateSubject(
         claim=current.claim,
         device=current.device,
         tenant=current.tenant,
@@ -96,7 +96,7 @@ def renew(folder: IdentityFolder, broker: BrokerConfig, timeout_s: float) -> Enr
     request = make_request(wanted.key, files.certificate.read_bytes(), files.key.read_bytes())
     asks = device_topic(current.tenant, current.device, "renew")
     answers = device_topic(current.tenant, current.device, "certificate")
-    enrolled, papers = accept(ask(Desk(broker, asks, answers), request, timeout_s), wanted)
+    enrolled, papers = accept(ask(EnrollmentClient(broker, asks, answers), request, timeout_s), wanted)
     with folder.hold():
         meanwhile = folder.current()
         if meanwhile is not None and meanwhile != current:
@@ -130,7 +130,7 @@ def _as_claim(claim: Claim, scratch: Path, broker: BrokerConfig) -> BrokerConfig
     )
 
 
-def ask(desk: Desk, request: CertificateRequest, timeout_s: float) -> bytes:
+def ask(desk: EnrollmentClient, request: CertificateRequest, timeout_s: float) -> bytes:
     """Return the certificate (DER) the service answers with. Raises CertificateError, UnreachableError."""
     events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
     link = MqttLink(desk.broker, f"ew-certificate-{secrets.token_hex(8)}", ((desk.answers, 1),), events.put)
@@ -144,7 +144,7 @@ def ask(desk: Desk, request: CertificateRequest, timeout_s: float) -> bytes:
 def _await(
     link: MqttLink,
     events: queue.SimpleQueue[LinkEvent],
-    desk: Desk,
+    desk: EnrollmentClient,
     request: CertificateRequest,
     timeout_s: float,
 ) -> bytes:
@@ -155,13 +155,13 @@ def _await(
         try:
             event: LinkEvent | None = events.get(timeout=min(left, AGAIN_S))
         except queue.Empty:
-            event = Up() if link.connected else None
-        if isinstance(event, Up):
+            event = Connected() if link.connected else None
+        if isinstance(event, Connected):
             link.publish(desk.asks, encode(request), qos=1)
-            trouble = "no enrolment service answered"
-        elif isinstance(event, Down):
+            trouble = "no enrollment service answered"
+        elif isinstance(event, Disconnected):
             trouble = event.reason
-        elif isinstance(event, Arrived):
+        elif isinstance(event, MessageReceived):
             certificate = _certificate(event.payload, request.nonce)
             if certificate is not None:
                 return certificate

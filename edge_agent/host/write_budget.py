@@ -14,19 +14,19 @@ TIGHT_SHARE = 0.8
 """Share of the day's budget from which on writing is saved."""
 
 
-class Spent(Record, frozen=True, kw_only=True):
+class DayWrites(Record, frozen=True, kw_only=True):
     """Bytes written on one day, counted since the epoch in UTC."""
 
     day: int = 0
     bytes: int = 0
 
 
-def spend(spent: Spent, clock: float, written: int) -> Spent:
+def spend(spent: DayWrites, clock: float, written: int) -> DayWrites:
     """Return the account after `written` more bytes at `clock`, seconds since the epoch."""
     day = int(clock // DAY_S)
-    return Spent(day=day, bytes=written + (spent.bytes if day == spent.day else 0))
+    return DayWrites(day=day, bytes=written + (spent.bytes if day == spent.day else 0))
 
 
-def tight(spent: Spent, budget_bytes: float) -> bool:
+def tight(spent: DayWrites, budget_bytes: float) -> bool:
     """Return whether writing is to be saved for the rest of the day."""
     return spent.bytes >= TIGHT_SHARE * budget_bytes

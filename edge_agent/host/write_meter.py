@@ -11,8 +11,8 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_agent.host.write_budget import Spent, spend
-from edge_agent.storage.state_dir import StateError, write_durably
+from edge_agent.host.write_budget import DayWrites, spend
+from edge_agent.storage.durable import StateError, write_durably
 from edge_contracts.codec import decode, encode
 from edge_contracts.errors import ContractError
 from edge_contracts.limits import KIB
@@ -30,11 +30,11 @@ class WriteMeter:
         self._path = path
         self._total = 0
         self._save_after = 0.0
-        self.spent = Spent()
+        self.spent = DayWrites()
         with contextlib.suppress(OSError, ContractError):
-            self.spent = decode(path.read_bytes(), Spent, limit=KIB, what=path.name)
+            self.spent = decode(path.read_bytes(), DayWrites, limit=KIB, what=path.name)
 
-    def read(self, children: Iterable[int], clock: float) -> Spent:
+    def read(self, children: Iterable[int], clock: float) -> DayWrites:
         """Add what was written since the last reading, with the running processes `children`, at `clock`, seconds since
         the epoch; return the day's account."""
         total = _ended(resource.RUSAGE_SELF) + _ended(resource.RUSAGE_CHILDREN) + sum(map(_running, children))

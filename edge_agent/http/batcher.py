@@ -10,9 +10,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from edge_agent.answer import Answer
+from edge_agent.config.inference_options import Batching
 from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.inference.runtime import Runtime, Tagged
-from edge_agent.ipc.worker import Batching
 from edge_agent.ports import Tensors
 
 _Waiting = tuple[Tagged, asyncio.Future[Answer]]

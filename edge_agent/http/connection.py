@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection on httptools' parser: limits, timeouts, pipelining, and answers in the order of requests.
 
 Everything a client sends is bounded in bytes and in time before it is kept; the limits are in `edge_contracts.limits`,
-the times in `Patience`. Two things are deliberately missing: no Date header, because a device's clock may be wrong,
+the times in `Timeouts`. Two things are deliberately missing: no Date header, because a device's clock may be wrong,
 and no protocol upgrades. Accepting and draining are `adapters.server`'s, what is answered is the application's.
 """
 
@@ -18,20 +18,24 @@ from http import HTTPStatus
 from typing import Final
 
 import httptools
+from msgspec import Struct, field
 
-from edge_agent.http.head_cache import Familiar, familiar
+from edge_agent.http.head_cache import CachedHead, remember_head
 from edge_agent.http.messages import (
+    _READ_BYTES,
     FAILED,
     Answering,
+    Application,
     Exchange,
-    Head,
-    Refusal,
-    Response,
-    Shared,
+    HttpError,
+    HttpResponse,
+    RequestHead,
+    Timeouts,
     check_body,
     retry,
     too_large,
 )
+from edge_agent.ipc.in_flight import InFlightCounters
 from edge_contracts import limits
 
 _log = logging.getLogger(__name__)
@@ -45,7 +49,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Connection(asyncio.BufferedProtocol):
     """See the module. The parser calls `on_...`; what is complete waits in a queue until its turn."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: ServerState) -> None:
         self._shared = shared
         self._patience = shared.patience
         self._loop = asyncio.get_running_loop()
@@ -62,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._expects = False
-        self._familiar: Familiar | None = None
+        self._familiar: CachedHead | None = None
         self.transport: asyncio.Transport
         self.deadline = math.inf
 
@@ -108,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
         self._parse(received)
         if between and len(self._queue) == waiting + 1:
-            self._familiar = familiar(self._queue[-1], received)
+            self._familiar = remember_head(self._queue[-1], received)
         self._answer_queue()
 
     def eof_received(self) -> bool:
@@ -147,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         parser, headers = self._parser, self._headers
         method = parser.get_method().decode("ascii")
-        head = Head(method, self._url.partition(b"?")[0], headers)
+        head = RequestHead(method, self._url.partition(b"?")[0], headers)
         keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
         self._expects = headers.get(b"expect", b"").lower() == b"100-continue"
         self._begin(head, keep_alive=keep_alive)
@@ -182,14 +186,14 @@ class Connection(asyncio.BufferedProtocol):
         except httptools.HttpParserCallbackError:
             raise  # a mistake of ours; asyncio logs it and ends the connection
         except httptools.HttpParserError as error:
-            self._refuse(Refusal(400, f"this is no HTTP/1.1: {error}", closing=True))
+            self._refuse(HttpError(400, f"this is no HTTP/1.1: {error}", closing=True))
         if not self._deaf:
             self._count(len(received))
         if self._expects and self._current is not None and not self._queue and self._task is None:
             self.transport.write(_CONTINUE)
             self._expects = False
 
-    def _begin(self, head: Head, *, keep_alive: bool) -> None:
+    def _begin(self, head: RequestHead, *, keep_alive: bool) -> None:
         """Show the application a head whose body comes next."""
         if head.method == "POST":
             self._shared.flight.start()
@@ -199,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             check_body(head.headers)
             self._current.answering = self._shared.app.accept(head)
-        except Refusal as refusal:
+        except HttpError as refusal:
             self._refuse(refusal)
 
     def look(self, now: float) -> None:
@@ -210,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.abort()
             return
         reason = f"the body did not arrive within {self._patience.body_s:g} s"
-        self._refuse(Refusal(408, reason, closing=True))
+        self._refuse(HttpError(408, reason, closing=True))
         self._answer_queue()
 
     def _count(self, more: int) -> None:
@@ -222,9 +226,9 @@ class Connection(asyncio.BufferedProtocol):
         self._around += more
         if self._around - (0 if exchange is None else 8 * exchange.size) > limits.MAX_HEAD_BYTES:
             text = f"over {limits.MAX_HEAD_BYTES} bytes of head, chunk headers or trailers"
-            self._refuse(Refusal(400, text, closing=True))
+            self._refuse(HttpError(400, text, closing=True))
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: HttpError) -> None:
         """Answer the current request with a refusal: at once if it closes, else when its body has come and gone."""
         response = refusal.response
         if self._current is None:
@@ -267,22 +271,22 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, exchange: Exchange, answering: Answering, body: bytes) -> None:
         try:
             answer = answering(body)
-        except Refusal as refusal:
+        except HttpError as refusal:
             answer = refusal.response
         except Exception:
             _log.exception("an answer failed")
             answer = FAILED
-        if isinstance(answer, Response):
+        if isinstance(answer, HttpResponse):
             self._write(exchange, answer)
         else:
             self.deadline = math.inf  # how long an answer takes is not the client's doing
             self.transport.pause_reading()
             self._task = self._loop.create_task(self._answer_later(exchange, answer))
 
-    async def _answer_later(self, exchange: Exchange, answer: Awaitable[Response]) -> None:
+    async def _answer_later(self, exchange: Exchange, answer: Awaitable[HttpResponse]) -> None:
         try:
             response = await answer
-        except Refusal as refusal:
+        except HttpError as refusal:
             response = refusal.response
         except Exception:
             _log.exception("an answer failed")
@@ -295,7 +299,7 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.resume_reading()
         self._answer_queue()
 
-    def _write(self, exchange: Exchange, response: Response) -> None:
+    def _write(self, exchange: Exchange, response: HttpResponse) -> None:
         status, headers, body, closing = response
         last = closing or not exchange.keep_alive or ((self._shared.draining or self._deaf) and not self._queue)
         start, end = _around_length(status, headers, last)
@@ -330,3 +334,17 @@ def _around_length(status: int, headers: tuple[tuple[bytes, bytes], ...], last: 
     lines = [b"%b: %b\r\n" % header for header in headers]
     lines.append(b"connection: close\r\n\r\n" if last else b"\r\n")
     return _STATUS_LINES[status] + b"content-length: ", b"\r\n" + b"".join(lines)
+
+
+class ServerState(Struct, kw_only=True):
+    """What the connections of one server share."""
+
+    app: Application
+    flight: InFlightCounters
+    patience: Timeouts
+    connections: set[Connection] = field(default_factory=set)
+    buffered: int = 0
+    """Bytes of bodies being received."""
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_READ_BYTES)))
+    """What was just received. One for all: the parser has taken what it wants before the next one is read into it."""
+    draining: bool = False

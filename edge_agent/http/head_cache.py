@@ -18,7 +18,7 @@ _HEAD = re.compile(rb"(.*\r\ncontent-length:[ \t]*)\d+([ \t]*\r\n.*)", re.DOTALL
 _END = b"\r\n\r\n"
 
 
-class Familiar(NamedTuple):
+class CachedHead(NamedTuple):
     """A head before and after the length of the body, what answers a request like it, and an exchange for it."""
 
     before: bytes
@@ -38,7 +38,7 @@ class Familiar(NamedTuple):
         return bytes(received[len(head) :])
 
 
-def familiar(exchange: Exchange, received: memoryview) -> Familiar | None:
+def remember_head(exchange: Exchange, received: memoryview) -> CachedHead | None:
     """Return how to know the head of `exchange` again, parsed from `received` and nothing before it; None if it is not
     sure that these bytes are the head, the body, and nothing else."""
     head = exchange.head
@@ -50,4 +50,4 @@ def familiar(exchange: Exchange, received: memoryview) -> Familiar | None:
     # The parser takes no line end but CRLF; so the first empty line ends the head, and none of them follows the body.
     if start.find(_END) + len(_END) != len(start) or (parts := _HEAD.fullmatch(start)) is None:
         return None
-    return Familiar(parts[1], parts[2], exchange.answering, Exchange(None, head, keep_alive=True))
+    return CachedHead(parts[1], parts[2], exchange.answering, Exchange(None, head, keep_alive=True))

@@ -11,20 +11,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
-from edge_agent.ipc.in_flight import FlightPage
 from edge_contracts import limits
 
 if TYPE_CHECKING:
-    from edge_agent.http.connection import Connection
+    pass
 
 _READ_BYTES: Final = 64 * limits.KIB
 
 JSON: Final = (b"content-type", b"application/json")
 
 
-class Head(NamedTuple):
+class RequestHead(NamedTuple):
     """A request's method, its path as it was sent (without the query), and its headers by lower-case name."""
 
     method: str
@@ -32,7 +31,7 @@ class Head(NamedTuple):
     headers: dict[bytes, bytes]
 
 
-class Response(NamedTuple):
+class HttpResponse(NamedTuple):
     """An answer; length and connection headers are the connection's to add. `closing` ends the connection after it."""
 
     status: int
@@ -41,33 +40,33 @@ class Response(NamedTuple):
     closing: bool = False
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+class HttpError(Exception):
     """An answer other than 200, with the reason in its body. `closing` where the rest of the body will not be read."""
 
     def __init__(self, status: int, reason: str, *headers: tuple[bytes, bytes], closing: bool = False) -> None:
         super().__init__(reason)
-        self.response = Response(status, (JSON, *headers), msgspec.json.encode({"error": reason}), closing)
+        self.response = HttpResponse(status, (JSON, *headers), msgspec.json.encode({"error": reason}), closing)
 
 
-def retry(delay_s: float, reason: str) -> Refusal:
+def retry(delay_s: float, reason: str) -> HttpError:
     """Return a 503 that says when to come back, in whole seconds."""
-    return Refusal(503, reason, (b"retry-after", b"%d" % max(1, math.ceil(delay_s))))
+    return HttpError(503, reason, (b"retry-after", b"%d" % max(1, math.ceil(delay_s))))
 
 
-Answering = Callable[[bytes], Response | Awaitable[Response]]
+Answering = Callable[[bytes], HttpResponse | Awaitable[HttpResponse]]
 """Answers requests, given their whole bodies: at once, or later where that takes long. Raises Refusal."""
 
 
 class Application(Protocol):
     """What is served."""
 
-    def accept(self, head: Head) -> Answering:
+    def accept(self, head: RequestHead) -> Answering:
         """Return what will answer the request of this head, and later ones on its connection that differ in nothing but
         the length of their bodies. Raises Refusal, and then its body is never kept."""
         ...
 
 
-class Patience(Struct, frozen=True, kw_only=True):
+class Timeouts(Struct, frozen=True, kw_only=True):
     """How long a connection may take for what, in seconds. Looked at every `look_s`, not to the millisecond."""
 
     head_s: float = 10.0  # a client that has not finished a request's head by then is not a client
@@ -78,26 +77,12 @@ class Patience(Struct, frozen=True, kw_only=True):
     look_s: float = 1.0
 
 
-class Shared(Struct, kw_only=True):
-    """What the connections of one server share."""
-
-    app: Application
-    flight: FlightPage
-    patience: Patience
-    connections: set[Connection] = field(default_factory=set)
-    buffered: int = 0
-    """Bytes of bodies being received."""
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_READ_BYTES)))
-    """What was just received. One for all: the parser has taken what it wants before the next one is read into it."""
-    draining: bool = False
-
-
 class Exchange:
     """One request on its way: what will answer it, and its body so far."""
 
     __slots__ = ("answering", "body", "counted", "head", "head_only", "held", "keep_alive", "kept", "size")
 
-    def __init__(self, answering: Answering | None, head: Head | None, *, keep_alive: bool) -> None:
+    def __init__(self, answering: Answering | None, head: RequestHead | None, *, keep_alive: bool) -> None:
         self.answering = answering
         self.head = head
         self.counted = head is not None and head.method == "POST"  # only inference is a POST
@@ -111,17 +96,17 @@ class Exchange:
 def check_body(headers: dict[bytes, bytes]) -> None:
     """Raise the Refusal of a body that will not be read, by what its head says of it."""
     if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Refusal(415, "content-encoding: compressed bodies are not read", closing=True)
+        raise HttpError(415, "content-encoding: compressed bodies are not read", closing=True)
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit():
-        raise Refusal(400, f"content-length: not a number: {declared[:20]!r}", closing=True)
+        raise HttpError(400, f"content-length: not a number: {declared[:20]!r}", closing=True)
     if len(declared) > 12 or int(declared) > limits.MAX_REQUEST_BYTES:
         raise too_large(declared[:20].decode())
 
 
-def too_large(size: int | str) -> Refusal:
+def too_large(size: int | str) -> HttpError:
     """Return the refusal of a body over the limit."""
-    return Refusal(413, f"a body of {size} bytes or more, over {limits.MAX_REQUEST_BYTES}", closing=True)
+    return HttpError(413, f"a body of {size} bytes or more, over {limits.MAX_REQUEST_BYTES}", closing=True)
 
 
-FAILED: Final = Refusal(500, "this answer failed; the agent's log says why", closing=True).response
+FAILED: Final = HttpError(500, "this answer failed; the agent's log says why", closing=True).response

@@ -18,10 +18,10 @@ from msgspec import Struct, field
 from edge_agent.answer import Answer
 from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.http.batcher import Batcher
-from edge_agent.http.messages import JSON, Answering, Head, Refusal, Response, retry
+from edge_agent.http.messages import JSON, Answering, HttpError, HttpResponse, RequestHead, retry
 from edge_agent.http.oip_codec import InferRequest, model_metadata
-from edge_agent.http.oip_template_cache import Forms
-from edge_agent.inference.counters import exposition
+from edge_agent.http.oip_template_cache import TemplateCache
+from edge_agent.http.prometheus import exposition
 from edge_agent.inference.runtime import Runtime
 from edge_agent.ports import Tensors
 from edge_contracts import __version__
@@ -34,7 +34,7 @@ _BINARY: Final = (b"content-type", b"application/octet-stream")
 _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
-class Serving(Struct, kw_only=True):
+class AppState(Struct, kw_only=True):
     """What the application serves now; the worker changes it. `retry_after_s` over 0 sheds new requests. `onlook` is
     shown each answer with its request, before their memory is used again. `gauges` and `labels` are for `/metrics`."""
 
@@ -51,14 +51,14 @@ class Serving(Struct, kw_only=True):
 class OipApp:
     """See `adapters.exchange.Application`."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: AppState) -> None:
         self._serving = serving
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._usual_us = float(INLINE_US)  # not known to be fast until seen
-        self._forms: Forms | None = None
+        self._forms: TemplateCache | None = None
         self._known: tuple[bytes, Runtime] | None = None  # the path of inference, found right once
 
-    def accept(self, head: Head) -> Answering:
+    def accept(self, head: RequestHead) -> Answering:
         known = self._known
         if known is not None and head.path == known[0] and head.method == "POST" and not self._serving.retry_after_s:
             return self._inference(head, known[1])
@@ -78,14 +78,14 @@ class OipApp:
                 return lambda _: self._metrics()
         raise _no_path(head)
 
-    def _model(self, head: Head, name: str, rest: list[str]) -> Answering:
+    def _model(self, head: RequestHead, name: str, rest: list[str]) -> Answering:
         runtime = self._runtime()
         manifest = runtime.manifest
         if name != manifest.name:
-            raise Refusal(404, f"no model {name[:80]!r} here, this slot serves {manifest.name}")
+            raise HttpError(404, f"no model {name[:80]!r} here, this slot serves {manifest.name}")
         if rest[:1] == ["versions"] and len(rest) > 1:
             if rest[1] != manifest.version:
-                raise Refusal(404, f"no version {rest[1][:80]!r} of {name} here, this slot serves {manifest.version}")
+                raise HttpError(404, f"no version {rest[1][:80]!r} of {name} here, this slot serves {manifest.version}")
             rest = rest[2:]
         match rest:
             case ["infer"]:
@@ -100,13 +100,13 @@ class OipApp:
                 return _get(head, lambda: model_metadata(manifest))
         raise _no_path(head)
 
-    def _inference(self, head: Head, runtime: Runtime) -> Answering:
+    def _inference(self, head: RequestHead, runtime: Runtime) -> Answering:
         length = head.headers.get(b"inference-header-content-length")
         json_length = None if length is None else _number(length)
         serving = self._serving
-        forms = self._forms = self._forms or Forms(runtime.manifest)
+        forms = self._forms = self._forms or TemplateCache(runtime.manifest)
 
-        def infer(body: bytes) -> Response | Awaitable[Response]:
+        def infer(body: bytes) -> HttpResponse | Awaitable[HttpResponse]:
             if serving.retry_after_s:
                 raise self._shed(runtime)
             try:
@@ -119,7 +119,7 @@ class OipApp:
 
         return infer
 
-    async def _infer_later(self, request: InferRequest, runtime: Runtime, forms: Forms) -> Response:
+    async def _infer_later(self, request: InferRequest, runtime: Runtime, forms: TemplateCache) -> HttpResponse:
         batcher, loop = self._serving.batcher, asyncio.get_running_loop()
         try:
             if batcher is not None:
@@ -130,22 +130,22 @@ class OipApp:
         except (TensorError, EngineMemoryError, MemoryError) as error:
             raise self._refusal(error) from error
 
-    def _response(self, answer: Answer, request: InferRequest, forms: Forms) -> Response:
+    def _response(self, answer: Answer, request: InferRequest, forms: TemplateCache) -> HttpResponse:
         self._usual_us += 0.1 * (answer.timing_us - self._usual_us)
         data, json_length = forms.encode(answer, request)
         if self._serving.onlook is not None:
             self._serving.onlook(request.tensors, answer)
         if json_length is None:
-            return Response(200, (JSON,), data)
-        return Response(200, (_BINARY, (b"inference-header-content-length", b"%d" % json_length)), data)
+            return HttpResponse(200, (JSON,), data)
+        return HttpResponse(200, (_BINARY, (b"inference-header-content-length", b"%d" % json_length)), data)
 
-    def _shed(self, runtime: Runtime) -> Refusal:
+    def _shed(self, runtime: Runtime) -> HttpError:
         runtime.tally.count("shed")
         return retry(self._serving.retry_after_s, "this device sheds load")
 
-    def _refusal(self, error: TensorError | EngineMemoryError | MemoryError) -> Refusal:
+    def _refusal(self, error: TensorError | EngineMemoryError | MemoryError) -> HttpError:
         if isinstance(error, TensorError):
-            return Refusal(400, str(error))
+            return HttpError(400, str(error))
         if isinstance(error, EngineMemoryError):
             if self._serving.on_memory_error is not None:
                 self._serving.on_memory_error(error)  # does not return in a worker
@@ -165,28 +165,28 @@ class OipApp:
             raise retry(1.0, "this worker is ending")
         return runtime
 
-    def _metrics(self) -> Response:
+    def _metrics(self) -> HttpResponse:
         runtime = self._runtime()
         labels = self._serving.labels | {"model": runtime.manifest.name, "version": runtime.manifest.version}
-        return Response(200, (_TEXT,), exposition(runtime.tally, self._serving.gauges, labels))
+        return HttpResponse(200, (_TEXT,), exposition(runtime.tally, self._serving.gauges, labels))
 
 
-def _get(head: Head, body: Callable[[], object]) -> Answering:
+def _get(head: RequestHead, body: Callable[[], object]) -> Answering:
     _allow(head, "GET")
-    return lambda _: Response(200, (JSON,), msgspec.json.encode(body()))
+    return lambda _: HttpResponse(200, (JSON,), msgspec.json.encode(body()))
 
 
-def _allow(head: Head, method: str) -> None:
+def _allow(head: RequestHead, method: str) -> None:
     if head.method not in ((method, "HEAD") if method == "GET" else (method,)):
         reason = f"{head.method} is not allowed here, {method} is"
-        raise Refusal(405, reason, (b"allow", method.encode()), closing=True)
+        raise HttpError(405, reason, (b"allow", method.encode()), closing=True)
 
 
-def _no_path(head: Head) -> Refusal:
-    return Refusal(404, f"no such path: {head.path[:200].decode('ascii', 'replace')}")
+def _no_path(head: RequestHead) -> HttpError:
+    return HttpError(404, f"no such path: {head.path[:200].decode('ascii', 'replace')}")
 
 
 def _number(value: bytes) -> int:
     if not value.isdigit() or len(value) > 12:
-        raise Refusal(400, f"inference-header-content-length: not a number: {value[:20]!r}")
+        raise HttpError(400, f"inference-header-content-length: not a number: {value[:20]!r}")
     return int(value)

@@ -26,7 +26,7 @@ from edge_contracts.manifest import Manifest
 from edge_contracts.names import SampleTag
 
 if TYPE_CHECKING:
-    from edge_agent.http.oip_template_cache import Form
+    from edge_agent.http.oip_template_cache import RequestTemplate
 
 DATATYPES: Final[dict[str, str]] = {
     "BOOL": "bool",
@@ -108,7 +108,7 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     tensors: dict[str, Any]
     outputs: dict[str, bool]
     tag: str | None = None
-    form: Form | None = None
+    form: RequestTemplate | None = None
 
 
 _any_request = msgspec.json.Decoder(_AnyRequest)
@@ -171,7 +171,7 @@ def encode_answer(answer: Answer, request: InferRequest, manifest: Manifest) -> 
     return (b"".join([head, *blobs]), len(head)) if blobs else (head, None)
 
 
-def encode_letter(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> list[bytes]:
+def encode_response_template(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> list[bytes]:
     """Return the JSON of an answer of numbers in pieces: between them belong the `data` of each output that is wanted
     in JSON, in their order, and then the time in microseconds."""
     outputs = []

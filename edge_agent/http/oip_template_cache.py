@@ -14,14 +14,15 @@ import msgspec
 import numpy as np
 
 from edge_agent.answer import Answer
-from edge_agent.http.oip_codec import InferRequest, encode_answer, encode_letter, holds_data, parse_request
+from edge_agent.http.oip_codec import InferRequest, encode_answer, encode_response_template, holds_data, parse_request
 from edge_agent.http.oip_json_numbers import DECODERS
 from edge_agent.ports import Array
 from edge_contracts.limits import KIB, MAX_REQUEST_JSON_BYTES
 from edge_contracts.manifest import Manifest
 
 MAX_FORMS: Final = 64
-"""Forms kept at once: a slot has few clients, with a tag or two each. When there are too many, all are forgotten."""
+"""TemplateCache kept at once: a slot has few clients, with a tag or two each. When there are too many, all are
+forgotten."""
 
 MAX_FORM_BYTES: Final = 4 * KIB
 """JSON before or after the numbers that is longer makes no form."""
@@ -29,7 +30,7 @@ MAX_FORM_BYTES: Final = 4 * KIB
 _DATA: Final = b'"data":'
 
 
-class _Letter(NamedTuple):
+class _ResponseTemplate(NamedTuple):
     """The JSON of a form's answers, with a gap at every second place for what is new each time; whose answers they are,
     and for each output name, dtype, shape and whether it is wanted in binary."""
 
@@ -39,7 +40,7 @@ class _Letter(NamedTuple):
     outputs: list[tuple[str, np.dtype[Any], tuple[int, ...], bool]]
 
 
-class Form:
+class RequestTemplate:
     """One form, for one manifest."""
 
     __slots__ = ("letter", "tag", "wanted")
@@ -47,14 +48,14 @@ class Form:
     def __init__(self, request: InferRequest) -> None:
         self.wanted = request.outputs
         self.tag = request.tag
-        self.letter: _Letter | None = None
+        self.letter: _ResponseTemplate | None = None
 
     def tensors(self, body: bytes, at: int) -> dict[str, Array] | None:
         """Return the tensors of a body whose first `at` bytes are this form's; None if the rest does not fit it."""
         raise NotImplementedError
 
 
-class _BinaryForm(Form):
+class _BinaryTemplate(RequestTemplate):
     """All tensors are binary and follow the JSON."""
 
     __slots__ = ("_blanks", "_size")
@@ -75,7 +76,7 @@ class _BinaryForm(Form):
         return tensors
 
 
-class _ListForm(Form):
+class _JsonTemplate(RequestTemplate):
     """The only tensor is a flat list of JSON, with `after` behind it."""
 
     __slots__ = ("_after", "_decode", "_dtype", "_name", "_pack", "_shape")
@@ -97,12 +98,12 @@ class _ListForm(Form):
             return None  # no such list, too many numbers or too large ones: the long way says which
 
 
-class Forms:
+class TemplateCache:
     """The forms of one manifest's requests."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
-        self._forms: dict[tuple[bool, bytes], Form] = {}
+        self._forms: dict[tuple[bool, bytes], RequestTemplate] = {}
 
     def parse(self, body: bytes, json_length: int | None) -> InferRequest:
         """See `oip.parse_request`, whose request this is. Raises TensorError."""
@@ -151,31 +152,31 @@ class Forms:
         return request
 
 
-def _binary_form(request: InferRequest, size: int) -> Form | None:
+def _binary_form(request: InferRequest, size: int) -> RequestTemplate | None:
     """Return the form of a request with `size` bytes behind its JSON; None if it has none."""
     arrays = request.tensors.values()
     # All of them must be binary; truth values are made from bytes one by one.
     if sum(array.nbytes for array in arrays) != size or any(not a.nbytes or a.dtype.kind == "b" for a in arrays):
         return None
-    return _BinaryForm(request)
+    return _BinaryTemplate(request)
 
 
-def _list_form(request: InferRequest, body: bytes, at: int) -> Form | None:
+def _list_form(request: InferRequest, body: bytes, at: int) -> RequestTemplate | None:
     """Return the form of a request in JSON whose `data` seems to begin at `at`; None if it has none."""
     end = body.find(b"]", at) + 1
     before, after = body[:at], body[end:]
     if len(after) > MAX_FORM_BYTES or not before.endswith(_DATA) or not holds_data(before, after):
         return None
     ((_, array),) = request.tensors.items()
-    return _ListForm(request, after) if array.size else None
+    return _JsonTemplate(request, after) if array.size else None
 
 
-def _letter(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> _Letter | None:
+def _letter(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> _ResponseTemplate | None:
     """Return the letter of answers like this one; None if what is new in each of them is more than numbers."""
     arrays = {name: answer.outputs.get(name) for name in wanted}
     if answer.model_sha256 is None or any(array is None or array.dtype.kind not in "biuf" for array in arrays.values()):
         return None
     outputs = [(name, array.dtype, array.shape, wanted[name]) for name, array in arrays.items() if array is not None]
-    pieces = encode_letter(answer, wanted, manifest)
+    pieces = encode_response_template(answer, wanted, manifest)
     with_gaps = [piece for pair in zip(pieces, [b""] * len(pieces), strict=True) for piece in pair]
-    return _Letter(with_gaps[:-1], answer.served_by, answer.model_sha256, outputs)
+    return _ResponseTemplate(with_gaps[:-1], answer.served_by, answer.model_sha256, outputs)

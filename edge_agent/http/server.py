@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from edge_agent.http.connection import Connection
-from edge_agent.http.messages import Application, Patience, Shared
-from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.http.connection import Connection, ServerState
+from edge_agent.http.messages import Application, Timeouts
+from edge_agent.ipc.in_flight import InFlightCounters
 
 _BACKLOG = 1024
 _STEP_S = 0.02
@@ -20,8 +20,8 @@ _STEP_S = 0.02
 class HttpServer:
     """Serves one application on one listening socket, which other processes may share."""
 
-    def __init__(self, app: Application, flight: FlightPage, patience: Patience | None = None) -> None:
-        self._shared = Shared(app=app, flight=flight, patience=patience or Patience())
+    def __init__(self, app: Application, flight: InFlightCounters, patience: Timeouts | None = None) -> None:
+        self._shared = ServerState(app=app, flight=flight, patience=patience or Timeouts())
         self._server: asyncio.Server | None = None
         self._looking: asyncio.TimerHandle | None = None
 

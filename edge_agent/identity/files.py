@@ -21,12 +21,12 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.identity.validity import Enrolled
-from edge_agent.storage.state_dir import StateError, delete, fsync_folder, move_durably, state_error, write_durably
+from edge_agent.storage.durable import StateError, delete, fsync_folder, move_durably, state_error, write_durably
 
 SECRET = 0o600
 
 
-class Papers(Struct, frozen=True, kw_only=True):
+class IdentityPaths(Struct, frozen=True, kw_only=True):
     """The contents of an identity, each PEM."""
 
     certificate: bytes
@@ -114,7 +114,7 @@ class IdentityFolder:
         """Forget the waiting key."""
         self._pending.unlink(missing_ok=True)
 
-    def adopt(self, enrolled: Enrolled, papers: Papers) -> None:
+    def adopt(self, enrolled: Enrolled, papers: IdentityPaths) -> None:
         """Put a new identity into use and forget all but the one before it, which an updater may still be reading."""
         before = self._readable()
         draft, final = self.root / f".{enrolled.serial}", self.root / enrolled.serial
@@ -145,7 +145,7 @@ class IdentityFolder:
                 delete(folder)
 
     def _give_to_owner(self) -> None:
-        """An administrator enrols, and the agent's own user has to read it: give everything to the state's owner."""
+        """An administrator enrolls, and the agent's own user has to read it: give everything to the state's owner."""
         if os.geteuid() != 0:
             return
         owner = self.root.parent.stat()

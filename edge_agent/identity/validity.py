@@ -66,3 +66,6 @@ def standing(enrolled: Enrolled | None, now: float, chance: float = 0.0) -> Stan
     if now >= enrolled.end:
         return "expired"
     return "due" if now >= renewal_time(enrolled, chance) else "good"
+
+
+ENROL_HINT = "make a claim with `edgewright fleet enroll` and redeem it here with `edgewright agent enroll`"

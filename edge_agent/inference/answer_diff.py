@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.answer_comparison import Difference
-from edge_agent.inference.conformal import softmax
+from edge_agent.answer_comparison import AnswerDifference
 from edge_agent.ports import Array
+from edge_agent.processing.activations import softmax
 from edge_contracts.manifest import Manifest
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ MAX_LABEL_CHARS = 40
 """Of a label, what is counted by: windows stay small."""
 
 
-class Comparer:
+class AnswerComparer:
     """Compares answers of release `before` with answers of release `after`, each by its own first output."""
 
     def __init__(self, before: Manifest, after: Manifest) -> None:
@@ -29,18 +29,18 @@ class Comparer:
         self._after = after
         self._classes = before.outputs[0].kind != "values" and after.outputs[0].kind != "values"
 
-    def compare(self, before: Mapping[str, Array], after: Mapping[str, Array]) -> Difference:
+    def compare(self, before: Mapping[str, Array], after: Mapping[str, Array]) -> AnswerDifference:
         """Compare two answers of the manifests' outputs by name; neither has abstained."""
         a, b = before.get(self._before.outputs[0].name), after.get(self._after.outputs[0].name)
         if not self._classes or a is None or b is None:
-            return Difference(agrees=None, largest=_largest(before, after))
+            return AnswerDifference(agrees=None, largest=_largest(before, after))
         one, two = _rows(a, self._before), _rows(b, self._after)
         if not len(one) or len(one) != len(two):
-            return Difference(agrees=False, before=f"{len(one)} rows", after=f"{len(two)} rows", largest=np.nan)
+            return AnswerDifference(agrees=False, before=f"{len(one)} rows", after=f"{len(two)} rows", largest=np.nan)
         pairs = [(self._name(self._before, i), self._name(self._after, j)) for i, j in _pairs(one, two)]
         differing = [(i, j) for i, j in pairs if i != j]
         classes = (differing or pairs)[0]
-        return Difference(
+        return AnswerDifference(
             agrees=not differing,
             before=classes[0],
             after=classes[1],

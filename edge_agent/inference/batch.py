@@ -1,6 +1,6 @@
 """Several requests answered as one batch: when a rung may do that, and taking its answer apart again.
 
-Allowed is only what gives every request the answer it would have had alone. A dynamically quantised model does not: its
+Allowed is only what gives every request the answer it would have had alone. A dynamically quantized model does not: its
 scales depend on what else is in the batch. So each rung proves itself on its golden samples, on this device, when it
 is first asked. Collecting requests that arrive together is `adapters.batching`'s.
 """
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_agent.inference.guard_policy import PASS
-from edge_agent.inference.rung import Intake, LoadedRung
+from edge_agent.inference.request_check import RequestCheck
+from edge_agent.inference.rung import LoadedRung
 from edge_agent.inference.samples import read_arrays, sample_inputs, to_model
 from edge_agent.ports import Array, Tensors
 from edge_contracts import limits
@@ -41,7 +42,7 @@ def batches_equally(rung: LoadedRung, size: int) -> bool:
 
 
 def answer_together(
-    rung: LoadedRung, intake: Intake, requests: Sequence[Tensors], size: int
+    rung: LoadedRung, intake: RequestCheck, requests: Sequence[Tensors], size: int
 ) -> list[dict[str, Array]] | None:
     """Return the outputs of each of at most `size` requests, or None where they must be asked one by one: the rung has
     not proved itself, they differ in shape, are too large together, or a guard has something to say.

@@ -4,7 +4,7 @@ The scores are defined here for both sides: `edge_compression.bundle.conformal` 
 bundle is made, the runtime applies them to each answer. `docs/bundle-statistics.md` says what they promise.
 
 Sources: V. Vovk, A. Gammerman, G. Shafer, "Algorithmic Learning in a Random World", 2005; LAC: M. Sadinle, J. Lei,
-L. Wasserman, JASA 114, 2019; RAPS: A. Angelopoulos et al., ICLR 2021, arXiv:2009.14193, without randomisation.
+L. Wasserman, JASA 114, 2019; RAPS: A. Angelopoulos et al., ICLR 2021, arXiv:2009.14193, without randomization.
 """
 
 from __future__ import annotations
@@ -14,28 +14,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
+from edge_agent.answer import Prediction
+from edge_agent.processing.activations import softmax
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Manifest, Output, Variant
 from edge_contracts.reference import ConformalThreshold
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-
-
-class Prediction(Struct, frozen=True, kw_only=True):
-    """What is certain of one answer at `coverage`: for each sample the classes that may be right, or `width`: the
-    truth lies within that distance of each value, in the output's unit."""
-
-    coverage: float
-    sets: tuple[tuple[int, ...], ...] = ()
-    width: float | None = None
-
-    @property
-    def largest(self) -> int:
-        return max(map(len, self.sets), default=1)
 
 
 class Predictor:
@@ -104,9 +92,3 @@ def threshold_of(scores: Floats, alpha: float) -> float | None:
     """Return the ceil((n + 1)(1 - alpha))-th smallest of n scores of the truth; None when n is too small for it."""
     rank = math.ceil((scores.size + 1) * (1.0 - alpha))
     return float(np.sort(scores)[rank - 1]) if 0 < rank <= scores.size else None
-
-
-def softmax(logits: Floats) -> Floats:
-    """Return probabilities [..., C] of logits."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

@@ -36,7 +36,7 @@ _lowest, _highest = np.minimum.reduce, np.maximum.reduce
 _vdot: Any = getattr(np.vdot, "_implementation", np.vdot)  # without its search for arrays of other libraries
 
 
-class ExpressLane:
+class FastPath:
     """One loaded variant's express lane. Not thread-safe."""
 
     __slots__ = ("_inputs", "_outputs", "_run")
@@ -83,9 +83,9 @@ class ExpressLane:
         return outputs
 
 
-def express_lane(
+def fast_path(
     manifest: Manifest, variant: Variant, session: Session, feeds: Tensors, answer: Tensors
-) -> ExpressLane | None:
+) -> FastPath | None:
     """Return the lane for requests like `feeds`, proved on them to answer `answer`; both are by the engine's names, in
     the manifest's order.
 
@@ -108,7 +108,7 @@ def express_lane(
     except EngineError:
         return None
     same = all(map(_are_equal, bound.outputs, answer.values()))
-    return ExpressLane(manifest, bound) if same else None
+    return FastPath(manifest, bound) if same else None
 
 
 def _is_usual(tensor: Input, array: Array) -> bool:

@@ -28,51 +28,53 @@ class Spread(Struct, frozen=True, kw_only=True):
         return math.isfinite(self.minimum) and math.isfinite(self.maximum)
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class GuardVerdict(Struct, frozen=True, kw_only=True):
     """What to do, and why in words for the answer's warnings or the error."""
 
     action: Action
     text: str = ""
 
 
-PASS = Verdict(action="pass")
+PASS = GuardVerdict(action="pass")
 
 
-def judge_input(guard: InputGuard, spread: Spread) -> Verdict:
+def judge_input(guard: InputGuard, spread: Spread) -> GuardVerdict:
     """Judge a tensor about to be fed. Not-finite numbers are judged first: they have no place in a range."""
     if not spread.finite:
-        return Verdict(action=guard.not_finite, text="holds NaN or infinity")
+        return GuardVerdict(action=guard.not_finite, text="holds NaN or infinity")
     text = _outside(spread, guard.minimum, guard.maximum)
-    return PASS if text is None else Verdict(action=guard.out_of_range, text=text)
+    return PASS if text is None else GuardVerdict(action=guard.out_of_range, text=text)
 
 
-def judge_feature(guard: FeatureGuard, spread: Spread, unknown: float | None) -> Verdict:
+def judge_feature(guard: FeatureGuard, spread: Spread, unknown: float | None) -> GuardVerdict:
     """Judge the numbers of one feature; `unknown` is one that is none of its categories, None if there is none."""
     what = guard.name or f"feature {guard.index}"
     if unknown is not None:
-        return Verdict(action=guard.action, text=f"{what}: {unknown:.6g} is none of its categories")
+        return GuardVerdict(action=guard.action, text=f"{what}: {unknown:.6g} is none of its categories")
     text = _outside(spread, guard.minimum, guard.maximum)
-    return PASS if text is None else Verdict(action=guard.action, text=f"{what}: {text}")
+    return PASS if text is None else GuardVerdict(action=guard.action, text=f"{what}: {text}")
 
 
-def judge_output(guard: OutputGuard, spread: Spread) -> Verdict:
+def judge_output(guard: OutputGuard, spread: Spread) -> GuardVerdict:
     """Judge an answer: one that is not finite or out of range is no answer and goes down the ladder."""
     if not spread.finite:
-        return Verdict(action="fallback", text="answered NaN or infinity")
+        return GuardVerdict(action="fallback", text="answered NaN or infinity")
     text = _outside(spread, guard.minimum, guard.maximum)
-    return PASS if text is None else Verdict(action="fallback", text=text)
+    return PASS if text is None else GuardVerdict(action="fallback", text=text)
 
 
-def judge_confidence(confidence: Confidence, *, energy: float, max_softmax: float) -> Verdict:
+def judge_confidence(confidence: Confidence, *, energy: float, max_softmax: float) -> GuardVerdict:
     """Judge how like the calibration data a sample looks, from its logits' energy and its largest probability.
 
     Only ever a warning: what to do about an unusual sample is the application's decision.
     """
     if confidence.energy is not None and energy > confidence.energy:
-        return Verdict(action="warn", text=f"out of distribution: energy {energy:.4g} over {confidence.energy:.4g}")
+        return GuardVerdict(
+            action="warn", text=f"out of distribution: energy {energy:.4g} over {confidence.energy:.4g}"
+        )
     if confidence.max_softmax is not None and max_softmax < confidence.max_softmax:
         text = f"out of distribution: max softmax {max_softmax:.4g} below {confidence.max_softmax:.4g}"
-        return Verdict(action="warn", text=text)
+        return GuardVerdict(action="warn", text=text)
     return PASS
 
 

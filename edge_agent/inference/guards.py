@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from edge_agent.inference.guard_policy import PASS, Spread, Verdict, judge_feature, judge_input
+from edge_agent.inference.guard_policy import PASS, GuardVerdict, Spread, judge_feature, judge_input
 from edge_agent.ports import Array
 from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.tensors import Input
@@ -20,7 +20,7 @@ _Where = tuple[Any, ...]
 """An index that gives one feature of a tensor."""
 
 
-class InputGuarding:
+class InputGuards:
     """One input's guard, with what it asks of each request worked out beforehand."""
 
     __slots__ = ("_features", "_guard", "_in_order", "_is_bounded")
@@ -33,9 +33,9 @@ class InputGuarding:
         self._features = [(as_held(one, dtype), _where(axis, one), _categories(one, dtype)) for one in guard.features]
         self._in_order = features_in_order(guard, tensor.shape, dtype)
 
-    def judge(self, feed: Array) -> tuple[Array, list[Verdict]]:
+    def judge(self, feed: Array) -> tuple[Array, list[GuardVerdict]]:
         """Return a tensor as it may be fed, clipped where the guard says so, and the verdicts that object to it."""
-        objections: list[Verdict] = []
+        objections: list[GuardVerdict] = []
         if self._is_bounded or not is_finite(feed):
             verdict = judge_input(self._guard, spread(feed))
             if verdict.action == "clip":
@@ -47,8 +47,8 @@ class InputGuarding:
             objections += more
         return feed, objections
 
-    def _judge_features(self, feed: Array) -> tuple[Array, list[Verdict]]:
-        objections: list[Verdict] = []
+    def _judge_features(self, feed: Array) -> tuple[Array, list[GuardVerdict]]:
+        objections: list[GuardVerdict] = []
         for guard, where, categories in self._features:
             values: Any = feed[where]
             verdict = judge_feature(guard, _spread_of_numbers(values), _unknown(values, categories))

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import TensorError
-from edge_agent.histogram_names import OTHER, tagged, window_bytes
-from edge_agent.inference.conformal import softmax
+from edge_agent.histogram_names import OTHER, feature_name, references, tagged, window_bytes
 from edge_agent.ports import Array
-from edge_agent.telemetry.drift_tests import feature_name, references
+from edge_agent.processing.activations import softmax
 from edge_contracts.codec import convert
 from edge_contracts.errors import ContractError
 from edge_contracts.limits import KIB, MAX_MESSAGE_BYTES, MAX_SAMPLE_TAG_BYTES, MAX_SAMPLE_TAGS
@@ -41,7 +40,7 @@ REST_BYTES = 4 * KIB
 STATISTICS: tuple[Statistic, ...] = ("mean", "std", "minimum", "maximum")
 
 
-class SeenCounter:
+class HistogramSampler:
     """Counts samples of the requests to one release, at most one in `every_ns`. One caller at a time.
 
     A histogram that would take more than is left of `room` is not begun; see `core.tags.window_bytes`."""
@@ -107,10 +106,10 @@ class TagCounters:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
-        self._counters: dict[str, SeenCounter] = {}
+        self._counters: dict[str, HistogramSampler] = {}
         self._room = tag_room(manifest)
 
-    def of(self, tag: str) -> SeenCounter:
+    def of(self, tag: str) -> HistogramSampler:
         """Return the counter of a tag. Raises TensorError for what is none."""
         return self._counters.get(tag) or self._meet(tag)
 
@@ -121,7 +120,7 @@ class TagCounters:
             tagged(name, tag): bins for tag, counter in counters.items() for name, bins in counter.totals.copy().items()
         }
 
-    def _meet(self, tag: str) -> SeenCounter:
+    def _meet(self, tag: str) -> HistogramSampler:
         try:
             known = convert(tag, SampleTag, what="tag")
         except ContractError as error:
@@ -129,7 +128,7 @@ class TagCounters:
         if len(self._counters) - (OTHER in self._counters) >= MAX_SAMPLE_TAGS:
             known = OTHER
         if known not in self._counters:
-            self._counters[known] = SeenCounter(self._manifest, every_ns=TAG_EVERY_NS, room=self._room)
+            self._counters[known] = HistogramSampler(self._manifest, every_ns=TAG_EVERY_NS, room=self._room)
         return self._counters[known]
 
 

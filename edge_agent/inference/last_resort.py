@@ -7,19 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from edge_agent.ports import Array, Tensors
-from edge_agent.processing.postprocess import Finisher
+from edge_agent.processing.postprocess import Postprocessor
 from edge_contracts.manifest import Manifest
 
 ABSTAIN = "last-resort/abstain"
 
 
-class LastResort:
+class LastResortAnswers:
     """Abstain, the last good answer while it is fresh, or fixed values; see `manifest.LastResort`."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._declared = manifest.last_resort
         self._outputs = manifest.outputs
-        self._finisher = Finisher(manifest)
+        self._finisher = Postprocessor(manifest)
         self._remembered: tuple[float, int, dict[str, Array]] | None = None
         self.name = f"last-resort/{self._declared.kind}"
         self.remembers = self._declared.kind == "last_value"

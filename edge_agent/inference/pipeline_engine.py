@@ -18,9 +18,8 @@ import numpy as np
 from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.errors import EngineError, TensorError
-from edge_agent.inference.rung_health import LadderRelease, build_ladder
+from edge_agent.fallback_ladder import LadderRelease, Rung, build_ladder
 from edge_agent.inference.runtime import Runtime
-from edge_agent.ipc.worker import Rung
 from edge_agent.ports import Array, Bound, EngineSettings, TensorInfo, Tensors
 from edge_agent.processing.pipeline_ops import crop_boxes, mean, votes
 from edge_contracts import __version__, limits

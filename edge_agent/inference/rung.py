@@ -1,7 +1,7 @@
 """One rung at work: a variant of a bundle loaded in its engine, what it accepts, and what it makes of an answer.
 
-`Intake` turns a request's tensors into what a release is fed; `LoadedRung` runs them and measures the answer. Which
-rung answers, and what happens when one fails, is in `runtime`; the guards' decisions are in `core.guards`.
+`RequestCheck` turns a request's tensors into what a release is fed; `LoadedRung` runs them and measures the answer.
+Which rung answers, and what happens when one fails, is in `runtime`; the guards' decisions are in `core.guards`.
 """
 
 from __future__ import annotations
@@ -16,102 +16,24 @@ import numpy as np
 
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.engines.registry import engine_for
-from edge_agent.errors import TensorError
+from edge_agent.fallback_ladder import Rung
 from edge_agent.inference import fast_path
 from edge_agent.inference.conformal import Predictor, predictor
-from edge_agent.inference.counters import Answers
-from edge_agent.inference.guard_policy import PASS, Verdict, judge_confidence, judge_output
-from edge_agent.inference.guards import InputGuarding, as_held, is_finite, spread
+from edge_agent.inference.counters import AnswerCounters
+from edge_agent.inference.guard_policy import PASS, GuardVerdict, judge_confidence, judge_output
+from edge_agent.inference.guards import as_held, is_finite, spread
+from edge_agent.inference.request_check import RequestCheck
 from edge_agent.inference.samples import bind_inputs, bind_outputs, read_arrays, sample_inputs, to_model
-from edge_agent.ipc.worker import Rung
 from edge_agent.ports import Array, Composite, EngineSettings, Session, Tensors
-from edge_agent.processing.postprocess import Finisher
-from edge_contracts.errors import BundleError, ContractError, EdgewrightError
-from edge_contracts.manifest import Input, Manifest, Output, Variant
+from edge_agent.processing.postprocess import Postprocessor
+from edge_contracts.errors import BundleError, EdgewrightError
+from edge_contracts.manifest import Manifest, Output, Variant
 
 
 class GuardError(BundleError):
     """A model's answer is not finite or outside the range its manifest declares."""
 
     reason = "guard"
-
-
-class _InputCheck:
-    """One input of a release, with what a request's check asks of it worked out beforehand."""
-
-    __slots__ = ("as_is", "dtypes", "guarding", "name", "tensor", "usual")
-
-    def __init__(self, tensor: Input) -> None:
-        mapping = tensor.sample
-        self.tensor = tensor
-        self.name = tensor.name
-        self.dtypes = tuple(np.dtype(name) for name in dict.fromkeys((mapping.dtype, tensor.dtype)))
-        # A batch of one; a sample that goes through steps has another shape than one that is fed as it is.
-        self.usual = None if mapping.steps else tuple(size if size != -1 else 1 for size in tensor.shape)
-        is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
-        self.as_is = len(self.dtypes) == 1 and not is_mapped
-        self.guarding = InputGuarding(tensor)
-
-
-class Intake:
-    """What one release accepts: checks, maps and guards the tensors of a request."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._inputs = [_InputCheck(tensor) for tensor in manifest.inputs]
-
-    def fit(self, tensors: Tensors) -> list[Array]:
-        """Return the tensors in the manifest's order, each mapped to what the model is fed.
-
-        Raises TensorError naming a tensor that is unknown, missing, or of the wrong dtype or shape.
-        """
-        if len(tensors) != len(self._inputs):
-            self._refuse_names(tensors)
-        return [self._fit_one(tensors, check) for check in self._inputs]
-
-    def guard(self, feeds: list[Array]) -> list[Verdict]:
-        """Judge every feed; return the verdicts that object, after clipping in place in the list what may be clipped.
-
-        Raises TensorError for a verdict of reject.
-        """
-        objections: list[Verdict] = []
-        for index, check in enumerate(self._inputs):
-            feeds[index], verdicts = check.guarding.judge(feeds[index])
-            for verdict in verdicts:
-                if verdict.action == "reject":
-                    raise TensorError(verdict.text, subject=check.name)
-                objections.append(Verdict(action=verdict.action, text=f"{check.name}: {verdict.text}"))
-        return objections
-
-    def _fit_one(self, tensors: Tensors, check: _InputCheck) -> Array:
-        array = tensors.get(check.name)
-        if array is None:
-            self._refuse_names(tensors)
-            raise TensorError("missing", subject=check.name)
-        if not isinstance(array, np.ndarray):
-            raise TensorError(f"not a NumPy array but {type(array).__name__}", subject=check.name)
-        if array.dtype not in check.dtypes:
-            wanted = " or ".join(str(dtype) for dtype in check.dtypes)
-            raise TensorError(f"dtype is {array.dtype}, not {wanted}", subject=check.name)
-        if array.shape != check.usual:
-            processed = check.tensor.sample.steps and array.dtype == check.dtypes[0]
-            _check_shape(array.shape, check.tensor.sample_shape if processed else check.tensor.shape, check.name)
-        if check.as_is:
-            return array
-        if array.dtype.kind == "f" and check.tensor.dtype[0] not in "fb" and not is_finite(array):
-            raise TensorError("holds NaN or infinity, which no integer can stand for", subject=check.name)
-        try:
-            return to_model(array, check.tensor)
-        except ContractError as error:  # a sample of open size that a step cannot take
-            raise TensorError(str(error), subject=check.name) from error
-
-    def _refuse_names(self, tensors: Tensors) -> None:
-        known = [check.name for check in self._inputs]
-        for name in tensors:
-            if name not in known:
-                raise TensorError(f"not an input of this model, which has {', '.join(known)}", subject=str(name)[:80])
-        for name in known:
-            if name not in tensors:
-                raise TensorError("missing", subject=name)
 
 
 class _OutputCheck:
@@ -133,10 +55,10 @@ class LoadedRung:
     def __init__(self, rung: Rung, bundle: Bundle, variant: Variant, session: Session) -> None:
         manifest = bundle.manifest
         self.rung, self.bundle, self.variant, self.session = rung, bundle, variant, session
-        self.intake = Intake(manifest)
+        self.intake = RequestCheck(manifest)
         self.model_sha256 = bundle.model_sha256(variant)
         self.served_by, self.version = rung.served_by, rung.version
-        self.answers = Answers()  # where they are counted; the runtime's tally has its own
+        self.answers = AnswerCounters()  # where they are counted; the runtime's tally has its own
         self.predictor: Predictor | None = None  # where the slot asks for certainty
         self.is_plain = False  # whether an answer of its express lane needs nothing but to be counted
         self.batches: bool | None = None  # whether it may answer in batches, once that was looked at; see `together`
@@ -145,10 +67,10 @@ class LoadedRung:
         self._renamed = any(tensor.name != name for tensor, name in self._outputs)
         thresholds = variant.confidence
         has_thresholds = thresholds.energy is not None or thresholds.max_softmax is not None
-        self.express: fast_path.ExpressLane | None = None  # once it is warm
+        self.express: fast_path.FastPath | None = None  # once it is warm
         self.warm_s = math.inf  # CPU seconds of its first run
         self.composite = session if isinstance(session, Composite) else None
-        self._finisher = Finisher(manifest) if manifest.answer else None
+        self._finisher = Postprocessor(manifest) if manifest.answer else None
         self._checks = tuple(_OutputCheck(tensor, has_thresholds=has_thresholds) for tensor in manifest.outputs)
 
     def run(self, feeds: Sequence[Array]) -> dict[str, Array]:
@@ -171,7 +93,7 @@ class LoadedRung:
         self.intake.guard(feeds)
         return feeds
 
-    def answer(self, feeds: Sequence[Array]) -> tuple[dict[str, Array], Verdict]:
+    def answer(self, feeds: Sequence[Array]) -> tuple[dict[str, Array], GuardVerdict]:
         """Return the outputs and, if the variant declares thresholds, the confidence verdict.
 
         Raises EngineError, and GuardError for an answer that an output guard refuses.
@@ -201,7 +123,7 @@ class LoadedRung:
         self.warm_s = time.thread_time() - start
         if self._finisher is None and self.warm_s < fast_path.MAX_S:
             fetched = {name: answer[name] for _, name in self._outputs}
-            self.express = fast_path.express_lane(self.bundle.manifest, self.variant, self.session, feeds, fetched)
+            self.express = fast_path.fast_path(self.bundle.manifest, self.variant, self.session, feeds, fetched)
 
     def usual(self) -> list[Array]:
         """Return a usual request's tensors as the model is fed them: one sample, or the batch of a fixed shape."""
@@ -218,7 +140,7 @@ class LoadedRung:
             feeds.append(to_model(np.repeat(array[:1], batch, axis=0), tensor))
         return feeds
 
-    def _confidence(self, outputs: Array, *, logits: bool) -> Verdict:
+    def _confidence(self, outputs: Array, *, logits: bool) -> GuardVerdict:
         thresholds = self.variant.confidence
         values: np.ndarray[Any, np.dtype[np.float64]] = outputs.astype(np.float64)
         if not logits:
@@ -248,10 +170,3 @@ def first_manifest(ladder: Sequence[Rung]) -> Manifest:
         except EdgewrightError as error:
             problem = error
     raise problem
-
-
-def _check_shape(shape: tuple[int, ...], declared: tuple[int, ...], name: str) -> None:
-    if len(shape) != len(declared) or any(w not in (-1, s) for s, w in zip(shape, declared, strict=True)):
-        raise TensorError(f"shape is {list(shape)}, not {list(declared)}", subject=name)
-    if 0 in shape:
-        raise TensorError(f"shape {list(shape)} holds no element", subject=name)

@@ -8,14 +8,10 @@ Pure: time is an argument. Loading and running the rungs is in `edge_agent.infer
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from msgspec import Struct
 
-from edge_agent.ipc.worker import Rung
-from edge_contracts.manifest import Manifest
-
-Role = Literal["active", "last-good", "factory", "local"]
+from edge_agent.fallback_ladder import Rung
 
 PATIENCE = 3
 """Failures in a row before a rung is avoided: one bad request must not demote a good model."""
@@ -23,44 +19,6 @@ PATIENCE = 3
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 300.0
 """A rung that failed rests this long, doubling each time it fails again right after: a load costs seconds of CPU."""
-
-
-class LadderRelease(Struct, frozen=True, kw_only=True):
-    """A release as the ladder sees it. `usable` are the variants that came through the trial, None if all may be."""
-
-    role: Role
-    folder: str
-    manifest_sha256: str
-    manifest: Manifest
-    usable: tuple[str, ...] | None = None
-
-
-def build_ladder(releases: Sequence[LadderRelease]) -> tuple[Rung, ...]:
-    """Return the rungs of the given releases, best first: every usable variant of the first release, then the first
-    usable one of each other release. A release that appears again under another role gives no second rung."""
-    rungs: list[Rung] = []
-    seen: set[str] = set()
-    for index, release in enumerate(releases):
-        if release.manifest_sha256 in seen:
-            continue
-        seen.add(release.manifest_sha256)
-        variants = [
-            variant.id
-            for variant in release.manifest.variants
-            if release.usable is None or variant.id in release.usable
-        ]
-        rungs.extend(_rung(release, variant) for variant in (variants if index == 0 else variants[:1]))
-    return tuple(rungs)
-
-
-def _rung(release: LadderRelease, variant: str) -> Rung:
-    return Rung(
-        role=release.role,
-        folder=release.folder,
-        version=release.manifest.version,
-        manifest_sha256=release.manifest_sha256,
-        variant=variant,
-    )
 
 
 class Health(Struct, frozen=True, kw_only=True):

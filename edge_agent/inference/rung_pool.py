@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from edge_agent.config.inference_options import Certainty
 from edge_agent.errors import EngineMemoryError
-from edge_agent.inference.counters import Tally
+from edge_agent.fallback_ladder import Rung
+from edge_agent.inference.counters import Counters
 from edge_agent.inference.rung import LoadedRung, load_rung
 from edge_agent.inference.rung_health import WELL, failed, preferred_order, walk
-from edge_agent.ipc.worker import Certainty, Rung
 from edge_agent.ports import Composite, EngineSettings
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest
@@ -22,7 +23,7 @@ FaultListener = Callable[[Rung, str, str], None]
 """Told of a rung that failed, with the reason code and the text."""
 
 
-class LoadedLadder:
+class RungPool:
     """See the module. `manifest` is that of the first release, `tally` where answers and failures to load are counted.
     Rungs below the first are loaded when first needed. Not thread-safe."""
 
@@ -45,7 +46,7 @@ class LoadedLadder:
         self,
         rungs: Sequence[Rung],
         manifest: Manifest,
-        tally: Tally,
+        tally: Counters,
         *,
         settings: EngineSettings,
         certainty: Certainty | None,
@@ -103,7 +104,7 @@ class LoadedLadder:
         What was loaded and is not preferred is unloaded: a lighter variant saves no memory beside a heavier one."""
         if threads is not None and threads != self._settings.threads:
             settings = self._settings
-            self._settings = EngineSettings(threads=threads, optimise=settings.optimise, cache=settings.cache)
+            self._settings = EngineSettings(threads=threads, optimize=settings.optimize, cache=settings.cache)
             self.unload()
         self._order = preferred_order(self.rungs, variant)
         self.unload(keep=self.first)

@@ -18,20 +18,21 @@ from pathlib import Path
 
 from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
+from edge_agent.config.inference_options import Certainty
 from edge_agent.errors import EngineMemoryError, TensorError
+from edge_agent.fallback_ladder import LadderRelease, Rung, build_ladder
 from edge_agent.inference.batch import answer_together
-from edge_agent.inference.counters import Tally
-from edge_agent.inference.histograms import SeenCounter, TagCounters
-from edge_agent.inference.last_resort import ABSTAIN, LastResort
-from edge_agent.inference.rung import GuardError, Intake, LoadedRung, first_manifest
-from edge_agent.inference.rung_health import LadderRelease, build_ladder
-from edge_agent.inference.rung_pool import FaultListener, LoadedLadder
-from edge_agent.ipc.worker import Certainty, Rung
+from edge_agent.inference.counters import Counters
+from edge_agent.inference.histograms import HistogramSampler, TagCounters
+from edge_agent.inference.last_resort import ABSTAIN, LastResortAnswers
+from edge_agent.inference.request_check import RequestCheck
+from edge_agent.inference.rung import GuardError, LoadedRung, first_manifest
+from edge_agent.inference.rung_pool import FaultListener, RungPool
 from edge_agent.ports import Array, EngineSettings, Tensors
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest
 
-_Asked = tuple[Tensors, int, SeenCounter | None]
+_Asked = tuple[Tensors, int, HistogramSampler | None]
 """A request's tensors, when it came, in nanoseconds of the monotonic clock, and the counter of its tag."""
 
 Tagged = tuple[Tensors, str | None]
@@ -58,14 +59,14 @@ class Runtime:
         """Open the first release of the ladder whose manifest can be read. Raises BundleError if there is none."""
         self.ladder = tuple(ladder)
         self.manifest: Manifest = first_manifest(self.ladder)
-        self.tally = Tally()
-        self.seen = SeenCounter(self.manifest)
+        self.tally = Counters()
+        self.seen = HistogramSampler(self.manifest)
         self.seen_by_tag = TagCounters(self.manifest)
         self.busy_since: float | None = None
         self._most: float = math.inf if certainty is None else certainty.abstain_over or math.inf
-        self._intake = Intake(self.manifest)
-        self._resort = LastResort(self.manifest)
-        self._ladder = LoadedLadder(
+        self._intake = RequestCheck(self.manifest)
+        self._resort = LastResortAnswers(self.manifest)
+        self._ladder = RungPool(
             self.ladder,
             self.manifest,
             self.tally,
@@ -210,9 +211,9 @@ class Runtime:
         """Forget what was counted and remembered of all requests so far."""
         with self._lock:
             self.tally.clear()
-            self.seen = SeenCounter(self.manifest)
+            self.seen = HistogramSampler(self.manifest)
             self.seen_by_tag = TagCounters(self.manifest)
-            self._resort = LastResort(self.manifest)
+            self._resort = LastResortAnswers(self.manifest)
 
     def close(self) -> None:
         """Unload every rung."""

@@ -115,7 +115,7 @@ def sample_inputs(arrays: Tensors, manifest: Manifest, *, what: str) -> list[Arr
 def predict(session: Session, manifest: Manifest, samples: Sequence[Array]) -> list[Array]:
     """Run `samples` (one array per input, first axis the samples, in `sample.dtype`) and return one array per output.
 
-    One sample at a time, as a device serves: the arithmetic of dynamically quantised models depends on what else is in
+    One sample at a time, as a device serves: the arithmetic of dynamically quantized models depends on what else is in
     the batch. A model with a fixed batch B is fed B samples at a time, the last batch filled up with its last sample.
     Raises EngineError.
     """

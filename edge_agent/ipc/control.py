@@ -18,9 +18,9 @@ from typing import Literal
 import msgspec
 
 from edge_agent.errors import UnreachableError
+from edge_agent.ipc.status import AgentStatus
 from edge_agent.ipc.updater import Trouble
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.supervisor.status import AgentStatus
 from edge_contracts.codec import StrictRecord
 
 MAX_SOCKET_PATH = 107
@@ -29,30 +29,30 @@ MAX_SOCKET_PATH = 107
 MAX_LINE_BYTES = 1024 * 1024
 
 
-class Ask(StrictRecord, frozen=True, kw_only=True):
+class ControlRequest(StrictRecord, frozen=True, kw_only=True):
     """What is asked of the agent; `folder` is the export to import."""
 
     ask: Literal["status", "import", "reload"]
     folder: str = ""
 
 
-class Refused(StrictRecord, frozen=True, kw_only=True):
+class ControlError(StrictRecord, frozen=True, kw_only=True):
     """Why a reload changed nothing."""
 
     text: str
     hint: str | None = None
 
 
-class Reply(StrictRecord, frozen=True, kw_only=True):
+class ControlReply(StrictRecord, frozen=True, kw_only=True):
     """The answer: a status, what went wrong with an import, what a reload changed or why it was refused."""
 
     status: AgentStatus
     troubles: tuple[Trouble, ...] = ()
     changed: tuple[str, ...] = ()
-    refused: Refused | None = None
+    refused: ControlError | None = None
 
 
-Answer = Callable[[Ask], Awaitable[Reply]]
+Answer = Callable[[ControlRequest], Awaitable[ControlReply]]
 
 
 def socket_path(state: StateFolder) -> Path:
@@ -74,7 +74,7 @@ async def serve_control(state: StateFolder, answer: Answer) -> asyncio.Server:
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
-            ask = msgspec.json.decode(await reader.readline(), type=Ask)
+            ask = msgspec.json.decode(await reader.readline(), type=ControlRequest)
             writer.write(msgspec.json.encode(await answer(ask)) + b"\n")
             await writer.drain()
 
@@ -83,8 +83,9 @@ async def serve_control(state: StateFolder, answer: Answer) -> asyncio.Server:
     return server
 
 
-def ask_agent(state: StateFolder, ask: Ask, *, timeout_s: float) -> Reply | None:
-    """Ask a running agent; None when no agent runs. Raises UnreachableError when one does not answer in time."""
+def ask_agent(state: StateFolder, ask: ControlRequest, *, timeout_s: float) -> ControlReply | None:
+    """ControlRequest a running agent; None when no agent runs. Raises UnreachableError when one does not answer in
+    time."""
     path = socket_path(state)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
@@ -98,6 +99,6 @@ def ask_agent(state: StateFolder, ask: Ask, *, timeout_s: float) -> Reply | None
             connection.sendall(msgspec.json.encode(ask) + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline(MAX_LINE_BYTES)
-            return msgspec.json.decode(line, type=Reply)
+            return msgspec.json.decode(line, type=ControlReply)
         except (OSError, msgspec.MsgspecError) as error:
             raise UnreachableError("the agent does not answer", subject=str(path)) from error

@@ -15,7 +15,7 @@ _PAGE_BYTES = 4096
 _STARTED, _FINISHED, _CONNECTIONS = 0, 1, 2
 
 
-class FlightPage:
+class InFlightCounters:
     """The shared counters. `create` on the supervisor's side, `open` with the inherited descriptor in the worker."""
 
     def __init__(self, fd: int) -> None:
@@ -24,14 +24,14 @@ class FlightPage:
         self._counters = memoryview(self._map).cast("Q")
 
     @classmethod
-    def create(cls) -> FlightPage:
+    def create(cls) -> InFlightCounters:
         """Return a new page of zeros; pass its `fd` to the worker (`pass_fds`)."""
         fd = os.memfd_create("edgewright-flight", 0)
         os.ftruncate(fd, _PAGE_BYTES)
         return cls(fd)
 
     @classmethod
-    def open(cls, fd: int) -> FlightPage:
+    def open(cls, fd: int) -> InFlightCounters:
         """Return the page behind an inherited descriptor."""
         return cls(fd)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.ipc.worker import Rung
+from edge_agent.fallback_ladder import Rung
 from edge_contracts.codec import StrictRecord
 from edge_contracts.shadow import ShadowCounts
 

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_agent.update.record import Candidate
+from edge_agent.update.record import CandidateRelease
 from edge_contracts.codec import StrictRecord
 
 
@@ -56,7 +56,7 @@ class Offer(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="offe
     """The signed wish for the slot."""
 
     slot: str
-    candidate: Candidate
+    candidate: CandidateRelease
 
 
 class Hold(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="hold"):

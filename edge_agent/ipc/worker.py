@@ -6,43 +6,12 @@ so that the requests lost in a killed worker are known exactly; see `edge_agent.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import msgspec
-from msgspec import Meta
 
-from edge_agent.config.shadow_capture import Capture
+from edge_agent.config.inference_options import Batching, Certainty
+from edge_agent.config.shadow_capture import CaptureConfig
+from edge_agent.fallback_ladder import Rung
 from edge_contracts.codec import StrictRecord
-
-
-class Rung(StrictRecord, frozen=True, kw_only=True):
-    """One place to get an answer from: a variant of a release unpacked in `folder`. `role` is why it is on the ladder;
-    `served_by` is how answers name it: "<role>:<version>/<variant>"."""
-
-    role: Literal["active", "last-good", "factory", "local"]
-    folder: str
-    version: str
-    manifest_sha256: str
-    variant: str
-
-    @property
-    def served_by(self) -> str:
-        return f"{self.role}:{self.version}/{self.variant}"
-
-
-class Batching(StrictRecord, frozen=True, kw_only=True):
-    """At most `max` requests are answered together, and none waits longer than `wait_ms` for others."""
-
-    max: Annotated[int, Meta(ge=2, le=256)] = 8
-    wait_ms: Annotated[float, Meta(gt=0.0, le=1000.0)] = 2.0
-
-
-class Certainty(StrictRecord, frozen=True, kw_only=True):
-    """What a slot asks of its answers: the set of classes that holds the truth with probability `coverage`, by the
-    thresholds that the bundle ships. An answer whose set has more than `abstain_over` classes is not given."""
-
-    coverage: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.9
-    abstain_over: Annotated[int, Meta(ge=1)] | None = None
 
 
 class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
@@ -63,7 +32,7 @@ class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     drain_s: float = 5.0
     batch: Batching | None = None
     certainty: Certainty | None = None
-    capture: Capture | None = None
+    capture: CaptureConfig | None = None
     takes_over: bool = False
     """Whether another worker serves until it is ready: it loads with what CPU that one leaves, and rehearses."""
 
@@ -130,7 +99,7 @@ class AgentView(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="
     gauges: dict[str, float]
 
 
-class Aside(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="aside"):
+class TapSettings(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="aside"):
     """From now on, show this share of the requests to the shadow, and let captures go on or not."""
 
     shadow: float
@@ -144,7 +113,7 @@ class Drain(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="drai
 
 
 ToSupervisor = Ready | Heartbeat | Fault | Drained
-ToWorker = Prefer | Shed | AgentView | Aside | Drain
+ToWorker = Prefer | Shed | AgentView | TapSettings | Drain
 
 MAX_LINE_BYTES = 256 * 1024
 """A heartbeat with every histogram is a few kilobytes; a longer line means a broken peer."""

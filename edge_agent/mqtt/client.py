@@ -39,17 +39,17 @@ _log = logging.getLogger(__name__)
 _random = random.SystemRandom()
 
 
-class Up(Struct, frozen=True):
+class Connected(Struct, frozen=True):
     """Connected and subscribed."""
 
 
-class Down(Struct, frozen=True):
+class Disconnected(Struct, frozen=True):
     """The connection is gone or was not made."""
 
     reason: str
 
 
-class Arrived(Struct, frozen=True):
+class MessageReceived(Struct, frozen=True):
     """A message on a subscribed topic. `retained`: it was published before we subscribed. The last two are MQTT 5's:
     where its sender wants an answer, and by what it will know the answer."""
 
@@ -66,7 +66,7 @@ class Acknowledged(Struct, frozen=True):
     number: int
 
 
-LinkEvent = Up | Down | Arrived | Acknowledged
+LinkEvent = Connected | Disconnected | MessageReceived | Acknowledged
 
 
 class Will(Struct, frozen=True, kw_only=True):
@@ -89,8 +89,8 @@ class MqttLink:
         max_bytes: int = MAX_ENVELOPE_BYTES,
     ) -> None:
         """`subscriptions` are (topic filter, QoS), made again at every connection. Files are read at every connection,
-        too; one that cannot be used is told as `Down`, because the device must serve without its broker. Messages
-        over `max_bytes` are dropped, by the broker already where it speaks MQTT 5."""
+        too; one that cannot be used is told as `Disconnected`, because the device must serve without its broker.
+        Messages over `max_bytes` are dropped, by the broker already where it speaks MQTT 5."""
         self._settings = settings
         self._client_id = client_id
         self._subscriptions = subscriptions
@@ -122,8 +122,8 @@ class MqttLink:
         self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False, correlation: bytes | None = None
     ) -> int | None:
         """Hand over a message; return its number, or None without a connection. A message of QoS 1 has arrived once
-        `Acknowledged` comes with its number; after `Down` no number of before counts any more. `correlation` travels
-        on MQTT 5 only."""
+        `Acknowledged` comes with its number; after `Disconnected` no number of before counts any more. `correlation`
+        travels on MQTT 5 only."""
         if not self.connected:
             return None
         properties = None
@@ -168,7 +168,7 @@ class MqttLink:
             self._client = self._new_client()
             self._connect()
         except (OSError, ValueError, ConfigError) as error:
-            self._tell(Down(f"no connection: {error}"))
+            self._tell(Disconnected(f"no connection: {error}"))
             return False
         self._client.loop_start()
         accepted = self._wait_for_greeting()
@@ -181,7 +181,7 @@ class MqttLink:
             from edge_agent.mqtt.tls import tls_refusal
 
             self._complaint = tls_refusal(self._settings, time.time(), REFUSAL_S)
-        self._tell(Down(f"{reason}: {self._complaint}" if self._complaint else reason))
+        self._tell(Disconnected(f"{reason}: {self._complaint}" if self._complaint else reason))
         if not accepted and not self._greeted and self._settings.protocol == "auto":
             self._version5 = not self._version5
         return accepted
@@ -240,7 +240,7 @@ class MqttLink:
         for topic, qos in self._subscriptions:
             client.subscribe(topic, qos)
         self._up.set()
-        self._tell(Up())
+        self._tell(Connected())
 
     def _on_log(self, _client: object, _userdata: object, level: int, text: str) -> None:
         # A broker that refuses a certificate says so in a TLS alert, which paho tells its log only, and not every time.
@@ -255,7 +255,7 @@ class MqttLink:
             return
         properties = getattr(message, "properties", None)
         self._tell(
-            Arrived(
+            MessageReceived(
                 topic=str(message.topic),
                 payload=bytes(message.payload),
                 retained=bool(message.retain),

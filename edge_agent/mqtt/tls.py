@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import ConfigError
 from edge_agent.identity.files import IdentityFiles, IdentityFolder
-from edge_agent.storage.state_dir import StateError
+from edge_agent.storage.durable import StateError
 
 X509_V_FLAG_NO_CHECK_TIME = 0x200000
 """OpenSSL's flag to leave the terms of certificates alone; Python's `ssl` has no name for it."""

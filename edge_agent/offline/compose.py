@@ -27,7 +27,7 @@ from edge_contracts.codec import convert
 from edge_contracts.errors import BundleError, ContractError
 from edge_contracts.manifest import (
     MANIFEST_NAME,
-    Engine,
+    EngineFloor,
     Input,
     Lineage,
     Manifest,
@@ -244,7 +244,9 @@ def _requirements(manifests: Sequence[Manifest]) -> Requirements:
     if architectures is not None and not architectures:
         raise ContractError("no architecture suits all models", subject="nodes")
     return Requirements(
-        engines=tuple(convert({"name": name, "minimum": one}, Engine, what="engines") for name, one in minimum.items()),
+        engines=tuple(
+            convert({"name": name, "minimum": one}, EngineFloor, what="engines") for name, one in minimum.items()
+        ),
         architectures=tuple(sorted(architectures or ())),
         operators=tuple(sorted({name for manifest in manifests for name in manifest.requirements.operators})),
         memory_mb=sum(manifest.requirements.memory_mb for manifest in manifests),

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.answer_comparison import Comparison, Difference, difference_quantile, wilson
+from edge_agent.answer_comparison import AnswerDifference, Comparison, difference_quantile, wilson
 from edge_agent.bundle import Bundle, open_bundle
-from edge_agent.capture.record import Served, arrays, decode_served
-from edge_agent.capture.ring import Record
+from edge_agent.capture.record import CapturedRequest, arrays, decode_captured
+from edge_agent.capture.ring import CaptureRecord
 from edge_agent.errors import TensorError
-from edge_agent.inference.answer_diff import Comparer
-from edge_agent.inference.rung_health import LadderRelease, build_ladder
+from edge_agent.fallback_ladder import LadderRelease, build_ladder
+from edge_agent.inference.answer_diff import AnswerComparer
 from edge_agent.inference.runtime import Runtime
 from edge_agent.ports import Array
 from edge_contracts.errors import ContractError, OperatorError
@@ -136,7 +136,7 @@ def check_inputs(a: Manifest, b: Manifest) -> None:
 
 def replay(
     sides: tuple[Side, Side | None],
-    records: Iterable[Record],
+    records: Iterable[CaptureRecord],
     *,
     tolerance: float,
     damaged: list[str],
@@ -147,7 +147,7 @@ def replay(
     a, b = sides
     if b is not None:
         check_inputs(a.manifest, b.manifest)
-    comparer = Comparer(a.manifest, a.manifest if b is None else b.manifest)
+    comparer = AnswerComparer(a.manifest, a.manifest if b is None else b.manifest)
     found = _Found()
     for record in records:
         try:
@@ -165,9 +165,9 @@ def replay(
 
 
 def _replay_one(
-    found: _Found, comparer: Comparer, sides: tuple[Side, Side | None], record: Record, tolerance: float
+    found: _Found, comparer: AnswerComparer, sides: tuple[Side, Side | None], record: CaptureRecord, tolerance: float
 ) -> None:
-    served = decode_served(record.content)
+    served = decode_captured(record.content)
     tensors = arrays(served.inputs)
     first = sides[0].answer(tensors)
     before, after = (arrays(served.outputs), first) if sides[1] is None else (first, sides[1].answer(tensors))
@@ -185,7 +185,9 @@ def _replay_one(
     _remember(found, difference, served, record, changed=changed)
 
 
-def _remember(found: _Found, difference: Difference, served: Served, record: Record, *, changed: bool) -> None:
+def _remember(
+    found: _Found, difference: AnswerDifference, served: CapturedRequest, record: CaptureRecord, *, changed: bool
+) -> None:
     """Keep the record if it is among the worst: changed ones first, then by how far the numbers are apart."""
     largest = difference.largest if math.isfinite(difference.largest) else math.inf
     if not changed and largest == 0.0:

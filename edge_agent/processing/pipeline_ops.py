@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.processing.casting import cast
-from edge_agent.processing.resampling import Box, resample
+from edge_agent.processing.resampling import Region, resample
 
 Array = NDArray[Any]
 
@@ -29,7 +29,7 @@ def crop_boxes(images: Array, boxes: Array, size: tuple[int, int], *, margin: fl
             left, right = np.clip([x1 - more_x, x2 + more_x], 0.0, 1.0) * width
             top, bottom = np.clip([y1 - more_y, y2 + more_y], 0.0, 1.0) * height
             if right > left and bottom > top:
-                box = Box(top=float(top), left=float(left), bottom=float(bottom), right=float(right))
+                box = Region(top=float(top), left=float(left), bottom=float(bottom), right=float(right))
                 places[place] = cast(resample(image, box, size), images.dtype)
     return made
 

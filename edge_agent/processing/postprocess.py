@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import EngineError
-from edge_agent.inference.conformal import softmax
+from edge_agent.processing.activations import softmax
 from edge_agent.processing.boxes import corners, suppress
 from edge_agent.processing.preprocess import Placement, placement
 from edge_contracts.answering import Labels, Nms, Part, Sigmoid, Softmax, Swap, TopK
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 
-class Finisher:
+class Postprocessor:
     """Adds to a model's answers what its manifest declares."""
 
     def __init__(self, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from edge_contracts.processing import (
     Crop,
     Frames,
     Mel,
-    Normalise,
+    Normalize,
     Reshape,
     Resize,
     Step,
@@ -111,7 +111,7 @@ def _channels(sample: Array, step: Channels) -> Array:
     return np.asarray(sample.astype(np.float32) @ np.array(GREY, np.float32)[:, None])
 
 
-def _normalise(sample: Array, step: Normalise) -> Array:
+def _normalize(sample: Array, step: Normalize) -> Array:
     return (sample.astype(np.float32) - np.array(step.mean, np.float32)) / np.array(step.std, np.float32)
 
 
@@ -119,7 +119,7 @@ _ACTS: dict[type[Any], Callable[[Array, Any], Array]] = {
     Crop: _crop,
     Resize: _resize,
     Channels: _channels,
-    Normalise: _normalise,
+    Normalize: _normalize,
     Transpose: lambda sample, step: sample.transpose(step.axes),
     Reshape: lambda sample, step: sample.reshape(step.shape),
     Frames: lambda sample, step: windows(sample, step.length, step.hop),

@@ -18,7 +18,7 @@ Image = NDArray[Any]
 Floats = NDArray[np.float32]
 
 
-class Box(Struct, frozen=True, kw_only=True):
+class Region(Struct, frozen=True, kw_only=True):
     """A rectangle in pixels of its image, from the outer edge of its first to that of its last pixel."""
 
     top: float
@@ -31,7 +31,7 @@ class Fitting(Struct, frozen=True, kw_only=True):
     """Where a resized image comes from and where it goes: `source` of the given image fills `height` x `width` pixels
     from `top`, `left` of the new one; what lies outside is border."""
 
-    source: Box
+    source: Region
     top: int
     left: int
     height: int
@@ -40,9 +40,9 @@ class Fitting(Struct, frozen=True, kw_only=True):
 
 def fitting(have: tuple[int, int], size: tuple[int, int], fit: Fit) -> Fitting:
     """Return how an image of `have` (height, width) goes into one of `size`. Whole pixels are covered: a letterbox
-    rounds the size of what it holds, and centres it with the odd pixel of border behind."""
+    rounds the size of what it holds, and centers it with the odd pixel of border behind."""
     height, width = size
-    whole = Box(top=0.0, left=0.0, bottom=float(have[0]), right=float(have[1]))
+    whole = Region(top=0.0, left=0.0, bottom=float(have[0]), right=float(have[1]))
     if fit == "letterbox":
         scale = min(height / have[0], width / have[1])
         inner = tuple(min(most, max(1, round(side * scale))) for side, most in zip(have, size, strict=True))
@@ -51,15 +51,15 @@ def fitting(have: tuple[int, int], size: tuple[int, int], fit: Fit) -> Fitting:
     if fit == "cover":
         scale = max(height / have[0], width / have[1])
         top_edge, left_edge = (have[0] - height / scale) / 2, (have[1] - width / scale) / 2
-        source = Box(top=top_edge, left=left_edge, bottom=have[0] - top_edge, right=have[1] - left_edge)
+        source = Region(top=top_edge, left=left_edge, bottom=have[0] - top_edge, right=have[1] - left_edge)
         return Fitting(source=source, top=0, left=0, height=height, width=width)
     return Fitting(source=whole, top=0, left=0, height=height, width=width)
 
 
-def resample(image: Image, box: Box, size: tuple[int, int], *, antialias: bool = True) -> Floats:
+def resample(image: Image, box: Region, size: tuple[int, int], *, antialias: bool = True) -> Floats:
     """Return the part `box` of an image [height, width, ...] as float32 [*size, ...].
 
-    Pixels are squares and sampled at their centres; beyond the image its edge goes on. With `antialias` the triangle of
+    Pixels are squares and sampled at their centers; beyond the image its edge goes on. With `antialias` the triangle of
     bilinear interpolation widens with the reduction, as in Pillow; without, it stays two pixels wide.
     """
     (height, width), (new_height, new_width) = image.shape[:2], size
@@ -78,10 +78,10 @@ def _taps(
     each; both [taps, count]."""
     scale = (stop - start) / count
     support = max(scale, 1.0) if antialias else 1.0
-    centres = start + (np.arange(count) + 0.5) * scale
-    first = np.floor(centres - support + 0.5).astype(np.intp)
+    centers = start + (np.arange(count) + 0.5) * scale
+    first = np.floor(centers - support + 0.5).astype(np.intp)
     taps = first + np.arange(math.ceil(2 * support) + 1)[:, None]
-    weights = np.maximum(0.0, 1.0 - np.abs(taps + 0.5 - centres) / support)
+    weights = np.maximum(0.0, 1.0 - np.abs(taps + 0.5 - centers) / support)
     if antialias:
         weights[(taps < 0) | (taps >= have)] = 0.0  # what is not there counts nothing; without it the edge goes on
     total = weights.sum(axis=0)

@@ -19,11 +19,11 @@ import msgspec
 
 from edge_agent.answer_comparison import Comparison
 from edge_agent.bundle import open_bundle
-from edge_agent.capture.record import Served, arrays, decode_served
+from edge_agent.capture.record import CapturedRequest, arrays, decode_captured
 from edge_agent.engines.registry import import_engines
 from edge_agent.errors import EngineMemoryError
 from edge_agent.host.memory_limits import HEADROOM_MB, limit_growth, offer_to_oom_killer
-from edge_agent.inference.answer_diff import Comparer
+from edge_agent.inference.answer_diff import AnswerComparer
 from edge_agent.inference.runtime import Runtime
 from edge_agent.ipc.mirror import receive
 from edge_agent.ipc.shadow import ShadowBeat, ShadowPlan
@@ -38,7 +38,7 @@ _OOM_SCORE = 900
 _REST_S = 5.0
 
 
-class Candidate:
+class ShadowedRelease:
     """The candidate's model, and what came of the requests it was shown."""
 
     def __init__(self, plan: ShadowPlan) -> None:
@@ -49,7 +49,7 @@ class Candidate:
         if plan.memory_limit_mb is not None:
             limit_growth(plan.memory_limit_mb + HEADROOM_MB)
         self._runtime = Runtime([plan.rung], settings=settings, on_fault=lambda _, __, text: _log(text))
-        self._comparer = Comparer(open_bundle(Path(plan.served), verify=False).manifest, release.manifest)
+        self._comparer = AnswerComparer(open_bundle(Path(plan.served), verify=False).manifest, release.manifest)
         self._runtime.warm()
         self.comparison = Comparison()
         self.since: float | None = None
@@ -58,7 +58,7 @@ class Candidate:
         """Answer one mirrored request and count how the answer differs. Raises EngineMemoryError."""
         self.since = time.monotonic()
         try:
-            record = decode_served(data)
+            record = decode_captured(data)
             self._compare(record)
         except EngineMemoryError:
             raise
@@ -67,7 +67,7 @@ class Candidate:
         finally:
             self.since = None
 
-    def _compare(self, record: Served) -> None:
+    def _compare(self, record: CapturedRequest) -> None:
         answer = self._runtime.infer(arrays(record.inputs))
         if answer.model_sha256 is None or not answer.outputs:
             self.comparison.failed += 1
@@ -83,11 +83,11 @@ class Beats:
     def __init__(self, plan: ShadowPlan, output: int) -> None:
         self._plan = plan
         self._output = output
-        self._candidate: Candidate | None = None
+        self._candidate: ShadowedRelease | None = None
         self._one = threading.Lock()
         threading.Thread(target=self._run, name="beats", daemon=True).start()
 
-    def tell(self, candidate: Candidate | None = None) -> None:
+    def tell(self, candidate: ShadowedRelease | None = None) -> None:
         """Report now; with `candidate`, that it is loaded."""
         with self._one:
             self._candidate = candidate or self._candidate
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
     os.nice(_NICE)
     beats = Beats(plan, output)
     try:
-        candidate = Candidate(plan)
+        candidate = ShadowedRelease(plan)
         beats.tell(candidate)
         mirror = socket.socket(fileno=plan.mirror_fd)
         while True:

@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 16 * 1024
 """An entry is a few hundred bytes; more is damage."""
 
 
-class Entry(StrictRecord, frozen=True, kw_only=True):
+class AuditEntry(StrictRecord, frozen=True, kw_only=True):
     """One line. `time` in seconds since the epoch; `serial` counts lines over all rotations."""
 
     serial: int
@@ -40,7 +40,7 @@ class ChainHead(StrictRecord, frozen=True, kw_only=True):
     serial: int = 0
 
 
-def line_of(entry: Entry) -> bytes:
+def line_of(entry: AuditEntry) -> bytes:
     """Return the entry as its canonical line, newline included."""
     return encode(entry) + b"\n"
 
@@ -52,7 +52,7 @@ def follow(head: ChainHead, line: bytes) -> ChainHead:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError("line too long")
     try:
-        entry = msgspec.json.decode(line, type=Entry)
+        entry = msgspec.json.decode(line, type=AuditEntry)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"no audit entry: {error}") from error
     if entry.previous != head.digest:
@@ -65,7 +65,7 @@ def follow(head: ChainHead, line: bytes) -> ChainHead:
 def start_of(line: bytes) -> ChainHead:
     """Return the head that a file's first line claims to continue, for files whose forerunners are rotated away."""
     try:
-        entry = msgspec.json.decode(line, type=Entry)
+        entry = msgspec.json.decode(line, type=AuditEntry)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"no audit entry: {error}") from error
     return ChainHead(digest=entry.previous, serial=entry.serial - 1)

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from edge_agent.device_event import Detail
-from edge_agent.storage.audit_chain import MAX_LINE_BYTES, ChainHead, Entry, follow, line_of, start_of, verify
-from edge_agent.storage.state_dir import StateError, fsync_folder, state_error
+from edge_agent.storage.audit_chain import MAX_LINE_BYTES, AuditEntry, ChainHead, follow, line_of, start_of, verify
+from edge_agent.storage.durable import StateError, fsync_folder, state_error
 
 ROTATE_BYTES = 1024 * 1024
 """One file of the log: some 4,000 transitions."""
@@ -67,7 +67,7 @@ class AuditLog:
         self._file.close()
 
     def _add(self, event: str, time: float, slot: str | None, text: str, detail: Detail) -> None:
-        entry = Entry(
+        entry = AuditEntry(
             serial=self._head.serial + 1,
             time=time,
             event=event,
@@ -78,7 +78,7 @@ class AuditLog:
         )
         line = line_of(entry)
         if len(line) > MAX_LINE_BYTES:
-            line = line_of(Entry(serial=entry.serial, time=time, event=event, slot=slot, previous=entry.previous))
+            line = line_of(AuditEntry(serial=entry.serial, time=time, event=event, slot=slot, previous=entry.previous))
         start = self._file.seek(0, os.SEEK_END)
         try:
             if self._file.write(line) != len(line):

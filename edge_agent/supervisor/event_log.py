@@ -6,20 +6,24 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from edge_agent.device_event import News
-from edge_agent.storage.audit_chain import Entry
+from edge_agent.device_event import DeviceEvent
+from edge_agent.ipc.status import UpdateRefusal
+from edge_agent.storage.audit_chain import AuditEntry
 from edge_agent.storage.audit_log import AuditLog
-from edge_agent.storage.state_dir import StateError
-from edge_agent.supervisor.status import Refusal, refusal_of
+from edge_agent.storage.durable import StateError
 from edge_agent.telemetry.uplink import utc_now
 from edge_contracts.telemetry import Event
+
+if TYPE_CHECKING:
+    pass
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger(__name__)
 
 
-class Journal:
+class EventLog:
     """Used on the supervisor's event loop. `spool` takes what builds an event from its sequence number."""
 
     def __init__(
@@ -27,7 +31,7 @@ class Journal:
         device: str,
         boot_id: str,
         audit: AuditLog,
-        refusals: deque[Refusal],
+        refusals: deque[UpdateRefusal],
         spool: Callable[[Callable[[int], Event]], None],
     ) -> None:
         self._device = device
@@ -36,7 +40,7 @@ class Journal:
         self._spool = spool
         self.refusals = refusals
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: DeviceEvent) -> None:
         """Put news into the log, the audit log and the spool."""
         # The event stands in the format itself: that makes it a kind of line of its own (edge_agent.host.logs).
         _log.log(_LEVELS[news.severity], f"%s {news.event} %s", news.slot or "-", news.text)
@@ -55,15 +59,27 @@ class Journal:
             )
         )
 
-    def _record(self, news: News) -> None:
+    def _record(self, news: DeviceEvent) -> None:
         now = time.time()
         try:
             self._audit.append(news.event, now, slot=news.slot, text=news.text, detail=news.detail)
         except StateError as error:
             _log.error("%s", error)
-        entry = Entry(
+        entry = AuditEntry(
             serial=0, time=now, event=news.event, slot=news.slot, text=news.text, detail=news.detail, previous=""
         )
         refusal = refusal_of(entry)
         if refusal is not None:
             self.refusals.append(refusal)
+
+
+REFUSALS = 10
+"""Refusals shown, newest last."""
+
+
+def refusal_of(entry: AuditEntry) -> UpdateRefusal | None:
+    """Return the refusal an audit entry tells of, if it does."""
+    if entry.event not in ("update-refused", "update-rejected", "update-rolled-back"):
+        return None
+    reason = str(entry.detail.get("reason", ""))
+    return UpdateRefusal(time=entry.time, event=entry.event, slot=entry.slot, reason=reason, text=entry.text)

@@ -21,9 +21,10 @@ import msgspec
 
 from edge_agent.backoff import doubling
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_agent.device_event import Detail, News
+from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.identity.files import IdentityFolder
 from edge_agent.identity.validity import (
+    ENROL_HINT,
     PAUSE,
     RETRY_BASE_S,
     RETRY_CAP_S,
@@ -32,47 +33,27 @@ from edge_agent.identity.validity import (
     believed_time,
     standing,
 )
-from edge_agent.storage.state_dir import StateError
-from edge_contracts.codec import Record, StrictRecord
+from edge_agent.ipc.renewal import RenewalOutcome, RenewalPlan
+from edge_agent.storage.durable import StateError
+from edge_agent.storage.time_floor import read_floor
 
 LOOK_S = 2.0
 """How often the record on the disk is read, in seconds."""
 
-TIMEOUT_S = 60.0
-"""How long one renewal may take, in seconds."""
-
-ENROL_HINT = "make a claim with `edgewright fleet enroll` and redeem it here with `edgewright agent enroll`"
 
 _log = logging.getLogger(__name__)
 _random = random.SystemRandom()
 
 
-class RenewalPlan(StrictRecord, frozen=True, kw_only=True):
-    """What a renewal is told, as one JSON argument."""
-
-    identity: str
-    broker: BrokerConfig
-    timeout_s: float = TIMEOUT_S
-
-
-class RenewalOutcome(StrictRecord, frozen=True, kw_only=True):
-    """What came of a renewal, as one JSON line."""
-
-    renewed: bool
-    reason: str = ""
-    text: str = ""
-    hint: str = ""
-
-
-class IdentityWatch:
+class IdentityMonitor:
     """Made and used on the supervisor's event loop. `floor` is the file with the newest time ever verified; `changed`
     is called when another identity is in use."""
 
     def __init__(
-        self, broker: BrokerConfig | None, floor: Path, tell: Callable[[News], None], changed: Callable[[], None]
+        self, broker: BrokerConfig | None, floor: Path, tell: Callable[[DeviceEvent], None], changed: Callable[[], None]
     ) -> None:
-        enrols = broker is not None and broker.tls and broker.certificate_file is None and broker.identity is not None
-        self._broker = broker if enrols else None
+        enrolls = broker is not None and broker.tls and broker.certificate_file is None and broker.identity is not None
+        self._broker = broker if enrolls else None
         self._floor = floor
         self._tell = tell
         self._changed = changed
@@ -100,7 +81,7 @@ class IdentityWatch:
         if how == "expired" and not self._expired:
             self._expired = True
             text = f"this device's certificate has expired; {ENROL_HINT}"
-            self._tell(News(event="identity-expired", severity="warning", text=text))
+            self._tell(DeviceEvent(event="identity-expired", severity="warning", text=text))
         may_renew = connected and self._task is None and now >= self._renew_after
         if self._current is not None and how == "due" and may_renew:
             pause_s = (self._current.end - self._current.begin) * PAUSE
@@ -134,7 +115,7 @@ class IdentityWatch:
     def _take(self, found: Enrolled) -> None:
         self._current, self._advice, self._expired, self._failures = found, "", False, 0
         text = f"{found.device} has a certificate until {_utc(found.end)}"
-        self._tell(News(event="identity-changed", text=text, detail={"serial": found.serial}))
+        self._tell(DeviceEvent(event="identity-changed", text=text, detail={"serial": found.serial}))
         self._changed()
 
     async def _renew(self, broker: BrokerConfig, pause_s: float) -> None:
@@ -153,7 +134,7 @@ class IdentityWatch:
         if advice != self._advice:
             self._advice = advice
             detail: Detail = {"reason": outcome.reason}
-            self._tell(News(event="identity-not-renewed", severity="warning", text=advice, detail=detail))
+            self._tell(DeviceEvent(event="identity-not-renewed", severity="warning", text=advice, detail=detail))
 
     async def _run(self, plan: RenewalPlan) -> RenewalOutcome:
         try:
@@ -185,18 +166,6 @@ class IdentityWatch:
 
     def _time(self) -> float:
         return believed_time(time.time(), read_floor(self._floor), self._current)
-
-
-class _Floor(Record, frozen=True, kw_only=True):
-    time: float = 0.0
-
-
-def read_floor(path: Path) -> float:
-    """Return the newest time in verified metadata, in seconds since 1970; 0 if there is none."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_Floor).time
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return 0.0
 
 
 def _utc(moment: float) -> str:

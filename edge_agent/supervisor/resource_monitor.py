@@ -12,22 +12,24 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
-from edge_agent.device_event import Detail, News
+from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.host.governor import GovernorState, Readings, govern, short_of_memory, turned_away
 from edge_agent.host.sensors import Sensors
 from edge_agent.host.write_budget import tight
 from edge_agent.host.write_meter import WriteMeter
-from edge_agent.supervisor.status import Writes
+from edge_agent.ipc.status import WriteStatus
 from edge_contracts.limits import MIB
 from edge_contracts.profile import DeviceProfile
 
 WRITES_NAME = "writes.json"
 
 
-class Box:
+class ResourceMonitor:
     """Used on the supervisor's event loop. `sensors` are read at every look."""
 
-    def __init__(self, state: Path, profile: DeviceProfile, sensors: Sensors, tell: Callable[[News], None]) -> None:
+    def __init__(
+        self, state: Path, profile: DeviceProfile, sensors: Sensors, tell: Callable[[DeviceEvent], None]
+    ) -> None:
         self._profile = profile
         self._sensors = sensors
         self._tell = tell
@@ -72,13 +74,13 @@ class Box:
         severity = "info" if after.level == "NORMAL" else "warning"
         step = after.level if after.level == before.level else f"{before.level} -> {after.level}"
         text = f"{step}: {', '.join(after.reasons) or 'better for the dwell time'}"
-        self._tell(News(event="level", severity=severity, text=text, detail=self.detail))
+        self._tell(DeviceEvent(event="level", severity=severity, text=text, detail=self.detail))
 
     @property
-    def writes(self) -> Writes:
+    def writes(self) -> WriteStatus:
         """The day's account in megabytes."""
         budget_mb = self._profile.storage.daily_writes_mb
-        return Writes(today_mb=self._meter.spent.bytes / MIB, budget_mb=budget_mb, saving=self.saves_writes)
+        return WriteStatus(today_mb=self._meter.spent.bytes / MIB, budget_mb=budget_mb, saving=self.saves_writes)
 
     def close(self) -> None:
         """Write the account of the day down."""
@@ -95,6 +97,6 @@ class Box:
         if saving:
             self._meter.save()
             text = f"{written}: windows stay open until tomorrow, events become durable in batches"
-            self._tell(News(event="writes-saved", severity="warning", text=text, detail=dict(detail)))
+            self._tell(DeviceEvent(event="writes-saved", severity="warning", text=text, detail=dict(detail)))
         else:
-            self._tell(News(event="writes-free", text=written, detail=dict(detail)))
+            self._tell(DeviceEvent(event="writes-free", text=written, detail=dict(detail)))

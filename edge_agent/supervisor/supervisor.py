@@ -20,27 +20,29 @@ from pathlib import Path
 import msgspec
 
 from edge_agent import __version__
+from edge_agent.cli.status import stored_refusals
 from edge_agent.config.agent_toml import AgentConfig, load_config
 from edge_agent.config.profiles import load_profile
-from edge_agent.config.reload_plan import Reload
-from edge_agent.device_event import Detail, News
+from edge_agent.config.reload_plan import ReloadPlan
+from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.host.sensors import Sensors, architecture, memory_of
 from edge_agent.host.systemd_notify import Notifier
-from edge_agent.ipc.control import Ask, Reply, serve_control
+from edge_agent.ipc.control import ControlReply, ControlRequest, serve_control
+from edge_agent.ipc.status import AgentStatus
 from edge_agent.storage.audit_log import AuditLog
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.supervisor.config_reload import Reloader, open_slots
-from edge_agent.supervisor.event_log import Journal
-from edge_agent.supervisor.identity_monitor import IdentityWatch
-from edge_agent.supervisor.mqtt_gateway.gateway import DataTopics, open_data
-from edge_agent.supervisor.resource_monitor import Box
+from edge_agent.supervisor.config_reload import ConfigReload, open_slots
+from edge_agent.supervisor.event_log import REFUSALS, EventLog
+from edge_agent.supervisor.identity_monitor import IdentityMonitor
+from edge_agent.supervisor.mqtt_gateway.gateway import MqttGateway, open_data
+from edge_agent.supervisor.resource_monitor import ResourceMonitor
 from edge_agent.supervisor.slots.slot import Slot, Surroundings
-from edge_agent.supervisor.status import REFUSALS, AgentStatus, slot_status, stored_refusals
+from edge_agent.supervisor.status import slot_status
 from edge_agent.supervisor.telemetry_window import gauges, shadow_gauges, window_message
-from edge_agent.supervisor.update_controller import UpdateRunner
+from edge_agent.supervisor.update_controller import UpdateController
 from edge_agent.telemetry.otlp_exporter import OtlpExporter
 from edge_agent.telemetry.outbox import Outbox
-from edge_agent.telemetry.uplink import FleetLink, utc_now
+from edge_agent.telemetry.uplink import Uplink, utc_now
 from edge_contracts.limits import MIB
 from edge_contracts.state import ReportedState, SlotState
 
@@ -76,12 +78,12 @@ class Supervisor:
         self._audit = AuditLog(self._state.audit)
         limit = int(self._profile.storage.spool_mb * MIB)
         self._outbox = Outbox(self._state.outbox, device=config.device.id, boot_id=self._boot_id, limit_bytes=limit)
-        self._link = FleetLink(config, self._boot_id, self._outbox, self)
+        self._link = Uplink(config, self._boot_id, self._outbox, self)
         refusals = stored_refusals(self._state)
-        self._journal = Journal(config.device.id, self._boot_id, self._audit, refusals, self._link.put)
+        self._journal = EventLog(config.device.id, self._boot_id, self._audit, refusals, self._link.put)
         self.tell = self._journal.tell
         self._sensors = Sensors(config.state, Path(config.device.sensors))
-        self._box = Box(self._state.root, self._profile, self._sensors, self.tell)
+        self._box = ResourceMonitor(self._state.root, self._profile, self._sensors, self.tell)
         self._notifier = Notifier()
         self._otlp = OtlpExporter(__version__)
         self._stop = asyncio.Event()
@@ -89,10 +91,10 @@ class Supervisor:
             state=self._state, profile=self._profile, clock=self._clock, tell=self.tell, calm=lambda: self._box.calm
         )
         self._slots = {slot.name: Slot(slot, self._around) for slot in config.slots}
-        self._updates = UpdateRunner(config, self._state, self._slots, self.tell)
+        self._updates = UpdateController(config, self._state, self._slots, self.tell)
         self._data = self._open_data()
-        self._identity = IdentityWatch(config.broker, self._state.floor, self.tell, self._reconnect)
-        self._reloader = Reloader(path, lambda: self._config, self._take, self.tell)
+        self._identity = IdentityMonitor(config.broker, self._state.floor, self.tell, self._reconnect)
+        self._reloader = ConfigReload(path, lambda: self._config, self._take, self.tell)
         self._window_start = utc_now()
         self._next: dict[str, float] = {}
 
@@ -230,18 +232,20 @@ class Supervisor:
     def _tell_start(self) -> None:
         detail: Detail = {"clean": self._clean, "version": __version__}
         text = "after a clean stop" if self._clean else "the last run ended without a stop"
-        self.tell(News(event="agent-started", severity="info" if self._clean else "warning", text=text, detail=detail))
+        self.tell(
+            DeviceEvent(event="agent-started", severity="info" if self._clean else "warning", text=text, detail=detail)
+        )
 
-    async def _answer(self, ask: Ask) -> Reply:
+    async def _answer(self, ask: ControlRequest) -> ControlReply:
         if ask.ask == "import":
             troubles = await self._updates.bring(ask.folder)
-            return Reply(status=self.status(), troubles=tuple(troubles))
+            return ControlReply(status=self.status(), troubles=tuple(troubles))
         if ask.ask == "reload":
             outcome = await self._reloader.reload()
-            return Reply(status=self.status(), changed=outcome.changed, refused=outcome.refused)
-        return Reply(status=self.status())
+            return ControlReply(status=self.status(), changed=outcome.changed, refused=outcome.refused)
+        return ControlReply(status=self.status())
 
-    async def _take(self, new: AgentConfig, plan: Reload) -> None:
+    async def _take(self, new: AgentConfig, plan: ReloadPlan) -> None:
         """Go by the new configuration. Raises ConfigError, with nothing changed, if a new slot cannot be opened."""
         added = await open_slots(plan.added, self._around)
         self._config = new
@@ -264,7 +268,7 @@ class Supervisor:
         for slot in removed:
             self._send_window(slot, utc_now())
 
-    def _open_data(self) -> DataTopics:
+    def _open_data(self) -> MqttGateway:
         return open_data(self._config, self._slots, self._state, self.tell)
 
     def _reconnect(self) -> None:
@@ -305,7 +309,7 @@ class Supervisor:
         await self._identity.stop()
         await asyncio.gather(*(slot.stop() for slot in self._slots.values()))
         self._close_windows()
-        self.tell(News(event="agent-stopped"))
+        self.tell(DeviceEvent(event="agent-stopped"))
         await self._otlp.stop()
         await self._link.stop()
         self._box.close()

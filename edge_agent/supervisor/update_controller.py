@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.backoff import doubling
 from edge_agent.config.agent_toml import AgentConfig
-from edge_agent.device_event import News, delta_news, trouble_news
+from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.ipc.updater import (
     Checking,
     DeltaUnused,
@@ -37,7 +37,7 @@ from edge_agent.ipc.updater import (
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.slot import Slot
 from edge_agent.supervisor.staged_imports import read_imports
-from edge_agent.update.events import Began, Downloaded, Failed, Fits, Held, Interrupted, Wished, Withdrawn
+from edge_agent.update.events import Began, Downloaded, Fits, Held, Interrupted, UpdateFailed, Wished, Withdrawn
 from edge_agent.update.state_machine import FETCHING
 
 RETRY_BASE_S = 5.0
@@ -54,11 +54,11 @@ _log = logging.getLogger(__name__)
 _random = random.SystemRandom()
 
 
-class UpdateRunner:
+class UpdateController:
     """Runs updaters. All methods run on the supervisor's event loop."""
 
     def __init__(
-        self, config: AgentConfig, state: StateFolder, slots: Mapping[str, Slot], tell: Callable[[News], None]
+        self, config: AgentConfig, state: StateFolder, slots: Mapping[str, Slot], tell: Callable[[DeviceEvent], None]
     ) -> None:
         self.trusted: dict[str, int] = {}
         self.may_install = True
@@ -285,7 +285,7 @@ class UpdateRunner:
         elif isinstance(message, Stored) and state == "downloading":
             slot.apply(Downloaded(saved=message.saved))
         elif isinstance(message, DeltaUsed | DeltaUnused):
-            self._tell(delta_news(message))
+            self._tell(delta_event(message))
 
     def _trouble(self, trouble: Trouble) -> None:
         """Tell of it once, and let it count against the candidate if it is the candidate's or the device's fault.
@@ -297,12 +297,28 @@ class UpdateRunner:
         final = trouble.fault not in ("transport", "trust") and trouble.reason not in SHORTAGES
         if trouble.fault != "transport" and self._refusals.get(trouble.slot) != trouble:
             self._refusals[trouble.slot] = trouble
-            self._tell(trouble_news(trouble))
+            self._tell(trouble_event(trouble))
         _log.info("updater: %s: %s", trouble.reason, trouble.text)
         slot = None if trouble.slot is None else self._slots.get(trouble.slot)
         if slot is not None and slot.record.state in FETCHING and slot.record.state != "offered":
-            slot.apply(Failed(reason=trouble.reason) if final else Interrupted(reason=trouble.reason))
+            slot.apply(UpdateFailed(reason=trouble.reason) if final else Interrupted(reason=trouble.reason))
 
 
 def _updated(slots: Mapping[str, Slot]) -> dict[str, Slot]:
     return {name: slot for name, slot in slots.items() if slot.config.channel is not None}
+
+
+def trouble_event(trouble: Trouble) -> DeviceEvent:
+    """Return what is told of an updater's trouble."""
+    detail: Detail = {"reason": trouble.reason, "fault": trouble.fault}
+    return DeviceEvent(event="update-refused", severity="warning", slot=trouble.slot, text=trouble.text, detail=detail)
+
+
+def delta_event(message: DeltaUsed | DeltaUnused) -> DeviceEvent:
+    """Return what is told of a delta that was tried."""
+    if isinstance(message, DeltaUsed):
+        text = f"{message.path} was made from an older one: {message.spared} bytes were not fetched"
+        spared: Detail = {"path": message.path, "fetched": message.fetched, "spared": message.spared}
+        return DeviceEvent(event="delta-used", slot=message.slot, text=text, detail=spared)
+    problem: Detail = {"path": message.path, "reason": message.reason}
+    return DeviceEvent(event="delta-unused", severity="warning", slot=message.slot, text=message.text, detail=problem)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edge_agent.device_event import News
-from edge_agent.histogram_names import parted
-from edge_agent.telemetry.drift_tests import SMALLEST_WINDOW, Drift, PageHinkley, judge, mean_bin, references
+from edge_agent.device_event import DeviceEvent
+from edge_agent.histogram_names import parted, references
+from edge_agent.telemetry.drift_tests import SMALLEST_WINDOW, Drift, PageHinkley, judge, mean_bin
 from edge_contracts.limits import MAX_SAMPLE_TAGS
 from edge_contracts.manifest import Manifest
 
@@ -19,10 +19,10 @@ SLOW = "confidence"
 each series that is followed has false alarms of its own, and those of all tags would be nine times as many."""
 
 
-class DriftWatch:
+class DriftMonitor:
     """See the module. `tell` hears of `drift` and `drift-over` events."""
 
-    def __init__(self, slot: str, tell: Callable[[News], None]) -> None:
+    def __init__(self, slot: str, tell: Callable[[DeviceEvent], None]) -> None:
         self._slot = slot
         self._tell = tell
         self._release: tuple[str, str] | None = None
@@ -81,13 +81,15 @@ class DriftWatch:
                 self._tell(_begins(self._slot, name, judged.get(name)))
             elif not alarm and name in self._alarms:
                 self._alarms.discard(name)
-                self._tell(News(event="drift-over", severity="info", slot=self._slot, text=name))
+                self._tell(DeviceEvent(event="drift-over", severity="info", slot=self._slot, text=name))
 
 
-def _begins(slot: str, name: str, drift: Drift | None) -> News:
+def _begins(slot: str, name: str, drift: Drift | None) -> DeviceEvent:
     if drift is None:
         text = f"{name}: the mean has moved step by step from where it was"
-        return News(event="drift", severity="warning", slot=slot, text=text)
+        return DeviceEvent(event="drift", severity="warning", slot=slot, text=text)
     text = f"{name}: {drift.by} {drift.value:.3g}, chance keeps below {drift.bound:.3g} in {drift.samples} samples"
     figures: dict[str, str | int | float | bool] = {"psi": drift.psi, "jsd": drift.jsd, "ks": drift.ks}
-    return News(event="drift", severity="warning", slot=slot, text=text, detail=figures | {"samples": drift.samples})
+    return DeviceEvent(
+        event="drift", severity="warning", slot=slot, text=text, detail=figures | {"samples": drift.samples}
+    )

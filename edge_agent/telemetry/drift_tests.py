@@ -21,8 +21,6 @@ from typing import ClassVar
 from msgspec import Struct
 
 from edge_agent.histogram_names import parted
-from edge_contracts.manifest import Manifest
-from edge_contracts.reference import Feature
 
 ALPHA = 0.01
 """Share of windows that may raise an alarm where nothing changed, over all histograms of a slot together."""
@@ -53,27 +51,6 @@ class Drift(Struct, frozen=True, kw_only=True):
     @property
     def alarm(self) -> bool:
         return self.value > self.bound
-
-
-def feature_name(feature: Feature) -> str:
-    """Return the name under which a feature of the inputs is counted."""
-    return f"{feature.input}/{feature.statistic if feature.index is None else feature.index}"
-
-
-def references(manifest: Manifest) -> dict[str, tuple[int, ...]]:
-    """Return the counts a release was made with, under the names that a device counts by."""
-    features = () if manifest.reference is None else manifest.reference.features
-    found = {feature_name(feature): feature.histogram.counts for feature in features}
-    for variant in manifest.variants:
-        reference = variant.reference
-        if reference is None:
-            continue
-        for name, histogram in (("confidence", reference.confidence), ("value", reference.value)):
-            if histogram is not None:
-                found[f"{variant.id}/{name}"] = histogram.counts
-        if reference.classes:
-            found[f"{variant.id}/class"] = reference.classes
-    return found
 
 
 def judge(

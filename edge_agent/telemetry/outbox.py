@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
-from edge_agent.storage.state_dir import StateError
+from edge_agent.storage.durable import StateError
 from edge_agent.telemetry.outbox_policy import ROW_OVERHEAD_BYTES, Gap, Kind, Spooled, give_way, merge_gaps
 from edge_contracts.codec import decode, encode
 from edge_contracts.limits import MAX_MESSAGE_BYTES

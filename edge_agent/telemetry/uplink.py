@@ -17,8 +17,8 @@ from typing import Protocol
 import msgspec
 
 from edge_agent.config.agent_toml import AgentConfig
-from edge_agent.mqtt.client import Acknowledged, Arrived, Down, LinkEvent, MqttLink, Up, Will
-from edge_agent.storage.state_dir import StateError
+from edge_agent.mqtt.client import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, MqttLink, Will
+from edge_agent.storage.durable import StateError
 from edge_agent.telemetry.outbox import Outbox
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError
@@ -50,7 +50,7 @@ class Listener(Protocol):
     def hinted(self, timestamp_version: int) -> None: ...
 
 
-class FleetLink:
+class Uplink:
     """Made and used on the supervisor's event loop."""
 
     def __init__(self, config: AgentConfig, boot_id: str, outbox: Outbox, listener: Listener) -> None:
@@ -178,12 +178,12 @@ class FleetLink:
             if row is not None:
                 self._outbox.acknowledge(row)
                 self._pump()
-        elif isinstance(event, Arrived):
+        elif isinstance(event, MessageReceived):
             if event.topic == self._hint_topic:
                 self._hint(event.payload)
             else:
                 self._collector(event)
-        elif isinstance(event, Up):
+        elif isinstance(event, Connected):
             _log.info("connected to the broker")
             self._silence = ""
             self._publish_retained("presence", self._presence(online=True))
@@ -191,7 +191,7 @@ class FleetLink:
             self._report_after = 0.0
             self._listener.connected(True)
             self._pump()
-        elif isinstance(event, Down):
+        elif isinstance(event, Disconnected):
             if event.reason != self._silence:
                 _log.info("no broker: %s", event.reason)
                 self._silence = event.reason
@@ -200,7 +200,7 @@ class FleetLink:
             self._last_row = 0  # whatever is not acknowledged goes again, in order
             self._listener.connected(False)
 
-    def _collector(self, event: Arrived) -> None:
+    def _collector(self, event: MessageReceived) -> None:
         """A collector has come or gone. Anybody may write there, but waiting or not waiting loses nothing of ours."""
         if event.payload and len(self._collectors) < MAX_COLLECTORS:
             self._collectors.add(event.topic)

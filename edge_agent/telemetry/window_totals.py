@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from edge_agent.histogram_names import Apart
+from edge_agent.histogram_names import TagSlots
 from edge_agent.ipc.worker import Heartbeat
 
 _NOTHING = Heartbeat(counters={}, served_by={}, latency_log2_us=(), rung="", idle_s=0.0)
@@ -14,14 +14,14 @@ FAILURES = ("errors", "guard_output")
 """Counters of answers a release owed and did not give: the engine failed, or the answer was out of bounds."""
 
 
-class Tally(Struct, kw_only=True):
+class WindowTotals(Struct, kw_only=True):
     """Sums since the last `clear`, over any number of workers."""
 
     counters: dict[str, int] = field(default_factory=dict)
     served_by: dict[str, int] = field(default_factory=dict)
     latency_log2_us: list[int] = field(default_factory=list)
     histograms: dict[str, list[int]] = field(default_factory=dict)
-    apart: Apart = field(default_factory=Apart)
+    apart: TagSlots = field(default_factory=TagSlots)
 
     def add(self, before: Heartbeat | None, now: Heartbeat) -> None:
         """Add what one worker did between two of its heartbeats (None: since its start)."""
@@ -51,7 +51,7 @@ class Tally(Struct, kw_only=True):
         self.served_by.clear()
         self.latency_log2_us.clear()
         self.histograms.clear()
-        self.apart = Apart()
+        self.apart = TagSlots()
 
 
 def _add(sums: dict[str, int], before: Mapping[str, int], now: Mapping[str, int]) -> None:

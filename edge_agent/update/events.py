@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from edge_agent.update.record import Candidate
+from edge_agent.update.record import CandidateRelease
 from edge_contracts.codec import StrictRecord
 
 
 class Wished(StrictRecord, frozen=True, kw_only=True):
     """A signed channel names this release for the device."""
 
-    candidate: Candidate
+    candidate: CandidateRelease
 
 
 class Withdrawn(StrictRecord, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class Soaked(StrictRecord, frozen=True, kw_only=True):
     """The soak is over and every gate holds."""
 
 
-class Failed(StrictRecord, frozen=True, kw_only=True):
+class UpdateFailed(StrictRecord, frozen=True, kw_only=True):
     """The candidate cannot be had or does not do here: preflight, trust, damage, trial."""
 
     reason: str
@@ -104,7 +104,7 @@ Event = (
     | Crashed
     | GateFailed
     | Soaked
-    | Failed
+    | UpdateFailed
     | Interrupted
     | Restarted
     | Expired

@@ -36,7 +36,7 @@ MAX_REJECTED = 16
 """Rejected manifests remembered per channel serial; a channel names two."""
 
 
-class Candidate(Record, frozen=True, kw_only=True):
+class CandidateRelease(Record, frozen=True, kw_only=True):
     """The release a signed channel wants here, with the rules of its rollout."""
 
     model: Name
@@ -68,7 +68,7 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     serving: Installed | None = None
     committed: bool = True
     last_good: Installed | None = None
-    candidate: Candidate | None = None
+    candidate: CandidateRelease | None = None
     usable: dict[Sha256, tuple[str, ...]] = {}
     serial: int = 0
     rejected: tuple[Sha256, ...] = ()
@@ -100,6 +100,6 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
         return frozenset(release.manifest_sha256 for release in releases if release is not None)
 
 
-def installed(candidate: Candidate) -> Installed:
+def installed(candidate: CandidateRelease) -> Installed:
     """Return the candidate as the release it is."""
     return Installed(version=candidate.version, manifest_sha256=candidate.manifest_sha256)

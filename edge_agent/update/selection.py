@@ -10,7 +10,7 @@ import hashlib
 
 from msgspec import Struct, field
 
-from edge_contracts.channel import Channel, Family, MaintenanceWindow, Release, Selector
+from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow, Selector
 from edge_contracts.names import version_key
 
 
@@ -40,7 +40,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     """What to do. `wish` is the release the device should run; `hold` says why a new start has to wait, `refused` why
     it may not happen at all; `withdraw` names the running manifests that must go at once, each with the reason."""
 
-    wish: Release | None = None
+    wish: ChannelRelease | None = None
     hold: str | None = None
     refused: str | None = None
     withdraw: tuple[tuple[str, str], ...] = ()
@@ -58,7 +58,7 @@ def matches(selectors: tuple[Selector, ...], facts: Facts) -> bool:
     return all(facts.value(selector.fact) in selector.values for selector in selectors)
 
 
-def wanted(channel: Channel, facts: Facts) -> Release | None:
+def wanted(channel: Channel, facts: Facts) -> ChannelRelease | None:
     """Return the release this device should run by the channel, before any rule of the family."""
     candidate = channel.candidate
     if candidate is None or channel.rollout is None or candidate.manifest_sha256 in channel.blocked:
@@ -94,7 +94,7 @@ def decide(channel: Channel, family: Family, facts: Facts, held: Holdings, now: 
     return Decision(wish=wish, withdraw=withdraw)
 
 
-def _refusal(wish: Release, channel: Channel, family: Family) -> str | None:
+def _refusal(wish: ChannelRelease, channel: Channel, family: Family) -> str | None:
     if wish.manifest_sha256 in family.revoked:
         return "revoked"
     return "blocked" if wish.manifest_sha256 in channel.blocked else None

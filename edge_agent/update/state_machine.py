@@ -20,7 +20,6 @@ from edge_agent.update.events import (
     Downloaded,
     Event,
     Expired,
-    Failed,
     Fits,
     GateFailed,
     Held,
@@ -30,6 +29,7 @@ from edge_agent.update.events import (
     Soaked,
     TrialBegan,
     TrialPassed,
+    UpdateFailed,
     Wished,
     Withdrawn,
 )
@@ -39,7 +39,7 @@ from edge_agent.update.record import (
     MAX_REJECTED,
     MAX_TRIALS,
     SOAK_GRACE_S,
-    Candidate,
+    CandidateRelease,
     UpdateRecord,
     installed,
 )
@@ -77,7 +77,7 @@ def _to(record: UpdateRecord, state: UpdateState, now: float, reason: str | None
     return msgspec.structs.replace(record, state=state, since=now, deadline=deadline, reason=reason)
 
 
-def _candidate(record: UpdateRecord) -> Candidate:
+def _candidate(record: UpdateRecord) -> CandidateRelease:
     if record.candidate is None:
         raise TransitionError("no candidate", subject=record.slot)
     return record.candidate
@@ -160,7 +160,7 @@ def _interrupted(record: UpdateRecord, event: Event, now: float) -> UpdateRecord
 
 
 def _failed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
-    assert isinstance(event, Failed)
+    assert isinstance(event, UpdateFailed)
     return _reject(record, event.reason, now)
 
 
@@ -196,7 +196,7 @@ def _activated(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
     return _soak(served, candidate, now)
 
 
-def _soak(record: UpdateRecord, candidate: Candidate, now: float) -> UpdateRecord:
+def _soak(record: UpdateRecord, candidate: CandidateRelease, now: float) -> UpdateRecord:
     record = msgspec.structs.replace(_to(record, "active", now), candidate=candidate)
     return msgspec.structs.replace(record, deadline=now + candidate.gates.soak_s + SOAK_GRACE_S)
 
@@ -260,25 +260,25 @@ ALWAYS: dict[type, Rule] = {Wished: _wished, Withdrawn: _withdrawn, Held: _held,
 
 TABLE: dict[tuple[UpdateState, type], Rule] = {
     ("offered", Began): _began,
-    ("offered", Failed): _failed,
+    ("offered", UpdateFailed): _failed,
     ("offered", Interrupted): _interrupted,
     ("offered", Expired): _expired,
     ("preflight", Fits): _fits,
-    ("preflight", Failed): _failed,
+    ("preflight", UpdateFailed): _failed,
     ("preflight", Interrupted): _interrupted,
     ("preflight", Expired): _expired,
     ("downloading", Downloaded): _downloaded,
-    ("downloading", Failed): _failed,
+    ("downloading", UpdateFailed): _failed,
     ("downloading", Interrupted): _interrupted,
     ("downloading", Expired): _expired,
     ("verified", TrialBegan): _trial_began,
-    ("verified", Failed): _failed,
+    ("verified", UpdateFailed): _failed,
     ("verified", Expired): _expired,
     ("trial", TrialPassed): _trial_passed,
-    ("trial", Failed): _failed,
+    ("trial", UpdateFailed): _failed,
     ("trial", Expired): _expired,
     ("shadow", ShadowPassed): _activated,
-    ("shadow", Failed): _failed,
+    ("shadow", UpdateFailed): _failed,
     ("shadow", Expired): _expired,
     ("active", Crashed): _crashed,
     ("active", GateFailed): _gate_failed,

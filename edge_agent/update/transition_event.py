@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edge_agent.device_event import Detail, News
+from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.update.record import UpdateRecord
 
 
-def transition_news(before: UpdateRecord, after: UpdateRecord) -> News | None:
+def transition_event(before: UpdateRecord, after: UpdateRecord) -> DeviceEvent | None:
     """Return what to tell of the step from one record to the next; None of one not worth it, as of gates alone."""
     if _visible(after) == _visible(before):
         return None
@@ -19,7 +19,7 @@ def transition_news(before: UpdateRecord, after: UpdateRecord) -> News | None:
     severity = "warning" if after.state in ("rejected", "rolled_back") else "info"
     text = after.state if after.reason is None else f"{after.state}: {after.reason}"
     event = f"update-{after.state.replace('_', '-')}"
-    return News(event=event, severity=severity, slot=after.slot, text=text[:2000], detail=detail)
+    return DeviceEvent(event=event, severity=severity, slot=after.slot, text=text[:2000], detail=detail)
 
 
 def _visible(record: UpdateRecord) -> tuple[object, ...]:

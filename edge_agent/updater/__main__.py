@@ -34,18 +34,20 @@ from edge_agent.ipc.updater import (
     UpdatePlan,
     Withdraw,
 )
-from edge_agent.ports import Carrier
+from edge_agent.ports import Transport
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.update.record import Candidate
+from edge_agent.update.record import CandidateRelease
 from edge_agent.update.selection import Facts, Holdings, decide
 from edge_agent.updater.installer import Installer, Say, ShortfallError
-from edge_agent.updater.transports.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
-from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
+from edge_agent.updater.transports.fallback import FallbackTransport
+from edge_agent.updater.transports.http import HttpTransport
+from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_agent.updater.trusted_repository import TrustedRepository
 from edge_contracts import limits
 from edge_contracts.channel import (
     Channel,
-    Release,
+    ChannelRelease,
     channel_target,
     family_target,
     parse_channel,
@@ -57,7 +59,7 @@ from edge_contracts.errors import BundleError, ContractError, DeviceError, Edgew
 class Updater:
     """One look at the repository for every slot of the plan."""
 
-    def __init__(self, plan: UpdatePlan, carrier: Carrier, say: Say) -> None:
+    def __init__(self, plan: UpdatePlan, carrier: Transport, say: Say) -> None:
         self._plan = plan
         self._say = say
         self._state = StateFolder(Path(plan.state))
@@ -111,10 +113,10 @@ class Updater:
             raise MalformedError(f"is the document of channel {channel.channel!r}", subject=channel_target(name))
         return channel
 
-    def _have(self, slot: SlotPlan, channel: Channel, wish: Release) -> None:
+    def _have(self, slot: SlotPlan, channel: Channel, wish: ChannelRelease) -> None:
         if wish.manifest_sha256 in slot.rejected and channel.serial == slot.serial:
             return
-        candidate = Candidate(
+        candidate = CandidateRelease(
             model=channel.model,
             version=wish.version,
             manifest_sha256=wish.manifest_sha256,
@@ -147,21 +149,21 @@ def trouble(error: EdgewrightError, slot: str | None) -> Trouble:
     return Trouble(fault=fault, reason=reason, text=str(error)[:1000], slot=slot)
 
 
-def carrier_of(plan: UpdatePlan) -> tuple[Carrier, Callable[[], None]]:
+def transport_of(plan: UpdatePlan) -> tuple[Transport, Callable[[], None]]:
     """Return the plan's carrier and what closes it. Raises ConfigError when the plan names none."""
     if plan.directory is not None:
-        return DirectoryCarrier(Path(plan.directory)), lambda: None
-    carriers: list[Carrier] = []
+        return DirectoryTransport(Path(plan.directory)), lambda: None
+    carriers: list[Transport] = []
     close: Callable[[], None] = lambda: None  # noqa: E731
     if plan.http is not None:
-        carriers.append(HttpCarrier(plan.http, timeout_s=plan.timeout_s))
+        carriers.append(HttpTransport(plan.http, timeout_s=plan.timeout_s))
     if plan.broker is not None:
-        mqtt = MqttCarrier(plan.broker, plan.tenant, plan.device, timeout_s=plan.timeout_s)
+        mqtt = MqttTransport(plan.broker, plan.tenant, plan.device, timeout_s=plan.timeout_s)
         carriers.append(mqtt)
         close = mqtt.close
     if not carriers:
         raise ConfigError("neither a broker nor an HTTP mirror is configured", subject="config.broker")
-    return (carriers[0] if len(carriers) == 1 else FallbackCarrier(carriers)), close
+    return (carriers[0] if len(carriers) == 1 else FallbackTransport(carriers)), close
 
 
 def _read_root(path: str) -> bytes:
@@ -191,7 +193,7 @@ def main(arguments: list[str]) -> int:
         # One at a time: an updater whose supervisor was killed may need a moment to notice.
         lock = (Path(plan.state) / "updater.lock").open("ab")
         fcntl.flock(lock, fcntl.LOCK_EX)
-        carrier, close = carrier_of(plan)
+        carrier, close = transport_of(plan)
         try:
             Updater(plan, carrier, say_line).run()
         finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.storage.state_dir import write_durably
+from edge_agent.storage.durable import write_durably
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError, TransportError
 from edge_contracts.limits import MAX_DOCUMENT_BYTES, MIB
@@ -23,7 +23,7 @@ class BudgetError(TransportError):
 
 
 @dataclass(kw_only=True)
-class Traffic:
+class ByteBudget:
     """Bytes fetched and the most that may be. Counted before they are asked for, so the limit is never passed."""
 
     limit: int
@@ -38,7 +38,7 @@ class Traffic:
             self.used += count
 
 
-class DayTraffic(Record, frozen=True, kw_only=True):
+class DayBytes(Record, frozen=True, kw_only=True):
     """Bytes fetched on one UTC day."""
 
     day: str = ""
@@ -53,13 +53,13 @@ def bytes_left_today(path: Path, network: NetworkBudget) -> int:
 def count_today(path: Path, used: int) -> None:
     """Add to the record at `path`."""
     today = _today(path)
-    write_durably(path, msgspec.json.encode(DayTraffic(day=today.day, used=today.used + used)))
+    write_durably(path, msgspec.json.encode(DayBytes(day=today.day, used=today.used + used)))
 
 
-def _today(path: Path) -> DayTraffic:
+def _today(path: Path) -> DayBytes:
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     try:
-        found = decode(path.read_bytes(), DayTraffic, limit=MAX_DOCUMENT_BYTES, what="traffic")
+        found = decode(path.read_bytes(), DayBytes, limit=MAX_DOCUMENT_BYTES, what="traffic")
     except (OSError, ContractError):
-        return DayTraffic(day=day)
-    return found if found.day == day else DayTraffic(day=day)
+        return DayBytes(day=day)
+    return found if found.day == day else DayBytes(day=day)

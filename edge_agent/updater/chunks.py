@@ -2,7 +2,7 @@
 
 What is on disk is known from a bitmap beside the files; a chunk the bitmap names is still checked by hash when a
 download is resumed, so power may fail between the two writes. Every chunk is verified before it is stored, whoever
-brings it. Where chunks come from is a `Carrier`; what a release is made of is in `edge_agent.updater.download`.
+brings it. Where chunks come from is a `Transport`; what a release is made of is in `edge_agent.updater.download`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.errors import DamagedError, NotFoundError, UnreachableError
-from edge_agent.ports import Carrier
-from edge_agent.storage.state_dir import write_durably
-from edge_agent.updater.byte_budget import Traffic
+from edge_agent.ports import Transport
+from edge_agent.storage.durable import write_durably
+from edge_agent.updater.byte_budget import ByteBudget
 from edge_contracts.errors import TransportError
 from edge_contracts.manifest import FileEntry
 from edge_contracts.profile import NetworkBudget
@@ -102,9 +102,9 @@ class ChunkFolder:
 class Fetcher:
     """Fetches chunks through a carrier, within the device's budgets."""
 
-    carrier: Carrier
+    carrier: Transport
     network: NetworkBudget
-    traffic: Traffic
+    traffic: ByteBudget
 
     def fetch(self, chunks: ChunkFolder, pieces: Iterable[Piece], stored: Callable[[Piece], None]) -> None:
         """Fetch and store `pieces`, saying so for each. Raises DamagedError, UnreachableError, NotFoundError,

@@ -39,7 +39,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilding:
+class DeltaRebuild:
     """The deltas towards one release. `said` hears of each that was tried, `told` of each byte that arrived."""
 
     chunks: ChunkFolder

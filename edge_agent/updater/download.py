@@ -15,18 +15,12 @@ from functools import cached_property
 from pathlib import Path
 
 from edge_agent.errors import DamagedError
-from edge_agent.ports import Carrier
-from edge_agent.storage.state_dir import (
-    DiskFullError,
-    StateFolder,
-    fsync_folder,
-    move_durably,
-    state_error,
-    write_durably,
-)
-from edge_agent.updater.byte_budget import Traffic
+from edge_agent.ports import Transport
+from edge_agent.storage.durable import DiskFullError, fsync_folder, move_durably, state_error, write_durably
+from edge_agent.storage.state_dir import StateFolder
+from edge_agent.updater.byte_budget import ByteBudget
 from edge_agent.updater.chunks import ChunkFolder, Fetcher, Piece, read_piece
-from edge_agent.updater.delta_rebuild import FOLDER, Rebuilding, Rebuilt
+from edge_agent.updater.delta_rebuild import FOLDER, DeltaRebuild, Rebuilt
 from edge_contracts.delta import Deltas
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from edge_contracts.profile import NetworkBudget
@@ -39,9 +33,9 @@ class Download:
 
     state: StateFolder
     manifest_bytes: bytes
-    carrier: Carrier
+    carrier: Transport
     network: NetworkBudget
-    traffic: Traffic
+    traffic: ByteBudget
     told: Callable[[int, int], None]
     deltas: Deltas | None = None
     bundles: Sequence[Path] = ()
@@ -99,7 +93,7 @@ class Download:
         fetcher = Fetcher(carrier=self.carrier, network=self.network, traffic=self.traffic)
         self._progress()
         if self.deltas is not None:
-            rebuilding = Rebuilding(
+            rebuilding = DeltaRebuild(
                 chunks=self._chunks,
                 deltas=self.deltas,
                 fetcher=fetcher,

@@ -15,11 +15,11 @@ from edge_agent.engines.registry import installed_engines
 from edge_agent.errors import HashMismatchError, MalformedError, MissingTargetError
 from edge_agent.host.sensors import architecture, disk_free_mb, memory_available_mb
 from edge_agent.ipc.updater import Checking, DeltaUnused, DeltaUsed, Fetching, FromUpdater, SlotPlan, Stored
-from edge_agent.ports import Carrier
+from edge_agent.ports import Transport
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.preflight import DeviceFacts, preflight
-from edge_agent.update.record import Candidate
-from edge_agent.updater.byte_budget import Traffic, bytes_left_today, count_today
+from edge_agent.update.record import CandidateRelease
+from edge_agent.updater.byte_budget import ByteBudget, bytes_left_today, count_today
 from edge_agent.updater.delta_rebuild import Rebuilt
 from edge_agent.updater.download import Download
 from edge_agent.updater.trusted_repository import TrustedRepository
@@ -53,18 +53,18 @@ class Installer:
     """Installs releases for one updater. `metered`: what is fetched counts against the day's budget."""
 
     repository: TrustedRepository
-    carrier: Carrier
+    carrier: Transport
     state: StateFolder
     profile: DeviceProfile
     metered: bool
     say: Say
 
-    def install(self, slot: SlotPlan, wish: Candidate) -> None:
+    def install(self, slot: SlotPlan, wish: CandidateRelease) -> None:
         """Have every byte of the release on the disk, verified and durable. Raises EdgewrightError."""
         self.say(Checking(slot=slot.slot))
         data = self._manifest(wish)
         teller = _Teller(self.say, slot.slot)
-        traffic = Traffic(limit=self._limit(parse_manifest(data).total_bytes))
+        traffic = ByteBudget(limit=self._limit(parse_manifest(data).total_bytes))
         download = Download(
             state=self.state,
             manifest_bytes=data,
@@ -92,7 +92,7 @@ class Installer:
         limit = WASTE * total + limits.MIB
         return min(limit, bytes_left_today(self.state.traffic, self.profile.network)) if self.metered else limit
 
-    def _manifest(self, wish: Candidate) -> bytes:
+    def _manifest(self, wish: CandidateRelease) -> bytes:
         """Return the manifest's bytes, signed by the family's role and the very ones the channel names."""
         target = manifest_target(wish.model, wish.version)
         data = self.repository.fetch(target, limits.MAX_MANIFEST_BYTES)
@@ -104,7 +104,7 @@ class Installer:
         self.repository.saw_time(parse_time(manifest.created, what="manifest.created").timestamp())
         return data
 
-    def _deltas(self, slot: str, wish: Candidate) -> Deltas | None:
+    def _deltas(self, slot: str, wish: CandidateRelease) -> Deltas | None:
         """Return the signed deltas towards the release, or None: they spare bytes, and nothing depends on them."""
         target = deltas_target(wish.model, wish.version)
         try:

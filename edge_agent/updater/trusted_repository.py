@@ -34,8 +34,8 @@ from edge_agent.errors import (
     SignatureError,
     TooLargeError,
 )
-from edge_agent.ports import Carrier, ObjectKind
-from edge_agent.storage.state_dir import state_error, write_durably
+from edge_agent.ports import ObjectKind, Transport
+from edge_agent.storage.durable import state_error, write_durably
 from edge_contracts import limits
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
@@ -57,7 +57,7 @@ class Floor(Record, frozen=True, kw_only=True):
 class TrustedRepository:
     """One session with a repository. `now` is the device's clock, seconds since the epoch."""
 
-    def __init__(self, folder: Path, root: bytes, carrier: Carrier, now: float) -> None:
+    def __init__(self, folder: Path, root: bytes, carrier: Transport, now: float) -> None:
         """`root` is the trust anchor the device was given. Raises RefusedError if it does not hold."""
         self._trusted = folder / "trusted"
         self._session = folder / "session"
@@ -208,7 +208,7 @@ class TrustedRepository:
 class _CarrierFetcher(FetcherInterface):
     """python-tuf's network, over a Carrier."""
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Transport) -> None:
         self._carrier = carrier
 
     def _fetch(self, url: str) -> Iterator[bytes]:

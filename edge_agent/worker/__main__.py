@@ -30,24 +30,24 @@ import msgspec
 
 from edge_agent.engines.registry import import_engines
 from edge_agent.errors import EngineMemoryError
+from edge_agent.fallback_ladder import Rung
 from edge_agent.host.memory_limits import HEADROOM_MB, limit_growth, offer_to_oom_killer
 from edge_agent.http.batcher import Batcher
-from edge_agent.http.oip_app import OipApp, Serving
+from edge_agent.http.oip_app import AppState, OipApp
 from edge_agent.http.server import HttpServer
 from edge_agent.inference.runtime import Runtime
-from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.in_flight import InFlightCounters
 from edge_agent.ipc.worker import (
     MAX_LINE_BYTES,
     AgentView,
-    Aside,
     Drain,
     Drained,
     Fault,
     Heartbeat,
     Prefer,
     Ready,
-    Rung,
     Shed,
+    TapSettings,
     ToSupervisor,
     WorkerPlan,
     line,
@@ -57,7 +57,7 @@ from edge_agent.ports import EngineSettings
 from edge_contracts.errors import EdgewrightError, OperatorError
 
 if TYPE_CHECKING:
-    from edge_agent.worker.request_tap import Onlooker
+    from edge_agent.worker.request_tap import RequestTap
 
 EXIT_MEMORY = 70
 """Exit code after a failed allocation in the engine."""
@@ -71,15 +71,15 @@ _OOM_SCORE = 500
 class Worker:
     """One slot's worker. Without a link, as in `agent serve`, faults go to stderr."""
 
-    def __init__(self, plan: WorkerPlan, listening: socket.socket, flight: FlightPage) -> None:
+    def __init__(self, plan: WorkerPlan, listening: socket.socket, flight: InFlightCounters) -> None:
         self._plan = plan
         self._listening = listening
-        self._serving = Serving(on_memory_error=self._die, labels={"slot": plan.slot})
+        self._serving = AppState(on_memory_error=self._die, labels={"slot": plan.slot})
         self._server = HttpServer(OipApp(self._serving), flight)
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None
         self._drain_s = asyncio.Future[float]()
-        self._onlooker: Onlooker | None = None
+        self._onlooker: RequestTap | None = None
         self._last_requests = 0
         self._last_request_at = time.monotonic()
 
@@ -95,9 +95,9 @@ class Worker:
             started = time.monotonic()
             runtime = self._load()
             if self._plan.takes_over:
-                from edge_agent.worker.warmup import rehearse
+                from edge_agent.worker.warmup import warm_up
 
-                await rehearse(self._server, runtime)
+                await warm_up(self._server, runtime)
             gc.collect()
             gc.freeze()  # what is loaded by now stays: later collections need not walk it
             gc.enable()
@@ -170,7 +170,7 @@ class Worker:
                 self._serving.retry_after_s = retry_after_s
             case AgentView(gauges=gauges):
                 self._serving.gauges = gauges
-            case Aside():
+            case TapSettings():
                 self._take_aside(message)
             case Prefer(variant=variant, threads=threads) if runtime is not None:
                 try:
@@ -179,7 +179,7 @@ class Worker:
                     self._die(error)
                 self._beat_once(runtime)
 
-    def _take_aside(self, wish: Aside) -> None:
+    def _take_aside(self, wish: TapSettings) -> None:
         """Take requests aside as the supervisor wants it; what it takes is loaded when it first does."""
         if self._onlooker is None and wish.shadow > 0.0:
             self._open_onlooker()
@@ -189,18 +189,18 @@ class Worker:
             self._serving.onlook = self._onlooker.look if looks else None
 
     def _open_onlooker(self) -> None:
-        from edge_agent.worker.request_tap import Onlooker
+        from edge_agent.worker.request_tap import RequestTap
 
         plan, recorder = self._plan, None
         if plan.capture is not None:
-            from edge_agent.worker.capture_writer import Recorder
+            from edge_agent.worker.capture_writer import CaptureWriter
 
             try:
-                recorder = Recorder(plan.capture, self._capture_fails)
+                recorder = CaptureWriter(plan.capture, self._capture_fails)
             except OperatorError as error:  # a key that is none must not keep the slot from answering
                 self._capture_fails(str(error))
         mirror = socket.socket(fileno=plan.mirror_fd) if plan.mirror_fd >= 0 else None
-        self._onlooker = Onlooker(plan.ladder[0].served_by, mirror, recorder)
+        self._onlooker = RequestTap(plan.ladder[0].served_by, mirror, recorder)
 
     def _capture_fails(self, text: str) -> None:
         """Report that captures cannot be written; from any thread."""
@@ -254,7 +254,9 @@ class Worker:
         os._exit(EXIT_MEMORY)
 
 
-async def serve(plan: WorkerPlan, listening: socket.socket, link: socket.socket | None, flight: FlightPage) -> int:
+async def serve(
+    plan: WorkerPlan, listening: socket.socket, link: socket.socket | None, flight: InFlightCounters
+) -> int:
     """Run one worker in this process's event loop; return its exit code."""
     return await Worker(plan, listening, flight).run(link)
 
@@ -266,7 +268,7 @@ def main(arguments: list[str]) -> int:
     listening = socket.socket(fileno=plan.listen_fd)
     listening.setblocking(False)
     link = socket.socket(fileno=plan.link_fd) if plan.link_fd >= 0 else None
-    flight = FlightPage.open(plan.flight_fd) if plan.flight_fd >= 0 else FlightPage.create()
+    flight = InFlightCounters.open(plan.flight_fd) if plan.flight_fd >= 0 else InFlightCounters.create()
     return asyncio.run(serve(plan, listening, link, flight))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_agent.capture.ring import CaptureRing
 from edge_agent.capture.sealing import load_sealer
-from edge_agent.config.shadow_capture import Capture
+from edge_agent.config.shadow_capture import CaptureConfig
 from edge_contracts.limits import MAX_SERVED_BYTES, MIB
 
 WAITING = 8
@@ -25,10 +25,10 @@ PAUSE_S = 60.0
 """How long nothing is captured after the disk has refused it, in seconds."""
 
 
-class Recorder:
+class CaptureWriter:
     """Seals records and writes them, in a thread of its own. Raises OperatorError for a key that is none."""
 
-    def __init__(self, settings: Capture, failed: Callable[[str], None]) -> None:
+    def __init__(self, settings: CaptureConfig, failed: Callable[[str], None]) -> None:
         """`settings.folder` is set. `failed` is told, from the thread, when the disk refuses a record."""
         assert settings.folder is not None
         self.settings = settings

@@ -13,13 +13,13 @@ import time
 from typing import TYPE_CHECKING
 
 from edge_agent.answer import Answer
-from edge_agent.capture.record import encode_served, served, size_of
+from edge_agent.capture.record import captured_request, encode_captured, size_of
 from edge_agent.ipc.mirror import send
 from edge_agent.ports import Tensors
 from edge_contracts.limits import MAX_SERVED_BYTES, MIB
 
 if TYPE_CHECKING:
-    from edge_agent.worker.capture_writer import Recorder
+    from edge_agent.worker.capture_writer import CaptureWriter
 
 EVERY_S = 0.05
 """At most twenty requests a second are taken aside."""
@@ -28,10 +28,10 @@ BYTES_A_SECOND = 10 * MIB
 """And at most so much: copying it takes about a hundredth of a core (`benchmarks/agent/shadow_capture_cost.py`)."""
 
 
-class Onlooker:
+class RequestTap:
     """Called with each answer, on the event loop's thread. `counters` are totals since the start."""
 
-    def __init__(self, first: str, mirror: socket.socket | None, recorder: Recorder | None) -> None:
+    def __init__(self, first: str, mirror: socket.socket | None, recorder: CaptureWriter | None) -> None:
         """`first` is who usually answers, as `served_by` says it."""
         self.counters = {"shadowed": 0, "shadow_skipped": 0}
         self._first = first
@@ -65,7 +65,7 @@ class Onlooker:
             return
         self._free_at = now + max(EVERY_S, size / BYTES_A_SECOND)
         try:
-            data = encode_served(served(tensors, answer, time.time()))
+            data = encode_captured(captured_request(tensors, answer, time.time()))
         except MemoryError:
             self._skip(shown=shown, kept=kept)
             return
@@ -100,7 +100,7 @@ class Onlooker:
 
 def kinds(answer: Answer, first: str) -> tuple[str, ...]:
     """Return which of the kinds that a capture may be limited to an answer is; see
-    `edge_agent.config.shadow_capture.Capture`."""
+    `edge_agent.config.shadow_capture.CaptureConfig`."""
     found = []
     if answer.abstained:
         found.append("abstained")

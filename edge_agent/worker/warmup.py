@@ -1,6 +1,6 @@
 """The rehearsal of a worker that takes over from another one: it answers itself before it answers anybody else.
 
-What runs for the first time runs slowly: code that is not specialised yet, empty caches, an answer whose time is not
+What runs for the first time runs slowly: code that is not specialized yet, empty caches, an answer whose time is not
 known. All clients come over at once, and each of them would wait for that. So requests like the model's golden sample
 go through a connection of the worker's own, in JSON and in binary, and are then forgotten: no counter knows of them.
 """
@@ -22,7 +22,7 @@ from edge_agent.ports import Array
 from edge_contracts.limits import KIB
 
 TIMES: Final = 16
-"""Requests of each form: CPython 3.11 specialises code that has run eight times."""
+"""Requests of each form: CPython 3.11 specializes code that has run eight times."""
 
 MOST_S: Final = 0.1
 """Seconds after which a rehearsal has taken long enough. A model that needs half of it for one answer has none: beside
@@ -34,7 +34,7 @@ MOST_BYTES: Final = 64 * KIB
 _NAMES: Final = {dtype: datatype for datatype, dtype in DATATYPES.items()}
 
 
-async def rehearse(server: HttpServer, runtime: Runtime) -> None:
+async def warm_up(server: HttpServer, runtime: Runtime) -> None:
     """Answer some requests on a connection within this process, and forget them."""
     tensors = runtime.usual(MOST_S / 2)
     if not 0 < sum(array.nbytes for array in tensors.values()) <= MOST_BYTES:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from edge_contracts.codec import convert
-from edge_fleet.cli.identity import authority, enroll, enrolment, identity
+from edge_fleet.cli.identity import authority, enroll, enrollment, identity
 from edge_fleet.cli.key_ceremony import FILE, change_keys
 from edge_fleet.cli.keys import keys
 from edge_fleet.cli.output import FOLDER, emit, fleet_argument, json_option, utc_now
@@ -29,7 +29,7 @@ from edge_fleet.signing import key_changes
 from edge_fleet.signing.keys import RELEASES
 from edge_fleet.signing.passphrases import VARIABLE
 from edge_fleet.signing.refresh import refresh
-from edge_fleet.signing.workspace import Fleet, Founding, found
+from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
 
 
 @click.group()
@@ -69,12 +69,12 @@ def init(folder: Path, as_json: bool, **asked: Any) -> None:
       edgewright fleet init ~/fleet
       edgewright fleet init ~/fleet --tenant acme --family har --root-keys 3 --root-threshold 2
     """
-    founding = convert(asked, Founding, what="init")
+    founding = convert(asked, NewFleet, what="init")
     fleet = found(folder, founding, utc_now())
     emit(
         {"folder": str(fleet.path), "tenant": fleet.tenant, "root": str(fleet.path / "root.json")},
         as_json,
-        f"Fleet {fleet.tenant!r} is ready in {fleet.path}.\n"
+        f"FleetWorkspace {fleet.tenant!r} is ready in {fleet.path}.\n"
         f"Give every device {fleet.path / 'root.json'} as its [trust] root.\n"
         f"Move {fleet.keys.folder / 'root.pem'} to a safe place; it is needed for new families and keys only.",
     )
@@ -103,7 +103,7 @@ def release_command(folder: Path, bundle: Path, deltas: int, delta_codec: str, a
       edgewright fleet release ~/fleet out/har-1.1.0 --deltas 5 --delta-codec zlib
     """
     plan = convert({"releases": deltas, "codec": delta_codec}, DeltaPlan, what="deltas")
-    done = release(Fleet(folder), bundle, utc_now(), plan)
+    done = release(FleetWorkspace(folder), bundle, utc_now(), plan)
     what = f"{done.model} {done.version}, {done.files} files, {done.bytes / 1e6:.2f} MB"
     made = f"\n{done.deltas} deltas, {done.delta_bytes / 1e6:.2f} MB" if done.deltas else ""
     hint = f"\nNo deltas: the family is older than they are. {done.hint}" if done.hint else ""
@@ -130,7 +130,7 @@ def family_add(folder: Path, name: str, key: str | None, out: Path | None, as_js
       edgewright fleet family add ~/fleet har
       edgewright fleet family add ~/fleet har --out change.json
     """
-    fleet = Fleet(folder)
+    fleet = FleetWorkspace(folder)
     if out is None:
         add_family(fleet, name, utc_now(), key)
         emit({"family": name}, as_json, f"Family {name!r} may be released now.")
@@ -153,7 +153,7 @@ def family_floor(folder: Path, name: str, version: str, as_json: bool) -> None:
     Examples:
       edgewright fleet family floor ~/fleet har 1.2.0
     """
-    document = set_floor(Fleet(folder), name, version, utc_now())
+    document = set_floor(FleetWorkspace(folder), name, version, utc_now())
     emit(document, as_json, f"{name}: nothing older than {document.minimum_version} may be installed.")
 
 
@@ -169,7 +169,7 @@ def family_revoke(folder: Path, name: str, version: str, as_json: bool) -> None:
     Examples:
       edgewright fleet family revoke ~/fleet har 1.1.0
     """
-    document = revoke(Fleet(folder), name, version, utc_now())
+    document = revoke(FleetWorkspace(folder), name, version, utc_now())
     emit(document, as_json, f"{name} {version} is revoked ({len(document.revoked)} in all).")
 
 
@@ -183,7 +183,7 @@ def refresh_command(folder: Path, as_json: bool) -> None:
     Examples:
       edgewright fleet refresh ~/fleet
     """
-    done = refresh(Fleet(folder), utc_now())
+    done = refresh(FleetWorkspace(folder), utc_now())
     missing = f" Due, but the key is not here: {', '.join(done.missing)}." if done.missing else ""
     emit(done, as_json, f"Signed again: {', '.join(done.signed) or 'nothing was due'}.{missing}")
 
@@ -204,7 +204,7 @@ def export_command(folder: Path, out: Path, model: str | None, as_json: bool) ->
     with Progress(*columns, console=Console(stderr=True), disable=as_json) as bar:
         task = bar.add_task("exporting", total=None)
         done = export(
-            Fleet(folder), out, model, utc_now(), lambda now, all_: bar.update(task, completed=now, total=all_)
+            FleetWorkspace(folder), out, model, utc_now(), lambda now, all_: bar.update(task, completed=now, total=all_)
         )
     emit(done, as_json, f"{done.files} files, {done.bytes / 1e6:.2f} MB in {out} ({done.copied} copied).")
 
@@ -224,9 +224,10 @@ def gc(folder: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
       edgewright fleet gc ~/fleet --dry-run
       edgewright fleet gc ~/fleet --older-than 30
     """
-    done = collect_garbage(Fleet(folder), utc_now(), timedelta(days=older_than), dry=dry_run)
+    done = collect_garbage(FleetWorkspace(folder), utc_now(), timedelta(days=older_than), dry=dry_run)
     emit(done, as_json, f"{done.files} files, {done.bytes / 1e6:.2f} MB {'would go' if dry_run else 'removed'}.")
 
 
-for _command in (keys, rollout, depot, controller, devices, events, status, authority, enroll, enrolment, identity):
+for _command in (keys, rollout, depot, controller, devices, events, status, authority, enroll, enrollment, identity):
     fleet.add_command(_command)
+fleet.add_command(enrollment, "enrolment")  # the spelling of 0.1's first units

@@ -1,4 +1,4 @@
-"""`edgewright fleet authority`, `enroll`, `enrolment` and `identity`: who may connect to the fleet's broker.
+"""`edgewright fleet authority`, `enroll`, `enrollment` and `identity`: who may connect to the fleet's broker.
 
 What is signed for devices to run is not decided here: a certificate gives a voice on the broker and nothing more.
 """
@@ -22,11 +22,11 @@ from edge_fleet.cli.output import (
     json_option,
     log,
     show_table,
-    until_signalled,
+    until_signaled,
     utc_now,
 )
 from edge_fleet.cli.services import broker_options, parse_broker
-from edge_fleet.database.certificates import IdentityStore, Issued
+from edge_fleet.database.certificates import CertificateStore, Issued
 from edge_fleet.errors import FleetError
 from edge_fleet.identity.authority import CA_NAMES, SERVICES
 from edge_fleet.identity.claims import (
@@ -41,12 +41,12 @@ from edge_fleet.identity.claims import (
     write_service_files,
 )
 from edge_fleet.identity.enrollment import utc_text
-from edge_fleet.identity.enrollment_service import Desk, serve_enrolment
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.identity.enrollment_service import EnrollmentDesk, serve_enrollment
+from edge_fleet.signing.workspace import FleetWorkspace
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-ENROLMENT_PORT = 8884
+ENROLLMENT_PORT = 8884
 
 
 def life(text: str) -> timedelta:
@@ -72,14 +72,14 @@ def authority_init(folder: Path, as_json: bool) -> None:
     Examples:
       edgewright fleet authority init ~/fleet
     """
-    made = found_authority(Fleet(folder), utc_now())
+    made = found_authority(FleetWorkspace(folder), utc_now())
     keys = {name: str(made.folder / f"{name}.key") for name in CA_NAMES}
     emit(
         {"folder": str(made.folder), "keys": keys},
         as_json,
         f"The authority is ready in {made.folder}.\n"
         "broker-ca.key is needed for a broker's certificate only: make that, then move the key to a safe place.\n"
-        "device-ca.key is needed where `edgewright fleet enrolment` runs, claim-ca.key where `fleet enroll` does.",
+        "device-ca.key is needed where `edgewright fleet enrollment` runs, claim-ca.key where `fleet enroll` does.",
     )
 
 
@@ -97,7 +97,7 @@ def authority_broker(folder: Path, hosts: tuple[str, ...], out: Path, as_json: b
     Examples:
       edgewright fleet authority broker ~/fleet --host broker.example.org --out broker-files
     """
-    write_broker_files(Fleet(folder), hosts, out, utc_now())
+    write_broker_files(FleetWorkspace(folder), hosts, out, utc_now())
     emit(
         {"folder": str(out), "hosts": hosts}, as_json, f"Copy the files in {out} to the broker (docs/how-to/broker.md)."
     )
@@ -116,8 +116,8 @@ def authority_service(folder: Path, name: str, out: Path, db: str | None, as_jso
     Examples:
       edgewright fleet authority service ~/fleet depot --out ~/fleet/tls
     """
-    fleet = Fleet(folder)
-    store = IdentityStore(db or fleet.store_url)
+    fleet = FleetWorkspace(folder)
+    store = CertificateStore(db or fleet.store_url)
     row = write_service_files(fleet, store, name, out, utc_now())
     store.close()
     options = f"--ca {out / 'ca.pem'} --cert {out / f'{name}.pem'} --key {out / f'{name}.key'}"
@@ -127,7 +127,7 @@ def authority_service(folder: Path, name: str, out: Path, db: str | None, as_jso
 @click.command()
 @fleet_argument
 @click.option("--device", required=True, help="The device's name, its `device.id`.")
-@click.option("--broker", required=True, metavar="HOST[:PORT]", help="The broker's enrolment listener; port 8884.")
+@click.option("--broker", required=True, metavar="HOST[:PORT]", help="The broker's enrollment listener; port 8884.")
 @click.option(
     "--expires", type=life, metavar="TIME", default="7d", show_default=True, help="How long the claim can be used."
 )
@@ -145,19 +145,19 @@ def enroll(
     Examples:
       edgewright fleet enroll ~/fleet --device dev-0001 --broker broker.example.org --out dev-0001.claim
     """
-    fleet = Fleet(folder)
-    host, _, port = broker.rpartition(":") if re.search(r":[0-9]+$", broker) else (broker, "", str(ENROLMENT_PORT))
+    fleet = FleetWorkspace(folder)
+    host, _, port = broker.rpartition(":") if re.search(r":[0-9]+$", broker) else (broker, "", str(ENROLLMENT_PORT))
     asked = {"device": convert(device, Name, what="device"), "host": host.strip("[]"), "port": int(port)}
     if out.exists():
         raise FleetError("exists already", subject=str(out))
-    store = IdentityStore(db or fleet.store_url)
+    store = CertificateStore(db or fleet.store_url)
     claim = make_claim(fleet, store, convert(asked, ClaimOrder, what="enroll"), expires, utc_now())
     store.close()
     write_claim(claim, out)
     emit(
         {"claim": claim.claim, "device": device, "expires": claim.expires, "file": str(out)},
         as_json,
-        f"{out} lets {device} enrol once, until {claim.expires}. On the device:\n"
+        f"{out} lets {device} enroll once, until {claim.expires}. On the device:\n"
         f"edgewright agent enroll --claim {out.name} --config /etc/edgewright/agent.toml",
     )
 
@@ -174,18 +174,18 @@ def enroll(
     help="How long a device's certificate is good.",
 )
 @db_option
-def enrolment(folder: Path, lifetime: timedelta, db: str | None, **broker: Any) -> None:
+def enrollment(folder: Path, lifetime: timedelta, db: str | None, **broker: Any) -> None:
     """Give devices their certificates: the first for a claim, the next ones for the certificate before.
 
-    Prints `enrolment ready` once it is subscribed. Ends cleanly on SIGTERM.
+    Prints `enrollment ready` once it is subscribed. Ends cleanly on SIGTERM.
 
     \b
     Examples:
-      edgewright fleet enrolment ~/fleet --broker broker:8883 --ca ca.pem --cert enrolment.pem --key enrolment.key
+      edgewright fleet enrollment ~/fleet --broker broker:8883 --ca ca.pem --cert enrollment.pem --key enrollment.key
     """
-    fleet = Fleet(folder)
-    desk = Desk(broker=parse_broker(broker), store_url=db or fleet.store_url, life=lifetime)
-    serve_enrolment(fleet, desk, click.echo, log, until_signalled())
+    fleet = FleetWorkspace(folder)
+    desk = EnrollmentDesk(broker=parse_broker(broker), store_url=db or fleet.store_url, life=lifetime)
+    serve_enrollment(fleet, desk, click.echo, log, until_signaled())
 
 
 @click.group()
@@ -205,7 +205,7 @@ def identity_list(folder: Path, device: str | None, db: str | None, as_json: boo
     Examples:
       edgewright fleet identity list ~/fleet --device dev-0001
     """
-    store = IdentityStore(db or Fleet(folder).store_url)
+    store = CertificateStore(db or FleetWorkspace(folder).store_url)
     found = store.certificates(device)
     store.close()
     if as_json:
@@ -230,9 +230,9 @@ def identity_revoke(folder: Path, device: str, out: Path | None, db: str | None,
     Examples:
       edgewright fleet identity revoke ~/fleet dev-0001
     """
-    fleet, now = Fleet(folder), utc_now()
+    fleet, now = FleetWorkspace(folder), utc_now()
     authority_of(fleet).check_key("device-ca")
-    store = IdentityStore(db or fleet.store_url)
+    store = CertificateStore(db or fleet.store_url)
     gone = store.revoke(device, utc_text(now))
     path = write_revocations(fleet, store, now)
     store.close()
@@ -244,7 +244,7 @@ def identity_revoke(folder: Path, device: str, out: Path | None, db: str | None,
         {"device": device, "revoked": [row.serial for row in gone], "list": str(path)},
         as_json,
         f"{device}: {len(gone)} certificates revoked. Copy {path} to the broker and send it SIGHUP;\n"
-        "restart it to end a connection that stands (docs/how-to/enrol.md).",
+        "restart it to end a connection that stands (docs/how-to/enroll.md).",
     )
 
 

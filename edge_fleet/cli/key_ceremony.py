@@ -13,7 +13,7 @@ from edge_fleet.durable_files import write_file
 from edge_fleet.errors import CeremonyError, FleetError, KeyMissingError
 from edge_fleet.signing.ceremony import (
     MAX_PROPOSAL_BYTES,
-    Applied,
+    AppliedChange,
     Proposal,
     apply,
     check_base,
@@ -28,7 +28,7 @@ from edge_fleet.signing.ceremony_text import changes, describe_need, key_words, 
 from edge_fleet.signing.key_changes import Draft, Holding
 from edge_fleet.signing.keys import KeyRing
 from edge_fleet.signing.repository import read_metadata
-from edge_fleet.signing.workspace import SETTINGS_NAME, Fleet
+from edge_fleet.signing.workspace import SETTINGS_NAME, FleetWorkspace
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -89,7 +89,7 @@ def apply_command(folder: Path, file: Path, as_json: bool) -> None:
     Examples:
       edgewright fleet keys apply ~/fleet change.json
     """
-    fleet = Fleet(folder)
+    fleet = FleetWorkspace(folder)
     emit_applied(apply(fleet, read_proposal(file), utc_now()), as_json)
 
 
@@ -119,8 +119,8 @@ def say(proposal: Proposal, *, err: bool) -> None:
 
 
 def change_keys(
-    fleet: Fleet, edit: Callable[[Draft], None], out: Path | None, renew: tuple[str, ...] = ()
-) -> Proposal | Applied:
+    fleet: FleetWorkspace, edit: Callable[[Draft], None], out: Path | None, renew: tuple[str, ...] = ()
+) -> Proposal | AppliedChange:
     """Propose a change: with `out` write it there and return the proposal, else sign and apply it with the keys here.
 
     Raises KeyMissingError, naming `--out`, if the root keys here are not enough.
@@ -143,7 +143,7 @@ def change_keys(
         ) from error
 
 
-def begun(fleet: Fleet, out: Path | None) -> Proposal:
+def begun(fleet: FleetWorkspace, out: Path | None) -> Proposal:
     """Return what `out` proposes already, or no change. Raises CeremonyError if `out` is of an earlier ceremony."""
     current = start(fleet.read(utc_now()))
     if out is None or not out.exists():
@@ -156,7 +156,7 @@ def begun(fleet: Fleet, out: Path | None) -> Proposal:
     return proposal
 
 
-def emit_applied(done: Applied, as_json: bool) -> None:
+def emit_applied(done: AppliedChange, as_json: bool) -> None:
     """Print what is in force now, and what waits."""
     text = f"In force: root {done.root}, targets {done.targets}."
     if done.signed:

@@ -29,11 +29,11 @@ from edge_fleet.cli.key_ceremony import (
 )
 from edge_fleet.cli.output import FOLDER, emit, fleet_argument, json_option, show_table, utc_now
 from edge_fleet.signing import key_changes
-from edge_fleet.signing.ceremony import Applied
+from edge_fleet.signing.ceremony import AppliedChange
 from edge_fleet.signing.key_changes import Draft, Holding
 from edge_fleet.signing.keys import key_name
 from edge_fleet.signing.passphrases import new_passphrase
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 out_option = click.option(
     "--out", type=FILE, help="Propose only: write the change to this file, or add it to what the file proposes."
@@ -63,7 +63,7 @@ def list_command(folder: Path, as_json: bool) -> None:
     Examples:
       edgewright fleet keys list ~/fleet
     """
-    fleet = Fleet(folder)
+    fleet = FleetWorkspace(folder)
     rows = held_keys(fleet)
     held = {row["id"] for row in rows}
     idle = [
@@ -125,7 +125,7 @@ def add(folder: Path, role: str, name: str, out: Path | None, as_json: bool) -> 
     Examples:
       edgewright fleet keys add ~/fleet root alice --out change.json
     """
-    fleet = Fleet(folder)
+    fleet = FleetWorkspace(folder)
     _change(fleet, partial(key_changes.add, role=role, key=fleet.keys.public(name)), out, as_json)
 
 
@@ -142,7 +142,7 @@ def revoke(folder: Path, role: str, key: str, out: Path | None, as_json: bool) -
     Examples:
       edgewright fleet keys revoke ~/fleet root bob --out change.json
     """
-    _change(Fleet(folder), partial(key_changes.revoke, role=role, named=key), out, as_json)
+    _change(FleetWorkspace(folder), partial(key_changes.revoke, role=role, named=key), out, as_json)
 
 
 @keys.command()
@@ -158,7 +158,7 @@ def threshold(folder: Path, role: str, number: int, out: Path | None, as_json: b
     Examples:
       edgewright fleet keys threshold ~/fleet root 2 --out change.json
     """
-    _change(Fleet(folder), partial(key_changes.set_threshold, role=role, threshold=number), out, as_json)
+    _change(FleetWorkspace(folder), partial(key_changes.set_threshold, role=role, threshold=number), out, as_json)
 
 
 @keys.command()
@@ -174,7 +174,7 @@ def rotate(folder: Path, roles: tuple[str, ...], key: str | None, out: Path | No
     Examples:
       edgewright fleet keys rotate ~/fleet rollouts snapshot timestamp --out change.json
     """
-    fleet = Fleet(folder)
+    fleet = FleetWorkspace(folder)
     chosen = {role: key or fleet.keys.free_name(role) for role in roles}
     if key is None:
         _check_rotation(fleet, roles, out)
@@ -198,10 +198,10 @@ def renew(folder: Path, out: Path | None, as_json: bool) -> None:
     Examples:
       edgewright fleet keys renew ~/fleet --out renewal.json
     """
-    _change(Fleet(folder), lambda _draft: None, out, as_json, renew=(Root.type, Targets.type))
+    _change(FleetWorkspace(folder), lambda _draft: None, out, as_json, renew=(Root.type, Targets.type))
 
 
-def held_keys(fleet: Fleet) -> list[dict[str, Any]]:
+def held_keys(fleet: FleetWorkspace) -> list[dict[str, Any]]:
     """Return one line for every key of every role."""
     repository = fleet.read(utc_now())
     names = fleet.keys.names()
@@ -222,7 +222,7 @@ def held_keys(fleet: Fleet) -> list[dict[str, Any]]:
     return [line(holding, key) for holding in found for key in holding.keys]
 
 
-def _check_rotation(fleet: Fleet, roles: tuple[str, ...], out: Path | None) -> None:
+def _check_rotation(fleet: FleetWorkspace, roles: tuple[str, ...], out: Path | None) -> None:
     """Raise before keys are made that no change would use: no such role, or no root key here."""
     proposal = begun(fleet, out)
     for role in roles:
@@ -232,10 +232,10 @@ def _check_rotation(fleet: Fleet, roles: tuple[str, ...], out: Path | None) -> N
 
 
 def _change(
-    fleet: Fleet, edit: Callable[[Draft], None], out: Path | None, as_json: bool, renew: tuple[str, ...] = ()
+    fleet: FleetWorkspace, edit: Callable[[Draft], None], out: Path | None, as_json: bool, renew: tuple[str, ...] = ()
 ) -> None:
     done = change_keys(fleet, edit, out, renew)
-    if isinstance(done, Applied):
+    if isinstance(done, AppliedChange):
         emit_applied(done, as_json)
     elif as_json:
         emit(report(done), True, "")

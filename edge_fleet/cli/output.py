@@ -63,13 +63,13 @@ def _cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def until_signalled() -> Callable[[], bool]:
+def until_signaled() -> Callable[[], bool]:
     """Return a question that is answered with yes once this process was asked to end (SIGTERM, SIGINT)."""
-    signalled: list[int] = []
+    signaled: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        signalled.append(number)
+        signaled.append(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note)
-    return lambda: bool(signalled)
+    return lambda: bool(signaled)

@@ -14,12 +14,12 @@ from edge_contracts.channel import Channel, Gates
 from edge_contracts.codec import convert, plain
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
 from edge_fleet.controller.service import utc_text
-from edge_fleet.database.telemetry import DeviceRow, Store
+from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.rollouts import channel_state
 from edge_fleet.rollouts.channel_state import Plan, Verb, phase
 from edge_fleet.rollouts.rollout import change_rollout, channels, find_release, read_channel, start_rollout
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 channel_option = click.option("--channel", help="The channel; may be left out when there is only one.")
 
@@ -63,7 +63,7 @@ def start(folder: Path, db: str | None, as_json: bool, **asked: Any) -> None:
       edgewright fleet rollout start ~/fleet --model har --version 1.1.0 --channel stable \\
           --select board=pi-4,pi-5 --select tag.site=north --window 01:00-04:00 --soak 3600
     """
-    fleet, now = Fleet(folder), utc_now()
+    fleet, now = FleetWorkspace(folder), utc_now()
     offered = find_release(fleet.read(now), asked["model"], asked["version"])
     plan = _plan(plain(offered), asked)
     channel = _recorded(fleet, "start", db, lambda: start_rollout(fleet, plan, now))
@@ -120,12 +120,12 @@ def rollout_status(folder: Path, channel: str | None, db: str | None, as_json: b
     Examples:
       edgewright fleet rollout status ~/fleet --channel stable --json
     """
-    fleet = Fleet(folder)
+    fleet = FleetWorkspace(folder)
     repository = fleet.read(utc_now())
     document = read_channel(repository, _chosen(channel, channels(repository)))
     if document is None:
         raise RolloutError("no such channel", subject=channel)
-    store = Store(db or fleet.store_url)
+    store = TelemetryStore(db or fleet.store_url)
     found = slots_on(document, store.devices())
     states = Counter(str(slot["state"]) for slot in found)
     report = {
@@ -198,15 +198,15 @@ def _selector(text: str) -> dict[str, Any]:
 def _steer(
     folder: Path, channel: str | None, verb: Verb, change: Callable[[Channel], Channel], db: str | None, as_json: bool
 ) -> None:
-    fleet, now = Fleet(folder), utc_now()
+    fleet, now = FleetWorkspace(folder), utc_now()
     name = _chosen(channel, channels(fleet.read(now)))
     document = _recorded(fleet, verb, db, lambda: change_rollout(fleet, name, change, now))
     emit(document, as_json, _sentence(document))
 
 
-def _recorded(fleet: Fleet, verb: Verb, db: str | None, sign: Callable[[], Channel]) -> Channel:
+def _recorded(fleet: FleetWorkspace, verb: Verb, db: str | None, sign: Callable[[], Channel]) -> Channel:
     """Sign a change and add it to the history; without a database nothing is signed."""
-    store = Store(db or fleet.store_url)
+    store = TelemetryStore(db or fleet.store_url)
     try:
         channel = sign()
         store.record_rollout(verb, channel, utc_text(utc_now()))

@@ -12,13 +12,13 @@ from edge_contracts.codec import convert
 from edge_contracts.limits import MIB
 from edge_contracts.names import Name
 from edge_contracts.topics import DEPOT_GROUP, INGEST_GROUP
-from edge_fleet.cli.output import FOLDER, db_option, fleet_argument, log, until_signalled
+from edge_fleet.cli.output import FOLDER, db_option, fleet_argument, log, until_signaled
 from edge_fleet.controller.service import Post, control, default_client_id
 from edge_fleet.depot.rate_limit import Pace
-from edge_fleet.depot.service import Service, Site, serve
+from edge_fleet.depot.service import DepotSite, Service, serve
 from edge_fleet.errors import FleetError
 from edge_fleet.mqtt import Broker
-from edge_fleet.signing.workspace import SETTINGS_NAME, Fleet
+from edge_fleet.signing.workspace import SETTINGS_NAME, FleetWorkspace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -95,7 +95,7 @@ def depot(
     else:
         repository, named = _cache(folder), "default"
         limit = None if cache_mb is None else int(cache_mb * MIB)
-        site = Site(upstream=upstream, any_names=any_names, poll_s=poll, limit=limit)
+        site = DepotSite(upstream=upstream, any_names=any_names, poll_s=poll, limit=limit)
     service = Service(
         repository=repository,
         tenant=convert(tenant or named, Name, what="tenant"),
@@ -104,7 +104,7 @@ def depot(
         pace=Pace(device_rate=device_rate * MIB, total_rate=total_rate * MIB, devices=devices),
         site=site,
     )
-    serve(service, click.echo, log, until_signalled())
+    serve(service, click.echo, log, until_signaled())
 
 
 @click.command()
@@ -123,19 +123,19 @@ def controller(folder: Path, group: str, client_id: str | None, db: str | None, 
       edgewright fleet controller ~/fleet --broker localhost:1883
       edgewright fleet controller ~/fleet --broker broker:1883 --db postgresql+psycopg://fleet@db/fleet
     """
-    fleet = Fleet(folder)
+    fleet = FleetWorkspace(folder)
     post = Post(
         broker=parse_broker(broker),
         store_url=db or fleet.store_url,
         client_id=client_id or default_client_id(fleet),
         group=group,
     )
-    control(fleet, post, click.echo, log, until_signalled())
+    control(fleet, post, click.echo, log, until_signaled())
 
 
 def _repository(folder: Path) -> tuple[Path, str]:
     if (folder / SETTINGS_NAME).exists():
-        fleet = Fleet(folder)
+        fleet = FleetWorkspace(folder)
         return fleet.repository, fleet.tenant
     if (folder / "metadata").is_dir():
         return folder, "default"

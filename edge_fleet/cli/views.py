@@ -10,10 +10,10 @@ import click
 
 from edge_contracts.codec import plain
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
-from edge_fleet.database.telemetry import DeviceRow, Store
+from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.releases.release import versions
 from edge_fleet.rollouts.rollout import channels
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 MAX_GAPS_SHOWN = 20
 """Runs of missing numbers (first, last) listed for one device; the count is of all numbers."""
@@ -31,7 +31,7 @@ def devices(folder: Path, db: str | None, as_json: bool) -> None:
       edgewright fleet devices ~/fleet
       edgewright fleet devices ~/fleet --json
     """
-    store = Store(db or Fleet(folder).store_url)
+    store = TelemetryStore(db or FleetWorkspace(folder).store_url)
     found = [device_view(store, row) for row in store.devices()]
     store.close()
     if as_json:
@@ -41,7 +41,7 @@ def devices(folder: Path, db: str | None, as_json: bool) -> None:
     show_table("Devices", columns, [line for view in found for line in _lines(view)])
 
 
-def device_view(store: Store, row: DeviceRow) -> dict[str, Any]:
+def device_view(store: TelemetryStore, row: DeviceRow) -> dict[str, Any]:
     """Return what is known of a device as plain values."""
     boot = row.boot_id or row.presence_boot
     gaps = store.gaps(row.device, boot) if boot else []
@@ -71,7 +71,7 @@ def events(folder: Path, device: str | None, limit: int, db: str | None, as_json
     Examples:
       edgewright fleet events ~/fleet --device pump-7
     """
-    store = Store(db or Fleet(folder).store_url)
+    store = TelemetryStore(db or FleetWorkspace(folder).store_url)
     found = store.messages("event", device, limit)
     store.close()
     if as_json:
@@ -91,18 +91,18 @@ def status(folder: Path, as_json: bool) -> None:
     Examples:
       edgewright fleet status ~/fleet
     """
-    report = fleet_view(Fleet(folder), utc_now())
+    report = fleet_view(FleetWorkspace(folder), utc_now())
     if as_json:
         emit(report, True, "")
         return
     columns = ("role", "version", "expires", "days left", "keys here", "threshold")
-    show_table(f"Fleet {report['tenant']}", columns, [_role_line(role) for role in report["roles"]])
+    show_table(f"FleetWorkspace {report['tenant']}", columns, [_role_line(role) for role in report["roles"]])
     for family, released in report["families"].items():
         click.echo(f"{family}: {', '.join(released) or 'nothing released'}")
     click.echo(f"channels: {', '.join(report['channels']) or 'none'}")
 
 
-def fleet_view(fleet: Fleet, now: datetime) -> dict[str, Any]:
+def fleet_view(fleet: FleetWorkspace, now: datetime) -> dict[str, Any]:
     """Return the state of a fleet's repository as plain values."""
     repository = fleet.read(now)
     roles = []

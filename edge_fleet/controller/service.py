@@ -22,10 +22,10 @@ from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import ContractError, EdgewrightError
 from edge_contracts.topics import INGEST_GROUP, all_devices, collector_topic, shared
 from edge_fleet.controller.ingest import parse_arrival
-from edge_fleet.database.telemetry import Arrival, Store
-from edge_fleet.mqtt import STEP_S, Broker, Delivery, Link, Subscription
+from edge_fleet.database.telemetry import Arrival, TelemetryStore
+from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, Delivery, Subscription
 from edge_fleet.signing.refresh import ONLINE_ROLES, refresh
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 BATCH = 200
 """Messages in one transaction at most."""
@@ -40,10 +40,10 @@ REFRESH_S = 5.0
 """How often expiries are looked at; a tenth of the timestamp's lifetime if that is shorter."""
 
 
-class Intake:
+class IngestQueue:
     """Collects messages, writes them in batches, and acknowledges what is written."""
 
-    def __init__(self, store: Store, log: Callable[[str], None]) -> None:
+    def __init__(self, store: TelemetryStore, log: Callable[[str], None]) -> None:
         self.counts: Counter[str] = Counter()
         self._store = store
         self._log = log
@@ -70,7 +70,7 @@ class Intake:
         self._waiting.append((arrival, delivery))
 
     def write(self, now: float) -> None:
-        """Store a batch if one is due or full. If the store fails, keep it and wait `RETRY_S`."""
+        """TelemetryStore a batch if one is due or full. If the store fails, keep it and wait `RETRY_S`."""
         if not self._waiting or (now < self._not_before and len(self._waiting) < BATCH):
             return
         batch = self._waiting[:BATCH]
@@ -86,10 +86,10 @@ class Intake:
             delivery.acknowledge()
 
 
-class Duties:
+class ControllerDuties:
     """Signs short-lived metadata again in time."""
 
-    def __init__(self, fleet: Fleet, log: Callable[[str], None]) -> None:
+    def __init__(self, fleet: FleetWorkspace, log: Callable[[str], None]) -> None:
         self._fleet = fleet
         self._log = log
         self._every_s = min(REFRESH_S, fleet.settings.expiry_days.timestamp * 86400 / 10)
@@ -123,12 +123,16 @@ class Post(StrictRecord, frozen=True, kw_only=True):
 
 
 def control(
-    fleet: Fleet, post: Post, say: Callable[[str], None], log: Callable[[str], None], stopped: Callable[[], bool]
+    fleet: FleetWorkspace,
+    post: Post,
+    say: Callable[[str], None],
+    log: Callable[[str], None],
+    stopped: Callable[[], bool],
 ) -> None:
     """Work until `stopped`. Says `controller ready` once subscribed. Raises BrokerError if the broker refuses us."""
-    store = Store(post.store_url)
-    intake = Intake(store, log)
-    duties = Duties(fleet, log)
+    store = TelemetryStore(post.store_url)
+    intake = IngestQueue(store, log)
+    duties = ControllerDuties(fleet, log)
 
     def receive(delivery: Delivery) -> None:
         intake.take(delivery, time.monotonic())
@@ -139,7 +143,7 @@ def control(
         duties.look(now)
         return GATHER_S if intake.waiting else STEP_S
 
-    link = Link(
+    link = BrokerConnection(
         post.broker,
         subscriptions(fleet.tenant, post.group),
         receive,
@@ -165,7 +169,7 @@ def subscriptions(tenant: str, group: str) -> list[Subscription]:
     ]
 
 
-def default_client_id(fleet: Fleet) -> str:
+def default_client_id(fleet: FleetWorkspace) -> str:
     """Return a name that is the same at every start of this fleet's controller on this machine, and nowhere else."""
     place = f"{socket.gethostname()}:{fleet.path.absolute()}"
     return f"ew-controller-{hashlib.sha256(place.encode()).hexdigest()[:12]}"

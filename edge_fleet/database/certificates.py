@@ -1,6 +1,6 @@
 """Which claims were made and which certificates were issued: two tables in the fleet's database.
 
-A certificate is here, durably, before it leaves: `redeem` and `renew` commit with full synchronisation and give back
+A certificate is here, durably, before it leaves: `redeem` and `renew` commit with full synchronization and give back
 what is stored, so that asking again with the same key gets the same certificate and two services on one database
 agree. Deciding who may have one is in `edge_fleet.identity.enrollment`; telemetry is in
 `edge_fleet.database.telemetry`.
@@ -27,7 +27,7 @@ from sqlalchemy import (
 from edge_contracts.codec import Record
 from edge_contracts.enrollment import Refusal
 from edge_fleet.database.engine import open_database
-from edge_fleet.errors import EnrolmentError
+from edge_fleet.errors import EnrollmentError
 
 MAX_SUCCESSORS = 4
 """Certificates one may be renewed into: more than one, because a device may lose the key it has just made."""
@@ -83,7 +83,7 @@ class Issued(Record, frozen=True, kw_only=True):
     revoked: str | None = None
 
 
-class IdentityStore:
+class CertificateStore:
     """Reads and writes of claims and certificates."""
 
     def __init__(self, url: str) -> None:
@@ -122,14 +122,14 @@ class IdentityStore:
     def redeem(self, wanted: Issued) -> Issued:
         """Use up the claim `wanted.parent` for its key and return what is stored for it, durably.
 
-        Raises EnrolmentError if the claim is void or was used with another key.
+        Raises EnrollmentError if the claim is void or was used with another key.
         """
         return self._issue(wanted, limit=1, full="used")
 
     def renew(self, wanted: Issued) -> Issued:
         """Issue a successor of the certificate `wanted.parent` and return what is stored for its key, durably.
 
-        Raises EnrolmentError if that certificate is revoked or has `MAX_SUCCESSORS` of them.
+        Raises EnrollmentError if that certificate is revoked or has `MAX_SUCCESSORS` of them.
         """
         return self._issue(wanted, limit=MAX_SUCCESSORS, full="too-often")
 
@@ -165,17 +165,17 @@ class IdentityStore:
                 select(CERTIFICATES).where(of_parent & (CERTIFICATES.c.key == wanted.key))
             ).one()
             if count > limit:
-                raise EnrolmentError(full, wanted.parent)
+                raise EnrollmentError(full, wanted.parent)
         return Issued(**stored._mapping)
 
 
 def _check_parent(connection: Connection, parent: str) -> None:
-    """Raise EnrolmentError if the claim is void or the certificate revoked. The row is locked where rows can be, so
+    """Raise EnrollmentError if the claim is void or the certificate revoked. The row is locked where rows can be, so
     that a revocation comes either before this or sees what was issued."""
     claim = select(CLAIMS.c.void).where(CLAIMS.c.claim == parent).with_for_update()
     certificate = select(CERTIFICATES.c.revoked).where(CERTIFICATES.c.serial == parent).with_for_update()
     if connection.scalar(claim) or connection.scalar(certificate) is not None:
-        raise EnrolmentError("revoked", parent)
+        raise EnrollmentError("revoked", parent)
 
 
 def _values(row: Record) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class DeviceRow(Record, frozen=True, kw_only=True):
     reported: ReportedState | None = None
 
 
-class Store:
+class TelemetryStore:
     """Reads and writes of the fleet's database."""
 
     def __init__(self, url: str) -> None:
@@ -100,7 +100,7 @@ class Store:
         self._engine.dispose()
 
     def ingest(self, arrivals: Sequence[Arrival], now: str) -> None:
-        """Store a batch in one transaction, received at UTC time `now`. Doing it twice is doing it once."""
+        """TelemetryStore a batch in one transaction, received at UTC time `now`. Doing it twice is doing it once."""
         messages = [arrival for arrival in arrivals if isinstance(arrival, Message)]
         with self._engine.begin() as connection:
             if messages:

@@ -19,7 +19,7 @@ from edge_fleet.errors import UpstreamError
 _BEGUN = ".begun.part"
 
 
-class BlobRoom:
+class BlobCache:
     """See the module. Safe to use from several threads, and from several processes with one folder."""
 
     def __init__(self, folder: Path, limit: int | None) -> None:

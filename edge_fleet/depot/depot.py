@@ -15,9 +15,9 @@ from pathlib import Path
 from edge_contracts.errors import ContractError
 from edge_contracts.topics import DeviceAddress, parse_device_topic
 from edge_contracts.transfer import Hint, Request, Response, Status, pack, unpack_request
-from edge_fleet.depot.objects import PATTERNS, Shelf
+from edge_fleet.depot.objects import PATTERNS, ObjectReader
 from edge_fleet.depot.pull_through import Fetch, PullThrough
-from edge_fleet.depot.rate_limit import Admission, Pace
+from edge_fleet.depot.rate_limit import Pace, RequesterLimits
 from edge_fleet.errors import ObjectMissingError, ObjectNameError, RepositoryError
 from edge_fleet.signing.repository import read_metadata
 
@@ -36,7 +36,7 @@ DEVICE_FETCHES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class DepotAnswer:
     """Where an answer goes and its bytes."""
 
     topic: str
@@ -64,9 +64,9 @@ class Depot:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._pull = pull
-        self._shelf = Shelf(repository, PATTERNS if pull is None else pull.names)
+        self._shelf = ObjectReader(repository, PATTERNS if pull is None else pull.names)
         self._tenant = tenant
-        self._admission = Admission(pace, now)
+        self._admission = RequesterLimits(pace, now)
         self._waiting: list[Waiting] = []
 
     @property
@@ -74,7 +74,7 @@ class Depot:
         """Whether there are requests that wait for upstream; `ripe` has their answers."""
         return bool(self._waiting)
 
-    def answer(self, topic: str, payload: bytes, now: float) -> Answer | None:
+    def answer(self, topic: str, payload: bytes, now: float) -> DepotAnswer | None:
         """Return the answer to one request at monotonic time `now`, or None if it deserves none or none yet."""
         try:
             sender = parse_device_topic(topic)
@@ -88,7 +88,7 @@ class Depot:
         response = self._respond(sender.device, request, now)
         return None if response is None else self._addressed(request, response)
 
-    def ripe(self, now: float) -> list[Answer]:
+    def ripe(self, now: float) -> list[DepotAnswer]:
         """Return the answers that are no longer waiting for upstream at monotonic time `now`."""
         answers, waiting = [], []
         for one in self._waiting:
@@ -141,10 +141,10 @@ class Depot:
         self._admission.spend(device, len(body))
         return Response(id=request.id, status="ok", offset=request.offset, total=total, body=body)
 
-    def _addressed(self, request: Request, response: Response) -> Answer:
+    def _addressed(self, request: Request, response: Response) -> DepotAnswer:
         self.counts[response.status] += 1
         self.counts["bytes"] += len(response.body)
-        return Answer(topic=request.reply, payload=pack(response))
+        return DepotAnswer(topic=request.reply, payload=pack(response))
 
 
 class HintWatch:

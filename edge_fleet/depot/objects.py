@@ -71,7 +71,7 @@ def promised_digest(kind: Kind, name: str) -> str | None:
     return None if found is None else found[1]
 
 
-class Shelf:
+class ObjectReader:
     """Reads pieces of objects. Those named by their hash never change, so their files stay open a while."""
 
     def __init__(self, repository: Path, names: Names = PATTERNS) -> None:

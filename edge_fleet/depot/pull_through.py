@@ -23,7 +23,7 @@ from typing import Literal
 
 from edge_contracts.limits import MAX_BUNDLE_BYTES, MAX_MANIFEST_BYTES, MIB
 from edge_contracts.transfer import Kind
-from edge_fleet.depot.blob_cache import BlobRoom
+from edge_fleet.depot.blob_cache import BlobCache
 from edge_fleet.depot.objects import PATTERNS, Names, locate, promised_digest
 from edge_fleet.depot.upstream import Upstream
 from edge_fleet.durable_files import make_folder, write_file
@@ -83,7 +83,7 @@ class PullThrough:
         self._running: dict[str, Fetch] = {}
         self._asked: OrderedDict[str, float] = OrderedDict()
         self._roots = _NewestRoot(folder / "no-root-from")
-        self._room = BlobRoom(folder / "blobs", limit)
+        self._room = BlobCache(folder / "blobs", limit)
         self._not_before = -math.inf
         self._answers = True
         _remove_abandoned(folder)

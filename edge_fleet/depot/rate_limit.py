@@ -42,7 +42,7 @@ class TokenBucket:
         self._tokens -= amount
 
 
-class Admission:
+class RequesterLimits:
     """Decides whether a device is served now. Times are monotonic seconds.
 
     Every answer counts against the rates; only `bulk` needs one of the places, so that a large fleet's small

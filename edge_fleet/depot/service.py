@@ -18,7 +18,7 @@ from edge_fleet.depot.objects import PATTERNS, TUF_PATTERNS
 from edge_fleet.depot.pull_through import PullThrough
 from edge_fleet.depot.rate_limit import Pace
 from edge_fleet.depot.upstream import HttpUpstream
-from edge_fleet.mqtt import STEP_S, Broker, Delivery, Link, Subscription
+from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, Delivery, Subscription
 
 HINT_S = 1.0
 """How often a depot looks for a new timestamp."""
@@ -30,7 +30,7 @@ TURN_S = 0.01
 """How often what waits for upstream is looked at."""
 
 
-class Site(StrictRecord, frozen=True, kw_only=True):
+class DepotSite(StrictRecord, frozen=True, kw_only=True):
     """The upstream repository's URL, whether it may use any TUF names instead of ours, how often its timestamp is
     looked at, in seconds, and how many bytes of blobs are kept (None: all)."""
 
@@ -48,7 +48,7 @@ class Service(StrictRecord, frozen=True, kw_only=True):
     broker: Broker
     group: str = DEPOT_GROUP
     pace: Pace = Pace()
-    site: Site | None = None
+    site: DepotSite | None = None
 
 
 def serve(
@@ -76,7 +76,7 @@ class _Serving:
             pull = PullThrough(service.repository, HttpUpstream(site.upstream), log, names=names, limit=site.limit)
         self.depot = Depot(service.repository, service.tenant, service.pace, now, pull=pull)
         topic = shared(service.group, all_devices(service.tenant, "req"))
-        self.link = Link(service.broker, [Subscription(topic=topic)], self._receive, self._ready)
+        self.link = BrokerConnection(service.broker, [Subscription(topic=topic)], self._receive, self._ready)
         self._hint_topic = hint_topic(service.tenant)
         self._watch = HintWatch(service.repository)
         self._hints = _Timer(HINT_S, now)

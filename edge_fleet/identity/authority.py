@@ -1,8 +1,8 @@
 """The fleet's certificate authority: three independent keys, each good for one thing (docs/decisions/0010).
 
 broker-ca.key   signs the broker's own certificate. Devices trust only this one; keep it offline after use.
-device-ca.key   signs certificates of devices and services. The enrolment service needs it, nobody else online.
-claim-ca.key    signs claims. `fleet enroll` needs it; the broker takes claims at its enrolment listener only.
+device-ca.key   signs certificates of devices and services. The enrollment service needs it, nobody else online.
+claim-ca.key    signs claims. `fleet enroll` needs it; the broker takes claims at its enrollment listener only.
 
 Each has its certificate beside it (`.pem`). Who was issued what is in `edge_fleet.database.certificates`; who gets a
 certificate is decided in `edge_fleet.identity.enrollment`. The keys that sign releases are others, in
@@ -47,7 +47,7 @@ SERVICES = ("depot", "controller", "enrolment")
 
 CA_LIFE = timedelta(days=20 * 365)
 SERVICE_LIFE = timedelta(days=825)
-"""Of broker, depot, controller and enrolment service, which an operator renews: over two years, as Apple's clients
+"""Of broker, depot, controller and enrollment service, which an operator renews: over two years, as Apple's clients
 allow at most."""
 
 BACKDATE = timedelta(minutes=5)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge_contracts.codec import StrictRecord, encode
 from edge_contracts.enrollment import Claim
-from edge_fleet.database.certificates import ClaimRow, IdentityStore, Issued
+from edge_fleet.database.certificates import CertificateStore, ClaimRow, Issued
 from edge_fleet.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 from edge_fleet.errors import FleetError
 from edge_fleet.identity.authority import (
@@ -31,25 +31,25 @@ from edge_fleet.identity.authority import (
     private_pem,
 )
 from edge_fleet.identity.enrollment import issued, utc_text
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 REVOKED_NAME = "revoked.pem"
 
 
 class ClaimOrder(StrictRecord, frozen=True, kw_only=True):
-    """A claim to be made: for whom, and where the broker's enrolment listener is."""
+    """A claim to be made: for whom, and where the broker's enrollment listener is."""
 
     device: str
     host: str
     port: int
 
 
-def authority_of(fleet: Fleet) -> Authority:
+def authority_of(fleet: FleetWorkspace) -> Authority:
     """Return the fleet's certificate authority, which may not have been made yet."""
     return Authority(fleet.path / "authority")
 
 
-def found_authority(fleet: Fleet, now: datetime) -> Authority:
+def found_authority(fleet: FleetWorkspace, now: datetime) -> Authority:
     """Make the fleet's authority, with an empty list of the revoked. Raises FleetError if it has one."""
     made = authority_of(fleet)
     made.create(now)
@@ -57,7 +57,9 @@ def found_authority(fleet: Fleet, now: datetime) -> Authority:
     return made
 
 
-def make_claim(fleet: Fleet, store: IdentityStore, order: ClaimOrder, life: timedelta, now: datetime) -> Claim:
+def make_claim(
+    fleet: FleetWorkspace, store: CertificateStore, order: ClaimOrder, life: timedelta, now: datetime
+) -> Claim:
     """Make a claim and remember it, to be redeemed within `life`. Raises FleetError for a name of a service."""
     if order.device in SERVICES:
         raise FleetError(f"{order.device!r} is the name of a service", subject="device")
@@ -89,7 +91,7 @@ def write_claim(claim: Claim, path: Path) -> None:
     write_file(path, encode(claim) + b"\n", PRIVATE_FILE)
 
 
-def write_broker_files(fleet: Fleet, hosts: Sequence[str], out: Path, now: datetime) -> None:
+def write_broker_files(fleet: FleetWorkspace, hosts: Sequence[str], out: Path, now: datetime) -> None:
     """Write what a broker needs into `out`: its certificate and key, whom it lets in, and who is revoked."""
     authority = authority_of(fleet)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -102,7 +104,7 @@ def write_broker_files(fleet: Fleet, hosts: Sequence[str], out: Path, now: datet
     write_file(out / REVOKED_NAME, (authority.folder / REVOKED_NAME).read_bytes())
 
 
-def write_service_files(fleet: Fleet, store: IdentityStore, name: str, out: Path, now: datetime) -> Issued:
+def write_service_files(fleet: FleetWorkspace, store: CertificateStore, name: str, out: Path, now: datetime) -> Issued:
     """Write a service's certificate, its key and whom it trusts as the broker (`ca.pem`) into `out`."""
     authority = authority_of(fleet)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -116,7 +118,7 @@ def write_service_files(fleet: Fleet, store: IdentityStore, name: str, out: Path
     return row
 
 
-def write_revocations(fleet: Fleet, store: IdentityStore, now: datetime) -> Path:
+def write_revocations(fleet: FleetWorkspace, store: CertificateStore, now: datetime) -> Path:
     """Sign the list of revoked certificates anew and return where it is.
 
     A running broker that reads it keeps the old list, too, and believes the newer one, by whole seconds.

@@ -25,8 +25,8 @@ from edge_contracts.enrollment import (
 )
 from edge_contracts.errors import ContractError
 from edge_contracts.topics import claim_topic, device_topic, parse_claim_topic, parse_device_topic
-from edge_fleet.database.certificates import IdentityStore, Issued
-from edge_fleet.errors import EnrolmentError
+from edge_fleet.database.certificates import CertificateStore, Issued
+from edge_fleet.errors import EnrollmentError
 from edge_fleet.identity.authority import (
     CLAIM_CA,
     DEVICE_CA,
@@ -42,10 +42,12 @@ from edge_fleet.identity.authority import (
 DEVICE_LIFE = timedelta(days=90)
 
 
-class Enrolment:
+class Enrollment:
     """Answers requests for certificates. `life` is how long one is good."""
 
-    def __init__(self, tenant: str, authority: Authority, store: IdentityStore, life: timedelta = DEVICE_LIFE) -> None:
+    def __init__(
+        self, tenant: str, authority: Authority, store: CertificateStore, life: timedelta = DEVICE_LIFE
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self._tenant = tenant
         self._authority = authority
@@ -66,7 +68,7 @@ class Enrolment:
         try:
             asker = self._check_asker(ca, name, request)
             given = self._redeem(name, request, now) if ca == CLAIM_CA else self._renew(name, asker, request, now)
-        except EnrolmentError as error:
+        except EnrollmentError as error:
             self.counts[error.refusal] += 1
             return reply, encode(CertificateAnswer(nonce=request.nonce, refused=error.refusal))
         self.counts["issued"] += 1
@@ -87,17 +89,17 @@ class Enrolment:
     def _redeem(self, claim: str, request: CertificateRequest, now: datetime) -> Issued:
         row = self._store.claim(claim)
         if row is None:
-            raise EnrolmentError("unknown", claim)
+            raise EnrollmentError("unknown", claim)
         if datetime.fromisoformat(row.expires) <= now:
-            raise EnrolmentError("expired", claim)
+            raise EnrollmentError("expired", claim)
         return self._store.redeem(self._make(row.device, claim, request, now))
 
     def _renew(self, device: str, asker: x509.Certificate, request: CertificateRequest, now: datetime) -> Issued:
         row = self._store.certificate(f"{asker.serial_number:x}")
         if row is None or device in SERVICES:
-            raise EnrolmentError("unknown", device)
+            raise EnrollmentError("unknown", device)
         if asker.not_valid_after_utc <= now:
-            raise EnrolmentError("expired", device)
+            raise EnrollmentError("expired", device)
         return self._store.renew(self._make(device, row.serial, request, now))
 
     def _check_asker(self, ca: CaName, name: str, request: CertificateRequest) -> x509.Certificate:
@@ -107,11 +109,11 @@ class Enrolment:
             right = self._authority.signed(ca, asker) and common_name(asker) == name
             _verify(asker.public_key(), request)
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise EnrolmentError("malformed", name) from error
+            raise EnrollmentError("malformed", name) from error
         except InvalidSignature as error:
-            raise EnrolmentError("unknown", name) from error
+            raise EnrollmentError("unknown", name) from error
         if not right:
-            raise EnrolmentError("unknown", name)
+            raise EnrollmentError("unknown", name)
         return asker
 
     def _make(self, device: str, parent: str, request: CertificateRequest, now: datetime) -> Issued:
@@ -140,17 +142,17 @@ def utc_text(moment: datetime) -> str:
 
 
 def _asked_key(request: CertificateRequest) -> PublicKey:
-    """Return the public key of the certification request, which its holder has signed. Raises EnrolmentError."""
+    """Return the public key of the certification request, which its holder has signed. Raises EnrollmentError."""
     try:
         csr = x509.load_der_x509_csr(request.csr)
         key = csr.public_key()
         good = csr.is_signature_valid
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise EnrolmentError("malformed", "csr") from error
+        raise EnrollmentError("malformed", "csr") from error
     if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, ec.SECP256R1):
-        raise EnrolmentError("malformed", "csr")
+        raise EnrollmentError("malformed", "csr")
     if not good or not isinstance(key, PublicKey):
-        raise EnrolmentError("malformed", "csr")
+        raise EnrollmentError("malformed", "csr")
     return key
 
 

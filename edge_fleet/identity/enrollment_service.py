@@ -1,4 +1,4 @@
-"""The enrolment service: the one online process that holds the key for device certificates.
+"""The enrollment service: the one online process that holds the key for device certificates.
 
 It listens on the broker, decides with `edge_fleet.identity.enrollment` and answers. A process of its own, so that
 neither a depot nor a controller has that key. Several may run on one database.
@@ -13,16 +13,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import EdgewrightError
-from edge_contracts.topics import ENROLMENT_GROUP, all_devices, claim_topic, shared
-from edge_fleet.database.certificates import IdentityStore
+from edge_contracts.topics import ENROLLMENT_GROUP, all_devices, claim_topic, shared
+from edge_fleet.database.certificates import CertificateStore
 from edge_fleet.identity.authority import DEVICE_CA
 from edge_fleet.identity.claims import authority_of
-from edge_fleet.identity.enrollment import DEVICE_LIFE, Enrolment
-from edge_fleet.mqtt import STEP_S, Broker, Delivery, Link, Subscription
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.identity.enrollment import DEVICE_LIFE, Enrollment
+from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, Delivery, Subscription
+from edge_fleet.signing.workspace import FleetWorkspace
 
 
-class Desk(StrictRecord, frozen=True, kw_only=True):
+class EnrollmentDesk(StrictRecord, frozen=True, kw_only=True):
     """Where the service works, and how long a device's certificate is good."""
 
     broker: Broker
@@ -30,39 +30,43 @@ class Desk(StrictRecord, frozen=True, kw_only=True):
     life: timedelta = DEVICE_LIFE
 
 
-def serve_enrolment(
-    fleet: Fleet, desk: Desk, say: Callable[[str], None], log: Callable[[str], None], stopped: Callable[[], bool]
+def serve_enrollment(
+    fleet: FleetWorkspace,
+    desk: EnrollmentDesk,
+    say: Callable[[str], None],
+    log: Callable[[str], None],
+    stopped: Callable[[], bool],
 ) -> None:
-    """Answer until `stopped`. Says `enrolment ready` once subscribed. Raises FleetError without an authority,
+    """Answer until `stopped`. Says `enrollment ready` once subscribed. Raises FleetError without an authority,
     BrokerError if the broker refuses us."""
     authority = authority_of(fleet)
     authority.check_key(DEVICE_CA)
-    store = IdentityStore(desk.store_url)
-    enrolment = Enrolment(fleet.tenant, authority, store, desk.life)
+    store = CertificateStore(desk.store_url)
+    enrollment = Enrollment(fleet.tenant, authority, store, desk.life)
 
     def receive(delivery: Delivery) -> None:
-        before = enrolment.counts.copy()
+        before = enrollment.counts.copy()
         try:
-            answer = enrolment.answer(delivery.topic, delivery.payload, datetime.now(UTC))
+            answer = enrollment.answer(delivery.topic, delivery.payload, datetime.now(UTC))
         except (EdgewrightError, SQLAlchemyError, OSError) as error:
             log(f"no answer on {delivery.topic[:200]!r}: {str(error)[:300]}")  # the device asks again
             return
-        outcome = ", ".join(enrolment.counts - before)
+        outcome = ", ".join(enrollment.counts - before)
         log(f"{outcome}: {delivery.topic[:200]!r}")
         if answer is not None:
             link.publish(*answer, qos=1)
 
-    link = Link(desk.broker, subscriptions(fleet.tenant), receive, lambda: say("enrolment ready"))
+    link = BrokerConnection(desk.broker, subscriptions(fleet.tenant), receive, lambda: say("enrollment ready"))
     try:
         link.run(lambda: STEP_S, stopped)
     finally:
         store.close()
-        log(" ".join(["enrolment", *(f"{name}={count}" for name, count in sorted(enrolment.counts.items()))]))
+        log(" ".join(["enrolment", *(f"{name}={count}" for name, count in sorted(enrollment.counts.items()))]))
 
 
 def subscriptions(tenant: str) -> list[Subscription]:
     """Return what the service listens to."""
     return [
-        Subscription(topic=shared(ENROLMENT_GROUP, claim_topic(tenant, "+", "req")), qos=1),
-        Subscription(topic=shared(ENROLMENT_GROUP, all_devices(tenant, "renew")), qos=1),
+        Subscription(topic=shared(ENROLLMENT_GROUP, claim_topic(tenant, "+", "req")), qos=1),
+        Subscription(topic=shared(ENROLLMENT_GROUP, all_devices(tenant, "renew")), qos=1),
     ]

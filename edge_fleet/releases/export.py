@@ -21,7 +21,7 @@ from edge_fleet.errors import FleetError, RepositoryError
 from edge_fleet.releases.release import blob_path
 from edge_fleet.signing.keys import RELEASES
 from edge_fleet.signing.repository import FleetRepository, hashed_path
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 PIECE_BYTES = 1024 * 1024
 """Copied at a time."""
@@ -44,7 +44,9 @@ class Exported(Record, frozen=True, kw_only=True):
     copied: int
 
 
-def export(fleet: Fleet, out: Path, model: str | None, now: datetime, progress: Callable[[int, int], None]) -> Exported:
+def export(
+    fleet: FleetWorkspace, out: Path, model: str | None, now: datetime, progress: Callable[[int, int], None]
+) -> Exported:
     """Copy what is current (for one model, or for all) to `out`; what an earlier export left there is kept.
 
     `progress` is told bytes done and in total. Raises FleetError if `out` holds something else or the model is not

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_contracts.codec import Record
 from edge_fleet.releases.export import contents
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 YOUNG = timedelta(days=7)
 """By default, files younger than this stay: a device on a bad link may take days for a release."""
@@ -26,7 +26,7 @@ class Collected(Record, frozen=True, kw_only=True):
     bytes: int
 
 
-def collect_garbage(fleet: Fleet, now: datetime, young: timedelta = YOUNG, *, dry: bool = False) -> Collected:
+def collect_garbage(fleet: FleetWorkspace, now: datetime, young: timedelta = YOUNG, *, dry: bool = False) -> Collected:
     """Remove what no signed metadata names and is older than `young`; with `dry`, only count it.
 
     Waits for commands that change the fleet. Raises FleetBusyError, RepositoryError.

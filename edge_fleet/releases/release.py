@@ -30,7 +30,7 @@ from edge_fleet.errors import FleetError, KeyMissingError, ReleaseError
 from edge_fleet.releases.deltas.build import DeltaPlan, make_deltas
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import releases_paths, releases_role
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 THREE_BEFORE = DeltaPlan()
 """The deltas made unless something else is asked for."""
@@ -51,7 +51,7 @@ class Released(Record, frozen=True, kw_only=True):
     hint: str | None = None
 
 
-def release(fleet: Fleet, bundle: Path, now: datetime, plan: DeltaPlan = THREE_BEFORE) -> Released:
+def release(fleet: FleetWorkspace, bundle: Path, now: datetime, plan: DeltaPlan = THREE_BEFORE) -> Released:
     """Check a bundle folder, copy its files into the blobs and sign its manifest as a release of its family, with
     deltas from the releases before it as `plan` says.
 
@@ -91,7 +91,7 @@ def release(fleet: Fleet, bundle: Path, now: datetime, plan: DeltaPlan = THREE_B
     )
 
 
-def add_family(fleet: Fleet, family: str, now: datetime, key: str | None = None) -> None:
+def add_family(fleet: FleetWorkspace, family: str, now: datetime, key: str | None = None) -> None:
     """Delegate a new model family to the named key, or to those who sign the other families. Needs the root key.
 
     A family from before there were deltas may sign them from then on. Raises FleetError if it exists and may already.
@@ -108,7 +108,7 @@ def add_family(fleet: Fleet, family: str, now: datetime, key: str | None = None)
         repository.delegate(releases_role(family), releases_paths(family), keys, threshold)
 
 
-def set_floor(fleet: Fleet, family: str, version: str, now: datetime) -> Family:
+def set_floor(fleet: FleetWorkspace, family: str, version: str, now: datetime) -> Family:
     """Set the oldest version any device may install. Raises FleetError if no release would be left to run."""
     convert(version, Version, what="version")
     with fleet.change(now, _existing(fleet, family, now)) as repository:
@@ -118,7 +118,7 @@ def set_floor(fleet: Fleet, family: str, version: str, now: datetime) -> Family:
         return _change_family(repository, family, minimum_version=version)
 
 
-def revoke(fleet: Fleet, family: str, version: str, now: datetime) -> Family:
+def revoke(fleet: FleetWorkspace, family: str, version: str, now: datetime) -> Family:
     """Forbid one release on every device, named by its version, or by its manifest's SHA-256 if it is not ours.
 
     Raises FleetError if there is no such version.
@@ -226,7 +226,7 @@ def _roles_to_sign(repository: FleetRepository, family: str) -> list[str]:
     return [Targets.type]
 
 
-def _existing(fleet: Fleet, family: str, now: datetime) -> list[str]:
+def _existing(fleet: FleetWorkspace, family: str, now: datetime) -> list[str]:
     read_family(fleet.read(now), family)
     return [releases_role(family)]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from edge_contracts.channel import Channel, Gates, MaintenanceWindow, Release, Selector, next_serial
+from edge_contracts.channel import Channel, ChannelRelease, Gates, MaintenanceWindow, Selector, next_serial
 from edge_contracts.codec import StrictRecord
 from edge_contracts.names import Name, UtcTime
 from edge_fleet.errors import RolloutError
@@ -37,7 +37,7 @@ class Plan(StrictRecord, frozen=True, kw_only=True):
 
     channel: Name
     model: Name
-    release: Release
+    release: ChannelRelease
     name: Name | None = None
     percentage: float = 100.0
     selectors: tuple[Selector, ...] = ()

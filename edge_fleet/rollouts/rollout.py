@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from edge_contracts.channel import Channel, Release, channel_target, parse_channel
+from edge_contracts.channel import Channel, ChannelRelease, channel_target, parse_channel
 from edge_contracts.codec import convert, encode
 from edge_contracts.names import Name, version_key
 from edge_fleet.errors import RolloutError
@@ -16,10 +16,10 @@ from edge_fleet.releases.release import manifest_hash, read_family
 from edge_fleet.rollouts.channel_state import Plan, start
 from edge_fleet.signing.keys import ROLLOUTS
 from edge_fleet.signing.repository import FleetRepository
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 
-def find_release(repository: FleetRepository, model: str, version: str) -> Release:
+def find_release(repository: FleetRepository, model: str, version: str) -> ChannelRelease:
     """Return a release that may be rolled out. Raises FleetError if there is none, RolloutError if it is forbidden."""
     digest = manifest_hash(repository, model, version)
     family = read_family(repository, model)
@@ -27,10 +27,10 @@ def find_release(repository: FleetRepository, model: str, version: str) -> Relea
         raise RolloutError(f"below the family's minimum version {family.minimum_version}", subject=f"{model} {version}")
     if digest in family.revoked:
         raise RolloutError("this release is revoked", subject=f"{model} {version}")
-    return Release(version=version, manifest_sha256=digest)
+    return ChannelRelease(version=version, manifest_sha256=digest)
 
 
-def start_rollout(fleet: Fleet, plan: Plan, now: datetime) -> Channel:
+def start_rollout(fleet: FleetWorkspace, plan: Plan, now: datetime) -> Channel:
     """Sign the start of a rollout. Raises RolloutError or FleetError if it cannot start, KeyMissingError."""
     convert(plan.channel, Name, what="channel")
     with fleet.change(now, [ROLLOUTS]) as repository:
@@ -39,7 +39,7 @@ def start_rollout(fleet: Fleet, plan: Plan, now: datetime) -> Channel:
         return _sign(repository, start(read_channel(repository, plan.channel), plan))
 
 
-def change_rollout(fleet: Fleet, channel: str, change: Callable[[Channel], Channel], now: datetime) -> Channel:
+def change_rollout(fleet: FleetWorkspace, channel: str, change: Callable[[Channel], Channel], now: datetime) -> Channel:
     """Sign the next document of a channel, decided by one of the verbs of `channel_changes`."""
     with fleet.change(now, [ROLLOUTS]) as repository:
         before = read_channel(repository, channel)

@@ -26,7 +26,7 @@ from edge_fleet.signing.key_changes import Draft, check_frame
 from edge_fleet.signing.keys import SNAPSHOT, KeyRing, key_name, sign
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import Lifetimes, delegated
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 PROPOSAL_SCHEMA = 1
 MAX_PROPOSAL_BYTES = MIB
@@ -89,7 +89,7 @@ class Need(Record, frozen=True, kw_only=True):
         return max(0, self.threshold - len(self.signed))
 
 
-class Applied(Record, frozen=True, kw_only=True):
+class AppliedChange(Record, frozen=True, kw_only=True):
     """The versions now in force, the roles that were signed again under new keys, and those that wait for a key."""
 
     root: int
@@ -183,7 +183,7 @@ def check_base(proposal: Proposal, trusted: Root | None = None) -> None:
     )
 
 
-def apply(fleet: Fleet, proposal: Proposal, now: datetime) -> Applied:
+def apply(fleet: FleetWorkspace, proposal: Proposal, now: datetime) -> AppliedChange:
     """Put a proposal in force: publish what it holds, and sign again what its changes leave without valid signatures.
 
     May be repeated after it was interrupted. Roles whose new key is elsewhere wait for `fleet refresh` there; devices
@@ -204,7 +204,7 @@ def apply(fleet: Fleet, proposal: Proposal, now: datetime) -> Applied:
         repository.publish()
         # Devices installed from now on start here, beyond the reach of keys that were revoked.
         write_file(fleet.path / "root.json", repository.open(Root.type).to_bytes())
-    return Applied(
+    return AppliedChange(
         root=proposal.root_after.version,
         targets=proposal.targets_after.version,
         signed=tuple(here),

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from edge_contracts.codec import Record
 from edge_fleet.signing.keys import ROLLOUTS, SNAPSHOT, TIMESTAMP
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 ONLINE_ROLES = (ROLLOUTS, SNAPSHOT, TIMESTAMP)
 """What a controller signs again by itself. The others change only by a person's hand."""
@@ -25,7 +25,7 @@ def is_due(expires: datetime, lifetime: timedelta, now: datetime) -> bool:
     return now >= expires - lifetime / 2
 
 
-def refresh(fleet: Fleet, now: datetime, only: Sequence[str] | None = None) -> Refreshed:
+def refresh(fleet: FleetWorkspace, now: datetime, only: Sequence[str] | None = None) -> Refreshed:
     """Sign every role again that is due (of `only`, or of all) and whose keys are here."""
     repository = fleet.read(now)
     due = [role for role in (repository.roles() if only is None else only) if _needs(fleet, role, now)]
@@ -36,7 +36,7 @@ def refresh(fleet: Fleet, now: datetime, only: Sequence[str] | None = None) -> R
     return Refreshed(signed=tuple(here), missing=tuple(role for role in due if role not in here))
 
 
-def _needs(fleet: Fleet, role: str, now: datetime) -> bool:
+def _needs(fleet: FleetWorkspace, role: str, now: datetime) -> bool:
     """Whether the role was published and is due, or was signed by those who may not sign it any more."""
     repository = fleet.read(now)
     signed = repository.open(role).signed
@@ -44,7 +44,7 @@ def _needs(fleet: Fleet, role: str, now: datetime) -> bool:
     return bool(signed.version) and overdue
 
 
-def _signable(fleet: Fleet, role: str, now: datetime) -> bool:
+def _signable(fleet: FleetWorkspace, role: str, now: datetime) -> bool:
     """Whether the role's own keys and those of the roles above the timestamp chain are here."""
     repository = fleet.read(now)
     chain = {role, TIMESTAMP} if role in (TIMESTAMP, "root") else {role, SNAPSHOT, TIMESTAMP}

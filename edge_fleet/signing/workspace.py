@@ -33,14 +33,14 @@ LOCK_WAIT_S = 60.0
 """How long a command waits for another one; a release of gigabytes hashes before it takes the lock."""
 
 
-class Settings(StrictRecord, frozen=True, kw_only=True):
+class FleetSettings(StrictRecord, frozen=True, kw_only=True):
     """What `fleet.toml` may hold."""
 
     tenant: Name = "default"
     expiry_days: Lifetimes = Lifetimes()
 
 
-class Founding(StrictRecord, frozen=True, kw_only=True):
+class NewFleet(StrictRecord, frozen=True, kw_only=True):
     """What a new fleet starts with. As many root keys are made as are needed to sign, if not told otherwise."""
 
     tenant: Name = "default"
@@ -50,7 +50,7 @@ class Founding(StrictRecord, frozen=True, kw_only=True):
     expiry_days: Lifetimes = Lifetimes()
 
 
-class Fleet:
+class FleetWorkspace:
     """An existing fleet folder."""
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +94,7 @@ class Fleet:
             repository.publish()
 
 
-def found(path: Path, founding: Founding, now: datetime) -> Fleet:
+def found(path: Path, founding: NewFleet, now: datetime) -> FleetWorkspace:
     """Create a fleet: folder, keys, settings, first signed metadata, and `root.json` for the devices.
 
     Raises FleetError if there is one already, KeyExposedError inside a git work tree.
@@ -119,17 +119,17 @@ def found(path: Path, founding: Founding, now: datetime) -> Fleet:
     write_file(path / "root.json", read_metadata(path / "repository/metadata/1.root.json").to_bytes())
     write_file(path / "fleet.db", b"", PRIVATE_FILE)
     write_file(path / SETTINGS_NAME, _settings_text(founding).encode())
-    return Fleet(path)
+    return FleetWorkspace(path)
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path) -> FleetSettings:
     """Read `fleet.toml`. Raises FleetError if the folder is no fleet, ContractError naming the field."""
     file = path / SETTINGS_NAME
     try:
         data = file.read_bytes()
     except OSError as error:
         raise FleetError(f"no {SETTINGS_NAME} here", subject=str(path), hint=f"edgewright fleet init {path}") from error
-    return convert(decode_toml(data, what=str(file)), Settings, what=SETTINGS_NAME)
+    return convert(decode_toml(data, what=str(file)), FleetSettings, what=SETTINGS_NAME)
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def _sign_first(repository: FleetRepository, keys: KeyRing, roots: list[str], th
     repository.refresh([ROLLOUTS])
 
 
-def _settings_text(founding: Founding) -> str:
+def _settings_text(founding: NewFleet) -> str:
     lines = [
         "# The fleet's name on the broker: first level of every topic.",
         f'tenant = "{founding.tenant}"',

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class DemoAnswer:
     """One answer of the Open Inference Protocol: class scores [n, classes] and the response parameters."""
 
     scores: NDArray[np.float64]
@@ -32,7 +32,7 @@ class Client:
         self._model = model
         self._tensor = tensor
 
-    def infer(self, samples: NDArray[np.generic], *, timeout_s: float = 20.0) -> Answer:
+    def infer(self, samples: NDArray[np.generic], *, timeout_s: float = 20.0) -> DemoAnswer:
         """Send a float32 batch as JSON tensors. Raises OSError or http.client.HTTPException when the answer is lost,
         RuntimeError when the answer is an error."""
         tensor = {
@@ -53,7 +53,7 @@ class Client:
             raise RuntimeError(f"HTTP {response.status}: {answer}")
         output = answer["outputs"][0]
         scores = np.asarray(output["data"], dtype=np.float64).reshape(output["shape"])
-        return Answer(scores=scores, parameters=answer.get("parameters", {}))
+        return DemoAnswer(scores=scores, parameters=answer.get("parameters", {}))
 
     def accuracy(self, samples: NDArray[np.generic], labels: NDArray[np.generic]) -> tuple[float, str]:
         """Return top-1 accuracy, asked sample by sample, and who served the last answer."""

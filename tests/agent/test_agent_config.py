@@ -49,7 +49,7 @@ def test_relative_paths_are_taken_from_the_file(tmp_path: Path) -> None:
     ("old", "new", "field"),
     [
         ('id = "dev-1"', 'id = "a/b"', "config.device.id"),
-        ('id = "dev-1"', 'id = "dev-1"\ncolour = 1', "config.device"),
+        ('id = "dev-1"', 'id = "dev-1"\ncolor = 1', "config.device"),
         ('host = "localhost"', "host = 7", "config.broker.host"),
         ('host = "localhost"', 'host = "x"\nprotocol = "4"', "config.broker.protocol"),
         ('host = "localhost"', 'host = "x"\nkey_file = "k"', "config.broker.key_file"),

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edge_agent.errors import EngineError
 from edge_agent.processing.boxes import corners, overlap, suppress
-from edge_agent.processing.postprocess import Finisher
+from edge_agent.processing.postprocess import Postprocessor
 from edge_contracts.answering import AnswerStep, Labels, Nms, Part, Sigmoid, Softmax, Swap, TopK
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Input, Manifest, Output, SampleMapping, check_manifest, schema_for
@@ -41,7 +41,7 @@ def manifest(outputs: dict[str, tuple[int, ...]], *steps: AnswerStep, **fields: 
 def finish(known: Manifest, **outputs: Array) -> dict[str, Any]:
     """Return what becomes of outputs."""
     check_manifest(known)
-    return Finisher(known).finish(outputs, {})
+    return Postprocessor(known).finish(outputs, {})
 
 
 def test_softmax_and_sigmoid_are_their_definitions_and_never_overflow() -> None:
@@ -66,15 +66,15 @@ def test_the_best_classes_and_their_names() -> None:
 
 def test_unsigned_scores_are_ordered_too() -> None:
     known = manifest({"y": (-1, 3)}, TopK(of="y", name="best", k=2))
-    made = Finisher(known).finish({"y": np.array([[3, 250, 0]], np.uint8)}, {})
+    made = Postprocessor(known).finish({"y": np.array([[3, 250, 0]], np.uint8)}, {})
     assert made["best_classes"].tolist() == [[1, 0]]
 
 
 def detections(seed: int, count: int = 60, classes: int = 3) -> tuple[Array, Array]:
     """Return boxes that often overlap, as x1, y1, x2, y2, and scores."""
     rng = np.random.default_rng(seed)
-    centres, sizes = rng.uniform(0.2, 0.8, (count, 2)), rng.uniform(0.05, 0.3, (count, 2))
-    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1).astype(np.float32)
+    centers, sizes = rng.uniform(0.2, 0.8, (count, 2)), rng.uniform(0.05, 0.3, (count, 2))
+    boxes = np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=1).astype(np.float32)
     return boxes, rng.uniform(0, 1, (count, classes)).astype(np.float32)
 
 
@@ -137,7 +137,7 @@ def test_detections_are_in_the_image_that_was_sent_whatever_the_letterbox_did() 
     known = detector()
     check_manifest(known)
     sent = np.zeros((1, 50, 100, 3), np.uint8)  # half as high as wide: 25 rows of border above and below
-    made = Finisher(known).finish({"raw": RAW.transpose(0, 2, 1)}, {"image": sent})
+    made = Postprocessor(known).finish({"raw": RAW.transpose(0, 2, 1)}, {"image": sent})
     assert made["found_count"].tolist() == [2]
     assert made["found_classes"].tolist() == [[0, 1, -1]]
     assert made["found_scores"][0].tolist() == pytest.approx([0.9, 0.6, 0.0])
@@ -147,7 +147,7 @@ def test_detections_are_in_the_image_that_was_sent_whatever_the_letterbox_did() 
 
 
 def test_who_sends_what_the_model_is_fed_gets_boxes_of_that() -> None:
-    made = Finisher(detector()).finish(
+    made = Postprocessor(detector()).finish(
         {"raw": RAW.transpose(0, 2, 1)}, {"image": np.zeros((1, 100, 100, 3), np.float32)}
     )
     assert made["found_boxes"][0, 0].tolist() == pytest.approx([0.4, 0.45, 0.6, 0.55])
@@ -191,7 +191,7 @@ def test_a_detection_in_an_input_that_is_not_there_is_refused() -> None:
 def test_outputs_of_other_shapes_than_declared_are_the_models_fault() -> None:
     known = manifest({"y": (-1, 3)}, TopK(of="y", name="best", k=2))
     with pytest.raises(EngineError):
-        Finisher(known).finish({"z": np.zeros((1, 3), np.float32)}, {})
+        Postprocessor(known).finish({"z": np.zeros((1, 3), np.float32)}, {})
 
 
 def test_numbers_that_are_none_make_no_detection() -> None:

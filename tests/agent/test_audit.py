@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.storage.audit_log import ROTATIONS, AuditLog, audit_files, verify_audit
-from edge_agent.storage.state_dir import StateError
+from edge_agent.storage.durable import StateError
 
 
 def filled(path: Path, lines: int = 5, **options: int) -> AuditLog:

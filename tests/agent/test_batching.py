@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from worker_host import HostedWorker, ladder_of, listening_socket, url_of, wait_until
 
 from edge_agent.config.agent_toml import parse_config
+from edge_agent.config.inference_options import Batching
 from edge_agent.errors import ConfigError, TensorError
 from edge_agent.http.batcher import Batcher
 from edge_agent.inference.runtime import Runtime
-from edge_agent.ipc.worker import Batching
 
 ROWS = [row[None] for row in bundle_maker.samples(20, seed=5)[0]]
 
@@ -119,7 +119,7 @@ def test_a_failing_batch_does_not_blame_the_rung_of_the_others(tmp_path):
 
 
 def mixing_model():
-    """Return a model that scales its answers by the largest number in the batch, as dynamic quantisation does."""
+    """Return a model that scales its answers by the largest number in the batch, as dynamic quantization does."""
     nodes = [
         helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
         helper.make_node("Div", ["x", "top"], ["scaled"]),

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.answer import Answer
+from edge_agent.answer import Answer, Prediction
 from edge_agent.capture.files import bytes_in, capture_files
-from edge_agent.capture.record import arrays, decode_served, encode_served, served
-from edge_agent.capture.ring import FILES, CaptureRing, Record, read_captures
+from edge_agent.capture.record import arrays, captured_request, decode_captured, encode_captured
+from edge_agent.capture.ring import FILES, CaptureRecord, CaptureRing, read_captures
 from edge_agent.capture.sealing import (
     PRIVATE_NAME,
     PUBLIC_NAME,
@@ -30,13 +30,12 @@ from edge_agent.capture.sealing import (
 )
 from edge_agent.config.agent_toml import AgentConfig, load_config, parse_config
 from edge_agent.config.reload_plan import plan_reload
-from edge_agent.config.shadow_capture import Capture
+from edge_agent.config.shadow_capture import CaptureConfig
 from edge_agent.errors import ConfigError
 from edge_agent.host.governor import Readings
-from edge_agent.inference.conformal import Prediction
-from edge_agent.supervisor.slots.capture_quota import Capturing
-from edge_agent.worker.capture_writer import Recorder
-from edge_agent.worker.request_tap import EVERY_S, Onlooker, kinds
+from edge_agent.supervisor.slots.capture_quota import CaptureQuota
+from edge_agent.worker.capture_writer import CaptureWriter
+from edge_agent.worker.request_tap import EVERY_S, RequestTap, kinds
 from edge_contracts.errors import ContractError, EdgewrightError, OperatorError
 
 MIB = 1024 * 1024
@@ -68,7 +67,7 @@ def fill(folder: Path, sealer: Sealer, contents: list[bytes], limit: int = MIB) 
     ring.close()
 
 
-def read(folder: Path, opener: Opener) -> tuple[list[Record], list[str]]:
+def read(folder: Path, opener: Opener) -> tuple[list[CaptureRecord], list[str]]:
     damaged: list[str] = []
     return list(read_captures(folder, opener, lambda _, why: damaged.append(why))), damaged
 
@@ -280,7 +279,7 @@ def answer(**fields: object) -> Answer:
     ids=["plain", "transposed", "scalar", "bool", "empty", "big-endian"],
 )
 def test_a_request_survives_as_bytes(array: np.ndarray) -> None:
-    record = decode_served(encode_served(served({"x": array}, answer(outputs={"y": array}), 12.5)))
+    record = decode_captured(encode_captured(captured_request({"x": array}, answer(outputs={"y": array}), 12.5)))
     assert (record.time, record.served_by) == (12.5, "active:1.0.0/fp32")
     for found in (arrays(record.inputs)["x"], arrays(record.outputs)["y"]):
         assert found.dtype == array.dtype.newbyteorder("=")
@@ -290,13 +289,13 @@ def test_a_request_survives_as_bytes(array: np.ndarray) -> None:
 @given(st.binary(max_size=300))
 def test_nonsense_is_no_request(data: bytes) -> None:
     with pytest.raises(EdgewrightError):
-        arrays(decode_served(data).inputs)
+        arrays(decode_captured(data).inputs)
 
 
 def test_tensor_with_fewer_bytes_than_its_shape_is_refused() -> None:
-    whole = encode_served(served({"x": np.zeros(4, np.float32)}, answer(), 0.0))
+    whole = encode_captured(captured_request({"x": np.zeros(4, np.float32)}, answer(), 0.0))
     with pytest.raises(ContractError, match="x"):
-        arrays(decode_served(whole.replace(b"\x91\x04", b"\x91\x05")).inputs)
+        arrays(decode_captured(whole.replace(b"\x91\x04", b"\x91\x05")).inputs)
 
 
 def test_kinds_of_answers() -> None:
@@ -310,9 +309,9 @@ def test_kinds_of_answers() -> None:
 
 def look(tmp_path: Path, keys: Path, answers: list[Answer], **settings: object) -> dict[str, int]:
     """Show answers to an onlooker that captures; return its counters once all is written."""
-    capture = Capture(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "captures"), share=1.0, **settings)  # type: ignore[arg-type]
-    recorder = Recorder(capture, failed=pytest.fail)
-    onlooker = Onlooker("active:1.0.0/fp32", None, recorder)
+    capture = CaptureConfig(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "captures"), share=1.0, **settings)  # type: ignore[arg-type]
+    recorder = CaptureWriter(capture, failed=pytest.fail)
+    onlooker = RequestTap("active:1.0.0/fp32", None, recorder)
     onlooker.allow(shadow=0.0, capture=True)
     for each in answers:
         onlooker._free_at = 0.0  # as if time had passed
@@ -325,13 +324,13 @@ def test_only_what_was_asked_for_is_captured(tmp_path: Path, keys: Path, opener:
     answers = [answer(), answer(abstained=True, outputs={}), answer(warnings=("odd",))]
     assert look(tmp_path, keys, answers, only=("abstained",))["captured"] == 1
     (record,) = read(tmp_path / "captures", opener)[0]
-    assert decode_served(record.content).abstained
+    assert decode_captured(record.content).abstained
 
 
 def test_requests_too_close_together_are_left_out_and_counted(tmp_path: Path, keys: Path) -> None:
-    capture = Capture(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "captures"), share=1.0)
-    recorder = Recorder(capture, failed=pytest.fail)
-    onlooker = Onlooker("", None, recorder)
+    capture = CaptureConfig(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "captures"), share=1.0)
+    recorder = CaptureWriter(capture, failed=pytest.fail)
+    onlooker = RequestTap("", None, recorder)
     onlooker.allow(shadow=0.0, capture=True)
     onlooker.look({"x": np.zeros(4, np.float32)}, answer())
     onlooker._free_at += 1000 * EVERY_S
@@ -341,9 +340,9 @@ def test_requests_too_close_together_are_left_out_and_counted(tmp_path: Path, ke
 
 
 def test_a_request_too_large_for_the_ring_is_left_out(tmp_path: Path, keys: Path) -> None:
-    capture = Capture(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "captures"), share=1.0, max_mb=1.0)
-    recorder = Recorder(capture, failed=pytest.fail)
-    onlooker = Onlooker("", None, recorder)
+    capture = CaptureConfig(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "captures"), share=1.0, max_mb=1.0)
+    recorder = CaptureWriter(capture, failed=pytest.fail)
+    onlooker = RequestTap("", None, recorder)
     onlooker.allow(shadow=0.0, capture=True)
     onlooker.look({"x": np.zeros(MIB, np.float32)}, answer())
     recorder.close(wait_s=30.0)
@@ -354,8 +353,8 @@ def test_a_request_too_large_for_the_ring_is_left_out(tmp_path: Path, keys: Path
 def test_a_folder_that_cannot_be_made_is_told_and_stops_nothing(tmp_path: Path, keys: Path) -> None:
     (tmp_path / "file").write_text("")
     told: list[str] = []
-    capture = Capture(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "file" / "captures"), share=1.0)
-    recorder = Recorder(capture, told.append)
+    capture = CaptureConfig(key=str(keys / PUBLIC_NAME), folder=str(tmp_path / "file" / "captures"), share=1.0)
+    recorder = CaptureWriter(capture, told.append)
     assert recorder.put(b"one")
     assert recorder.put(b"two")
     recorder.close(wait_s=30.0)
@@ -364,7 +363,7 @@ def test_a_folder_that_cannot_be_made_is_told_and_stops_nothing(tmp_path: Path, 
 
 def test_captures_pause_with_the_governor_the_disk_and_the_budget(tmp_path: Path) -> None:
     now = 1e9
-    capturing = Capturing(Capture(key="k", folder=str(tmp_path), daily_mb=1.0), lambda: now)
+    capturing = CaptureQuota(CaptureConfig(key="k", folder=str(tmp_path), daily_mb=1.0), lambda: now)
     assert not capturing.allowed  # before anybody has looked at the box
     capturing.allow(Readings(disk_free_mb=1000.0), calm=True)
     assert capturing.allowed
@@ -383,7 +382,7 @@ def test_what_was_captured_today_counts_after_a_restart(tmp_path: Path, sealer: 
     fill(tmp_path, sealer, [bytes(100_000)] * 9, 100 * MIB)
     (path,) = capture_files(tmp_path)
     path.rename(path.with_name(f"20010909T000000-x{path.suffix}"))
-    capturing = Capturing(Capture(key="k", folder=str(tmp_path), daily_mb=0.5), lambda: 1e9)  # 2001-09-09
+    capturing = CaptureQuota(CaptureConfig(key="k", folder=str(tmp_path), daily_mb=0.5), lambda: 1e9)  # 2001-09-09
     capturing.allow(Readings(), calm=True)
     assert not capturing.allowed
 

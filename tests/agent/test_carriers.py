@@ -15,9 +15,11 @@ from brokers import BROKERS, make_broker
 
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError, RetryAfterError, UnreachableError
-from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
-from edge_agent.updater.transports.carriers import DirectoryCarrier, FallbackCarrier, HttpCarrier
-from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_agent.mqtt.client import LinkEvent, MessageReceived, MqttLink
+from edge_agent.updater.transports.directory import DirectoryTransport
+from edge_agent.updater.transports.fallback import FallbackTransport
+from edge_agent.updater.transports.http import HttpTransport
+from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.topics import all_devices
 from edge_contracts.transfer import Response, Status, pack, unpack_request
 
@@ -75,15 +77,15 @@ def serving(handler: type[BaseHTTPRequestHandler], root: Path) -> ThreadingHTTPS
 
 
 @pytest.fixture(params=[Quiet, Ranged])
-def http_carrier(request: pytest.FixtureRequest, repository: Path) -> Iterator[HttpCarrier]:
+def http_carrier(request: pytest.FixtureRequest, repository: Path) -> Iterator[HttpTransport]:
     server = serving(request.param, repository)
-    yield HttpCarrier(f"http://127.0.0.1:{server.server_port}/", timeout_s=5.0)
+    yield HttpTransport(f"http://127.0.0.1:{server.server_port}/", timeout_s=5.0)
     server.shutdown()
     server.server_close()
 
 
 def test_folder_brings_pieces_and_sizes(repository: Path) -> None:
-    carrier = DirectoryCarrier(repository)
+    carrier = DirectoryTransport(repository)
     assert carrier.read("blob", BLOB, 256, 100) == (DATA[256:356], len(DATA))
     assert carrier.read("blob", BLOB, len(DATA), 100) == (b"", len(DATA))
     assert carrier.read("metadata", "timestamp.json", 0, 100) == (b"{}", 2)
@@ -94,27 +96,27 @@ def test_folder_brings_pieces_and_sizes(repository: Path) -> None:
 def test_traversal_names_are_refused(repository: Path, name: str) -> None:
     for kind in ("metadata", "target", "blob"):
         with pytest.raises(NotFoundError):
-            DirectoryCarrier(repository).read(kind, name, 0, 10)  # type: ignore[arg-type]
+            DirectoryTransport(repository).read(kind, name, 0, 10)  # type: ignore[arg-type]
 
 
 def test_fifo_on_the_stick_does_not_hang(repository: Path) -> None:
     os.mkfifo(repository / "metadata" / "1.root.json")
     with pytest.raises(UnreachableError, match="is no file"):
-        DirectoryCarrier(repository).read("metadata", "1.root.json", 0, 10)
+        DirectoryTransport(repository).read("metadata", "1.root.json", 0, 10)
 
 
 def test_link_on_the_stick_is_not_followed(repository: Path) -> None:
     (repository / "metadata" / "1.root.json").symlink_to("/etc/passwd")
     with pytest.raises(UnreachableError):
-        DirectoryCarrier(repository).read("metadata", "1.root.json", 0, 10)
+        DirectoryTransport(repository).read("metadata", "1.root.json", 0, 10)
 
 
-def test_http_brings_pieces_and_sizes(http_carrier: HttpCarrier) -> None:
+def test_http_brings_pieces_and_sizes(http_carrier: HttpTransport) -> None:
     for offset in (0, 256, len(DATA) - 10):
         assert http_carrier.read("blob", BLOB, offset, 100) == (DATA[offset : offset + 100], len(DATA))
 
 
-def test_http_says_not_found(http_carrier: HttpCarrier) -> None:
+def test_http_says_not_found(http_carrier: HttpTransport) -> None:
     with pytest.raises(NotFoundError):
         http_carrier.read("metadata", "2.root.json", 0, 10)
 
@@ -122,7 +124,7 @@ def test_http_says_not_found(http_carrier: HttpCarrier) -> None:
 def test_http_retry_after_is_told(repository: Path) -> None:
     server = serving(Ranged, repository)
     with pytest.raises(RetryAfterError) as raised:
-        HttpCarrier(f"http://127.0.0.1:{server.server_port}", timeout_s=5.0).read("metadata", "busy.json", 0, 10)
+        HttpTransport(f"http://127.0.0.1:{server.server_port}", timeout_s=5.0).read("metadata", "busy.json", 0, 10)
     server.shutdown()
     server.server_close()
     assert raised.value.delay_s == 7.0
@@ -130,7 +132,7 @@ def test_http_retry_after_is_told(repository: Path) -> None:
 
 def test_dead_web_server_is_unreachable() -> None:
     with pytest.raises(UnreachableError):
-        HttpCarrier("http://127.0.0.1:1", timeout_s=2.0).read("metadata", "timestamp.json", 0, 10)
+        HttpTransport("http://127.0.0.1:1", timeout_s=2.0).read("metadata", "timestamp.json", 0, 10)
 
 
 def test_fallback_goes_to_the_next_carrier_and_stays_there(repository: Path) -> None:
@@ -141,7 +143,7 @@ def test_fallback_goes_to_the_next_carrier_and_stays_there(repository: Path) -> 
             asked.append(name)
             raise UnreachableError("dead")
 
-    carrier = FallbackCarrier([Dead(), DirectoryCarrier(repository)])
+    carrier = FallbackTransport([Dead(), DirectoryTransport(repository)])
     for _ in range(3):
         assert carrier.read("metadata", "timestamp.json", 0, 10) == (b"{}", 2)
     assert len(asked) == 1
@@ -158,7 +160,7 @@ class Depot:
         assert self._link.wait_connected(10)
 
     def _heard(self, event: LinkEvent) -> None:
-        if not isinstance(event, Arrived):
+        if not isinstance(event, MessageReceived):
             return
         self.asked += 1
         request = unpack_request(event.payload)
@@ -180,7 +182,7 @@ def test_mqtt_brings_pieces_asks_again_and_waits_as_told(tmp_path: Path, kind: s
     with make_broker(kind, tmp_path) as broker:
         settings = BrokerConfig(host="127.0.0.1", port=broker.port)  # protocol auto: 5, and 3.1.1 where it must be
         depot = Depot(settings, [None, "retry_after", "ok", "not_found"])
-        carrier = MqttCarrier(settings, "default", "dev-1", timeout_s=15.0)
+        carrier = MqttTransport(settings, "default", "dev-1", timeout_s=15.0)
         assert carrier.read("blob", BLOB, 256, 1000) == (DATA[256:1256], len(DATA))
         assert depot.asked == 3
         with pytest.raises(NotFoundError):
@@ -197,7 +199,7 @@ class Unruly(Depot):
         super().__init__(broker, [])
 
     def _heard(self, event: LinkEvent) -> None:
-        if not isinstance(event, Arrived):
+        if not isinstance(event, MessageReceived):
             return
         self.asked += 1
         request = unpack_request(event.payload)
@@ -214,7 +216,7 @@ def test_mqtt_repeated_late_and_foreign_answers_do_no_harm(tmp_path: Path, kind:
     with make_broker(kind, tmp_path) as broker:
         settings = BrokerConfig(host="127.0.0.1", port=broker.port)
         depot = Unruly(settings)
-        carrier = MqttCarrier(settings, "default", "dev-1", timeout_s=15.0)
+        carrier = MqttTransport(settings, "default", "dev-1", timeout_s=15.0)
         offsets = range(0, len(DATA), 1000)
         with ThreadPoolExecutor(4) as pool:
             pieces = list(pool.map(lambda offset: carrier.read("blob", BLOB, offset, 1000), offsets))
@@ -226,14 +228,14 @@ def test_mqtt_repeated_late_and_foreign_answers_do_no_harm(tmp_path: Path, kind:
 
 def test_mqtt_without_a_depot_is_unreachable(tmp_path: Path) -> None:
     with make_broker("embedded", tmp_path) as broker:
-        carrier = MqttCarrier(BrokerConfig(host="127.0.0.1", port=broker.port), "default", "dev-1", timeout_s=3.0)
+        carrier = MqttTransport(BrokerConfig(host="127.0.0.1", port=broker.port), "default", "dev-1", timeout_s=3.0)
         with pytest.raises(UnreachableError, match="no depot answered"):
             carrier.read("metadata", "timestamp.json", 0, 10)
         carrier.close()
 
 
 def test_mqtt_without_a_broker_is_unreachable() -> None:
-    carrier = MqttCarrier(BrokerConfig(host="127.0.0.1", port=1), "default", "dev-1", timeout_s=0.5)
+    carrier = MqttTransport(BrokerConfig(host="127.0.0.1", port=1), "default", "dev-1", timeout_s=0.5)
     with pytest.raises(UnreachableError, match="no connection"):
         carrier.read("metadata", "timestamp.json", 0, 10)
     carrier.close()

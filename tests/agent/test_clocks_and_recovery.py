@@ -13,7 +13,7 @@ from forger import Forger
 from update_site import CHANNEL, UpdateSite, names, troubles
 
 from edge_agent.ipc.updater import Offer
-from edge_agent.updater.transports.carriers import DirectoryCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_contracts.channel import Channel, channel_target, next_serial, parse_channel
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError
@@ -74,20 +74,20 @@ def test_versions_pushed_to_the_limit_are_forgotten_once_the_root_replaced_the_k
     forged = thief(site)
     forged.edit("rollouts", lambda _signed: None, key="rollouts", version=FAR)
     forged.publish(version=FAR)
-    assert not troubles(site.look(DirectoryCarrier(forged.folder)))
+    assert not troubles(site.look(DirectoryTransport(forged.folder)))
     assert troubles(site.look()) == [("trust", "rollback")]
     site.release("1.1.0")
     rotate(site, *ONLINE)
     site.start("1.1.0")
     assert names(site.look())[-1] == "Stored"
-    assert troubles(site.look(DirectoryCarrier(forged.folder))) == [("trust", "signature")]
+    assert troubles(site.look(DirectoryTransport(forged.folder))) == [("trust", "signature")]
 
 
 def test_versions_beyond_64_bits_do_no_lasting_harm(site: UpdateSite) -> None:
     forged = thief(site)
     forged.edit("rollouts", lambda _signed: None, key="rollouts", version=10**40)
     forged.publish(version=10**40)
-    assert not troubles(site.look(DirectoryCarrier(forged.folder)))
+    assert not troubles(site.look(DirectoryTransport(forged.folder)))
     rotate(site, *ONLINE)
     assert not troubles(site.look())
 
@@ -96,7 +96,7 @@ def test_replacing_only_the_rollouts_key_does_not_undo_a_fast_forward(site: Upda
     forged = thief(site)
     forged.edit("rollouts", lambda _signed: None, key="rollouts", version=FAR)
     forged.publish(version=FAR)
-    site.look(DirectoryCarrier(forged.folder))
+    site.look(DirectoryTransport(forged.folder))
     rotate(site, "rollouts")
     assert troubles(site.look()) == [("trust", "rollback")]
     rotate(site, "snapshot", "timestamp")
@@ -110,16 +110,16 @@ def test_new_root_that_keeps_the_online_keys_opens_no_replay(site: UpdateSite) -
     change(site, lambda _draft: None, renew=("root", "targets"))
     shutil.copy(site.repository / "metadata" / "2.root.json", old / "metadata")
     shutil.rmtree(site.state.tuf / "trusted")
-    assert troubles(site.look(DirectoryCarrier(old))) == [("trust", "rollback")]
+    assert troubles(site.look(DirectoryTransport(old))) == [("trust", "rollback")]
 
 
 def test_replay_of_the_state_before_a_rotation_is_refused(site: UpdateSite) -> None:
     old = site.keep_copy("old")
     rotate(site, *ONLINE)
     assert not troubles(site.look())
-    assert troubles(site.look(DirectoryCarrier(old))) == [("trust", "signature")]
+    assert troubles(site.look(DirectoryTransport(old))) == [("trust", "signature")]
     shutil.rmtree(site.state.tuf / "trusted")
-    assert troubles(site.look(DirectoryCarrier(old))) == [("trust", "rollback")]
+    assert troubles(site.look(DirectoryTransport(old))) == [("trust", "rollback")]
 
 
 def test_largest_serial_is_followed_by_the_first_and_binds_nobody(site: UpdateSite) -> None:
@@ -128,7 +128,7 @@ def test_largest_serial_is_followed_by_the_first_and_binds_nobody(site: UpdateSi
     assert isinstance(channel, Channel)
     forged.list_target("rollouts", channel_target(CHANNEL), _with_serial(channel, MAX_SERIAL), key="rollouts")
     forged.publish()
-    offer = next(said for said in site.look(DirectoryCarrier(forged.folder)) if isinstance(said, Offer))
+    offer = next(said for said in site.look(DirectoryTransport(forged.folder)) if isinstance(said, Offer))
     assert offer.candidate.serial == MAX_SERIAL
     rotate(site, *ONLINE)
     offer = next(said for said in site.look(serial=MAX_SERIAL) if isinstance(said, Offer))
@@ -159,7 +159,7 @@ def test_time_a_thief_made_the_device_believe_is_forgotten_with_the_keys(
     forged.publish(expires=ten_years)
     with monkeypatch.context() as ahead:
         set_clock(ahead, time.time() + 30 * 86400)
-        assert not troubles(site.look(DirectoryCarrier(forged.folder)))
+        assert not troubles(site.look(DirectoryTransport(forged.folder)))
     assert troubles(site.look())[0][0] == "trust"
     rotate(site, *ONLINE)
     assert not troubles(site.look())

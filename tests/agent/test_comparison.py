@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from edge_agent.answer_comparison import (
     DIFFERENCE_BINS,
     OTHER,
+    AnswerDifference,
     Comparison,
-    Difference,
     difference_bin,
     difference_quantile,
     plus,
@@ -25,7 +25,7 @@ from edge_agent.answer_comparison import (
     wilson,
     words,
 )
-from edge_agent.inference.answer_diff import Comparer, largest_difference
+from edge_agent.inference.answer_diff import AnswerComparer, largest_difference
 from edge_contracts.channel import Gates
 from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_MESSAGE_BYTES
@@ -85,7 +85,7 @@ def test_every_difference_has_a_bin(value: float) -> None:
 def test_counts_add_up_over_reports(rows: list[tuple[int, int, float]]) -> None:
     comparison, total, before = Comparison(), ShadowCounts(version="1.1.0", manifest_sha256=HASH), None
     for index, (a, b, shift) in enumerate(rows):
-        comparison.add(Difference(agrees=a == b, before=str(a), after=str(b), shift=shift), 10, 20)
+        comparison.add(AnswerDifference(agrees=a == b, before=str(a), after=str(b), shift=shift), 10, 20)
         if index % 7 == 0 or index == len(rows) - 1:
             now = comparison.counts("1.1.0", HASH)
             total, before = plus(total, since(before, now)), now
@@ -100,8 +100,8 @@ def test_counts_add_up_over_reports(rows: list[tuple[int, int, float]]) -> None:
 def test_a_thousand_confused_classes_stay_within_a_message() -> None:
     comparison = Comparison()
     for index in range(1000):
-        comparison.add(Difference(agrees=False, before="x" * 40, after=f"{index:040}"), 1, 1)
-        comparison.add(Difference(agrees=None, largest=index), 1, 1)
+        comparison.add(AnswerDifference(agrees=False, before="x" * 40, after=f"{index:040}"), 1, 1)
+        comparison.add(AnswerDifference(agrees=None, largest=index), 1, 1)
     found = comparison.counts("1.1.0", HASH)
     assert len(found.confusion) == MAX_CONFUSIONS + 1
     assert found.confusion[OTHER] == 1000 - MAX_CONFUSIONS
@@ -136,7 +136,7 @@ def test_gates_that_ask_for_nothing_refuse_nothing_but_proven_disagreement() -> 
 def test_summary_and_words_say_what_was_counted() -> None:
     comparison = Comparison()
     for index in range(10):
-        comparison.add(Difference(agrees=index > 0, before="walk", after="run", shift=-0.1), 100, 250)
+        comparison.add(AnswerDifference(agrees=index > 0, before="walk", after="run", shift=-0.1), 100, 250)
     found = summary(comparison.counts("1.1.0", HASH))
     assert (found.compared, found.agreement, found.slower) == (10, 0.9, 2.5)
     said = words(comparison.counts("1.1.0", HASH))
@@ -156,31 +156,31 @@ def logits(*rows: list[float]) -> dict[str, np.ndarray]:
 
 
 def test_classes_are_compared_by_the_largest_output(manifest: Manifest) -> None:
-    comparer = Comparer(manifest, manifest)
+    comparer = AnswerComparer(manifest, manifest)
     assert comparer.compare(logits([9, 0, 0]), logits([1, 0, 0])).agrees
     other = comparer.compare(logits([9, 0, 0], [0, 9, 0]), logits([9, 0, 0], [0, 0, 9]))
     assert (other.agrees, other.before, other.after) == (False, "1", "2")
 
 
 def test_confidence_shift_is_of_probabilities(manifest: Manifest) -> None:
-    found = Comparer(manifest, manifest).compare(logits([0, 0, 0]), logits([100, 0, 0]))
+    found = AnswerComparer(manifest, manifest).compare(logits([0, 0, 0]), logits([100, 0, 0]))
     assert found.shift == pytest.approx(1 - 1 / CLASSES)
 
 
 def test_classes_with_another_number_and_the_same_label_agree(manifest: Manifest) -> None:
     before = msgspec.structs.replace(manifest, labels=("walk", "run", "sit"))
     after = msgspec.structs.replace(manifest, labels=("run", "walk", "sit"))
-    found = Comparer(before, after).compare(logits([9, 0, 0]), logits([0, 9, 0]))
+    found = AnswerComparer(before, after).compare(logits([9, 0, 0]), logits([0, 9, 0]))
     assert (found.agrees, found.before, found.after) == (True, "walk", "walk")
-    confused = Comparer(before, after).compare(logits([9, 0, 0]), logits([9, 0, 0]))
+    confused = AnswerComparer(before, after).compare(logits([9, 0, 0]), logits([9, 0, 0]))
     assert (confused.agrees, confused.before, confused.after) == (False, "walk", "run")
 
 
 def test_values_are_compared_by_their_largest_difference(manifest: Manifest) -> None:
     output = msgspec.structs.replace(manifest.outputs[0], kind="values")
     values = msgspec.structs.replace(manifest, outputs=(output,))
-    found = Comparer(values, values).compare(logits([1, 2, 3]), logits([1, 2.5, 2]))
-    assert found == Difference(agrees=None, largest=1.0)
+    found = AnswerComparer(values, values).compare(logits([1, 2, 3]), logits([1, 2.5, 2]))
+    assert found == AnswerDifference(agrees=None, largest=1.0)
 
 
 @pytest.mark.parametrize(

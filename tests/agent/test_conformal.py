@@ -10,8 +10,9 @@ import pytest
 from worker_host import ladder_of
 
 from edge_agent import Runtime
-from edge_agent.inference.conformal import lac, members, predictor, raps, softmax, threshold_of
-from edge_agent.ipc.worker import Certainty
+from edge_agent.config.inference_options import Certainty
+from edge_agent.inference.conformal import lac, members, predictor, raps, threshold_of
+from edge_agent.processing.activations import softmax
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import ConformalThreshold, Output
 from edge_contracts.reference import ConformalThreshold as Threshold

@@ -10,9 +10,9 @@ import bundle_maker
 import numpy as np
 import pytest
 from PIL import Image
-from pipeline_maker import COLOURS, make_colours
+from pipeline_maker import COLORS, make_colors
 
-from edge_agent.capture.record import arrays, decode_served, encode_served, served
+from edge_agent.capture.record import arrays, captured_request, decode_captured, encode_captured
 from edge_agent.errors import TensorError
 from edge_agent.http.oip_codec import encode_answer, model_metadata, parse_request
 from edge_agent.inference.runtime import Runtime
@@ -21,17 +21,17 @@ from edge_contracts.manifest import LastResort
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that says the colour of an image of any size."""
-    folder = tmp_path_factory.mktemp("processing") / "colours"
-    make_colours(folder)
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that says the color of an image of any size."""
+    folder = tmp_path_factory.mktemp("processing") / "colors"
+    make_colors(folder)
     return folder
 
 
-def plain(colour: str, height: int = 20, width: int = 30) -> Any:
-    """Return an image of one colour, uint8 [height, width, 3]."""
+def plain(color: str, height: int = 20, width: int = 30) -> Any:
+    """Return an image of one color, uint8 [height, width, 3]."""
     image = np.full((height, width, 3), 5, np.uint8)
-    image[..., COLOURS.index(colour)] = 250
+    image[..., COLORS.index(color)] = 250
     return image
 
 
@@ -49,55 +49,55 @@ def request_of(image: Any, **more: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "x", "datatype": "UINT8", "shape": shape, "data": image.ravel().tolist()}], **more}
 
 
-def test_metadata_says_what_may_be_sent_and_what_comes_back(colours: Path) -> None:
-    with Runtime.open(colours) as runtime:
+def test_metadata_says_what_may_be_sent_and_what_comes_back(colors: Path) -> None:
+    with Runtime.open(colors) as runtime:
         found = model_metadata(runtime.manifest)
     assert found["inputs"] == [{"name": "x", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
     kinds = {output["name"]: (output["datatype"], output["shape"]) for output in found["outputs"]}
     assert kinds["p"] == ("FP32", [-1, 3])
     assert kinds["best_classes"] == ("INT64", [-1, 1])
-    assert kinds["colour"] == ("BYTES", [-1, 1])
+    assert kinds["color"] == ("BYTES", [-1, 1])
 
 
-def test_an_answer_holds_probabilities_and_names(colours: Path) -> None:
-    with Runtime.open(colours) as runtime:
+def test_an_answer_holds_probabilities_and_names(colors: Path) -> None:
+    with Runtime.open(colors) as runtime:
         answer, _ = asked(runtime, request_of(plain("green")))
     outputs = {output["name"]: output for output in answer["outputs"]}
-    assert outputs["colour"] == {"name": "colour", "datatype": "BYTES", "shape": [1, 1], "data": ["green"]}
+    assert outputs["color"] == {"name": "color", "datatype": "BYTES", "shape": [1, 1], "data": ["green"]}
     assert outputs["best_scores"]["data"][0] == pytest.approx(max(outputs["p"]["data"]))
     assert sum(outputs["p"]["data"]) == pytest.approx(1.0)
 
 
-def test_names_come_in_the_protocols_binary_form_too(colours: Path) -> None:
-    wanted = [{"name": "colour", "parameters": {"binary_data": True}}]
-    with Runtime.open(colours) as runtime:
+def test_names_come_in_the_protocols_binary_form_too(colors: Path) -> None:
+    wanted = [{"name": "color", "parameters": {"binary_data": True}}]
+    with Runtime.open(colors) as runtime:
         answer, blob = asked(runtime, request_of(plain("blue"), outputs=wanted))
     assert blob == b"\x04\x00\x00\x00blue"
     assert answer["outputs"][0]["parameters"] == {"binary_data_size": 8}
 
 
-def test_what_the_model_is_fed_may_be_sent_as_it_is(colours: Path) -> None:
+def test_what_the_model_is_fed_may_be_sent_as_it_is(colors: Path) -> None:
     fed = np.zeros((1, 8, 8, 3), np.float32)
     fed[..., 2] = 3.0
-    with Runtime.open(colours) as runtime:
+    with Runtime.open(colors) as runtime:
         assert runtime.infer({"x": fed}).outputs["y"].argmax() == 2
         with pytest.raises(TensorError, match="shape"):
             runtime.infer({"x": np.zeros((1, 9, 8, 3), np.float32)})
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 8, 8, 4), (1, 0, 8, 3), (1, 1, 20_000, 3)])
-def test_a_sample_that_the_steps_cannot_take_is_refused_by_name(colours: Path, shape: tuple[int, ...]) -> None:
-    with Runtime.open(colours) as runtime, pytest.raises(TensorError) as caught:
+def test_a_sample_that_the_steps_cannot_take_is_refused_by_name(colors: Path, shape: tuple[int, ...]) -> None:
+    with Runtime.open(colors) as runtime, pytest.raises(TensorError) as caught:
         runtime.infer({"x": np.zeros(shape, np.uint8)})
     assert caught.value.subject == "x"
 
 
-def test_images_of_a_folder_keep_their_size_where_steps_take_any(colours: Path, tmp_path: Path) -> None:
+def test_images_of_a_folder_keep_their_size_where_steps_take_any(colors: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    for colour, size in (("red", (40, 10)), ("blue", (9, 200))):
-        Image.fromarray(plain(colour, *size)).save(images / f"{colour}.png")
-    with Runtime.open(colours) as runtime:
+    for color, size in (("red", (40, 10)), ("blue", (9, 200))):
+        Image.fromarray(plain(color, *size)).save(images / f"{color}.png")
+    with Runtime.open(colors) as runtime:
         score_file(runtime, images, tmp_path / "out.jsonl", progress=lambda _: None)
         directly = runtime.infer({"x": plain("blue", 9, 200)[None]})
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -106,7 +106,7 @@ def test_images_of_a_folder_keep_their_size_where_steps_take_any(colours: Path, 
 
 
 def test_a_last_resort_is_finished_like_any_answer(tmp_path: Path) -> None:
-    make_colours(tmp_path / "broken")
+    make_colors(tmp_path / "broken")
     manifest = Runtime.open(tmp_path / "broken").manifest
     fields = {name: getattr(manifest, name) for name in manifest.__struct_fields__}
     (tmp_path / "broken" / "m.onnx").write_bytes(bundle_maker.crash_model())
@@ -116,13 +116,13 @@ def test_a_last_resort_is_finished_like_any_answer(tmp_path: Path) -> None:
     with Runtime.open(tmp_path / "broken") as runtime:
         answer = runtime.infer({"x": plain("red")[None]})
     assert answer.served_by == "last-resort/constant"
-    assert answer.outputs["colour"].tolist() == [["green"]]
+    assert answer.outputs["color"].tolist() == [["green"]]
 
 
-def test_an_answer_with_names_can_be_captured_and_compared(colours: Path) -> None:
+def test_an_answer_with_names_can_be_captured_and_compared(colors: Path) -> None:
     tensors = {"x": plain("red")[None]}
-    with Runtime.open(colours) as runtime:
+    with Runtime.open(colors) as runtime:
         answer = runtime.infer(tensors)
-    kept = arrays(decode_served(encode_served(served(tensors, answer, 1.0))).outputs)
-    assert kept.keys() == answer.outputs.keys() - {"colour"}
+    kept = arrays(decode_captured(encode_captured(captured_request(tensors, answer, 1.0))).outputs)
+    assert kept.keys() == answer.outputs.keys() - {"color"}
     assert np.array_equal(kept["y"], answer.outputs["y"])

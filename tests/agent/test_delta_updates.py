@@ -14,7 +14,7 @@ from update_site import MODEL, TamperingCarrier, UpdateSite, names, troubles
 
 from edge_agent.errors import NotFoundError, UnreachableError
 from edge_agent.ipc.updater import DeltaUnused, DeltaUsed, FromUpdater, Stored
-from edge_agent.ports import Carrier, ObjectKind
+from edge_agent.ports import ObjectKind, Transport
 from edge_agent.updater.delta_rebuild import FOLDER
 from edge_contracts.codec import encode
 from edge_contracts.delta import Deltas, Insert, deltas_target, parse_deltas
@@ -27,7 +27,7 @@ NUDGED = 0.01
 class Counting:
     """Counts the bytes of blobs that come, and stops bringing any after `left`; names in `gone` are not there."""
 
-    def __init__(self, inner: Carrier, left: int = 10**9, gone: tuple[str, ...] = ()) -> None:
+    def __init__(self, inner: Transport, left: int = 10**9, gone: tuple[str, ...] = ()) -> None:
         self._inner, self._left, self._gone = inner, left, gone
         self.bytes = 0
         self.names: list[str] = []
@@ -261,10 +261,10 @@ def test_delta_that_failed_is_not_fetched_again_after_an_interruption(site: Upda
 
 
 def test_export_carries_the_deltas(site: UpdateSite, tmp_path: Path) -> None:
-    from edge_agent.updater.transports.carriers import DirectoryCarrier
+    from edge_agent.updater.transports.directory import DirectoryTransport
     from edge_fleet.releases.export import export
 
     export(site.fleet, tmp_path / "stick", MODEL, site.now, lambda _done, _total: None)
-    messages = site.look(DirectoryCarrier(tmp_path / "stick"))
+    messages = site.look(DirectoryTransport(tmp_path / "stick"))
     assert any(isinstance(message, DeltaUsed) for message in messages)
     assert installed(site, "1.1.0")

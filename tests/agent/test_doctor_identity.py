@@ -8,14 +8,14 @@ import pytest
 from brokers import EmbeddedBroker
 
 from edge_agent.cli.doctor.device_checks import examine
-from edge_agent.cli.doctor.finding import Finding, Patient
+from edge_agent.cli.doctor.finding import Finding, Target
 from edge_agent.config.agent_toml import AgentConfig, parse_config
-from edge_agent.identity.files import IdentityFolder, Papers
+from edge_agent.identity.files import IdentityFolder, IdentityPaths
 from edge_agent.identity.validity import Enrolled
 
 DAY = 86_400.0
 BEGIN = 25_000 * DAY
-PAPERS = Papers(certificate=b"certificate", key=b"key", ca=b"ca", issuer=b"issuer")
+PAPERS = IdentityPaths(certificate=b"certificate", key=b"key", ca=b"ca", issuer=b"issuer")
 NOBODY = {"host": "127.0.0.1", "port": 1}
 
 
@@ -27,7 +27,7 @@ def device(folder: Path, **parts: object) -> AgentConfig:
 
 
 def enrolled(folder: Path, *, name: str = "dev-1") -> dict[str, object]:
-    """Enrol for ninety days; return the broker of whoever is."""
+    """Enroll for ninety days; return the broker of whoever is."""
     identity = IdentityFolder(folder / "identity")
     with identity.hold():
         identity.adopt(
@@ -37,7 +37,7 @@ def enrolled(folder: Path, *, name: str = "dev-1") -> dict[str, object]:
 
 
 def found(config: AgentConfig, check: str, now: float = BEGIN) -> list[Finding]:
-    return [finding for finding in examine(Patient(config=config, now=now)) if finding.check == check]
+    return [finding for finding in examine(Target(config=config, now=now)) if finding.check == check]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_broker_of_the_data_topics_is_looked_at_on_its_own(tmp_path: Path) -> No
     with EmbeddedBroker() as broker:
         there = {"host": "127.0.0.1", "port": broker.port, "protocol": "3.1.1"}
         config = device(tmp_path, broker=NOBODY, data={"broker": there})
-        findings = list(examine(Patient(config=config, now=BEGIN)))
+        findings = list(examine(Target(config=config, now=BEGIN)))
     verdicts = {finding.check: finding.verdict for finding in findings}
     assert (verdicts["broker"], verdicts["data broker"]) == ("failure", "ok")
 

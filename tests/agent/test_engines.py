@@ -50,9 +50,9 @@ def test_onnx_runs_with_dynamic_batch(tmp_path):
         session.run({"x": X})
 
 
-def test_unoptimised_and_optimised_agree(tmp_path):
+def test_unoptimized_and_optimized_agree(tmp_path):
     path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
-    plain = engine_for("onnx").load(path, EngineSettings(optimise=False)).run({"x": X})["y"]
+    plain = engine_for("onnx").load(path, EngineSettings(optimize=False)).run({"x": X})["y"]
     np.testing.assert_allclose(engine_for("onnx").load(path, EngineSettings()).run({"x": X})["y"], plain, rtol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_a_missing_file_and_an_unknown_format_are_typed(tmp_path):
         engine_for("pickle")
 
 
-def test_the_optimised_model_is_cached_and_a_damaged_cache_is_rebuilt(tmp_path):
+def test_the_optimized_model_is_cached_and_a_damaged_cache_is_rebuilt(tmp_path):
     path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
     settings = EngineSettings(cache=tmp_path / "cache")
     engine_for("onnx").load(path, settings)

@@ -14,7 +14,7 @@ from edge_agent.errors import ConfigError, UnreachableError
 from edge_agent.identity.files import IdentityFolder
 from edge_contracts.errors import ContractError, EdgewrightError
 from edge_contracts.limits import MAX_CLAIM_BYTES
-from edge_fleet.database.certificates import IdentityStore
+from edge_fleet.database.certificates import CertificateStore
 from edge_fleet.identity.claims import ClaimOrder, found_authority, make_claim, write_claim
 
 CONFIG = """\
@@ -34,7 +34,7 @@ factory = "unused"
 def _claim(tmp_path: Path) -> Path:
     fleet = fleet_maker.make_fleet(tmp_path)
     found_authority(fleet, fleet_maker.NOW)
-    store = IdentityStore(fleet.store_url)
+    store = CertificateStore(fleet.store_url)
     order = ClaimOrder(device="dev-1", host="127.0.0.1", port=1)
     write_claim(make_claim(fleet, store, order, timedelta(days=1), fleet_maker.NOW), tmp_path / "dev-1.claim")
     store.close()

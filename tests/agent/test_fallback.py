@@ -3,17 +3,8 @@
 import bundle_maker
 import pytest
 
-from edge_agent.inference.rung_health import (
-    FIRST_REST_S,
-    LONGEST_REST_S,
-    PATIENCE,
-    WELL,
-    LadderRelease,
-    build_ladder,
-    failed,
-    preferred_order,
-    walk,
-)
+from edge_agent.fallback_ladder import LadderRelease, build_ladder
+from edge_agent.inference.rung_health import FIRST_REST_S, LONGEST_REST_S, PATIENCE, WELL, failed, preferred_order, walk
 
 
 @pytest.fixture(scope="module")

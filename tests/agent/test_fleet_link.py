@@ -14,9 +14,9 @@ from brokers import BROKERS, make_broker
 
 from edge_agent.config.agent_toml import AgentConfig, BrokerConfig, DeviceConfig, SlotConfig
 from edge_agent.host.systemd_notify import Notifier
-from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
+from edge_agent.mqtt.client import LinkEvent, MessageReceived, MqttLink
 from edge_agent.telemetry.outbox import Outbox
-from edge_agent.telemetry.uplink import FleetLink, utc_now
+from edge_agent.telemetry.uplink import Uplink, utc_now
 from edge_contracts.telemetry import Event
 from edge_contracts.topics import all_devices, collector_topic
 
@@ -32,7 +32,7 @@ class Fleet:
         self._link.start()
 
     def _heard(self, event: LinkEvent) -> None:
-        if not isinstance(event, Arrived):
+        if not isinstance(event, MessageReceived):
             return
         message: dict[str, Any] = json.loads(event.payload)
         if event.topic.endswith("presence"):
@@ -72,7 +72,7 @@ def test_spool_drains_without_gap_or_disorder_over_a_broker_restart(tmp_path: Pa
     box = Outbox(tmp_path / "outbox.db", device="dev-1", boot_id="b1", limit_bytes=10**7)
 
     async def live() -> None:
-        link = FleetLink(config, "b1", box, Deaf())
+        link = Uplink(config, "b1", box, Deaf())
         link.start()
         fleet = Fleet(settings)
         await asyncio.to_thread(fleet.wait_connected)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.in_flight import InFlightCounters
 
 _CHILD = """
 import sys, time
@@ -19,7 +19,7 @@ time.sleep(60)
 
 
 def test_requests_of_a_killed_process_stay_counted():
-    page = FlightPage.create()
+    page = InFlightCounters.create()
     command = [sys.executable, "-c", _CHILD, str(page.fd)]
     with subprocess.Popen(command, pass_fds=[page.fd], stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"flying\n"
@@ -29,7 +29,7 @@ def test_requests_of_a_killed_process_stay_counted():
 
 
 def test_a_new_page_is_zero():
-    page = FlightPage.create()
+    page = InFlightCounters.create()
     page.start()
     page.finish()
     assert page.in_flight == 0

@@ -11,7 +11,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from edge_agent.errors import MalformedError, NotFoundError, TooLargeError
-from edge_agent.updater.transports.carriers import DirectoryCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_agent.updater.trusted_repository import TrustedRepository
 
 DATA = b"content"
@@ -34,7 +34,7 @@ def make_repository(folder: Path, *files: TargetFile, consistent: bool = True) -
         versioned = role == "root" or (consistent and role != "timestamp")
         document.to_file(str(folder / "metadata" / f"{'1.' if versioned else ''}{role}.json"))
     anchor = (folder / "metadata" / "1.root.json").read_bytes()
-    return TrustedRepository(folder / "device", anchor, DirectoryCarrier(folder), time.time())
+    return TrustedRepository(folder / "device", anchor, DirectoryTransport(folder), time.time())
 
 
 def put(folder: Path, place: str) -> None:
@@ -81,4 +81,4 @@ def test_known_bytes_are_taken_only_if_they_are_what_is_signed(tmp_path: Path) -
 def test_an_encoded_role_name_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     make_repository(tmp_path)
     (tmp_path / "metadata" / name).write_bytes(DATA)
-    assert DirectoryCarrier(tmp_path).read("metadata", name, 0, 100) == (DATA, len(DATA))
+    assert DirectoryTransport(tmp_path).read("metadata", name, 0, 100) == (DATA, len(DATA))

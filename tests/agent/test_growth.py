@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from edge_agent.supervisor.slots.leak_detector import Growth, grow
+from edge_agent.supervisor.slots.leak_detector import LeakState, grow
 
 
 def leaks(readings: Iterable[float], every_s: float = 10.0) -> bool:
     """Return whether these readings, in windows of a minute, are a leak of 64 MB."""
-    growth = Growth(leak_mb=64.0, window_s=60.0)
+    growth = LeakState(leak_mb=64.0, window_s=60.0)
     found = False
     for index, memory_mb in enumerate(readings):
         growth = grow(growth, memory_mb, index * every_s)

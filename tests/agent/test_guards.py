@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_agent.inference.guard_policy import Spread, judge_confidence, judge_feature, judge_input, judge_output
-from edge_agent.inference.guards import InputGuarding
+from edge_agent.inference.guards import InputGuards
 from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.manifest import Confidence, Input, SampleMapping
 
@@ -65,7 +65,7 @@ def judge(array, shape=(-1, 3), **guard):
     dtype = array.dtype.name
     sample = SampleMapping(dtype=dtype)
     tensor = Input(name="x", dtype=dtype, shape=shape, sample=sample, guard=InputGuard(**guard))
-    feed, objections = InputGuarding(tensor).judge(array)
+    feed, objections = InputGuards(tensor).judge(array)
     return feed.tolist(), [(one.action, one.text) for one in objections]
 
 

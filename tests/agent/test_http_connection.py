@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worker_host import wait_until
 
-from edge_agent.http.head_cache import familiar
-from edge_agent.http.messages import Exchange, Head, Patience, Refusal, Response, retry
+from edge_agent.http.head_cache import remember_head
+from edge_agent.http.messages import Exchange, HttpError, HttpResponse, RequestHead, Timeouts, retry
 from edge_agent.http.server import HttpServer
-from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.in_flight import InFlightCounters
 from edge_contracts import limits
 
 
@@ -32,19 +32,19 @@ class Echo:
             case b"/slow":
                 return self._slow
             case b"/large":
-                return lambda _: Response(200, (), b"x" * 1_000_000)
+                return lambda _: HttpResponse(200, (), b"x" * 1_000_000)
             case b"/mistake":
                 return lambda _: 1 // 0
-        raise Refusal(404, "no such path")
+        raise HttpError(404, "no such path")
 
     def _echo(self, head, body):
         if self.closed:
             raise retry(1.0, "closed")
-        return Response(200, (), head.method.encode() + b":" + body)
+        return HttpResponse(200, (), head.method.encode() + b":" + body)
 
     async def _slow(self, body):
         await asyncio.sleep(0.1)
-        return Response(200, (), b"slow:" + body)
+        return HttpResponse(200, (), b"slow:" + body)
 
 
 class Host:
@@ -52,14 +52,14 @@ class Host:
 
     def __init__(self, **patience):
         self.app = Echo()
-        self.flight = FlightPage.create()
+        self.flight = InFlightCounters.create()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
-        self.server = HttpServer(self.app, self.flight, Patience(**{"look_s": 0.05, **patience}))
+        self.server = HttpServer(self.app, self.flight, Timeouts(**{"look_s": 0.05, **patience}))
         self._call(self.server.start(self._listening))
 
     def drain(self, deadline_s):
@@ -182,9 +182,9 @@ def test_a_head_that_was_seen_before_changes_no_answer(host, sent):
 @pytest.mark.parametrize("size", [0, 1, 8, 9, 10, 11, 98, 99, 100, 101, 999, 1000, 9_999, 10_000])
 def test_a_head_is_known_again_whatever_the_length_of_its_body(size):
     first = post(b"123")
-    exchange = Exchange(bytes, Head("POST", b"/echo", {b"content-length": b"3"}), keep_alive=True)
+    exchange = Exchange(bytes, RequestHead("POST", b"/echo", {b"content-length": b"3"}), keep_alive=True)
     exchange.size = 3
-    known = familiar(exchange, memoryview(first))
+    known = remember_head(exchange, memoryview(first))
     wire = post(b"x" * size)
     assert known.body_of(memoryview(wire)) == b"x" * size
     for other in (wire[:-1], wire + b"x", wire.replace(b"/echo", b"/ecHo"), wire.replace(b"POST", b"PAST"), b""):

@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from shipped_broker import Ports, shipped_lines
 
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_agent.enrollment.certificates import Wanted, accept, new_key
+from edge_agent.enrollment.certificates import CertificateSubject, accept, new_key
 from edge_agent.errors import CertificateError
-from edge_agent.identity.files import IdentityFolder, Papers
+from edge_agent.identity.files import IdentityFolder, IdentityPaths
 from edge_agent.identity.validity import RENEW_AFTER, SPREAD, Enrolled, believed_time, renewal_time, standing
-from edge_agent.mqtt.client import Down, LinkEvent, MqttLink, Up
+from edge_agent.mqtt.client import Connected, Disconnected, LinkEvent, MqttLink
 from edge_agent.mqtt.tls import X509_V_FLAG_NO_CHECK_TIME, tls_context
-from edge_agent.storage.state_dir import StateError
+from edge_agent.storage.durable import StateError
 from edge_fleet.identity import authority as ca
 
 DAY = 86400.0
 SPAN = Enrolled(device="dev-1", tenant="default", serial="abc", begin=1000 * DAY, end=1090 * DAY)
-PAPERS = Papers(certificate=b"certificate", key=b"key", ca=b"ca", issuer=b"issuer")
+PAPERS = IdentityPaths(certificate=b"certificate", key=b"key", ca=b"ca", issuer=b"issuer")
 
 
 # When
@@ -93,7 +93,7 @@ def test_a_damaged_record_is_said_and_not_taken_for_none(tmp_path: Path) -> None
 # What is accepted
 
 
-def issued(folder: Path, device: str, key: bytes) -> tuple[bytes, Wanted]:
+def issued(folder: Path, device: str, key: bytes) -> tuple[bytes, CertificateSubject]:
     """Return a certificate of a new authority for the key, and what the device waits for."""
     authority = ca.Authority(folder / "authority")
     now = datetime.now(UTC)
@@ -102,7 +102,7 @@ def issued(folder: Path, device: str, key: bytes) -> tuple[bytes, Wanted]:
     term = ca.Term.starting(now, timedelta(days=1))
     certificate = authority.sign_client(ca.DEVICE_CA, device, public, term)  # type: ignore[arg-type]
     issuer = authority.pem(ca.DEVICE_CA)
-    wanted = Wanted(claim="claim-1", device="dev-1", tenant="default", key=key, ca=b"", issuer=issuer)
+    wanted = CertificateSubject(claim="claim-1", device="dev-1", tenant="default", key=key, ca=b"", issuer=issuer)
     return certificate.public_bytes(Encoding.DER), wanted
 
 
@@ -166,7 +166,7 @@ def test_a_refused_certificate_is_said_to_be_the_reason(tmp_path: Path) -> None:
         time.sleep(1.2)  # the list begins in a second
         # A broker that closes at once may take its own word back (TCP's reset): it is asked again.
         refused = first_event(settings(authority, broker.port, pair))
-    assert isinstance(refused, Down)
+    assert isinstance(refused, Disconnected)
     assert "did not accept" in refused.reason
     assert "revoked" in refused.reason
 
@@ -208,7 +208,7 @@ def test_with_a_clock_that_may_be_right_terms_are_checked(tmp_path: Path) -> Non
 
 def test_files_that_are_not_there_are_a_reason_to_be_offline_and_no_reason_to_end(tmp_path: Path) -> None:
     event = first_event(BrokerConfig(host="127.0.0.1", port=1, tls=True, ca_file=str(tmp_path / "none.pem")))
-    assert isinstance(event, Down)
+    assert isinstance(event, Disconnected)
     assert "TLS files cannot be used" in event.reason
     assert str(tmp_path / "none.pem") in event.reason
-    assert not isinstance(event, Up)
+    assert not isinstance(event, Connected)

@@ -10,7 +10,7 @@ from agent_process import AgentProcess, eventually
 
 from edge_agent.config.agent_toml import parse_config
 from edge_agent.errors import ConfigError
-from edge_agent.supervisor.slots.stale_input_monitor import InputWatch
+from edge_agent.supervisor.slots.stale_input_monitor import StaleInputMonitor
 
 
 class Watched:
@@ -20,7 +20,9 @@ class Watched:
         self.now = 100.0
         self.news: list[tuple[str, str]] = []
         told = self.news.append
-        self.watch = InputWatch("main", stale_after_s, lambda: self.now, lambda news: told((news.event, news.text)))
+        self.watch = StaleInputMonitor(
+            "main", stale_after_s, lambda: self.now, lambda news: told((news.event, news.text))
+        )
 
     def after(self, seconds: float, **totals: int) -> tuple[str, ...]:
         self.now += seconds

@@ -21,9 +21,9 @@ def model(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("optimise", [True, False])
-def test_a_batch_of_another_size_resizes_the_model(model, optimise):
-    session = engine_for("tflite").load(model, EngineSettings(optimise=optimise))
+@pytest.mark.parametrize("optimize", [True, False])
+def test_a_batch_of_another_size_resizes_the_model(model, optimize):
+    session = engine_for("tflite").load(model, EngineSettings(optimize=optimize))
     assert [(info.name, info.dtype, info.shape) for info in session.inputs] == [("x", "float32", (-1, 4))]
     for rows in (X, X[:1], X[:3]):
         np.testing.assert_allclose(session.run({"x": rows})["y"], rows @ bundle_maker.WEIGHTS, atol=1e-5)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.device_event import News
+from edge_agent.device_event import DeviceEvent
 from edge_agent.host.logs import BURST, KINDS, WINDOW_S, LineFormatter, RepeatLimit, goes_to_journald
-from edge_agent.supervisor.event_log import Journal
+from edge_agent.supervisor.event_log import EventLog
 
 
 class Clock:
@@ -83,10 +83,10 @@ def test_news_of_one_event_do_not_crowd_out_another(
     logger, stream = log
     monkeypatch.setattr("edge_agent.supervisor.event_log._log", logger)
     spool: list[Callable[[int], object]] = []
-    journal = Journal("dev-1", "b1", Silent(), deque(), spool.append)  # type: ignore[arg-type]
+    journal = EventLog("dev-1", "b1", Silent(), deque(), spool.append)  # type: ignore[arg-type]
     for _ in range(100):
-        journal.tell(News(event="worker-died", severity="error", text="100% bad %s"))
-    journal.tell(News(event="update-committed"))
+        journal.tell(DeviceEvent(event="worker-died", severity="error", text="100% bad %s"))
+    journal.tell(DeviceEvent(event="update-committed"))
     assert lines(stream)[0] == "<3>- worker-died 100% bad %s"
     assert len(lines(stream)) == BURST + 1
     assert len(spool) == 101

@@ -10,7 +10,7 @@ from edge_agent import Runtime
 from edge_agent.errors import TensorError
 from edge_agent.http import oip_template_cache
 from edge_agent.http.oip_codec import encode_answer, parse_request
-from edge_agent.http.oip_template_cache import MAX_FORM_BYTES, MAX_FORMS, Forms
+from edge_agent.http.oip_template_cache import MAX_FORM_BYTES, MAX_FORMS, TemplateCache
 
 ROWS = [row[None] for row in bundle_maker.samples(4)[0]]
 SIZE = 4 * 4
@@ -63,14 +63,14 @@ def _plain(runtime, head, x):
     ],
 )
 def test_every_answer_is_what_it_would_be_without_forms(runtime, head):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     poison = np.float32([[150, 0, 0, 0]])
     for x in [*ROWS, poison, ROWS[0]]:  # the second rung answers the poison
         assert _answer(runtime, forms, head, x) == _plain(runtime, head, x)
 
 
 def test_answers_of_another_rung_name_it(runtime):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     served = [
         _answer(runtime, forms, _head(), x)[0]["parameters"]["served_by"]
         for x in (ROWS[0], ROWS[1], np.float32([[150, 0, 0, 0]]), ROWS[2])
@@ -79,7 +79,7 @@ def test_answers_of_another_rung_name_it(runtime):
 
 
 def test_each_form_gives_the_tag_it_was_met_with(runtime):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     heads = [(tag, _head(parameters={"tag": tag})) for tag in ("line-1", "line-2", None)]
     after = [(tag, b'}], "parameters": {"tag": %s}}' % json.dumps(tag).encode()) for tag in ("line-1", "line-2", None)]
     for _ in range(3):
@@ -92,7 +92,7 @@ def test_each_form_gives_the_tag_it_was_met_with(runtime):
 
 
 def test_a_tensor_stays_what_it_was_when_the_next_request_comes(runtime):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     head = _head()
     tensors = [forms.parse(head + x.tobytes(), len(head)).tensors["x"] for x in ROWS]
     assert all((tensor == x).all() and tensor.flags.aligned for tensor, x in zip(tensors, ROWS, strict=True))
@@ -100,7 +100,7 @@ def test_a_tensor_stays_what_it_was_when_the_next_request_comes(runtime):
 
 @pytest.mark.parametrize("cut", [-1, 1, -SIZE])
 def test_a_body_of_another_length_is_refused_as_ever(runtime, cut):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     head = _head()
     forms.parse(head + ROWS[0].tobytes(), len(head))
     body = head + ROWS[0].tobytes() + b"x" if cut > 0 else (head + ROWS[0].tobytes())[:cut]
@@ -111,7 +111,7 @@ def test_a_body_of_another_length_is_refused_as_ever(runtime, cut):
 
 
 def test_what_is_kept_is_bounded(runtime):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     for number in range(3 * MAX_FORMS):
         head = _head(pad=" " * number)
         forms.parse(head + ROWS[0].tobytes(), len(head))
@@ -149,7 +149,7 @@ AFTER_SPLIT = b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "outputs":
 )
 @pytest.mark.parametrize("forms_known", [False, True])
 def test_numbers_in_json_are_read_as_they_would_be_without_forms(runtime, before, after, forms_known):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     if forms_known:
         assert _outcome(lambda: forms.parse(_lists(b"[1, 2, 3, 4]", before, after), None)) is not None
     texts = (
@@ -190,7 +190,7 @@ def _outcome(parse):
     ],
 )
 def test_numbers_in_json_are_answered_as_they_would_be_without_forms(runtime, after):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     for numbers in (*(row[0].tolist() for row in ROWS), [150.0, 0, 0, 0], ROWS[0][0].tolist()):
         body = _lists(json.dumps(numbers).encode(), after=after)
         found, right = [], []
@@ -208,7 +208,7 @@ def test_numbers_in_json_are_answered_as_they_would_be_without_forms(runtime, af
 
 
 def test_a_known_form_reads_numbers_with_nothing_but_its_own_decoder(runtime, monkeypatch):
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     forms.parse(_lists(b"[1, 2, 3, 4]"), None)
     monkeypatch.setattr(oip_template_cache, "parse_request", None)  # would fail
     assert forms.parse(_lists(b"[5, 6, 7, 8.5]"), None).tensors["x"].tolist() == [[5.0, 6.0, 7.0, 8.5]]
@@ -216,7 +216,7 @@ def test_a_known_form_reads_numbers_with_nothing_but_its_own_decoder(runtime, mo
 
 def test_a_list_behind_a_declared_length_is_refused_as_ever(runtime):
     """The bytes before the numbers are a known form's, but here they are said to be all of the JSON."""
-    forms = Forms(runtime.manifest)
+    forms = TemplateCache(runtime.manifest)
     body = _lists(b"[1, 2, 3, 4]")
     forms.parse(body, None)
     with pytest.raises(TensorError):

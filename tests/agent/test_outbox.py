@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.storage.state_dir import StateError
+from edge_agent.storage.durable import StateError
 from edge_agent.telemetry.outbox import Outbox
 from edge_agent.telemetry.outbox_policy import Gap, merge_gaps
 from edge_contracts.telemetry import Event, TelemetryWindow

@@ -15,13 +15,13 @@ import pytest
 from click.testing import CliRunner
 from pipeline_maker import (
     CAMERA,
-    COLOURS,
+    COLORS,
     changed,
     composed,
     graph_of,
     make_camera,
     make_chain,
-    make_colours,
+    make_colors,
     make_detector,
     make_ensemble,
     sealed,
@@ -32,8 +32,8 @@ from pipeline_maker import (
 from edge_agent.answer import Answer
 from edge_agent.bundle import Bundle
 from edge_agent.errors import EngineError
+from edge_agent.fallback_ladder import LadderRelease, build_ladder
 from edge_agent.inference.pipeline_engine import PipelineEngine
-from edge_agent.inference.rung_health import LadderRelease, build_ladder
 from edge_agent.inference.runtime import Runtime
 from edge_agent.inference.samples import write_arrays
 from edge_agent.ipc.trial import TrialPlan
@@ -74,11 +74,11 @@ def test_what_is_found_is_classified_in_images_of_any_size(camera: Bundle, size:
     count = int(answer.outputs["count"][0])
     assert count == 3
     found = {}
-    for box, likely in zip(answer.outputs["boxes"][0, :count], answer.outputs["colours"][0, :count], strict=True):
+    for box, likely in zip(answer.outputs["boxes"][0, :count], answer.outputs["colors"][0, :count], strict=True):
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        found[int(y * 4) * 4 + int(x * 4)] = COLOURS[int(likely.argmax())]
+        found[int(y * 4) * 4 + int(x * 4)] = COLORS[int(likely.argmax())]
     assert found == {1: "green", 6: "red", 15: "blue"}
-    assert not answer.outputs["colours"][0, count:].any()
+    assert not answer.outputs["colors"][0, count:].any()
     assert answer.outputs["boxes"].shape == (1, 4, 4)
     assert answer.served_by == "local:1.0.0/full"
 
@@ -94,8 +94,8 @@ def test_every_node_says_who_served_it_and_how_long_it_took(camera: Bundle) -> N
 def test_an_image_with_nothing_in_it_is_an_answer(camera: Bundle) -> None:
     answer = ask(camera, image=squares(64, 64)[None])
     assert answer.outputs["count"].tolist() == [0]
-    assert answer.outputs["colours"].shape == (1, 4, 3)
-    assert not answer.outputs["colours"].any()
+    assert answer.outputs["colors"].shape == (1, 4, 3)
+    assert not answer.outputs["colors"].any()
 
 
 def test_a_batch_is_answered_like_its_samples_one_by_one(camera: Bundle) -> None:
@@ -233,10 +233,10 @@ def test_an_ensemble_that_asks_for_all_has_no_answer_without_one(tmp_path: Path)
 
 
 def test_a_pipeline_may_have_steps_of_its_own(parts: Path) -> None:
-    steps = '[[answer]]\nstep = "top_k"\nof = "colours"\nname = "best"\nk = 1\n'
+    steps = '[[answer]]\nstep = "top_k"\nof = "colors"\nname = "best"\nk = 1\n'
     steps += '[[answer]]\nstep = "labels"\nof = "best_classes"\nname = "names"\n'
-    labelled = CAMERA.replace("[inputs.image]", 'labels = ["red", "green", "blue"]\n[inputs.image]') + steps
-    bundle = composed(parts, labelled, "labelled")
+    labeled = CAMERA.replace("[inputs.image]", 'labels = ["red", "green", "blue"]\n[inputs.image]') + steps
+    bundle = composed(parts, labeled, "labeled")
     assert bundle.manifest.schema == 2
     answer = ask(bundle, image=squares(64, 64, (2, "blue"))[None])
     assert answer.outputs["names"][0, 0, 0] == "blue"
@@ -282,8 +282,8 @@ REFUSED = {
     "dtype": ('dtype = "uint8"', 'dtype = "int16"', "nodes[detect].inputs[image]"),
     "count": ('rows = "detect/found_count"', 'rows = "detect/found_scores"', "nodes[classify].rows"),
     "name twice": ('name = "crop"', 'name = "detect"', "nodes[detect]"),
-    "output": ('of = "classify/p"', 'of = "classify/q"', "outputs[colours]"),
-    "words": ('of = "classify/p"', 'of = "classify/colour"', "outputs[colours]"),
+    "output": ('of = "classify/p"', 'of = "classify/q"', "outputs[colors]"),
+    "words": ('of = "classify/p"', 'of = "classify/color"', "outputs[colors]"),
 }
 
 
@@ -292,7 +292,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the camera's parts."""
     folder = tmp_path_factory.mktemp("parts")
     make_detector(folder / "detector")
-    make_colours(folder / "colours")
+    make_colors(folder / "colors")
     write_arrays(folder / "images.npz", {"input_0": squares(64, 64, (5, "red"))[None]})
     return folder
 

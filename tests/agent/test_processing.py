@@ -14,7 +14,7 @@ from scipy import signal as scipy_signal
 
 from edge_agent.inference.samples import to_model
 from edge_agent.processing.preprocess import Placement, apply_steps, placement
-from edge_agent.processing.resampling import Box, resample
+from edge_agent.processing.resampling import Region, resample
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Input, SampleMapping
 from edge_contracts.processing import (
@@ -22,7 +22,7 @@ from edge_contracts.processing import (
     Crop,
     Frames,
     Mel,
-    Normalise,
+    Normalize,
     Reshape,
     Resize,
     Step,
@@ -80,7 +80,7 @@ def test_resize_without_antialias_is_that_of_onnx(size: tuple[int, int]) -> None
 
 def test_a_part_of_an_image_is_resampled_like_pillow_does() -> None:
     image = picture(50, 70)
-    ours = resample(image, Box(top=3.5, left=10.25, bottom=40.0, right=60.75), (16, 20))
+    ours = resample(image, Region(top=3.5, left=10.25, bottom=40.0, right=60.75), (16, 20))
     theirs = Image.fromarray(image).resize((20, 16), Image.Resampling.BILINEAR, box=(10.25, 3.5, 60.75, 40.0))
     assert np.abs(np.rint(ours) - np.asarray(theirs)).max() <= 1
 
@@ -106,11 +106,11 @@ def test_crops_lie_where_they_say_or_in_the_middle() -> None:
     assert np.array_equal(one(image, Crop(height=2, width=4, top=0, left=6)), image[0:2, 6:10])
 
 
-def test_channels_normalise_transpose_and_reshape_by_hand() -> None:
+def test_channels_normalize_transpose_and_reshape_by_hand() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     assert one(image, Channels(to="reversed"))[0, 0].tolist() == [2, 1, 0]
     assert np.allclose(one(image, Channels(to="grey"))[0, 0], 0 * 0.299 + 1 * 0.587 + 2 * 0.114)
-    normal = one(image, Normalise(mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 0.5)))
+    normal = one(image, Normalize(mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 0.5)))
     assert np.allclose(normal[1, 1], [(9 - 1) / 2, (10 - 2) / 4, (11 - 3) / 0.5])
     assert one(image, Transpose(axes=(2, 0, 1))).shape == (3, 2, 2)
     assert one(image, Transpose(axes=(2, 0, 1))).dtype == np.uint8
@@ -138,11 +138,11 @@ def naive_mel(sound: Array, step: Mel) -> Array:
         spectrum = np.abs(scipy_fft.rfft(sound[start : start + step.length] * window, step.fft)) ** step.power
         row = []
         for band in range(step.bands):
-            left, centre, right = edges[band : band + 3]
+            left, center, right = edges[band : band + 3]
             total = 0.0
             for point in range(1, step.fft // 2 + 1):
                 at = scale(point * step.rate_hz / step.fft)
-                total += max(0.0, min((at - left) / (centre - left), (right - at) / (right - centre))) * spectrum[point]
+                total += max(0.0, min((at - left) / (center - left), (right - at) / (right - center))) * spectrum[point]
             row.append(np.log(total + step.floor))
         rows.append(row)
     return np.array(rows)
@@ -165,7 +165,7 @@ def test_mel_and_mfcc_are_their_definition(power: Any) -> None:
 
 
 def test_one_second_of_sound_becomes_what_the_keyword_model_takes() -> None:
-    steps = (Normalise(mean=(0.0,), std=(32768.0,)), MFCC, Reshape(shape=(49, 10, 1)))
+    steps = (Normalize(mean=(0.0,), std=(32768.0,)), MFCC, Reshape(shape=(49, 10, 1)))
     assert shape_after((16000,), steps) == (49, 10, 1)
     assert one(np.zeros(16000, np.int16), *steps).shape == (49, 10, 1)
 
@@ -223,7 +223,7 @@ def test_a_spot_stays_where_the_placement_says_it_is() -> None:
         ((10, 10), Crop(height=2, width=2, top=9)),
         ((10,), Resize(height=2, width=2)),
         ((2, 2, 4), Channels(to="grey")),
-        ((2, 2, 4), Normalise(mean=(1.0, 2.0), std=(1.0,))),
+        ((2, 2, 4), Normalize(mean=(1.0, 2.0), std=(1.0,))),
         ((2, 3), Transpose(axes=(0, 0))),
         ((2, 3), Reshape(shape=(7,))),
         ((-1, 3), Reshape(shape=(6,))),

@@ -19,14 +19,14 @@ from worker_host import HostedWorker, infer_json, ladder_of, listening_socket, u
 from edge_agent.errors import EngineError
 from edge_agent.host import scheduling
 from edge_agent.host.scheduling import BEHIND, step_behind, step_up
-from edge_agent.http.oip_app import INLINE_US, OipApp, Serving
+from edge_agent.http.oip_app import INLINE_US, AppState, OipApp
 from edge_agent.http.server import HttpServer
 from edge_agent.inference.runtime import Runtime
-from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.in_flight import InFlightCounters
 from edge_agent.ipc.worker import Heartbeat, WorkerPlan
 from edge_agent.supervisor.slots import worker_process
 from edge_agent.supervisor.slots.worker_process import Callbacks, WorkerProcess
-from edge_agent.worker.warmup import rehearse
+from edge_agent.worker.warmup import warm_up
 from edge_contracts.manifest import Input, LastResort, Output, SampleMapping
 
 ROW = [[0.9, -0.5, -0.5, 0.0]]
@@ -36,15 +36,15 @@ class Stage:
     """A runtime and the server that answers from it, with no socket that listens."""
 
     def __init__(self, runtime):
-        self.runtime, self.serving, self.flight = runtime, Serving(), FlightPage.create()
+        self.runtime, self.serving, self.flight = runtime, AppState(), InFlightCounters.create()
         self.serving.runtime = runtime
         self.app = OipApp(self.serving)
         self.server = None
 
-    def rehearse(self):
+    def warm_up(self):
         async def run():
             self.server = HttpServer(self.app, self.flight)
-            await asyncio.wait_for(rehearse(self.server, self.runtime), 20)
+            await asyncio.wait_for(warm_up(self.server, self.runtime), 20)
 
         asyncio.run(run())
 

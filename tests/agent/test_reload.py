@@ -19,8 +19,8 @@ from edge_agent.cli.reload import reload
 from edge_agent.config.agent_toml import parse_config
 from edge_agent.config.reload_plan import plan_reload
 from edge_agent.errors import ConfigError, UnreachableError
+from edge_agent.ipc.status import AgentStatus, SlotStatus
 from edge_agent.storage.audit_log import verify_audit
-from edge_agent.supervisor.status import AgentStatus, SlotStatus
 
 MINIMAL = {"device": {"id": "dev-1"}, "slots": [{"name": "main", "factory": "f", "http": "127.0.0.1:0"}]}
 BROKER = {"broker": {"host": "localhost"}}

@@ -15,32 +15,32 @@ from cryptography.x509 import load_der_x509_certificate
 from msgspec.structs import replace
 
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_agent.enrollment.certificates import Wanted, accept, new_key
+from edge_agent.enrollment.certificates import CertificateSubject, accept, new_key
 from edge_agent.enrollment.client import renew
 from edge_agent.errors import CertificateError
 from edge_agent.identity.files import IdentityFolder
-from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
+from edge_agent.mqtt.client import LinkEvent, MessageReceived, MqttLink
 from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateAnswer, parse_certificate_request
 from edge_contracts.topics import all_devices
-from edge_fleet.database.certificates import IdentityStore
+from edge_fleet.database.certificates import CertificateStore
 from edge_fleet.identity.authority import BROKER_CA, DEVICE_CA, Authority, Term
 from edge_fleet.identity.claims import found_authority
-from edge_fleet.identity.enrollment import DEVICE_LIFE, Enrolment, issued
+from edge_fleet.identity.enrollment import DEVICE_LIFE, Enrollment, issued
 
 DEVICE = "dev-1"
 NO_NONCE = "0" * 32
 
 
 class Service:
-    """The enrolment service; `instead` is what the broker's owner puts in the place of its next answer."""
+    """The enrollment service; `instead` is what the broker's owner puts in the place of its next answer."""
 
     def __init__(self, folder: Path, broker: BrokerConfig) -> None:
         fleet = fleet_maker.make_fleet(folder)
         self.authority = found_authority(fleet, datetime.now(UTC))
-        self.store = IdentityStore(fleet.store_url)
+        self.store = CertificateStore(fleet.store_url)
         self.instead: CertificateAnswer | None = None
-        self._enrolment = Enrolment("default", self.authority, self.store)
+        self._enrollment = Enrollment("default", self.authority, self.store)
         self._link = MqttLink(broker, "service", ((all_devices("default", "renew"), 1),), self._hear)
         self._link.start()
         assert self._link.wait_connected(10)
@@ -50,9 +50,9 @@ class Service:
         self.store.close()
 
     def _hear(self, event: LinkEvent) -> None:
-        if not isinstance(event, Arrived):
+        if not isinstance(event, MessageReceived):
             return
-        answer = self._enrolment.answer(event.topic, event.payload, datetime.now(UTC))
+        answer = self._enrollment.answer(event.topic, event.payload, datetime.now(UTC))
         assert answer is not None
         topic, body = answer
         if self.instead is not None:
@@ -91,7 +91,7 @@ def _folder(tmp_path: Path, service: Service) -> IdentityFolder:
     ca, issuer = authority.pem(BROKER_CA), authority.pem(DEVICE_CA)
     der = certify(authority, key)
     service.store.add_service(issued(load_der_x509_certificate(der), "claim-1", datetime.now(UTC)))
-    wanted = Wanted(claim="claim-1", device=DEVICE, tenant="default", key=key, ca=ca, issuer=issuer)
+    wanted = CertificateSubject(claim="claim-1", device=DEVICE, tenant="default", key=key, ca=ca, issuer=issuer)
     with folder.hold():
         folder.adopt(*accept(der, wanted))
     return folder

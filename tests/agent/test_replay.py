@@ -19,7 +19,7 @@ from update_site import UpdateSite
 
 from edge_agent.answer import Answer
 from edge_agent.capture.files import capture_files
-from edge_agent.capture.record import encode_served, served
+from edge_agent.capture.record import captured_request, encode_captured
 from edge_agent.capture.ring import CaptureRing
 from edge_agent.capture.sealing import PUBLIC_NAME, load_sealer, make_keys
 from edge_agent.cli.agent import agent as agent_command
@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Runtime.open(old.folder) as runtime:
         for index in range(RECORDS):
             tensors = {"x": x[index : index + 1]}
-            ring.write(encode_served(served(tensors, runtime.infer(tensors), 1.7e9 + index)))
+            ring.write(encode_captured(captured_request(tensors, runtime.infer(tensors), 1.7e9 + index)))
     ring.close()
     return folder
 
@@ -137,7 +137,7 @@ def test_releases_with_other_inputs_are_refused_by_field(place: Path) -> None:
 def test_captures_of_another_model_are_refused_by_tensor(place: Path) -> None:
     ring = CaptureRing(place / "others", load_sealer(place / PUBLIC_NAME), 8 * 1024 * 1024)
     answer = Answer(outputs={}, served_by="", version=None, model_sha256=None, abstained=True, warnings=(), timing_us=1)
-    ring.write(encode_served(served({"image": np.zeros((1, 8, 8), np.uint8)}, answer, 0.0)))
+    ring.write(encode_captured(captured_request({"image": np.zeros((1, 8, 8), np.uint8)}, answer, 0.0)))
     ring.close()
     refused = replay(place, "--release", place / "old", captures="others")
     assert isinstance(refused.exception, EdgewrightError)

@@ -5,8 +5,8 @@ import numpy as np
 from referenced_bundle import make_referenced_bundle
 
 from edge_agent import Runtime
-from edge_agent.telemetry.drift_monitor import DriftWatch
-from edge_agent.telemetry.drift_tests import references
+from edge_agent.histogram_names import references
+from edge_agent.telemetry.drift_monitor import DriftMonitor
 
 
 def _see(folder, x):
@@ -38,7 +38,7 @@ def test_at_most_ten_requests_a_second_are_counted(tmp_path):
 def test_fresh_samples_alike_raise_no_alarm_and_shifted_ones_do_once(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
     told = []
-    watch = DriftWatch("main", told.append)
+    watch = DriftMonitor("main", told.append)
     alike, _ = bundle_maker.samples(200, seed=6)
     found = watch.close(manifest, _see(tmp_path / "b", alike))
     assert set(found) == {"x/mean", "x/2", "fp32/confidence", "fp32/class"}
@@ -57,7 +57,7 @@ def test_fresh_samples_alike_raise_no_alarm_and_shifted_ones_do_once(tmp_path):
 
 def test_small_windows_are_gathered_until_they_say_something(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
-    watch = DriftWatch("main", [].append)
+    watch = DriftMonitor("main", [].append)
     x, _ = bundle_maker.samples(12, seed=6)
     counts = _see(tmp_path / "b", x)
     assert watch.close(manifest, counts) == {}
@@ -70,7 +70,7 @@ def test_another_release_starts_anew(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
     bundle_maker.make_bundle(tmp_path / "c", version="2.0.0")
     x, _ = bundle_maker.samples(20, seed=6)
-    watch = DriftWatch("main", [].append)
+    watch = DriftMonitor("main", [].append)
     counts = _see(tmp_path / "b", x)
     watch.close(manifest, counts)
     with Runtime.open(tmp_path / "c") as other:
@@ -81,7 +81,7 @@ def test_another_release_starts_anew(tmp_path):
 def test_a_slow_change_of_confidence_is_told_of(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
     told = []
-    watch = DriftWatch("main", told.append)
+    watch = DriftMonitor("main", told.append)
     name = "fp32/confidence"
     steady = references(manifest)[name]
     share = np.array(steady) / sum(steady)
@@ -93,4 +93,4 @@ def test_a_slow_change_of_confidence_is_told_of(tmp_path):
 
 
 def test_what_cannot_be_read_is_not_judged():
-    assert DriftWatch("main", [].append).close(None, {"x": [100]}) == {}
+    assert DriftMonitor("main", [].append).close(None, {"x": [100]}) == {}

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.update.selection import Decision, Facts, Holdings, bucket, decide, matches, window_open
-from edge_contracts.channel import Channel, Family, MaintenanceWindow, Release, Selector
+from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow, Selector
 
-STABLE = Release(version="1.0.0", manifest_sha256="a" * 64)
-NEW = Release(version="1.1.0", manifest_sha256="b" * 64)
+STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
+NEW = ChannelRelease(version="1.1.0", manifest_sha256="b" * 64)
 FACTS = Facts(device="dev-1", board="pi-4", architecture="aarch64", tags={"site": "riga"})
 FAMILY = Family(model="har", serial=1)
 NOTHING = Holdings()

@@ -15,7 +15,8 @@ from image_bundle import make_image_bundle
 from PIL import Image
 from worker_host import call, infer_json
 
-from edge_agent.cli.serve import score, serve
+from edge_agent.cli.score import score
+from edge_agent.cli.serve import serve
 from edge_agent.offline import images
 from edge_contracts.errors import BundleError, OperatorError
 

@@ -21,7 +21,8 @@ from update_site import UpdateSite
 
 from edge_agent.capture.files import bytes_in, capture_files
 from edge_agent.capture.sealing import make_keys
-from edge_agent.supervisor.status import SlotStatus, status_text
+from edge_agent.cli.status import status_text
+from edge_agent.ipc.status import SlotStatus
 from edge_contracts.channel import Gates
 from edge_contracts.telemetry import Event, TelemetryWindow
 

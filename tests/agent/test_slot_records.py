@@ -10,7 +10,7 @@ from edge_agent.config.profiles import load_profile
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.slot import Slot, Surroundings
 from edge_agent.update.events import Restarted
-from edge_agent.update.record import Candidate, UpdateRecord
+from edge_agent.update.record import CandidateRelease, UpdateRecord
 from edge_contracts.state import Installed
 
 OLD, NEW = Installed(version="1.0.0", manifest_sha256="0" * 64), Installed(version="1.1.0", manifest_sha256="1" * 64)
@@ -47,7 +47,9 @@ def test_release_that_the_record_on_disk_still_names_is_kept_until_the_disk_take
 def test_candidate_waits_for_its_trial_until_the_box_is_calm(tmp_path: Path) -> None:
     state = StateFolder(tmp_path)
     state.create()
-    candidate = Candidate(manifest_sha256=NEW.manifest_sha256, model="m", version=NEW.version, channel="c", serial=1)
+    candidate = CandidateRelease(
+        manifest_sha256=NEW.manifest_sha256, model="m", version=NEW.version, channel="c", serial=1
+    )
     state.write_record(UpdateRecord(slot="main", state="verified", candidate=candidate, deadline=2e9))
     calm = False
 

@@ -12,7 +12,8 @@ import pytest
 
 from edge_agent.engines.registry import engine_for
 from edge_agent.ports import EngineSettings
-from edge_agent.storage.state_dir import DiskFullError, StateError, StateFolder, delete, write_durably
+from edge_agent.storage.durable import DiskFullError, StateError, delete, write_durably
+from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.record import UpdateRecord
 
 
@@ -65,7 +66,7 @@ def test_garbage_collection_keeps_what_is_named(tmp_path: Path) -> None:
     assert [path.name for path in state.downloads.iterdir()] == ["keep"]
 
 
-def test_optimised_models_go_with_their_release(tmp_path: Path) -> None:
+def test_optimized_models_go_with_their_release(tmp_path: Path) -> None:
     state = folder(tmp_path / "device")
     cached = {}
     for version in ("1.0.0", "1.1.0"):
@@ -105,7 +106,7 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_that_it_points_t
 
 REFUSING = """
 import os, pathlib, sys
-from edge_agent.storage.state_dir import delete
+from edge_agent.storage.durable import delete
 
 unlink = os.unlink
 

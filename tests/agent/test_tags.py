@@ -14,13 +14,13 @@ from referenced_bundle import make_referenced_bundle
 from worker_host import HostedWorker, call, ladder_of, listening_socket, url_of
 
 from edge_agent import Runtime
+from edge_agent.config.inference_options import Batching
 from edge_agent.errors import TensorError
-from edge_agent.histogram_names import OTHER, Apart, parted, tagged, window_bytes
+from edge_agent.histogram_names import OTHER, TagSlots, feature_name, parted, references, tagged, window_bytes
 from edge_agent.inference.histograms import REST_BYTES, TagCounters, tag_room
-from edge_agent.ipc.worker import MAX_LINE_BYTES, Batching, Heartbeat, line
-from edge_agent.telemetry.drift_monitor import DriftWatch
-from edge_agent.telemetry.drift_tests import feature_name, references
-from edge_agent.telemetry.window_totals import Tally
+from edge_agent.ipc.worker import MAX_LINE_BYTES, Heartbeat, line
+from edge_agent.telemetry.drift_monitor import DriftMonitor
+from edge_agent.telemetry.window_totals import WindowTotals
 from edge_contracts.codec import encode
 from edge_contracts.limits import (
     MAX_MESSAGE_BYTES,
@@ -216,7 +216,7 @@ def _beat(histograms):
 
 
 def test_workers_that_meet_ever_other_tags_fill_no_window():
-    tally, workers = Tally(), 20
+    tally, workers = WindowTotals(), 20
     for worker in range(workers):
         first = {"x/mean": (1, 0)} | {f"x/mean@{worker}-{number}": (1, 0) for number in range(8)}
         then = dict.fromkeys(first, (3, 1)) | {"x/mean@other": (5, 0)}
@@ -233,7 +233,7 @@ def test_workers_that_meet_ever_other_tags_fill_no_window():
 
 
 def test_a_window_takes_no_more_of_tags_than_it_has_room_for():
-    apart = Apart()
+    apart = TagSlots()
     placed = [name for name in (f"{number}/mean@a" for number in range(10_000)) if apart.place(name, 10) is not None]
     assert sum(window_bytes(parted(name)[0], 10) for name in placed) <= (MAX_SAMPLE_TAGS + 1) * MAX_SAMPLE_TAG_BYTES
     assert 100 < len(placed) < 1000
@@ -258,7 +258,7 @@ def _window(counts, manifest, tags, drifted=(), seed=0):
 def test_a_drift_in_one_tag_is_told_by_its_name_where_the_whole_shows_none(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
     told = []
-    watch = DriftWatch("main", told.append)
+    watch = DriftMonitor("main", told.append)
     tags = [f"line-{number}" for number in range(1, 9)]
     alike, drifting = _window(60, manifest, tags), _window(60, manifest, tags, drifted=["line-2"])
     watch.close(manifest, alike)
@@ -273,7 +273,7 @@ def test_a_drift_in_one_tag_is_told_by_its_name_where_the_whole_shows_none(tmp_p
 
 def test_small_windows_of_a_tag_are_gathered_by_themselves(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
-    watch = DriftWatch("main", [].append)
+    watch = DriftMonitor("main", [].append)
     for _ in range(2):
         assert "x/mean@rare" not in watch.close(manifest, _window(10, manifest, ["rare", "a", "b", "c"]))
     assert "x/mean@rare" in watch.close(manifest, _window(10, manifest, ["rare"]))
@@ -282,14 +282,14 @@ def test_small_windows_of_a_tag_are_gathered_by_themselves(tmp_path):
 def test_another_release_starts_its_tags_anew(tmp_path):
     first = make_referenced_bundle(tmp_path / "b").manifest
     second = make_referenced_bundle(tmp_path / "c", version="2.0.0").manifest
-    watch = DriftWatch("main", [].append)
+    watch = DriftMonitor("main", [].append)
     watch.close(first, _window(20, first, ["a"]))
     assert "x/mean@a" not in watch.close(second, _window(20, second, ["a"]))
 
 
 def test_the_watch_keeps_no_more_tags_than_a_window_has(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
-    watch = DriftWatch("main", [].append)
+    watch = DriftMonitor("main", [].append)
     for window in range(50):
         tags = [f"{window}-{number}" for number in range(MAX_SAMPLE_TAGS)]
         watch.close(manifest, _window(1, manifest, tags, seed=window))  # too few to be judged
@@ -301,7 +301,7 @@ def test_the_watch_keeps_no_more_tags_than_a_window_has(tmp_path):
 
 def test_a_slow_change_is_followed_of_all_requests_only(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
-    watch = DriftWatch("main", [].append)
+    watch = DriftMonitor("main", [].append)
     for seed in range(12):
         watch.close(manifest, _window(100, manifest, ["a"], seed=seed))
     assert watch._means.keys() == {"fp32/confidence"}

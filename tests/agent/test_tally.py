@@ -2,7 +2,8 @@
 
 import pytest
 
-from edge_agent.inference.counters import COUNTERS, LATENCY_BINS, Tally, exposition
+from edge_agent.http.prometheus import exposition
+from edge_agent.inference.counters import COUNTERS, LATENCY_BINS, Counters
 
 
 @pytest.mark.parametrize(
@@ -10,7 +11,7 @@ from edge_agent.inference.counters import COUNTERS, LATENCY_BINS, Tally, exposit
     [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (1023, 9), (1024, 10), (2**31 - 1, 30), (2**31, 31), (2**50, 31)],
 )
 def test_an_answer_is_counted_in_the_bin_of_its_time(timing_us, index):
-    tally = Tally()
+    tally = Counters()
     tally.answers("active:1/a").count(timing_us)
     assert len(tally.latency_log2_us) == LATENCY_BINS
     assert [number for number, count in enumerate(tally.latency_log2_us) if count] == [index]
@@ -18,7 +19,7 @@ def test_an_answer_is_counted_in_the_bin_of_its_time(timing_us, index):
 
 
 def test_requests_are_the_answers_of_all_rungs():
-    tally = Tally()
+    tally = Counters()
     first, second, _ = map(tally.answers, ("active:1/a", "active:1/b", "never asked"))
     for timing_us in (100, 100, 200):
         first.count(timing_us)
@@ -30,14 +31,14 @@ def test_requests_are_the_answers_of_all_rungs():
 
 
 def test_a_tally_of_nothing_shows_zeros():
-    tally = Tally()
+    tally = Counters()
     assert tally.counters == dict.fromkeys(COUNTERS, 0)
     assert tally.served_by == {}
     assert tally.latency_log2_us == [0] * LATENCY_BINS
 
 
 def test_what_else_happens_is_counted_by_its_name():
-    tally = Tally()
+    tally = Counters()
     tally.count("errors")
     tally.count("errors", 2)
     assert tally.counters["errors"] == 3
@@ -46,7 +47,7 @@ def test_what_else_happens_is_counted_by_its_name():
 
 
 def test_the_scrape_shows_the_same_numbers():
-    tally = Tally()
+    tally = Counters()
     tally.answers("active:1/a").count(1500)
     text = exposition(tally, {}, {"model": "m"}).decode()
     assert 'edgewright_requests_total{model="m"} 1.0' in text

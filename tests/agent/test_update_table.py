@@ -14,7 +14,6 @@ from edge_agent.update.events import (
     Downloaded,
     Event,
     Expired,
-    Failed,
     Fits,
     GateFailed,
     Held,
@@ -24,17 +23,18 @@ from edge_agent.update.events import (
     Soaked,
     TrialBegan,
     TrialPassed,
+    UpdateFailed,
     Wished,
     Withdrawn,
 )
 from edge_agent.update.gates import judge
-from edge_agent.update.record import MAX_ATTEMPTS, MAX_REJECTED, MAX_TRIALS, Candidate, UpdateRecord, installed
+from edge_agent.update.record import MAX_ATTEMPTS, MAX_REJECTED, MAX_TRIALS, CandidateRelease, UpdateRecord, installed
 from edge_agent.update.state_machine import BEFORE_ACTIVE, TABLE, TransitionError, advance
 from edge_contracts.channel import Gates
 
 
-def candidate(letter: str, *, serial: int = 1, mode: str = "live", **gates: float) -> Candidate:
-    return Candidate(
+def candidate(letter: str, *, serial: int = 1, mode: str = "live", **gates: float) -> CandidateRelease:
+    return CandidateRelease(
         model="har",
         version=f"1.0.{ord(letter)}",
         manifest_sha256=letter * 64,
@@ -88,7 +88,7 @@ def test_the_whole_way_to_committed() -> None:
 
 @pytest.mark.parametrize("state", ["idle", *sorted(BEFORE_ACTIVE), "active", "committed", "rejected", "rolled_back"])
 def test_every_transition_outside_the_table_is_refused(state: str) -> None:
-    events: list[Event] = [*FETCHED, *PASSED, Soaked(), GateFailed(reason="x"), Failed(reason="x"), Expired()]
+    events: list[Event] = [*FETCHED, *PASSED, Soaked(), GateFailed(reason="x"), UpdateFailed(reason="x"), Expired()]
     events += [Interrupted(reason="x"), Crashed(reason="x")]
     record = UpdateRecord(slot="main", state=state, candidate=candidate("a"))  # type: ignore[arg-type]
     for event in events:
@@ -185,7 +185,9 @@ def test_uncommitted_release_still_rolls_back_under_a_newer_wish() -> None:
 
 
 def test_superseded_soak_is_left_when_the_newer_wish_fails() -> None:
-    record = follow(active("b", committed("a")), Wished(candidate=candidate("c")), Began(), Failed(reason="memory"))
+    record = follow(
+        active("b", committed("a")), Wished(candidate=candidate("c")), Began(), UpdateFailed(reason="memory")
+    )
     assert (record.state, record.serving) == ("rejected", installed(candidate("a")))
 
 
@@ -248,8 +250,8 @@ def test_clock_set_back_keeps_what_was_left_of_the_deadline() -> None:
 def test_remembered_rejections_are_bounded() -> None:
     record = NEW
     for letter in (f"{index:x}" for index in range(16)):
-        record = follow(record, Wished(candidate=candidate(letter)), Failed(reason="preflight"))
-    record = follow(record, Wished(candidate=candidate("g")), Failed(reason="preflight"))
+        record = follow(record, Wished(candidate=candidate(letter)), UpdateFailed(reason="preflight"))
+    record = follow(record, Wished(candidate=candidate("g")), UpdateFailed(reason="preflight"))
     assert len(record.rejected) == MAX_REJECTED
     assert record.rejected[-1] == "g" * 64
 
@@ -312,7 +314,7 @@ class UpdateLife(RuleBasedStateMachine):
 
     def _all(self) -> list[Event]:
         events: list[Event] = [*FETCHED, *PASSED, Soaked(), Expired(), Held(reason="paused")]
-        return [*events, GateFailed(reason="x"), Failed(reason="x"), Interrupted(reason="x"), Crashed(reason="x")]
+        return [*events, GateFailed(reason="x"), UpdateFailed(reason="x"), Interrupted(reason="x"), Crashed(reason="x")]
 
     def _step(self, event: Event) -> None:
         before = self.record

@@ -15,10 +15,10 @@ from update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, tro
 
 from edge_agent.errors import UnreachableError
 from edge_agent.ipc.updater import FromUpdater, Offer
-from edge_agent.ports import Carrier, ObjectKind
+from edge_agent.ports import ObjectKind, Transport
 from edge_agent.updater.__main__ import Updater
 from edge_agent.updater.chunks import BITMAP
-from edge_agent.updater.transports.carriers import DirectoryCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_contracts import limits
 from edge_contracts.manifest import Requirements
 from edge_fleet.releases.release import revoke, set_floor
@@ -81,7 +81,7 @@ def test_missing_requirements_refuse_before_the_first_byte(tmp_path: Path) -> No
     site.release("1.0.0", requirements=Requirements(architectures=("riscv64",)))
     site.start("1.0.0")
 
-    counting = Interrupted(DirectoryCarrier(site.repository), 10**6)
+    counting = Interrupted(DirectoryTransport(site.repository), 10**6)
     messages = site.look(counting)
     assert counting.blobs == 0
     assert troubles(messages) == [("device", "architecture")]
@@ -101,7 +101,7 @@ def test_replayed_old_repository_is_refused(site: UpdateSite) -> None:
     old = site.keep_copy("old")
     site.release("1.1.0")
     site.look()
-    assert troubles(site.look(DirectoryCarrier(old))) == [("trust", "rollback")]
+    assert troubles(site.look(DirectoryTransport(old))) == [("trust", "rollback")]
 
 
 def test_replay_is_refused_even_with_the_trusted_files_gone(site: UpdateSite) -> None:
@@ -109,14 +109,14 @@ def test_replay_is_refused_even_with_the_trusted_files_gone(site: UpdateSite) ->
     site.release("1.1.0")
     site.look()
     shutil.rmtree(site.state.tuf / "trusted")
-    assert troubles(site.look(DirectoryCarrier(old))) == [("trust", "rollback")]
+    assert troubles(site.look(DirectoryTransport(old))) == [("trust", "rollback")]
 
 
 def test_wrong_signer_is_refused(site: UpdateSite, tmp_path: Path) -> None:
     other = UpdateSite(tmp_path / "other")
     other.release("6.6.6")
     other.start("6.6.6")
-    assert troubles(site.look(DirectoryCarrier(other.repository))) == [("trust", "signature")]
+    assert troubles(site.look(DirectoryTransport(other.repository))) == [("trust", "signature")]
 
 
 def test_frozen_repository_is_refused(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_clock_set_to_1970_does_not_revive_expired_metadata(
     assert "Stored" in names(stale.look())
     shutil.rmtree(stale.state.tuf / "trusted")
     monkeypatch.setattr(time, "time", lambda: 5.0)
-    assert troubles(stale.look(DirectoryCarrier(old)))[0][0] == "trust"
+    assert troubles(stale.look(DirectoryTransport(old)))[0][0] == "trust"
 
 
 def test_clock_set_to_1970_does_not_lock_the_device_out(site: UpdateSite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,14 +172,14 @@ def test_unsigned_channel_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_chunks_are_asked_again_within_the_budget(site: UpdateSite) -> None:
-    messages = site.look(Reversing(DirectoryCarrier(site.repository)))
+    messages = site.look(Reversing(DirectoryTransport(site.repository)))
     assert troubles(messages)[0][0] == "transport"
     assert troubles(messages)[0][1] in ("damaged", "byte-budget")
     assert not list(site.state.releases.iterdir())
 
 
 def test_damaged_chunk_is_asked_for_as_often_as_the_profile_allows(site: UpdateSite) -> None:
-    counting = Interrupted(Reversing(DirectoryCarrier(site.repository)), 10**6)
+    counting = Interrupted(Reversing(DirectoryTransport(site.repository)), 10**6)
     profile = site.folder / "patient.toml"
     profile.write_text(PROFILE)
     messages: list[FromUpdater] = []
@@ -200,7 +200,7 @@ network = {retries = 3, window = 1}
 class Reversing:
     """Brings every blob backwards."""
 
-    def __init__(self, inner: DirectoryCarrier) -> None:
+    def __init__(self, inner: DirectoryTransport) -> None:
         self._inner = inner
 
     def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
@@ -214,7 +214,7 @@ class Reversing:
 class Interrupted:
     """Brings blobs until `left` are used up; counts what it brought."""
 
-    def __init__(self, inner: Carrier, left: int) -> None:
+    def __init__(self, inner: Transport, left: int) -> None:
         self._inner, self.left, self.blobs = inner, left, 0
         self._lock = threading.Lock()
 
@@ -229,7 +229,7 @@ class Interrupted:
 
 
 def test_interrupted_download_fetches_only_what_is_missing(site: UpdateSite) -> None:
-    inner = DirectoryCarrier(site.repository)
+    inner = DirectoryTransport(site.repository)
     first = Interrupted(inner, 3)
     assert troubles(site.look(first)) == [("transport", "unreachable")]
     rest = Interrupted(inner, 10**6)
@@ -240,7 +240,7 @@ def test_interrupted_download_fetches_only_what_is_missing(site: UpdateSite) -> 
 
 
 def test_chunk_damaged_on_the_disk_is_fetched_again(site: UpdateSite) -> None:
-    site.look(Interrupted(DirectoryCarrier(site.repository), 3))
+    site.look(Interrupted(DirectoryTransport(site.repository), 3))
     (partial,) = site.state.downloads.iterdir()
     for path in partial.rglob("*"):
         if path.is_file() and path.name != BITMAP:
@@ -252,7 +252,7 @@ def test_files_of_an_installed_release_are_not_fetched_again(site: UpdateSite) -
     site.look()
     site.release("1.1.0", padding=300_000, license="changed")
     site.start("1.1.0")
-    counting = Interrupted(DirectoryCarrier(site.repository), 10**6)
+    counting = Interrupted(DirectoryTransport(site.repository), 10**6)
     assert names(site.look(counting))[-1] == "Stored"
     assert counting.blobs == 0
 

@@ -123,7 +123,7 @@ def test_camera_example_of_the_page_answers_every_frame(tmp_path: Path) -> None:
         for index in range(3):
             frames[index, :, :, index] = 255
         done = subprocess.run(
-            [sys.executable, "-c", program, address, "colour"], input=frames.tobytes(), capture_output=True, timeout=30
+            [sys.executable, "-c", program, address, "color"], input=frames.tobytes(), capture_output=True, timeout=30
         )
     finally:
         server.terminate()

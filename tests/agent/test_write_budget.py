@@ -18,25 +18,25 @@ import pytest
 from agent_process import AgentProcess, eventually
 
 from edge_agent.config.agent_toml import AgentConfig, DeviceConfig, SlotConfig
-from edge_agent.host.write_budget import DAY_S, Spent, spend, tight
+from edge_agent.host.write_budget import DAY_S, DayWrites, spend, tight
 from edge_agent.host.write_meter import SAVE_S, WriteMeter
 from edge_agent.supervisor.resource_monitor import WRITES_NAME
 from edge_agent.telemetry.outbox import Outbox
-from edge_agent.telemetry.uplink import BATCH_S, FleetLink, utc_now
+from edge_agent.telemetry.uplink import BATCH_S, Uplink, utc_now
 from edge_contracts.telemetry import Event
 
 NOON = 20_000 * DAY_S + DAY_S / 2
 
 
 def test_a_new_day_begins_a_new_account() -> None:
-    spent = spend(spend(Spent(), NOON, 100), NOON + 60, 50)
-    assert spent == Spent(day=20_000, bytes=150)
-    assert spend(spent, NOON + DAY_S, 7) == Spent(day=20_001, bytes=7)
+    spent = spend(spend(DayWrites(), NOON, 100), NOON + 60, 50)
+    assert spent == DayWrites(day=20_000, bytes=150)
+    assert spend(spent, NOON + DAY_S, 7) == DayWrites(day=20_001, bytes=7)
 
 
 @pytest.mark.parametrize(("written", "expected"), [(0, False), (799, False), (800, True), (5000, True)])
 def test_writing_is_saved_from_four_fifths_on(written: int, expected: bool) -> None:
-    assert tight(Spent(bytes=written), 1000.0) is expected
+    assert tight(DayWrites(bytes=written), 1000.0) is expected
 
 
 def counted(folder: Path) -> bool:
@@ -78,7 +78,7 @@ def test_account_is_kept_through_restarts_and_written_down_rarely(tmp_path: Path
     assert path.stat().st_mtime_ns != before
     assert WriteMeter(path).spent.bytes >= 123_456_789
     path.write_bytes(b"\xff damaged")
-    assert WriteMeter(path).spent == Spent()
+    assert WriteMeter(path).spent == DayWrites()
 
 
 def test_batches_become_durable_later_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_batches_become_durable_later_and_nothing_is_lost(tmp_path: Path) -> Non
     async def live() -> None:
         config = AgentConfig(device=DeviceConfig(id="dev-1"), slots=(SlotConfig(name="main", factory="unused"),))
         box = Outbox(tmp_path / "outbox.db", device="dev-1", boot_id="b1", limit_bytes=10**7)
-        link = FleetLink(config, "b1", box, Deaf())
+        link = Uplink(config, "b1", box, Deaf())
         link.put(event)
         assert durable() == 1
         link.saves_writes = True

@@ -28,7 +28,7 @@ def plan(tmp_path: Path) -> RunnerPlan:
 def test_two_models_are_measured_in_turns_and_a_broken_one_costs_nothing(plan: RunnerPlan, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
-    exact = RunnerPlan(model=plan.model, format="onnx", samples=plan.samples, mapping=plan.mapping, optimise=False)
+    exact = RunnerPlan(model=plan.model, format="onnx", samples=plan.samples, mapping=plan.mapping, optimize=False)
     bad = RunnerPlan(model=str(broken), format="onnx", samples="")
     measured, failures = measure_interleaved({"a": plan, "b": exact, "bad": bad}, seconds=0.1, rounds=3)
     assert set(measured) == {"a", "b"}

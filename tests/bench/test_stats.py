@@ -10,14 +10,14 @@ from edge_bench.stats import (
     mcnemar_exact,
     median_interval,
     paired_drop_interval,
-    summarise,
+    summarize,
     wilson_upper,
 )
 
 
 def test_percentiles_are_those_of_all_samples_together() -> None:
     rounds = [np.random.default_rng(seed).gamma(4.0, 1.0, 200) for seed in range(5)]
-    found = summarise(rounds)
+    found = summarize(rounds)
     samples = np.concatenate(rounds)
     assert (found.p50, found.p90, found.p99) == pytest.approx(tuple(np.percentile(samples, (50, 90, 99))))
     assert found.count == 1000
@@ -26,14 +26,14 @@ def test_percentiles_are_those_of_all_samples_together() -> None:
 
 def test_no_samples_are_no_summary() -> None:
     with pytest.raises(ValueError, match="no latency"):
-        summarise([])
+        summarize([])
 
 
 def test_one_late_interrupt_does_not_make_a_run_unstable_but_a_drift_does() -> None:
     steady = [np.full(100, 1.0) for _ in range(7)]
     steady[3] = np.r_[np.full(99, 1.0), 50.0]
-    assert summarise(steady).stable
-    assert not summarise([np.full(100, 1.0 + 0.1 * turn) for turn in range(7)]).stable
+    assert summarize(steady).stable
+    assert not summarize([np.full(100, 1.0 + 0.1 * turn) for turn in range(7)]).stable
 
 
 def test_coefficient_of_variation_is_numpys() -> None:

@@ -115,19 +115,19 @@ def test_acl_covers_exactly_the_topic_tree() -> None:
     }
     controller = {("read", all_devices("default", topic)) for topic in ("presence", "reported", "tele")}
     controller |= {("write", collectors)}
-    enrolment = {
+    enrollment = {
         ("read", claim_topic("default", "+", "req")),
         ("write", claim_topic("default", "+", "rsp")),
         ("read", all_devices("default", "renew")),
         ("write", all_devices("default", "certificate")),
     }
-    expected = {"pattern": device, "depot": depot, "controller": controller, "enrolment": enrolment}
+    expected = {"pattern": device, "depot": depot, "controller": controller, "enrolment": enrollment}
     assert granted("acl") == {(who, access, topic) for who, rights in expected.items() for access, topic in rights}
 
 
 def test_a_claim_may_ask_and_be_answered_and_nothing_else() -> None:
     asked, answered = (claim_topic("default", ANY, topic).replace(ANY, "%u") for topic in ("req", "rsp"))  # type: ignore[arg-type]
-    assert granted("acl-enrolment") == {("pattern", "write", asked), ("pattern", "read", answered)}
+    assert granted("acl-enrollment") == {("pattern", "write", asked), ("pattern", "read", answered)}
 
 
 def test_a_device_reports_under_its_own_name(fleet: Fleet) -> None:

@@ -39,8 +39,8 @@ JSON_PARSERS: dict[str, tuple[Parser, int]] = {
     "telemetry window": (parse_window, limits.MAX_MESSAGE_BYTES),
     "event": (parse_event, limits.MAX_MESSAGE_BYTES),
     "claim": (parse_claim, limits.MAX_CLAIM_BYTES),
-    "certificate request": (parse_certificate_request, limits.MAX_ENROLMENT_BYTES),
-    "certificate answer": (parse_certificate_answer, limits.MAX_ENROLMENT_BYTES),
+    "certificate request": (parse_certificate_request, limits.MAX_ENROLLMENT_BYTES),
+    "certificate answer": (parse_certificate_answer, limits.MAX_ENROLLMENT_BYTES),
 }
 PARSERS: dict[str, Parser] = {name: parser for name, (parser, _) in JSON_PARSERS.items()} | {
     "request": unpack_request,

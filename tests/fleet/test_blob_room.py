@@ -15,7 +15,7 @@ from web_site import WebSite, busy, giving, ranged
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, pack, unpack_response
 from edge_fleet.depot import upstream
-from edge_fleet.depot.depot import Answer, Depot
+from edge_fleet.depot.depot import Depot, DepotAnswer
 from edge_fleet.depot.objects import locate
 from edge_fleet.depot.pull_through import Fetch, Outcome, PullThrough
 from edge_fleet.depot.rate_limit import Pace
@@ -148,7 +148,7 @@ def test_device_is_told_how_long_upstream_wants_to_be_left_alone(tmp_path: Path,
     depot = Depot(tmp_path / "cache", "default", Pace(), 0.0, pull=cache(tmp_path, web))
     asked = pack(Request(id=1, reply=REPLY, kind="blob", name=SHA))
     assert depot.answer(TOPIC, asked, 0.0) is None
-    answers: list[Answer] = []
+    answers: list[DepotAnswer] = []
     deadline = time.monotonic() + 10
     while not answers and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -37,7 +37,7 @@ from edge_fleet.signing.key_changes import Draft
 from edge_fleet.signing.keys import NAME_FIELD, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing
 from edge_fleet.signing.refresh import refresh
 from edge_fleet.signing.roles import Lifetimes
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 MANIFEST = "models/har/1.0.0/manifest.json"
 
@@ -50,7 +50,7 @@ def run(*arguments: str | Path) -> Any:
     return json.loads(result.stdout)
 
 
-def change(fleet: Fleet, *edits: Callable[[Draft], None], renew: tuple[str, ...] = ()) -> Proposal:
+def change(fleet: FleetWorkspace, *edits: Callable[[Draft], None], renew: tuple[str, ...] = ()) -> Proposal:
     """Return a proposal of these edits, unsigned."""
     proposal = start(fleet.read(NOW))
     for edit in edits:
@@ -58,7 +58,7 @@ def change(fleet: Fleet, *edits: Callable[[Draft], None], renew: tuple[str, ...]
     return proposal
 
 
-def holder(fleet: Fleet, folder: Path, name: str) -> KeyRing:
+def holder(fleet: FleetWorkspace, folder: Path, name: str) -> KeyRing:
     """Make a key on a machine of its own and bring its public half to the fleet."""
     ring = KeyRing(folder / name)
     ring.create([name])
@@ -66,7 +66,7 @@ def holder(fleet: Fleet, folder: Path, name: str) -> KeyRing:
     return ring
 
 
-def rotation(fleet: Fleet, *roles: str) -> Proposal:
+def rotation(fleet: FleetWorkspace, *roles: str) -> Proposal:
     """Return a proposal that puts new keys, made here, in place of these roles' keys."""
     edits = []
     for role in roles:
@@ -322,7 +322,7 @@ def test_a_malformed_proposal_is_a_typed_error(data: bytes) -> None:
 
 
 def test_a_proposal_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    proposal = sign(rotation(fleet_maker.make_fleet(tmp_path), SNAPSHOT), Fleet(tmp_path / "fleet").keys)[0]
+    proposal = sign(rotation(fleet_maker.make_fleet(tmp_path), SNAPSHOT), FleetWorkspace(tmp_path / "fleet").keys)[0]
     assert pack_proposal(parse_proposal(pack_proposal(proposal))) == pack_proposal(proposal)
     assert not any(need.missing for need in needs(parse_proposal(pack_proposal(proposal))))
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from edge_contracts.channel import Channel, Release
+from edge_contracts.channel import Channel, ChannelRelease
 from edge_fleet.errors import RolloutError
 from edge_fleet.rollouts import channel_state
 from edge_fleet.rollouts.channel_state import ALLOWED, Plan, abort, advance, finish, pause, phase, resume, start
 
-ONE = Release(version="1.0.0", manifest_sha256="1" * 64)
-TWO = Release(version="2.0.0", manifest_sha256="2" * 64)
+ONE = ChannelRelease(version="1.0.0", manifest_sha256="1" * 64)
+TWO = ChannelRelease(version="2.0.0", manifest_sha256="2" * 64)
 STABLE = Channel(channel="stable", model="har", serial=4, stable=ONE)
 
 
-def plan(release: Release = TWO, **values: Any) -> Plan:
+def plan(release: ChannelRelease = TWO, **values: Any) -> Plan:
     return Plan(channel="stable", model="har", release=release, **values)
 
 

@@ -15,10 +15,10 @@ from edge_contracts.limits import MAX_CHUNK_BYTES
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
 from edge_fleet.depot.depot import Depot, HintWatch
-from edge_fleet.depot.objects import OPEN_FILES, PATTERNS, Shelf, locate
-from edge_fleet.depot.rate_limit import Admission, Pace, TokenBucket
+from edge_fleet.depot.objects import OPEN_FILES, PATTERNS, ObjectReader, locate
+from edge_fleet.depot.rate_limit import Pace, RequesterLimits, TokenBucket
 from edge_fleet.errors import ObjectNameError
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 TOPIC = device_topic("default", "dev-1", "req")
 REPLY = device_topic("default", "dev-1", "rsp", "n1")
@@ -26,7 +26,7 @@ SHA = "ab" * 32
 
 
 @pytest.fixture(name="fleet", scope="module")
-def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+def _fleet(tmp_path_factory: pytest.TempPathFactory) -> FleetWorkspace:
     """One for all the tests that only read it."""
     return fleet_maker.make_released(tmp_path_factory.mktemp("depot"))
 
@@ -40,15 +40,15 @@ def ask(depot: Depot, now: float = 0.0, **values: Any) -> Response | None:
     return None if answer is None else unpack_response(answer.payload)
 
 
-def make_depot(fleet: Fleet, pace: Pace | None = None) -> Depot:
+def make_depot(fleet: FleetWorkspace, pace: Pace | None = None) -> Depot:
     return Depot(fleet.repository, "default", pace or Pace(), 0.0)
 
 
-def model_blob(fleet: Fleet) -> Path:
+def model_blob(fleet: FleetWorkspace) -> Path:
     return max((path for path in fleet.repository.glob("blobs/*/*")), key=lambda path: path.stat().st_size)
 
 
-def test_a_request_is_answered_on_its_own_reply_topic_with_its_own_id(fleet: Fleet) -> None:
+def test_a_request_is_answered_on_its_own_reply_topic_with_its_own_id(fleet: FleetWorkspace) -> None:
     answer = make_depot(fleet).answer(TOPIC, pack(request()), 0.0)
     assert answer is not None
     response = unpack_response(answer.payload)
@@ -56,7 +56,7 @@ def test_a_request_is_answered_on_its_own_reply_topic_with_its_own_id(fleet: Fle
     assert response.body == (fleet.repository / "metadata/timestamp.json").read_bytes()
 
 
-def test_a_blob_comes_in_pieces_that_make_the_whole(fleet: Fleet) -> None:
+def test_a_blob_comes_in_pieces_that_make_the_whole(fleet: FleetWorkspace) -> None:
     depot, blob = make_depot(fleet), model_blob(fleet)
     whole = b""
     while True:
@@ -79,13 +79,13 @@ def test_a_blob_comes_in_pieces_that_make_the_whole(fleet: Fleet) -> None:
         ("target", f"channels/{SHA}.none.json"),
     ],
 )
-def test_what_does_not_exist_is_said_not_to_exist(fleet: Fleet, kind: str, name: str) -> None:
+def test_what_does_not_exist_is_said_not_to_exist(fleet: FleetWorkspace, kind: str, name: str) -> None:
     response = ask(make_depot(fleet), kind=kind, name=name)
     assert response is not None
     assert response.status == "not_found"
 
 
-def test_an_offset_behind_the_end_is_not_found(fleet: Fleet) -> None:
+def test_an_offset_behind_the_end_is_not_found(fleet: FleetWorkspace) -> None:
     response = ask(make_depot(fleet), kind="blob", name=model_blob(fleet).name, offset=10**9)
     assert response is not None
     assert (response.status, response.body) == ("not_found", b"")
@@ -112,7 +112,7 @@ TRAVERSALS = [
 
 
 @pytest.mark.parametrize(("kind", "name"), TRAVERSALS)
-def test_a_name_that_leaves_the_repository_is_refused(fleet: Fleet, kind: str, name: str) -> None:
+def test_a_name_that_leaves_the_repository_is_refused(fleet: FleetWorkspace, kind: str, name: str) -> None:
     response = ask(make_depot(fleet), kind=kind, name=name)
     assert response is not None
     assert (response.status, response.body) == ("refused", b"")
@@ -139,19 +139,19 @@ def test_no_name_at_all_is_located_outside_its_folder(kind: Any, name: str) -> N
         "$SYS/broker",
     ],
 )
-def test_a_foreign_reply_topic_gets_no_answer(fleet: Fleet, reply: str) -> None:
+def test_a_foreign_reply_topic_gets_no_answer(fleet: FleetWorkspace, reply: str) -> None:
     depot = make_depot(fleet)
     assert ask(depot, reply=reply) is None
     assert depot.counts["foreign"] == 1
 
 
-def test_a_request_of_another_tenant_gets_no_answer(fleet: Fleet) -> None:
+def test_a_request_of_another_tenant_gets_no_answer(fleet: FleetWorkspace) -> None:
     topic, reply = device_topic("other", "dev-1", "req"), device_topic("other", "dev-1", "rsp", "n")
     assert make_depot(fleet).answer(topic, pack(request(reply=reply)), 0.0) is None
 
 
 @pytest.mark.parametrize("length", [0, MAX_CHUNK_BYTES + 1, 2**40])
-def test_an_oversized_length_gets_no_answer(fleet: Fleet, length: int) -> None:
+def test_an_oversized_length_gets_no_answer(fleet: FleetWorkspace, length: int) -> None:
     depot = make_depot(fleet)
     assert ask(depot, length=length) is None
     assert depot.counts["malformed"] == 1
@@ -163,7 +163,7 @@ def test_arbitrary_bytes_never_crash_a_depot(payload: bytes) -> None:
     assert depot.answer(TOPIC, payload, 0.0) is None
 
 
-def test_an_overlong_request_is_not_even_parsed(fleet: Fleet) -> None:
+def test_an_overlong_request_is_not_even_parsed(fleet: FleetWorkspace) -> None:
     payload = msgspec.msgpack.encode([7, REPLY, "metadata", "x" * 200_000, 0, 1])
     assert make_depot(fleet).answer(TOPIC, payload, 0.0) is None
 
@@ -176,7 +176,7 @@ def test_a_symbolic_link_in_the_repository_is_not_followed(tmp_path: Path) -> No
     assert response.status == "not_found"
 
 
-def test_a_greedy_device_is_told_when_to_come_back_and_others_are_served(fleet: Fleet) -> None:
+def test_a_greedy_device_is_told_when_to_come_back_and_others_are_served(fleet: FleetWorkspace) -> None:
     depot, blob = make_depot(fleet, Pace(device_rate=1000.0, device_burst=1000.0)), model_blob(fleet).name
     first, second = ask(depot, kind="blob", name=blob), ask(depot, kind="blob", name=blob)
     assert first is not None
@@ -193,7 +193,7 @@ def test_a_greedy_device_is_told_when_to_come_back_and_others_are_served(fleet: 
 
 
 def test_only_so_many_devices_download_at_once_and_silence_frees_a_place() -> None:
-    admission = Admission(Pace(devices=2, idle_s=5.0), 0.0)
+    admission = RequesterLimits(Pace(devices=2, idle_s=5.0), 0.0)
     assert [admission.wait(device, 0.0, bulk=True) for device in ("a", "b", "c")] == [0.0, 0.0, 5.0]
     assert admission.wait("a", 4.0, bulk=True) == 0.0
     assert admission.wait("c", 5.5, bulk=True) == 0.0
@@ -201,7 +201,7 @@ def test_only_so_many_devices_download_at_once_and_silence_frees_a_place() -> No
 
 
 def test_small_questions_need_no_place() -> None:
-    admission = Admission(Pace(devices=1), 0.0)
+    admission = RequesterLimits(Pace(devices=1), 0.0)
     assert admission.wait("a", 0.0, bulk=True) == 0.0
     assert {admission.wait(f"dev-{number}", 0.0, bulk=False) for number in range(1000)} == {0.0}
     assert admission.wait("dev-1", 0.0, bulk=True) > 0.0
@@ -223,7 +223,7 @@ def test_a_shelf_keeps_a_bounded_number_of_files_open(tmp_path: Path) -> None:
     (tmp_path / "blobs/00").mkdir(parents=True)
     for name in names:
         (tmp_path / "blobs/00" / name).write_bytes(name.encode())
-    shelf = Shelf(tmp_path)
+    shelf = ObjectReader(tmp_path)
     for name in names + names:
         assert shelf.read("blob", name, 0, 100) == (name.encode(), 64)
     assert len(shelf._open) == OPEN_FILES

@@ -18,11 +18,11 @@ from edge_contracts.shadow import ShadowSummary
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_contracts.telemetry import Event
 from edge_fleet.cli.fleet import fleet as fleet_command
-from edge_fleet.database.telemetry import Store
+from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.errors import FleetError, RepositoryError, RolloutError
 from edge_fleet.releases.export import export
 from edge_fleet.releases.release import add_family, release
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 TIME = "2026-11-22T06:00:00Z"
 
@@ -94,7 +94,7 @@ def test_devices_and_rollout_status_show_what_was_reported(tmp_path: Path) -> No
         device="d", boot_id="b", sequence=1, time=TIME, agent_version="0", board="pc", architecture="x", slots=(slot,)
     )
     event = Event(device="d", boot_id="b", sequence=2, time=TIME, event="crash", severity="error", text="worker died")
-    store = Store(fleet.store_url)
+    store = TelemetryStore(fleet.store_url)
     store.ingest([report, event], TIME)
     store.close()
     (device,) = run("devices", fleet.path)["devices"]
@@ -113,7 +113,7 @@ def test_devices_and_rollout_status_show_what_was_reported(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--select", "board"), ("--select", "colour=red"), ("--window", "25:00-26:00"), ("--percent", "101"),
+    [("--select", "board"), ("--select", "color=red"), ("--window", "25:00-26:00"), ("--percent", "101"),
      ("--deadline", "tomorrow"), ("--name", "a b"), ("--soak", "-1")],
 )  # fmt: skip
 def test_a_malformed_rollout_option_is_named_and_nothing_is_signed(tmp_path: Path, option: str, value: str) -> None:
@@ -204,6 +204,6 @@ def test_a_folder_with_other_things_is_not_exported_into(tmp_path: Path) -> None
 
 def test_the_store_is_not_readable_by_others(tmp_path: Path) -> None:
     fleet = fleet_maker.make_fleet(tmp_path)
-    Store(fleet.store_url).close()
+    TelemetryStore(fleet.store_url).close()
     assert stat.S_IMODE((fleet.path / "fleet.db").stat().st_mode) & 0o077 == 0
-    assert isinstance(Fleet(fleet.path), Fleet)
+    assert isinstance(FleetWorkspace(fleet.path), FleetWorkspace)

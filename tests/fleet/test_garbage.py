@@ -20,17 +20,17 @@ from edge_fleet.releases.garbage import YOUNG, collect_garbage
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import pause, resume
 from edge_fleet.rollouts.rollout import change_rollout
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 LATER = NOW + YOUNG + timedelta(hours=1)
 
 
-def files(fleet: Fleet) -> set[str]:
+def files(fleet: FleetWorkspace) -> set[str]:
     return {str(path.relative_to(fleet.repository)) for path in fleet.repository.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
+def fleet(tmp_path: Path) -> FleetWorkspace:
     """A fleet with a release, a rollout, and the blob of a release that was broken off."""
     fleet = make_released(tmp_path)
     fleet_maker.start(fleet)
@@ -40,7 +40,7 @@ def fleet(tmp_path: Path) -> Fleet:
     return fleet
 
 
-def test_blob_of_a_release_that_was_broken_off_goes_once_it_is_old(fleet: Fleet) -> None:
+def test_blob_of_a_release_that_was_broken_off_goes_once_it_is_old(fleet: FleetWorkspace) -> None:
     before = files(fleet)
     assert collect_garbage(fleet, NOW).files == 0
     counted = collect_garbage(fleet, LATER, dry=True)
@@ -52,7 +52,7 @@ def test_blob_of_a_release_that_was_broken_off_goes_once_it_is_old(fleet: Fleet)
 
 
 def test_documents_and_metadata_that_were_replaced_go_and_devices_get_all_the_rest(
-    fleet: Fleet, tmp_path: Path
+    fleet: FleetWorkspace, tmp_path: Path
 ) -> None:
     change_rollout(fleet, "stable", pause, NOW)
     change_rollout(fleet, "stable", resume, NOW)
@@ -68,7 +68,7 @@ def test_documents_and_metadata_that_were_replaced_go_and_devices_get_all_the_re
     release(fleet, make_bundle(tmp_path / "next", version="1.1.0", model=b"next" * 1000), NOW)
 
 
-def test_blob_that_a_new_release_uses_again_is_young_again(fleet: Fleet, tmp_path: Path) -> None:
+def test_blob_that_a_new_release_uses_again_is_young_again(fleet: FleetWorkspace, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "broken", version="2.0.0", model=b"again" * 1000)
     (bundle / "data" / "probe.npz").write_bytes(b"damaged")
     good = make_bundle(tmp_path / "good", version="2.0.0", model=b"again" * 1000)
@@ -81,7 +81,7 @@ def test_blob_that_a_new_release_uses_again_is_young_again(fleet: Fleet, tmp_pat
     assert time.time() - shared.stat().st_mtime < 60
 
 
-def test_the_command_says_what_went(fleet: Fleet) -> None:
+def test_the_command_says_what_went(fleet: FleetWorkspace) -> None:
     for path in fleet.repository.rglob("*"):
         if path.is_file():
             os.utime(path, (0, 0))

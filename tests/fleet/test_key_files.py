@@ -22,7 +22,7 @@ from edge_fleet.signing.ceremony import apply, propose, sign_proposal, start
 from edge_fleet.signing.key_changes import replace
 from edge_fleet.signing.keys import RELEASES, KeyRing
 from edge_fleet.signing.roles import Lifetimes
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 PASSPHRASE = "correct horse battery staple"
 SOFTHSM = next(
@@ -39,7 +39,7 @@ def _secret(tmp_path: Path) -> Path:
     return path
 
 
-def give(fleet: Fleet, role: str, name: str) -> None:
+def give(fleet: FleetWorkspace, role: str, name: str) -> None:
     """Put a key whose halves are in the fleet's folder in place of a role's only one."""
     key = fleet.keys.public(name)
     proposal = propose(start(fleet.read(NOW)), lambda draft: replace(draft, role, key), Lifetimes(), NOW)

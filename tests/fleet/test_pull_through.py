@@ -19,7 +19,7 @@ from web_site import WebSite, failing, giving
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, Response, pack, unpack_response
 from edge_fleet.depot import pull_through
-from edge_fleet.depot.depot import AWAY_S, DEVICE_FETCHES, PATIENCE_S, Answer, Depot
+from edge_fleet.depot.depot import AWAY_S, DEVICE_FETCHES, PATIENCE_S, Depot, DepotAnswer
 from edge_fleet.depot.objects import PATTERNS, TUF_PATTERNS, locate
 from edge_fleet.depot.pull_through import AT_ONCE, METADATA_S, Outcome, PullThrough
 from edge_fleet.depot.rate_limit import Pace
@@ -263,7 +263,7 @@ def request(**values: Any) -> bytes:
     return pack(Request(**({"id": 7, "reply": REPLY, "kind": "metadata", "name": "timestamp.json"} | values)))
 
 
-def only(answers: list[Answer]) -> Response:
+def only(answers: list[DepotAnswer]) -> Response:
     assert [answer.topic for answer in answers] == [REPLY]
     return unpack_response(answers[0].payload)
 

@@ -22,7 +22,7 @@ from edge_fleet.depot.objects import locate
 from edge_fleet.errors import FleetError, RepositoryError
 from edge_fleet.releases.deltas.build import DeltaPlan
 from edge_fleet.releases.release import Released, add_family, blob_path, release, releases_role, versions
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 SIZE = 100_000
 
@@ -36,29 +36,29 @@ def model(version: int) -> bytes:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
+def fleet(tmp_path: Path) -> FleetWorkspace:
     return fleet_maker.make_fleet(tmp_path)
 
 
-def released(fleet: Fleet, number: int, plan: DeltaPlan = DeltaPlan()) -> Released:  # noqa: B008
+def released(fleet: FleetWorkspace, number: int, plan: DeltaPlan = DeltaPlan()) -> Released:  # noqa: B008
     folder = fleet.path.parent / f"bundle-{number}"
     if not folder.exists():
         make_bundle(folder, version=f"1.{number}.0", model=model(number))
     return release(fleet, folder, NOW, plan)
 
 
-def listed(fleet: Fleet, number: int) -> Deltas | None:
+def listed(fleet: FleetWorkspace, number: int) -> Deltas | None:
     data = fleet.read(NOW).read_target(releases_role("har"), deltas_target("har", f"1.{number}.0"))
     return None if data is None else parse_deltas(data)
 
 
-def files(fleet: Fleet, number: int) -> dict[str, str]:
+def files(fleet: FleetWorkspace, number: int) -> dict[str, str]:
     """Return the hashes of a bundle's files."""
     manifest = parse_manifest((fleet.path.parent / f"bundle-{number}/manifest.json").read_bytes())
     return {entry.path: entry.sha256 for entry in manifest.files}
 
 
-def test_deltas_lead_from_the_last_three_releases_unless_told_otherwise(fleet: Fleet) -> None:
+def test_deltas_lead_from_the_last_three_releases_unless_told_otherwise(fleet: FleetWorkspace) -> None:
     for number in range(5):
         done = released(fleet, number)
     assert done.deltas == 3
@@ -70,7 +70,7 @@ def test_deltas_lead_from_the_last_three_releases_unless_told_otherwise(fleet: F
 
 
 @pytest.mark.parametrize("codec", ["zstd", "zlib"])
-def test_blob_of_a_delta_makes_the_file_from_its_base(fleet: Fleet, tmp_path: Path, codec: str) -> None:
+def test_blob_of_a_delta_makes_the_file_from_its_base(fleet: FleetWorkspace, tmp_path: Path, codec: str) -> None:
     released(fleet, 0)
     released(fleet, 1, DeltaPlan(codec=codec))  # type: ignore[arg-type]
     deltas = listed(fleet, 1)
@@ -81,13 +81,13 @@ def test_blob_of_a_delta_makes_the_file_from_its_base(fleet: Fleet, tmp_path: Pa
     assert applied(tmp_path, model(0), data, SIZE, codec) == model(1)
 
 
-def test_no_deltas_when_none_are_asked_for(fleet: Fleet) -> None:
+def test_no_deltas_when_none_are_asked_for(fleet: FleetWorkspace) -> None:
     released(fleet, 0)
     assert released(fleet, 1, DeltaPlan(releases=0)).deltas == 0
     assert listed(fleet, 1) is None
 
 
-def test_deltas_may_be_added_to_a_release_later(fleet: Fleet) -> None:
+def test_deltas_may_be_added_to_a_release_later(fleet: FleetWorkspace) -> None:
     released(fleet, 0)
     released(fleet, 1, DeltaPlan(releases=0))
     again = released(fleet, 1)
@@ -98,7 +98,7 @@ def test_deltas_may_be_added_to_a_release_later(fleet: Fleet) -> None:
     assert (fleet.repository / "metadata/timestamp.json").read_bytes() == before
 
 
-def test_an_older_version_released_late_has_deltas_from_still_older_ones_only(fleet: Fleet) -> None:
+def test_an_older_version_released_late_has_deltas_from_still_older_ones_only(fleet: FleetWorkspace) -> None:
     for number in (0, 3):
         released(fleet, number)
     released(fleet, 1)
@@ -107,19 +107,19 @@ def test_an_older_version_released_late_has_deltas_from_still_older_ones_only(fl
     assert [delta.base for delta in deltas.deltas] == [files(fleet, 0)["model.onnx"]]
 
 
-def test_a_model_with_nothing_in_common_has_no_delta(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_model_with_nothing_in_common_has_no_delta(fleet: FleetWorkspace, tmp_path: Path) -> None:
     released(fleet, 0)
     other = make_bundle(tmp_path / "other", version="1.1.0", model=np.random.default_rng(2).bytes(SIZE))
     assert release(fleet, other, NOW).deltas == 0
 
 
-def test_deltas_are_no_versions(fleet: Fleet) -> None:
+def test_deltas_are_no_versions(fleet: FleetWorkspace) -> None:
     for number in range(2):
         released(fleet, number)
     assert versions(fleet.read(NOW), "har") == ["1.0.0", "1.1.0"]
 
 
-def test_a_damaged_older_blob_is_named_before_anything_is_signed(fleet: Fleet) -> None:
+def test_a_damaged_older_blob_is_named_before_anything_is_signed(fleet: FleetWorkspace) -> None:
     released(fleet, 0)
     place = blob_path(fleet.repository, files(fleet, 0)["model.onnx"])
     place.write_bytes(bytes(SIZE))
@@ -128,7 +128,7 @@ def test_a_damaged_older_blob_is_named_before_anything_is_signed(fleet: Fleet) -
     assert versions(fleet.read(NOW), "har") == ["1.0.0"]
 
 
-def test_a_family_older_than_deltas_is_released_without_and_may_be_let_sign_them(fleet: Fleet) -> None:
+def test_a_family_older_than_deltas_is_released_without_and_may_be_let_sign_them(fleet: FleetWorkspace) -> None:
     released(fleet, 0)
     old = [manifest_target("har", "*"), family_target("har")]
     with fleet.change(NOW, ["targets"]) as repository:
@@ -148,7 +148,7 @@ def test_the_depot_knows_the_name_of_a_list_of_deltas() -> None:
     assert locate("target", name) == f"targets/{name}"
 
 
-def test_the_command_says_how_many_deltas_it_made(fleet: Fleet) -> None:
+def test_the_command_says_how_many_deltas_it_made(fleet: FleetWorkspace) -> None:
     released(fleet, 0)
     bundle = make_bundle(fleet.path.parent / "next", version="1.1.0", model=model(1))
     words = ["release", str(fleet.path), str(bundle), "--deltas", "1", "--delta-codec", "zlib", "--json"]
@@ -159,7 +159,7 @@ def test_the_command_says_how_many_deltas_it_made(fleet: Fleet) -> None:
     assert deltas.deltas[0].codec == "zlib"
 
 
-def test_more_releases_than_are_kept_in_mind_are_refused(fleet: Fleet) -> None:
+def test_more_releases_than_are_kept_in_mind_are_refused(fleet: FleetWorkspace) -> None:
     words = ["release", str(fleet.path), str(make_bundle(fleet.path.parent / "b")), "--deltas", "-1"]
     done = CliRunner().invoke(fleet_command, words)
     assert isinstance(done.exception, ContractError)

@@ -24,7 +24,7 @@ from edge_fleet.rollouts.rollout import change_rollout
 from edge_fleet.signing.keys import RELEASES, ROLLOUTS
 from edge_fleet.signing.refresh import ONLINE_ROLES, is_due, refresh
 from edge_fleet.signing.roles import Lifetimes
-from edge_fleet.signing.workspace import Fleet, Founding, found, locked
+from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found, locked
 
 MANIFEST = "models/har/1.0.0/manifest.json"
 
@@ -96,7 +96,7 @@ def test_metadata_signed_by_the_wrong_role_is_refused_by_the_device(tmp_path: Pa
 
 
 def test_expired_metadata_is_refused_and_refreshing_heals_it(tmp_path: Path) -> None:
-    fleet = found(tmp_path / "fleet", Founding(), NOW - timedelta(days=2))
+    fleet = found(tmp_path / "fleet", NewFleet(), NOW - timedelta(days=2))
     with pytest.raises(ExpiredMetadataError):
         device_download(fleet, tmp_path)
     assert refresh(fleet, NOW, ONLINE_ROLES).signed == ("timestamp",)
@@ -181,7 +181,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     fleet = fleet_maker.make_fleet(tmp_path)
     (fleet.path / "fleet.toml").write_text('tenant = "a"\n[expiry_days]\ntimestamp = 0\n')
     with pytest.raises(ContractError, match=r"fleet\.toml\.expiry_days\.timestamp"):
-        Fleet(fleet.path)
+        FleetWorkspace(fleet.path)
 
 
 def test_lifetimes_written_at_founding_are_read_back(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_the_fetcher_of_these_tests_says_not_found_as_a_carrier_does(tmp_path: P
         list(fleet_maker.FolderFetcher()._fetch(f"folder:{tmp_path}/nothing"))
 
 
-def _list_without_asking(fleet: Fleet, role: str, path: str, data: bytes) -> None:
+def _list_without_asking(fleet: FleetWorkspace, role: str, path: str, data: bytes) -> None:
     """What a thief of one role's key can publish: any path in that role's metadata."""
     entry = TargetFile.from_data(path, data, ["sha256"])
     with fleet.change(NOW, [role]) as repository, repository.edit_targets(role) as targets:

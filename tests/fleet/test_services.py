@@ -19,9 +19,9 @@ from edge_contracts.codec import encode
 from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event
 from edge_contracts.topics import device_topic, hint_topic
-from edge_fleet.database.telemetry import Store
+from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.signing.roles import Lifetimes
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 TIME = "2026-11-22T06:00:00Z"
 
@@ -185,7 +185,7 @@ def test_a_certificate_the_broker_does_not_know_ends_a_depot_with_the_reason(tmp
 
 def test_a_controller_stores_what_devices_report(tmp_path: Path, broker: Any) -> None:
     fleet = fleet_maker.make_fleet(tmp_path)
-    store = Store(fleet.store_url)
+    store = TelemetryStore(fleet.store_url)
     report = ReportedState(
         device="dev-1", boot_id="b1", sequence=1, time=TIME, agent_version="0", board="pc", architecture="x86_64"
     )
@@ -210,7 +210,7 @@ def test_a_controller_stores_what_devices_report(tmp_path: Path, broker: Any) ->
 
 def test_what_arrives_while_a_controller_is_dead_is_stored_later(tmp_path: Path, mosquitto: Mosquitto) -> None:
     fleet = fleet_maker.make_fleet(tmp_path)
-    store = Store(fleet.store_url)
+    store = TelemetryStore(fleet.store_url)
     arguments = ("controller", str(fleet.path), *address(mosquitto))
     with MqttDevice(mosquitto.port) as device:
         with fleet_process(*arguments) as first:
@@ -234,4 +234,4 @@ def test_a_controller_signs_the_timestamp_again_before_it_expires(tmp_path: Path
         controller.wait_for("controller ready")
         eventually(lambda: hashlib.sha256(timestamp.read_bytes()).digest() != before)
     assert any("signed again: timestamp" in line for line in controller.log)
-    assert Fleet(fleet.path).settings.expiry_days == lifetimes
+    assert FleetWorkspace(fleet.path).settings.expiry_days == lifetimes

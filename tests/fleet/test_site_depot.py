@@ -15,14 +15,14 @@ from web_site import WebSite, giving
 
 from edge_contracts.topics import hint_topic
 from edge_contracts.transfer import Response
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 
 
 class SiteFleet:
     """A fleet behind a web server, and the objects that a device would ask for."""
 
     def __init__(self, folder: Path) -> None:
-        self.fleet: Fleet = fleet_maker.make_released(folder)
+        self.fleet: FleetWorkspace = fleet_maker.make_released(folder)
         self.cache = folder / "cache"
         self.web = WebSite(self.fleet.repository)
         self.web.start()

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from web_site import Misbehaviour, WebSite, failing, giving, redirecting, undeclared
+from web_site import Misbehavior, WebSite, failing, giving, redirecting, undeclared
 
 from edge_fleet.depot import upstream
 from edge_fleet.depot.upstream import HttpUpstream
@@ -30,7 +30,7 @@ def fetch(site: WebSite, place: str = PLACE, limit: int = len(DATA)) -> bytes:
     return b"".join(HttpUpstream(site.url).read(place, limit))
 
 
-def answering(site: WebSite, answer: Misbehaviour) -> WebSite:
+def answering(site: WebSite, answer: Misbehavior) -> WebSite:
     site.answers[f"/{PLACE}"] = answer
     return site
 
@@ -63,7 +63,7 @@ def test_a_dead_server_is_away() -> None:
 
 
 @pytest.mark.parametrize("answer", [giving(DATA), undeclared(DATA), giving(b"x", declared=2**70)])
-def test_an_oversized_object_is_refused(site: WebSite, answer: Misbehaviour) -> None:
+def test_an_oversized_object_is_refused(site: WebSite, answer: Misbehavior) -> None:
     with pytest.raises(UpstreamObjectError):
         fetch(answering(site, answer), limit=len(DATA) - 1)
 

@@ -65,7 +65,7 @@ def test_tests_and_notes_are_not_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     assert not [name for name in wheel.namelist() if re.search(r"(^|/)(tests|docs|results|peers)/|\.pyc$", name)]
 
 
-def test_the_wheel_names_its_command_licence_and_python(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_names_its_command_license_and_python(wheel: zipfile.ZipFile) -> None:
     info = f"edgewright-{__version__}.dist-info"
     metadata = email.message_from_bytes(wheel.read(f"{info}/METADATA"))
     assert metadata["Version"] == __version__

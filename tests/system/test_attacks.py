@@ -18,12 +18,12 @@ from fleet_site import CHANNEL, MODEL, Site
 from forger import Forger
 from onnx import helper, numpy_helper
 
-from edge_contracts.channel import Channel, Release, channel_target, manifest_target
+from edge_contracts.channel import Channel, ChannelRelease, channel_target, manifest_target
 from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_MANIFEST_BYTES
 from edge_contracts.manifest import parse_manifest
 from edge_fleet.rollouts.rollout import read_channel
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 from edgewright.demo.stage import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -48,9 +48,9 @@ def offered_but_withheld(site: Site, **options: Any) -> Forger:
 
 def channel_for(site: Site, version: str, manifest_sha256: str) -> bytes:
     """Return a channel document that wants a release of the attacker's choice."""
-    channel = read_channel(Fleet(site.fleet).read(datetime.now(UTC)), CHANNEL)
+    channel = read_channel(FleetWorkspace(site.fleet).read(datetime.now(UTC)), CHANNEL)
     assert isinstance(channel, Channel)
-    wish = Release(version=version, manifest_sha256=manifest_sha256)
+    wish = ChannelRelease(version=version, manifest_sha256=manifest_sha256)
     return encode(
         msgspec.structs.replace(channel, serial=channel.serial + 1, candidate=wish, rollout="forged", blocked=())
     )
@@ -138,7 +138,7 @@ def test_stolen_timestamp_and_snapshot_keys_can_freeze_and_not_change_what_runs(
 
 
 def fold_bomb() -> bytes:
-    """Return a model of a few hundred bytes that an optimising loader unfolds into 400 GB before the first request."""
+    """Return a model of a few hundred bytes that an optimizing loader unfolds into 400 GB before the first request."""
     shape = numpy_helper.from_array(np.array([10**11, 1], np.int64))
     nodes = [
         helper.make_node("Constant", [], ["shape"], value=shape),

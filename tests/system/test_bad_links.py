@@ -22,11 +22,12 @@ from web_site import WebSite
 from edge_agent.backoff import RoundTrip
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError
-from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink
-from edge_agent.ports import Carrier, ObjectKind
+from edge_agent.mqtt.client import LinkEvent, MessageReceived, MqttLink
+from edge_agent.ports import ObjectKind, Transport
 from edge_agent.storage.state_dir import read_manifest
-from edge_agent.updater.transports.carriers import DirectoryCarrier, HttpCarrier
-from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_agent.updater.transports.directory import DirectoryTransport
+from edge_agent.updater.transports.http import HttpTransport
+from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.topics import all_devices
 from edge_contracts.transfer import Response, pack, unpack_request
 from edgewright.demo.stage import Stage
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.timeout(150)
 class CountingCarrier:
     """Counts which pieces another carrier brings. After `left` of them `then` happens, or it brings nothing more."""
 
-    def __init__(self, inner: Carrier, left: int = 0, then: Callable[[], object] | None = None) -> None:
+    def __init__(self, inner: Transport, left: int = 0, then: Callable[[], object] | None = None) -> None:
         self.brought: Counter[tuple[str, int]] = Counter()
         self._inner, self._left, self._then = inner, left, then
         self._lock = threading.Lock()
@@ -72,10 +73,10 @@ def given(stage: Stage) -> int:
 
 
 @contextmanager
-def connected(port: int, timer: RoundTrip | None = None) -> Iterator[MqttCarrier]:
+def connected(port: int, timer: RoundTrip | None = None) -> Iterator[MqttTransport]:
     """A device's carrier on a broker or a bad link to it."""
     settings = BrokerConfig(host="127.0.0.1", port=port, protocol="3.1.1")
-    mqtt = MqttCarrier(settings, "default", "dev-1", timeout_s=30.0, timer=timer or RoundTrip())
+    mqtt = MqttTransport(settings, "default", "dev-1", timeout_s=30.0, timer=timer or RoundTrip())
     try:
         yield mqtt
     finally:
@@ -173,7 +174,7 @@ class DeafDepot:
         assert self._link.wait_connected(10)
 
     def _heard(self, event: LinkEvent) -> None:
-        if isinstance(event, Arrived):
+        if isinstance(event, MessageReceived):
             self._left -= 1
             if self._left:
                 request = unpack_request(event.payload)
@@ -237,10 +238,10 @@ def test_release_that_came_by_mqtt_stick_and_http_is_fetched_once(tmp_path: Path
     with Mosquitto(tmp_path) as broker, depots(tmp_path, broker), connected(broker.port) as over:
         first = CountingCarrier(over, 6)
         assert troubles(site.look(first)) == [("transport", "not-found")]
-    second = CountingCarrier(DirectoryCarrier(stick), 6, lambda: shutil.move(stick, tmp_path / "pulled out"))
+    second = CountingCarrier(DirectoryTransport(stick), 6, lambda: shutil.move(stick, tmp_path / "pulled out"))
     assert troubles(site.look(second)) == [("transport", "not-found")]
     with WebSite(site.repository) as web:
-        third = CountingCarrier(HttpCarrier(web.url, timeout_s=10.0))
+        third = CountingCarrier(HttpTransport(web.url, timeout_s=10.0))
         assert names(site.look(third))[-1] == "Stored"
     chunks = first.brought + second.brought + third.brought
     assert set(chunks.values()) == {1}, "a chunk that had been verified was fetched again"

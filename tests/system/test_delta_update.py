@@ -22,7 +22,7 @@ from edge_agent.ipc.updater import DeltaUsed, FromUpdater, Stored, parse_from_up
 from edge_agent.storage.audit_log import audit_files
 from edge_contracts.delta import Deltas, deltas_target, parse_deltas
 from edge_fleet.releases.release import blob_path, releases_role
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 from edgewright.demo.stage import Stage, run_json, wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -41,7 +41,7 @@ def update(site: Site) -> dict[str, Any]:
     return site.wait_for_state("committed", "1.1.0")
 
 
-def listed(fleet: Fleet, version: str) -> Deltas:
+def listed(fleet: FleetWorkspace, version: str) -> Deltas:
     """Return the signed list of deltas towards a release."""
     repository = fleet.read(datetime.now(UTC))
     data = repository.read_target(releases_role(MODEL), deltas_target(MODEL, version))
@@ -78,7 +78,7 @@ def test_spoiled_delta_is_told_of_and_the_model_arrives_whole(site: Site) -> Non
     site.start_depot()
     site.publish("0.9.0", models=[("fp32", ballasted(size=SIZE))])
     site.publish("1.0.0", models=[("fp32", ballasted(0.01, size=SIZE))])
-    for delta in listed(Fleet(site.fleet), "1.0.0").deltas:
+    for delta in listed(FleetWorkspace(site.fleet), "1.0.0").deltas:
         place = blob_path(site.repository, delta.sha256)
         place.write_bytes(b"spoiled" + place.read_bytes()[7:])
     site.start_agent()

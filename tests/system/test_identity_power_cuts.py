@@ -9,7 +9,7 @@ from call_stops import why_not
 from cut_disks import disks
 from disk_model import write_image
 
-from edge_agent.identity.files import IdentityFolder, Papers
+from edge_agent.identity.files import IdentityFolder, IdentityPaths
 from edge_agent.identity.validity import Enrolled
 
 pytestmark = [
@@ -22,9 +22,9 @@ def enrolled(serial: str) -> Enrolled:
     return Enrolled(device="dev-1", tenant="default", serial=serial, begin=0.0, end=1.0)
 
 
-def papers(serial: str) -> Papers:
+def papers(serial: str) -> IdentityPaths:
     parts = ("certificate", "key", "ca", "issuer")
-    return Papers(**{part: f"{part} of {serial}".encode() for part in parts})
+    return IdentityPaths(**{part: f"{part} of {serial}".encode() for part in parts})
 
 
 def replace(folder: IdentityFolder, serial: str) -> None:
@@ -40,7 +40,7 @@ def whole(folder: IdentityFolder) -> str:
     found = folder.current()
     assert found is not None
     files = folder.files(found)
-    read = Papers(
+    read = IdentityPaths(
         certificate=files.certificate.read_bytes(),
         key=files.key.read_bytes(),
         ca=files.ca.read_bytes(),
@@ -69,7 +69,7 @@ def test_power_cut_in_a_renewal_leaves_the_old_identity_or_the_new_one_whole(tmp
     assert seen == {"a1", "b2"}
 
 
-def test_power_cut_in_the_first_enrolment_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+def test_power_cut_in_the_first_enrollment_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     for number, (_, image) in enumerate(list(disks(lambda: replace(IdentityFolder(state / "identity"), "a1"), state))):

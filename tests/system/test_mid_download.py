@@ -17,7 +17,7 @@ from edge_contracts.channel import Channel, Gates, MaintenanceWindow
 from edge_contracts.limits import MIB
 from edge_fleet.rollouts.channel_state import Plan, abort, finish, pause, resume
 from edge_fleet.rollouts.rollout import change_rollout, find_release, start_rollout
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.signing.workspace import FleetWorkspace
 from edgewright.demo.stage import wait_for
 
 pytestmark = pytest.mark.timeout(150)
@@ -69,7 +69,7 @@ def progress(site: Site) -> float | None:
 
 
 def order(change: Callable[[Channel], Channel], site: Site) -> None:
-    change_rollout(Fleet(site.fleet), CHANNEL, change, datetime.now(UTC))
+    change_rollout(FleetWorkspace(site.fleet), CHANNEL, change, datetime.now(UTC))
 
 
 def collected(site: Site, releases: int) -> None:
@@ -122,7 +122,7 @@ def fetched(site: Site) -> int:
 
 def test_release_that_is_fetched_outside_its_maintenance_window_waits_for_it(slow: Site) -> None:
     slow.publish("1.1.0")
-    fleet, now = Fleet(slow.fleet), datetime.now(UTC)
+    fleet, now = FleetWorkspace(slow.fleet), datetime.now(UTC)
     closed = MaintenanceWindow(start=clock(now, 3), end=clock(now, 4))
     offered = find_release(fleet.read(now), MODEL, "1.1.0")
     order(finish, slow)

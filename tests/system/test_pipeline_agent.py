@@ -17,7 +17,7 @@ from agent_process import AgentProcess, eventually
 from pipeline_maker import make_chain
 from update_site import UpdateSite
 
-from edge_agent.supervisor.status import status_text
+from edge_agent.cli.status import status_text
 from edge_contracts.channel import Gates
 from edge_fleet.releases.release import release
 

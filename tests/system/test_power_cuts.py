@@ -20,7 +20,8 @@ from disk_model import read_image, write_image
 from install_sites import ROOT
 
 from edge_agent.storage.audit_log import AuditLog, verify_audit
-from edge_agent.storage.state_dir import StateFolder, write_durably
+from edge_agent.storage.durable import write_durably
+from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.record import UpdateRecord
 
 pytestmark = [

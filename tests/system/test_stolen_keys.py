@@ -20,7 +20,7 @@ from edge_contracts.channel import Channel, channel_target, family_target, manif
 from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_SERIAL
 from edge_fleet.rollouts.rollout import find_release, read_channel
-from edge_fleet.signing.workspace import Fleet, Founding, found
+from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
 from edgewright.demo.stage import wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -67,7 +67,7 @@ def test_stolen_rollouts_key_runbook_brings_devices_back_from_a_thiefs_channel(s
     serving.roll_out("1.1.0")
     serving.wait_for_state("committed", "1.1.0")
     forged = Forger(serving, serving.folder / "forged", steal(serving))
-    reader = Fleet(serving.fleet).read(datetime.now(UTC))
+    reader = FleetWorkspace(serving.fleet).read(datetime.now(UTC))
     channel = read_channel(reader, CHANNEL)
     assert isinstance(channel, Channel)
     vulnerable = find_release(reader, MODEL, "1.0.0")
@@ -96,7 +96,9 @@ def test_stolen_releases_key_runbook_removes_the_thiefs_release(serving: Site, d
     desk.follow("stolen-releases-key.md")
     serving.wait_for_state("committed", "1.2.0")
     serving.serves("1.2.0")
-    family = Fleet(serving.fleet).read(datetime.now(UTC)).read_target(f"releases-{MODEL}", family_target(MODEL))
+    family = (
+        FleetWorkspace(serving.fleet).read(datetime.now(UTC)).read_target(f"releases-{MODEL}", family_target(MODEL))
+    )
     thiefs = sha256((serving.folder / "bundle-1.1.0/manifest.json").read_bytes()).hexdigest()
     assert family is not None
     assert thiefs.encode() in family
@@ -130,7 +132,7 @@ def shared_root(tmp_path: Path) -> Iterator[Site]:
     """A site whose fleet has three root keys, of which two must sign; its device serves 1.0.0."""
     with make_broker("embedded", tmp_path) as broker, Site(tmp_path, broker) as site:
         shutil.rmtree(site.fleet)
-        found(site.fleet, Founding(families=(MODEL,), root_keys=3, root_threshold=2), datetime.now(UTC))
+        found(site.fleet, NewFleet(families=(MODEL,), root_keys=3, root_threshold=2), datetime.now(UTC))
         site.install_root(site.fleet)
         site.publish("1.0.0")
         site.start_depot()
@@ -173,7 +175,7 @@ def test_lost_keys_runbook_lets_rollouts_go_on(serving: Site, desk: Desk) -> Non
 
 
 def test_expired_metadata_runbook_renews_everything(serving: Site) -> None:
-    fleet, past = Fleet(serving.fleet), datetime.now(UTC) - timedelta(days=400)
+    fleet, past = FleetWorkspace(serving.fleet), datetime.now(UTC) - timedelta(days=400)
     with fleet.change(past, ["root", "targets"]) as repository:
         repository.refresh(repository.roles()[:-2])
     desk = Desk(serving)
@@ -193,6 +195,6 @@ def test_every_runbook_has_its_test() -> None:
         assert f'follow("{path.name}"' in followed, path.name
 
 
-def _signed(fleet: Fleet) -> list[Any]:
+def _signed(fleet: FleetWorkspace) -> list[Any]:
     repository = fleet.read(datetime.now(UTC))
     return [repository.open(role).signed for role in repository.roles()]

@@ -1,4 +1,4 @@
-"""A device's life with certificates, every process real, on the shipped Mosquitto configuration: enrol, update, renew,
+"""A device's life with certificates, every process real, on the shipped Mosquitto configuration: enroll, update, renew,
 be revoked, expire. What a device serves hangs on none of it."""
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def connects(site: TlsSite, pair: tuple[Path, Path]) -> bool:
     return True
 
 
-def test_device_enrols_updates_over_tls_and_is_revoked_and_still_answers(site: TlsSite) -> None:
+def test_device_enrolls_updates_over_tls_and_is_revoked_and_still_answers(site: TlsSite) -> None:
     site.publish("1.0.0")
-    site.start_enrolment()
+    site.start_enrollment()
     site.start_depot()
     site.start_controller()
     site.enroll(site.claim("first"))
@@ -68,7 +68,7 @@ def test_device_enrols_updates_over_tls_and_is_revoked_and_still_answers(site: T
 def test_short_lived_certificate_is_renewed_with_a_new_key_and_the_link_goes_on(site: TlsSite) -> None:
     site.lifetime = "20s"
     site.publish("1.0.0")
-    site.start_enrolment()
+    site.start_enrollment()
     site.start_depot()
     site.enroll(site.claim("first"))
     first = identity_files(site)[1].read_bytes()
@@ -86,7 +86,7 @@ def test_expired_device_answers_says_what_to_do_and_comes_back_with_a_new_claim(
     site.factory = site.folder / "factory"
     site.start_agent()
     assert "not enrolled" in site.status()["identity"]["advice"]
-    site.start_enrolment()
+    site.start_enrollment()
     site.enroll(site.claim("first"))
     wait_for("connected", lambda: site.status()["broker_connected"])
     site.stop("enrolment")
@@ -97,14 +97,14 @@ def test_expired_device_answers_says_what_to_do_and_comes_back_with_a_new_claim(
     status = wait_for("offline", lambda: not (s := site.status())["broker_connected"] and s["broker_trouble"] and s)
     assert "fleet enroll" in status["identity"]["advice"]
     assert site.ask().served_by == "factory:0.9.0/fp32"
-    site.start_enrolment()
+    site.start_enrollment()
     site.enroll(site.claim("second"))
     wait_for("connected again", lambda: site.status()["broker_connected"])
     wait_for("nothing left to advise", lambda: site.status()["identity"]["advice"] == "")
 
 
 def test_used_claim_copied_to_another_box_is_refused_with_the_reason(site: TlsSite) -> None:
-    site.start_enrolment()
+    site.start_enrollment()
     claim = site.claim("first")
     enrolled = site.enroll(claim)
     assert site.enroll(claim)["serial"] == enrolled["serial"], "the same box may ask again"

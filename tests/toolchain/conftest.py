@@ -2,5 +2,5 @@
 
 import importlib.util
 
-NEEDS = {"torch": ["test_distil.py", "test_import_torch.py"], "skops": ["test_import_sklearn.py"]}
+NEEDS = {"torch": ["test_distill.py", "test_import_torch.py"], "skops": ["test_import_sklearn.py"]}
 collect_ignore = [file for module, files in NEEDS.items() if importlib.util.find_spec(module) is None for file in files]

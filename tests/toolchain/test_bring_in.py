@@ -17,7 +17,7 @@ from edge_bench.task import read_task
 from edge_compression.cli.compress import compress
 from edge_compression.importers.import_process import ImportingError, import_model
 from edge_compression.importers.mlflow import MlflowModelError, model_in
-from edge_compression.importers.prepare import brought_in
+from edge_compression.importers.prepare import prepare_model
 from edge_compression.onnx_tools.graph import opset, session
 from edge_contracts.errors import ContractError, MissingExtraError
 
@@ -30,7 +30,7 @@ def answers(model: Path) -> Any:
 
 
 def bring(task: Path, said: list[str] | None = None) -> Any:
-    return brought_in(read_task(task), task.parent / "work", MEMORY_MB, [].append if said is None else said.append)
+    return prepare_model(read_task(task), task.parent / "work", MEMORY_MB, [].append if said is None else said.append)
 
 
 def mlflow_model(folder: Path, text: str) -> Path:

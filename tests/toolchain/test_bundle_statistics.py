@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.inference.conformal import lac, raps, softmax, threshold_of
+from edge_agent.inference.conformal import lac, raps, threshold_of
+from edge_agent.processing.activations import softmax
 from edge_compression.bundle import conformal, histograms
 from edge_compression.bundle.answer_statistics import calibrating, statistics
 from edge_contracts.manifest import Input, SampleMapping

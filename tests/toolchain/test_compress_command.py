@@ -42,7 +42,7 @@ pass = "static_int8"
 operators = ["LSTM"]
 """
 IDLE = """
-summary = "a knob that changes nothing"
+summary = "a parameter that changes nothing"
 [[passes]]
 pass = "simplify"
 [[passes]]

@@ -1,6 +1,6 @@
 """Thresholds and sets against MAPIE's, another implementation of the same papers, on the same scores.
 
-MAPIE randomises its adaptive scores and chooses RAPS's penalty itself, which ours does not: of RAPS its deterministic
+MAPIE randomizes its adaptive scores and chooses RAPS's penalty itself, which ours does not: of RAPS its deterministic
 parts are compared, the scores of the truth with their ranks and penalties, and the quantile.
 """
 
@@ -16,7 +16,7 @@ from mapie.regression import SplitConformalRegressor
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from edge_agent.inference.conformal import lac, raps
-from edge_compression.bundle.conformal import ALPHAS, FREE_RANKS, PENALTY, Labelled, classification, regression
+from edge_compression.bundle.conformal import ALPHAS, FREE_RANKS, PENALTY, Labeled, classification, regression
 
 SHA = "0" * 64
 CLASSES, CALIBRATION, FRESH = 7, 300, 400
@@ -72,7 +72,7 @@ def test_lac_sets_are_those_of_mapie(seed: int, alpha: float) -> None:
     p, y, marks = classes(seed)
     oracle = SplitConformalClassifier(Probabilities(), confidence_level=1 - alpha, conformity_score="lac", prefit=True)
     _, theirs = oracle.conformalize(p[marks], y[marks]).predict_set(p[~marks])
-    made = classification(Labelled(answers=p, y=y, calibrate=marks), SHA)
+    made = classification(Labeled(answers=p, y=y, calibrate=marks), SHA)
     (tau,) = [one.tau for one in made if (one.score, one.alpha) == ("lac", alpha)]
     assert ((lac(p[~marks]) <= tau) == theirs[:, :, 0]).all()
 
@@ -95,6 +95,6 @@ def test_widths_are_those_of_mapie(seed: int, alpha: float) -> None:
     marks = np.arange(len(y)) < CALIBRATION
     oracle = SplitConformalRegressor(Values(), confidence_level=1 - alpha, conformity_score="absolute", prefit=True)
     _, theirs = oracle.conformalize(answers[marks], y[marks]).predict_interval(answers[~marks])
-    made = regression(Labelled(answers=answers, y=y, calibrate=marks), SHA)
+    made = regression(Labeled(answers=answers, y=y, calibrate=marks), SHA)
     (tau,) = [one.tau for one in made if one.alpha == alpha]
     np.testing.assert_allclose(answers[~marks] + [-tau, tau], theirs[:, :, 0], rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Passes that prepare a model for quantisation: the function stays, what rounding does to it gets less."""
+"""Passes that prepare a model for quantization: the function stays, what rounding does to it gets less."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from sequence_models import LENGTH, WIDTH
 
 from edge_compression.onnx_tools.graph import array, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
-from edge_compression.passes import Equalise, Smooth, StaticInt8
+from edge_compression.passes import Equalize, Smooth, StaticInt8
 
 GENERATOR = np.random.default_rng(8)
 X = GENERATOR.standard_normal((24, 3, 16)).astype(np.float32)
@@ -24,11 +24,11 @@ def context(model: bytes, x: Any) -> Context:
         for sample in x:
             yield {"x": sample[None]}
 
-    return Context(calibration=feeds, unquantised=model)
+    return Context(calibration=feeds, unquantized=model)
 
 
-def answers(model: bytes, x: Any, *, optimise: bool = True) -> Any:
-    return session(model, optimise=optimise).run(None, {"x": x})[0]
+def answers(model: bytes, x: Any, *, optimize: bool = True) -> Any:
+    return session(model, optimize=optimize).run(None, {"x": x})[0]
 
 
 def convolutions(between: str, *, spread: float = 2.5) -> onnx.ModelProto:
@@ -60,9 +60,9 @@ def convolutions(between: str, *, spread: float = 2.5) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("between", ["Relu", "LeakyRelu", "Identity"])
-def test_equalised_layers_compute_the_same_and_have_like_ranges(between: str) -> None:
+def test_equalized_layers_compute_the_same_and_have_like_ranges(between: str) -> None:
     original = save(convolutions(between))
-    applied = Equalise().apply(original, context(original, X))
+    applied = Equalize().apply(original, context(original, X))
     assert applied.changed["pairs"] == 2
     truth = answers(original, X)
     np.testing.assert_allclose(answers(applied.model, X), truth, atol=2e-5 * np.abs(truth).max())
@@ -73,33 +73,33 @@ def test_equalised_layers_compute_the_same_and_have_like_ranges(between: str) ->
     np.testing.assert_allclose(reaches[1], reaches[2], rtol=0.05)
 
 
-def test_one_scale_a_tensor_loses_far_less_after_equalisation() -> None:
+def test_one_scale_a_tensor_loses_far_less_after_equalization() -> None:
     original = save(convolutions("Relu"))
     known = context(original, X)
     step = StaticInt8(per_channel=False)
     truth = answers(original, X)
-    plain = answers(step.apply(original, known).model, X, optimise=False)
-    equal = answers(step.apply(Equalise().apply(original, known).model, known).model, X, optimise=False)
+    plain = answers(step.apply(original, known).model, X, optimize=False)
+    equal = answers(step.apply(Equalize().apply(original, known).model, known).model, X, optimize=False)
     assert np.mean((equal - truth) ** 2) < 0.5 * np.mean((plain - truth) ** 2)
 
 
-def test_a_bound_that_is_the_same_for_all_channels_stops_equalisation() -> None:
+def test_a_bound_that_is_the_same_for_all_channels_stops_equalization() -> None:
     original = save(convolutions("Clip"))
     with pytest.raises(PassError, match="no two layers"):
-        Equalise().apply(original, context(original, X))
+        Equalize().apply(original, context(original, X))
 
 
 def test_a_channel_that_something_else_reads_too_is_left() -> None:
     made = convolutions("Relu")
     made.graph.output.append(helper.make_tensor_value_info("a_act", onnx.TensorProto.FLOAT, None))
-    applied = Equalise().apply(save(made), context(save(made), X))
+    applied = Equalize().apply(save(made), context(save(made), X))
     assert applied.changed["pairs"] == 1
 
 
 TOKENS = GENERATOR.standard_normal((24, LENGTH, WIDTH)).astype(np.float32)
 
 
-def normalised(*, shared: bool = False) -> onnx.ModelProto:
+def normalized(*, shared: bool = False) -> onnx.ModelProto:
     """Return a layer norm with outliers in few features and two products that read it."""
     generator = np.random.default_rng(10)
     scale = np.ones(WIDTH)
@@ -122,19 +122,19 @@ def normalised(*, shared: bool = False) -> onnx.ModelProto:
 
 
 def test_smoothing_keeps_the_function_and_takes_outliers_out_of_the_activations() -> None:
-    original = save(normalised())
+    original = save(normalized())
     known = context(original, TOKENS)
     applied = Smooth(strength=0.8).apply(original, known)
     truth = answers(original, TOKENS)
     np.testing.assert_allclose(answers(applied.model, TOKENS), truth, atol=1e-5 * np.abs(truth).max())
     assert applied.changed["norms"] == 1
     step = StaticInt8()
-    plain = answers(step.apply(original, known).model, TOKENS, optimise=False)
-    smooth = answers(step.apply(applied.model, known).model, TOKENS, optimise=False)
+    plain = answers(step.apply(original, known).model, TOKENS, optimize=False)
+    smooth = answers(step.apply(applied.model, known).model, TOKENS, optimize=False)
     assert np.mean((smooth - truth) ** 2) < 0.9 * np.mean((plain - truth) ** 2)
 
 
 def test_a_norm_that_something_else_reads_is_left() -> None:
-    original = save(normalised(shared=True))
+    original = save(normalized(shared=True))
     with pytest.raises(PassError, match="no layer norm"):
         Smooth().apply(original, context(original, TOKENS))

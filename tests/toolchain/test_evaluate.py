@@ -6,7 +6,7 @@ import pytest
 from edge_agent.inference.quality_metrics import score
 from edge_compression.bundle import sample_sets
 from edge_compression.evaluation.paired_statistics import flips, resampled, resampled_roots
-from edge_compression.evaluation.quality import Exactness, Quality, Question, compare, compare_exact, refuted
+from edge_compression.evaluation.quality import Exactness, Quality, QualityRequest, compare, compare_exact, refuted
 
 Y = np.repeat(np.arange(4), 50)
 SURE = np.eye(4)[Y] * 5.0
@@ -19,7 +19,7 @@ def spoiled(count: int) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def judged(answers: np.ndarray, limit: float = 0.5, metric: str = "top1", confidence: float = 0.75) -> Quality:  # type: ignore[type-arg]
-    return compare(Question(metric=metric, limit=limit, confidence=confidence), answers, SURE, Y)
+    return compare(QualityRequest(metric=metric, limit=limit, confidence=confidence), answers, SURE, Y)
 
 
 def test_equal_answers_lose_nothing() -> None:
@@ -79,21 +79,21 @@ def test_the_bootstrap_bounds_what_is_no_flip() -> None:
 
 
 def test_samples_kept_back_refute_only_what_they_speak_against() -> None:
-    asked = Question(metric="top1", limit=0.5)
+    asked = QualityRequest(metric="top1", limit=0.5)
     assert refuted(asked, spoiled(10), SURE, Y)
     assert not refuted(asked, spoiled(1), SURE, Y)
 
 
 def test_the_worst_slice_is_found() -> None:
     slices = np.where(np.arange(200) < 20, "night", "day")
-    found = compare(Question(metric="top1", limit=0.5), spoiled(10), SURE, Y, slices)
+    found = compare(QualityRequest(metric="top1", limit=0.5), spoiled(10), SURE, Y, slices)
     assert found.worst_slice == "night"
     assert found.worst_slice_drop == pytest.approx(50.0)
 
 
 def test_errors_are_compared_as_scores_too() -> None:
     y = np.linspace(0, 1, 50)
-    found = compare(Question(metric="mae", limit=0.5), y[:, None] + 0.02, y[:, None] + 0.01, y)
+    found = compare(QualityRequest(metric="mae", limit=0.5), y[:, None] + 0.02, y[:, None] + 0.01, y)
     assert found.drop == pytest.approx(1.0)
     assert found.agreement is None
 
@@ -106,7 +106,7 @@ def test_a_file_whose_answers_depend_on_the_kernels_is_a_hazard() -> None:
 def exactness(differing: int, samples: int = 256, largest: float | None = 0.0) -> Exactness:
     return Exactness(
         samples=samples,
-        score_optimised=0.9,
+        score_optimized=0.9,
         score_exact=0.9,
         differing=differing,
         largest_difference=largest,

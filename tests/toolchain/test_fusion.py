@@ -23,11 +23,11 @@ def feeds() -> Iterator[dict[str, Any]]:
 
 
 def context(model: bytes) -> Context:
-    return Context(calibration=feeds, unquantised=model)
+    return Context(calibration=feeds, unquantized=model)
 
 
-def answers(model: bytes, *, optimise: bool = True) -> Any:
-    return session(model, optimise=optimise).run(None, {"x": X})[0]
+def answers(model: bytes, *, optimize: bool = True) -> Any:
+    return session(model, optimize=optimize).run(None, {"x": X})[0]
 
 
 @pytest.mark.parametrize("mask", ["none", "bias", "where", "expanded"])
@@ -39,15 +39,15 @@ def test_every_spelling_becomes_one_operator_and_computes_the_same_for_any_batch
     assert count_operators(graph, ("Attention",)) == 1
     assert count_operators(graph, ("Softmax", "Split")) == 0
     np.testing.assert_allclose(answers(fused), answers(original), atol=1e-4)
-    np.testing.assert_allclose(answers(fused, optimise=False), answers(original), atol=1e-4)
+    np.testing.assert_allclose(answers(fused, optimize=False), answers(original), atol=1e-4)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_fused_model_is_quantised_with_its_attention(spelling: str) -> None:
+def test_a_fused_model_is_quantized_with_its_attention(spelling: str) -> None:
     original = save(Attention(spelling, "bias").model())
     fused = FuseTransformer().apply(original, context(original)).model
-    quantised = DynamicInt8().apply(fused, context(fused)).model
-    small = Compact().apply(quantised, context(fused)).model
+    quantized = DynamicInt8().apply(fused, context(fused)).model
+    small = Compact().apply(quantized, context(fused)).model
     assert count_operators(load(small), ("QAttention",)) == 1
     truth = answers(original)
     assert np.sqrt(np.mean((answers(small) - truth) ** 2)) < 0.03 * np.ptp(truth)
@@ -92,6 +92,6 @@ def test_a_model_that_does_not_answer_the_same_afterwards_is_refused() -> None:
 def test_a_model_without_attention_is_said_to_have_none() -> None:
     original = save(toolchain_models.conv_classifier())
     calibration, _ = toolchain_models.samples(4, seed=1)
-    alone = Context(calibration=lambda: iter([{"x": one[None]} for one in calibration]), unquantised=original)
+    alone = Context(calibration=lambda: iter([{"x": one[None]} for one in calibration]), unquantized=original)
     with pytest.raises(PassError, match="no self-attention"):
         FuseTransformer().apply(original, alone)

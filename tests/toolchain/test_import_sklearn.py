@@ -19,7 +19,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from edge_bench.task import read_task
 from edge_compression.importers.import_process import ImportingError, import_model
-from edge_compression.importers.prepare import brought_in
+from edge_compression.importers.prepare import prepare_model
 from edge_compression.onnx_tools.graph import session
 from edge_contracts.errors import OperatorError
 
@@ -68,10 +68,10 @@ def test_a_task_names_an_estimator(tmp_path: Path) -> None:
     np.savez(tmp_path / "waves.npz", **flat)
     saved(LogisticRegression(max_iter=20).fit(X, Y), tmp_path).rename(tmp_path / "waves.skops")
     task.write_text(task.read_text().replace("waves.onnx", "waves.skops"))
-    found = brought_in(read_task(task), tmp_path / "work", 2048, print)
+    found = prepare_model(read_task(task), tmp_path / "work", 2048, print)
     assert found.format == "onnx"
     assert found.source == tmp_path / "waves.skops"
-    again = brought_in(read_task(task), tmp_path / "work", 2048, pytest.fail)
+    again = prepare_model(read_task(task), tmp_path / "work", 2048, pytest.fail)
     assert again.model == found.model
 
 

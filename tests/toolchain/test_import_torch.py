@@ -14,7 +14,7 @@ from torch import nn
 
 from edge_bench.task import read_task
 from edge_compression.importers.import_process import ImportingError, import_model
-from edge_compression.importers.prepare import brought_in
+from edge_compression.importers.prepare import prepare_model
 from edge_compression.importers.torch_export import ArchiveError, without_pickles
 from edge_compression.onnx_tools.graph import session
 
@@ -61,7 +61,7 @@ def test_a_task_names_a_program_of_any_batch_and_every_conversion_is_the_same(tm
         torch.export.export(module, (torch.randn(2, 3, 32),), dynamic_shapes=anything), tmp_path / "m.pt2"
     )
     task.write_text(task.read_text().replace("waves.onnx", "m.pt2"))
-    made = brought_in(read_task(task), tmp_path / "work", 2048, print)
+    made = prepare_model(read_task(task), tmp_path / "work", 2048, print)
     data = made.model.read_bytes()
     assert data == import_model(tmp_path / "m.pt2", made.x[:1])
     assert made.source == tmp_path / "m.pt2"

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from edge_compression.evaluation.pareto import MAX_RUNGS, Costs, Glance, Limits, build_ladder, exceeds, shortlist
+from edge_compression.evaluation.pareto import (
+    MAX_RUNGS,
+    Costs,
+    Limits,
+    PreliminaryMeasurement,
+    build_ladder,
+    exceeds,
+    shortlist,
+)
 
 MB = 1_000_000
 ORIGINAL = Costs(score=0.9, drop=0.0, latency_ms=1.0, size=10 * MB, memory_mb=20.0)
@@ -129,10 +137,10 @@ def test_of_two_that_lose_as_much_here_the_one_that_proved_it_better_goes_first(
 
 def test_the_shortlist_drops_only_what_is_clearly_beaten() -> None:
     seen = {
-        "good": Glance(loss=0.0, size=100, pace=0.5),
-        "beaten": Glance(loss=0.1, size=100, pace=0.9),
-        "near": Glance(loss=0.1, size=100, pace=0.6),  # a glance cannot tell it from good
-        "small": Glance(loss=0.4, size=50, pace=1.5),
+        "good": PreliminaryMeasurement(loss=0.0, size=100, pace=0.5),
+        "beaten": PreliminaryMeasurement(loss=0.1, size=100, pace=0.9),
+        "near": PreliminaryMeasurement(loss=0.1, size=100, pace=0.6),  # a glance cannot tell it from good
+        "small": PreliminaryMeasurement(loss=0.4, size=50, pace=1.5),
     }
     chosen, left_out = shortlist(seen, 3, prefer="size")
     assert set(chosen) == {"good", "near", "small"}
@@ -141,13 +149,16 @@ def test_the_shortlist_drops_only_what_is_clearly_beaten() -> None:
 
 
 def test_what_only_a_glance_has_beaten_is_timed_where_there_is_room() -> None:
-    seen = {"lucky": Glance(loss=0.0, size=100, pace=0.4), "fast": Glance(loss=0.3, size=104, pace=0.7)}
+    seen = {
+        "lucky": PreliminaryMeasurement(loss=0.0, size=100, pace=0.4),
+        "fast": PreliminaryMeasurement(loss=0.3, size=104, pace=0.7),
+    }
     assert shortlist(seen, 8, prefer="size") == (("lucky", "fast"), {})
 
 
 def test_a_full_shortlist_has_the_best_of_every_kind() -> None:
-    seen = {f"v{index}": Glance(loss=index / 10, size=100 - index, pace=1.0) for index in range(20)}
-    seen["fast"] = Glance(loss=2.0, size=200, pace=0.1)
+    seen = {f"v{index}": PreliminaryMeasurement(loss=index / 10, size=100 - index, pace=1.0) for index in range(20)}
+    seen["fast"] = PreliminaryMeasurement(loss=2.0, size=200, pace=0.1)
     chosen, left_out = shortlist(seen, 4, prefer="size")
     assert {"fast", "v19", "v0"} <= set(chosen)
     assert len(chosen) == 4

@@ -12,7 +12,7 @@ from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import Matmul4Bit
 from edge_compression.passes.matmul_4bit import blocks
 
-NO_SAMPLES = Context(calibration=lambda: iter(()), unquantised=b"")
+NO_SAMPLES = Context(calibration=lambda: iter(()), unquantized=b"")
 
 
 @pytest.mark.parametrize("block", [16, 32])

@@ -12,7 +12,7 @@ from onnx import helper
 from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import BiasCorrection, Compact, DynamicInt8, Float16, Simplify, StaticInt8
-from edge_compression.quantization.quantized_layers import quantised_layers
+from edge_compression.quantization.quantized_layers import quantized_layers
 
 X, Y = toolchain_models.samples(200, seed=9)
 CALIBRATION, _ = toolchain_models.samples(32, seed=10)
@@ -30,15 +30,15 @@ def original() -> bytes:
 
 @pytest.fixture(scope="module")
 def context(original: bytes) -> Context:
-    return Context(calibration=feeds, unquantised=original)
+    return Context(calibration=feeds, unquantized=original)
 
 
-def answers(model: bytes, *, optimise: bool = True) -> np.ndarray[Any, Any]:
-    return np.asarray(session(model, optimise=optimise).run(None, {"x": X})[0])
+def answers(model: bytes, *, optimize: bool = True) -> np.ndarray[Any, Any]:
+    return np.asarray(session(model, optimize=optimize).run(None, {"x": X})[0])
 
 
-def agreement(model: bytes, original: bytes, *, optimise: bool = True) -> float:
-    return float(np.mean(answers(model, optimise=optimise).argmax(1) == answers(original).argmax(1)))
+def agreement(model: bytes, original: bytes, *, optimize: bool = True) -> float:
+    return float(np.mean(answers(model, optimize=optimize).argmax(1) == answers(original).argmax(1)))
 
 
 def test_the_original_is_a_real_classifier(original: bytes) -> None:
@@ -74,14 +74,14 @@ def test_dynamic_int8_keeps_the_answers(original: bytes, context: Context) -> No
     assert agreement(applied.model, original) > 0.9
 
 
-def test_an_operator_filter_limits_what_is_quantised(original: bytes, context: Context) -> None:
+def test_an_operator_filter_limits_what_is_quantized(original: bytes, context: Context) -> None:
     assert DynamicInt8(operators=("MatMul", "Gemm")).apply(original, context).changed["integer_operators"] == 1
     only = load(StaticInt8(operators=("Conv",), reduce_range=True).apply(original, context).model)
-    quantised = [name for name in initializers(only) if name.endswith("_quantized")]
-    assert sorted(quantised) == ["bias_quantized", "kernel_quantized"]
+    quantized = [name for name in initializers(only) if name.endswith("_quantized")]
+    assert sorted(quantized) == ["bias_quantized", "kernel_quantized"]
 
 
-def test_nothing_to_quantise_is_said(original: bytes, context: Context) -> None:
+def test_nothing_to_quantize_is_said(original: bytes, context: Context) -> None:
     with pytest.raises(PassError, match="LSTM"):
         StaticInt8(operators=("LSTM",)).apply(original, context)
     with pytest.raises(PassError, match="no operator"):
@@ -105,7 +105,7 @@ def test_eight_bit_weights_are_right_in_exact_arithmetic_whatever_this_cpu_makes
     original: bytes, context: Context
 ) -> None:
     applied = StaticInt8().apply(original, context)
-    assert agreement(applied.model, original, optimise=False) > 0.95
+    assert agreement(applied.model, original, optimize=False) > 0.95
 
 
 def test_activations_may_be_signed(original: bytes, context: Context) -> None:
@@ -116,11 +116,11 @@ def test_activations_may_be_signed(original: bytes, context: Context) -> None:
 
 
 def test_bias_correction_takes_out_the_mean_error_numpy_finds(original: bytes, context: Context) -> None:
-    quantised = StaticInt8(reduce_range=True).apply(original, context).model
-    corrected = BiasCorrection().apply(quantised, context).model
-    before, after, floats = (initializers(load(data)) for data in (quantised, corrected, original))
-    kernel = quantised_layers(load(original), load(quantised))[0]
-    error = kernel.dequantised - array(floats["kernel"])
+    quantized = StaticInt8(reduce_range=True).apply(original, context).model
+    corrected = BiasCorrection().apply(quantized, context).model
+    before, after, floats = (initializers(load(data)) for data in (quantized, corrected, original))
+    kernel = quantized_layers(load(original), load(quantized))[0]
+    error = kernel.dequantized - array(floats["kernel"])
     expected = toolchain_models.conv1d(CALIBRATION, error, np.zeros(error.shape[0])).mean(axis=(0, 2))
     scale = array(before["bias_quantized_scale"]).astype(np.float64)
     steps = array(before["bias_quantized"]).astype(np.int64) - array(after["bias_quantized"])
@@ -129,27 +129,27 @@ def test_bias_correction_takes_out_the_mean_error_numpy_finds(original: bytes, c
 
 
 def test_bias_correction_brings_the_mean_answer_closer(original: bytes, context: Context) -> None:
-    quantised = StaticInt8(reduce_range=True, per_channel=False).apply(original, context).model
-    corrected = BiasCorrection().apply(quantised, context).model
+    quantized = StaticInt8(reduce_range=True, per_channel=False).apply(original, context).model
+    corrected = BiasCorrection().apply(quantized, context).model
     truth = answers(original).mean(axis=0)
 
     def gap(model: bytes) -> float:
-        return float(np.abs(answers(model, optimise=False).mean(axis=0) - truth).sum())
+        return float(np.abs(answers(model, optimize=False).mean(axis=0) - truth).sum())
 
-    assert gap(corrected) < gap(quantised)
+    assert gap(corrected) < gap(quantized)
 
 
-def test_bias_correction_without_a_quantised_layer_is_refused(original: bytes, context: Context) -> None:
+def test_bias_correction_without_a_quantized_layer_is_refused(original: bytes, context: Context) -> None:
     with pytest.raises(PassError, match="static_int8"):
         BiasCorrection().apply(original, context)
 
 
 def test_compact_saves_bytes_and_changes_no_bit_of_the_answers(original: bytes, context: Context) -> None:
-    quantised = StaticInt8(reduce_range=True).apply(original, context).model
-    applied = Compact().apply(quantised, context)
-    assert len(applied.model) < len(quantised)
-    assert applied.changed["bytes_saved"] == len(quantised) - len(applied.model)
-    np.testing.assert_array_equal(answers(applied.model), answers(quantised))
+    quantized = StaticInt8(reduce_range=True).apply(original, context).model
+    applied = Compact().apply(quantized, context)
+    assert len(applied.model) < len(quantized)
+    assert applied.changed["bytes_saved"] == len(quantized) - len(applied.model)
+    np.testing.assert_array_equal(answers(applied.model), answers(quantized))
     model = load(applied.model)
     assert model.graph.input[0].name == "x"
     assert model.graph.output[0].name == "logits"
@@ -178,7 +178,7 @@ def test_compact_leaves_the_names_of_graphs_with_graphs_inside(context: Context)
     np.testing.assert_array_equal(found, [[1.0, 1.0]])
 
 
-def test_quantised_operators_answer_as_their_pairs_do(original: bytes, context: Context) -> None:
+def test_quantized_operators_answer_as_their_pairs_do(original: bytes, context: Context) -> None:
     applied = StaticInt8(form="qoperator", reduce_range=True).apply(original, context)
     kinds = {node.op_type for node in load(applied.model).graph.node}
     assert "QLinearConv" in kinds
@@ -190,11 +190,11 @@ def test_quantised_operators_answer_as_their_pairs_do(original: bytes, context: 
 def test_sixteen_bit_activations_leave_only_the_error_of_the_weights(original: bytes, context: Context) -> None:
     wide = StaticInt8(activations="s16").apply(original, context).model
     rounded = load(original)
-    for layer in quantised_layers(load(original), load(wide)):
-        values = layer.dequantised.astype(np.float32)
+    for layer in quantized_layers(load(original), load(wide)):
+        values = layer.dequantized.astype(np.float32)
         initializers(rounded)[layer.weight].CopyFrom(onnx.numpy_helper.from_array(values, layer.weight))
     # On the calibration samples: others, and few of these, are clipped where they are larger, at any number of bits.
-    found = session(wide, optimise=False).run(None, {"x": CALIBRATION})[0]
+    found = session(wide, optimize=False).run(None, {"x": CALIBRATION})[0]
     expected = session(save(rounded)).run(None, {"x": CALIBRATION})[0]
     assert np.quantile(np.abs(found - expected), 0.9) < 1e-3 * np.ptp(expected)
 

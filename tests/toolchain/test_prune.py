@@ -31,7 +31,7 @@ def feeds() -> Iterator[dict[str, Array]]:
 
 
 def context(model: bytes) -> Context:
-    return Context(calibration=feeds, unquantised=model)
+    return Context(calibration=feeds, unquantized=model)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_graphs_of_all_kinds_come_out_smaller_and_valid(make: Any) -> None:
     random = np.random.default_rng(0)
     samples = [{"x": random.standard_normal(shape).astype(np.float32)} for _ in range(24)]
     applied = Prune(keep=0.6, multiple=2).apply(
-        save(model), Context(calibration=lambda: iter(samples), unquantised=save(model))
+        save(model), Context(calibration=lambda: iter(samples), unquantized=save(model))
     )
     onnx.checker.check_model(load(applied.model))
     assert session(applied.model).run(None, samples[0])[0].shape == (1, pruning_models.CLASSES)
@@ -165,9 +165,9 @@ def test_the_same_model_and_samples_give_the_same_bytes(original: bytes) -> None
 
 
 def test_what_cannot_be_pruned_is_refused_with_the_reason(original: bytes) -> None:
-    quantised = StaticInt8().apply(original, context(original)).model
+    quantized = StaticInt8().apply(original, context(original)).model
     with pytest.raises(PassError, match="no channel"):
-        Prune().apply(quantised, context(quantised))
+        Prune().apply(quantized, context(quantized))
     with pytest.raises(PassError, match="is left"):
         Prune(keep=0.01).apply(original, context(original))
     with pytest.raises(PassError, match="would take"):

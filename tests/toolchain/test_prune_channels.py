@@ -12,7 +12,7 @@ from onnx import helper
 
 from edge_compression.onnx_tools.graph import array, initializers, save, session
 from edge_compression.pruning.channels.graph import channel_graph, counts, remove
-from edge_compression.pruning.channels.labels import Labels, essential
+from edge_compression.pruning.channels.labels import ChannelLabels, essential
 
 Array = np.ndarray[Any, Any]
 GRAPHS = [pruning_models.residual, pruning_models.depthwise, pruning_models.branches, pruning_models.attention]
@@ -118,7 +118,7 @@ def test_a_constant_shape_that_two_nodes_share_is_changed_for_the_one_that_lost_
 
 
 def test_labels_that_repeat_take_no_memory_and_joining_them_joins_all() -> None:
-    labels = Labels()
+    labels = ChannelLabels()
     channels = np.broadcast_to(labels.fresh((1, 4, 1)), (1, 4, 1000))
     assert essential(channels).shape == (1, 4, 1)
     assert labels.varying(channels) == (1,)

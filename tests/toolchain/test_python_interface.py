@@ -38,7 +38,7 @@ def test_the_commands_help_loads_no_tool() -> None:
     assert "--max-latency" in done.stdout
 
 
-def test_a_model_is_quantised_in_one_call_and_another_pass_follows() -> None:
+def test_a_model_is_quantized_in_one_call_and_another_pass_follows() -> None:
     made = quantize_static(MODEL, SAMPLES, reduce_range=True)
     smaller = apply_pass(Compact(), made)
     assert [change["pass"] for change in smaller.changes] == ["static_int8", "compact"]

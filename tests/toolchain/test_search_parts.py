@@ -11,9 +11,9 @@ import pytest
 from edge_compression.evaluation.sample_splits import CONFIRM_FROM, cut
 from edge_compression.recipes.recipe import parse_recipe
 from edge_compression.search.build_process import Built
-from edge_compression.search.memory_admission import Admission, estimate_mb
-from edge_compression.search.model_cache import Shelf
-from edge_compression.search.time_budget import LONGEST_S, SMALL_S, Clock, OverError, default_budget
+from edge_compression.search.memory_admission import MemoryAdmission, estimate_mb
+from edge_compression.search.model_cache import ModelCache
+from edge_compression.search.time_budget import LONGEST_S, SMALL_S, BudgetSpentError, TimeBudget, default_budget
 
 RECIPE = parse_recipe('summary = "s"\n[[passes]]\npass = "compact"\n', "one")
 BUILT = Built(changes=(), seconds=1.0, peak_memory_mb=10.0)
@@ -26,18 +26,18 @@ def test_small_models_have_less_than_two_minutes_and_none_more_than_a_quarter_of
 
 
 def test_time_is_kept_for_what_follows_the_trying() -> None:
-    clock = Clock(100.0)
+    clock = TimeBudget(100.0)
     clock.reserve(10.0)
     assert clock.remaining() == pytest.approx(90.0, abs=1.0)
     clock.reserve(1000.0)  # never more than a share
     assert clock.remaining() == pytest.approx(60.0, abs=1.0)
     clock.stop()
-    with pytest.raises(OverError, match="stopped"):
+    with pytest.raises(BudgetSpentError, match="stopped"):
         clock.remaining()
 
 
 def test_builds_wait_until_there_is_memory_for_them() -> None:
-    gate, inside, most = Admission(100.0), [0.0], [0.0]
+    gate, inside, most = MemoryAdmission(100.0), [0.0], [0.0]
 
     def build(megabytes: float) -> None:
         with gate.room(megabytes):
@@ -60,18 +60,18 @@ def test_a_larger_model_is_expected_to_take_more() -> None:
 
 
 def test_a_model_is_on_the_shelf_once_and_found_again(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, "source")
+    shelf = ModelCache(tmp_path, "source")
     made = shelf.room(RECIPE)
     made.write_bytes(b"model")
     placed = shelf.place(RECIPE, made, BUILT)
     assert not made.exists()
     assert shelf.path(RECIPE, placed.sha256).read_bytes() == b"model"
-    assert Shelf(tmp_path, "source").find(RECIPE) == placed
-    assert Shelf(tmp_path, "another source").find(RECIPE) is None
+    assert ModelCache(tmp_path, "source").find(RECIPE) == placed
+    assert ModelCache(tmp_path, "another source").find(RECIPE) is None
 
 
 def test_a_damaged_model_is_built_again(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, "source")
+    shelf = ModelCache(tmp_path, "source")
     made = shelf.room(RECIPE)
     made.write_bytes(b"model")
     placed = shelf.place(RECIPE, made, BUILT)
@@ -80,7 +80,7 @@ def test_a_damaged_model_is_built_again(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_build_left_is_swept(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, "source")
+    shelf = ModelCache(tmp_path, "source")
     shelf.room(RECIPE).write_bytes(b"half")
     shelf.sweep()
     assert list((tmp_path / "models").iterdir()) == []

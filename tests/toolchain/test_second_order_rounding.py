@@ -17,7 +17,7 @@ from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import BiasCorrection, DynamicInt8, SecondOrderRounding, StaticInt8, second_order_rounding
 from edge_compression.quantization import input_moments, layer_rounding
 from edge_compression.quantization.layer_rounding import seen_inputs
-from edge_compression.quantization.quantized_layers import quantised_layers
+from edge_compression.quantization.quantized_layers import quantized_layers
 from edge_compression.quantization.rounding import compensated, output_error
 
 Array = np.ndarray[Any, Any]
@@ -136,31 +136,31 @@ def feeds() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def context() -> Context:
-    return Context(calibration=feeds, unquantised=save(toolchain_models.conv_classifier()))
+    return Context(calibration=feeds, unquantized=save(toolchain_models.conv_classifier()))
 
 
 @pytest.fixture(scope="module")
-def quantised(context: Context) -> bytes:
-    return StaticInt8(reduce_range=True).apply(context.unquantised, context).model
+def quantized(context: Context) -> bytes:
+    return StaticInt8(reduce_range=True).apply(context.unquantized, context).model
 
 
 def far(model: bytes, context: Context) -> float:
     """Root mean square of what is wrong with the answers, in the arithmetic of the file."""
-    truth = session(context.unquantised).run(None, {"x": X})[0]
-    return math.sqrt(float(np.mean((session(model, optimise=False).run(None, {"x": X})[0] - truth) ** 2)))
+    truth = session(context.unquantized).run(None, {"x": X})[0]
+    return math.sqrt(float(np.mean((session(model, optimize=False).run(None, {"x": X})[0] - truth) ** 2)))
 
 
-def test_the_answers_come_closer_and_closer_still_with_corrected_biases(quantised: bytes, context: Context) -> None:
-    applied = SecondOrderRounding().apply(quantised, context)
+def test_the_answers_come_closer_and_closer_still_with_corrected_biases(quantized: bytes, context: Context) -> None:
+    applied = SecondOrderRounding().apply(quantized, context)
     corrected = BiasCorrection().apply(applied.model, context).model
     assert applied.changed["layers"] == 2
     assert float(applied.changed["squared_error_kept"]) < 0.7
-    assert far(applied.model, context) < far(quantised, context)
+    assert far(applied.model, context) < far(quantized, context)
     assert far(corrected, context) < 1.05 * far(applied.model, context)
 
 
-def test_only_integers_change_and_stay_in_seven_bits(quantised: bytes, context: Context) -> None:
-    before, after = load(quantised), load(SecondOrderRounding().apply(quantised, context).model)
+def test_only_integers_change_and_stay_in_seven_bits(quantized: bytes, context: Context) -> None:
+    before, after = load(quantized), load(SecondOrderRounding().apply(quantized, context).model)
     old, new = initializers(before), initializers(after)
     changed = {name for name in old if not np.array_equal(array(old[name]), array(new[name]))}
     assert changed <= {"kernel_quantized", "weights_quantized"}
@@ -169,15 +169,15 @@ def test_only_integers_change_and_stay_in_seven_bits(quantised: bytes, context: 
 
 
 def test_moments_in_several_rounds_are_moments_in_one(
-    quantised: bytes, context: Context, monkeypatch: pytest.MonkeyPatch
+    quantized: bytes, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = SecondOrderRounding().apply(quantised, context).model
+    whole = SecondOrderRounding().apply(quantized, context).model
     monkeypatch.setattr(layer_rounding, "MOMENTS_BYTES", 1)
-    assert SecondOrderRounding().apply(quantised, context).model == whole
+    assert SecondOrderRounding().apply(quantized, context).model == whole
 
 
-def test_the_streamed_moments_are_those_of_all_inputs_at_once(quantised: bytes, context: Context) -> None:
-    layers = quantised_layers(load(context.unquantised), load(quantised))
+def test_the_streamed_moments_are_those_of_all_inputs_at_once(quantized: bytes, context: Context) -> None:
+    layers = quantized_layers(load(context.unquantized), load(quantized))
     inner = partial(second_order_rounding.activations, context)
     found = {seen.layer.weight: seen.moments for seen in seen_inputs(layers, inner)}
     windows = np.lib.stride_tricks.sliding_window_view(CALIBRATION, 9, axis=2)  # [N, C, P, K]
@@ -185,8 +185,8 @@ def test_the_streamed_moments_are_those_of_all_inputs_at_once(quantised: bytes, 
     np.testing.assert_allclose(found["kernel"][0], rows.T @ rows, rtol=1e-4, atol=1e-2)
 
 
-def test_a_model_that_is_not_statically_quantised_is_refused(context: Context) -> None:
+def test_a_model_that_is_not_statically_quantized_is_refused(context: Context) -> None:
     with pytest.raises(PassError, match="static_int8"):
-        SecondOrderRounding().apply(context.unquantised, context)
+        SecondOrderRounding().apply(context.unquantized, context)
     with pytest.raises(PassError, match="static_int8"):
-        SecondOrderRounding().apply(DynamicInt8().apply(context.unquantised, context).model, context)
+        SecondOrderRounding().apply(DynamicInt8().apply(context.unquantized, context).model, context)

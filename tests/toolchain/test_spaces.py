@@ -35,11 +35,11 @@ def test_a_variation_is_a_recipe_that_reads_back_as_itself() -> None:
     assert "static_int8.percentile = 99.5" in made.summary
     assert made.id.startswith("base-v")
     assert varied(RECIPE, values).id == made.id
-    assert not made.knobs
+    assert not made.parameters
 
 
 def test_the_recipes_own_values_are_no_variation() -> None:
-    assert varied(RECIPE, {knob.name: knob.own for knob in RECIPE.knobs}) is RECIPE
+    assert varied(RECIPE, {parameter.name: parameter.own for parameter in RECIPE.parameters}) is RECIPE
 
 
 def test_different_values_have_different_names() -> None:

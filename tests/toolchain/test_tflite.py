@@ -1,4 +1,4 @@
-"""TFLite models: quantised by ai-edge-quantizer, measured with LiteRT, in the same flow."""
+"""TFLite models: quantized by ai-edge-quantizer, measured with LiteRT, in the same flow."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def calibration(scale: float = 1.0) -> Context:
     x, _ = toolchain_models.samples(40, seed=3)
     flat = x.reshape(40, -1)
     flat[-2] *= scale
-    return Context(calibration=lambda: ({"x": one[None]} for one in flat), unquantised=b"")
+    return Context(calibration=lambda: ({"x": one[None]} for one in flat), unquantized=b"")
 
 
 def test_ranges_are_the_extremes_of_all_samples_however_rare() -> None:

@@ -32,24 +32,24 @@ def feeds() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def context() -> Context:
-    return Context(calibration=feeds, unquantised=convolutional())
+    return Context(calibration=feeds, unquantized=convolutional())
 
 
-def quantised(mode: Any, context: Context) -> bytes:
-    return TfliteInt8(mode=mode).apply(context.unquantised, context).model
+def quantized(mode: Any, context: Context) -> bytes:
+    return TfliteInt8(mode=mode).apply(context.unquantized, context).model
 
 
 def compacted(model: bytes, context: Context) -> bytes:
     return TfliteCompact().apply(model, context).model
 
 
-@pytest.mark.parametrize("optimised", [False, True])
+@pytest.mark.parametrize("optimized", [False, True])
 @pytest.mark.parametrize("mode", [None, *MODES])
-def test_compaction_changes_no_bit_of_the_answers(mode: Any, optimised: bool, context: Context) -> None:
-    model = quantised(mode, context) if mode else context.unquantised
+def test_compaction_changes_no_bit_of_the_answers(mode: Any, optimized: bool, context: Context) -> None:
+    model = quantized(mode, context) if mode else context.unquantized
     small = compacted(model, context)
     assert len(small) < 0.97 * len(model)
-    np.testing.assert_array_equal(answers(small, X, optimised=optimised), answers(model, X, optimised=optimised))
+    np.testing.assert_array_equal(answers(small, X, optimized=optimized), answers(model, X, optimized=optimized))
 
 
 def noted() -> Any:
@@ -82,12 +82,12 @@ def test_what_is_taken_away_costs_nothing_and_what_users_see_stays(context: Cont
         (b"reduced_precision_support", b"fp16")
     ]
     assert all(tensor.quantization is None for tensor in tensors)
-    assert len(small) < len(compacted(context.unquantised, context)) + 100
+    assert len(small) < len(compacted(context.unquantized, context)) + 100
     assert Interpreter(model_content=small).get_input_details()[0]["name"] == "x"
 
 
 def test_equal_constants_are_one_and_tensors_without_values_share_the_empty_one(context: Context) -> None:
-    model = parsed(compacted(context.unquantised, context))
+    model = parsed(compacted(context.unquantized, context))
     buffers = {tensor.name or index: tensor.buffer for index, tensor in enumerate(model.subgraphs[0].tensors)}
     assert buffers[9] == buffers[11] != buffers[10]
     assert {buffers[b"x"], buffers[1], buffers[b"logits"]} == {0}
@@ -96,14 +96,14 @@ def test_equal_constants_are_one_and_tensors_without_values_share_the_empty_one(
 
 
 def test_a_constant_without_elements_stays_one(context: Context) -> None:
-    model = parsed(context.unquantised)
+    model = parsed(context.unquantized)
     model.buffers[1].data = np.zeros(0, np.uint8)
     found = parsed(compacted(packed(model), context))
     assert found.buffers[found.subgraphs[0].tensors[0].buffer].data.size == 0
 
 
 def test_constants_lie_where_engines_read_them(context: Context) -> None:
-    small = compacted(quantised("static", context), context)
+    small = compacted(quantized("static", context), context)
     assert small[4:8] == b"TFL3"
     for buffer in parsed(small).buffers[1:]:
         place = (
@@ -112,16 +112,16 @@ def test_constants_lie_where_engines_read_them(context: Context) -> None:
         assert place % ALIGNMENT == 0
 
 
-def test_compacting_again_and_quantising_what_was_compacted_give_the_same_bytes(context: Context) -> None:
-    small = compacted(context.unquantised, context)
+def test_compacting_again_and_quantizing_what_was_compacted_give_the_same_bytes(context: Context) -> None:
+    small = compacted(context.unquantized, context)
     assert compacted(small, context) == small
     for mode in MODES:
         again = TfliteInt8(mode=mode).apply(small, context).model
-        assert compacted(again, context) == compacted(quantised(mode, context), context)
+        assert compacted(again, context) == compacted(quantized(mode, context), context)
 
 
 def test_a_model_with_constants_elsewhere_is_refused(context: Context) -> None:
-    behind = parsed(context.unquantised)
+    behind = parsed(context.unquantized)
     behind.buffers[1].offset, behind.buffers[1].size = 4096, 64
     for model in (packed(behind), external_tflite(np.ones((4, 3), np.float32)), b"no model"):
         with pytest.raises(PassError):
@@ -129,12 +129,12 @@ def test_a_model_with_constants_elsewhere_is_refused(context: Context) -> None:
 
 
 def test_rows_times_inputs_is_what_litert_computes_for_every_kind_of_layer(context: Context) -> None:
-    model = load(context.unquantised)
-    layers = list(tflite_layers(model, load(quantised("weight_only", context))))
+    model = load(context.unquantized)
+    layers = list(tflite_layers(model, load(quantized("weight_only", context))))
     assert len(layers) == 4
     produced = {str(int(one.inputs[1])): int(one.outputs[0]) for one in model.subgraphs[0].operators}
     wanted = [*produced.values(), *(int(layer.node.input[0]) for layer in layers)]
-    values = next(activations(context.unquantised, context, wanted))
+    values = next(activations(context.unquantized, context, wanted))
     for layer in layers:
         rows, taken = as_rows(layer.node, layer.values), layer.inputs(values[int(layer.node.input[0])])
         bias = model.buffers[model.subgraphs[0].tensors[int(str(layer.bias))].buffer].data.view(np.float32)
@@ -150,9 +150,9 @@ def far(model: bytes, truth: Array) -> float:
 
 @pytest.mark.parametrize(("mode", "share"), [("weight_only", 0.6), ("dynamic", 0.9), ("static", 0.95)])
 def test_answers_come_closer_at_the_same_bytes(mode: Any, share: float, context: Context) -> None:
-    before = quantised(mode, context)
+    before = quantized(mode, context)
     applied = TfliteRounding().apply(before, context)
-    truth = answers(context.unquantised, X)
+    truth = answers(context.unquantized, X)
     assert applied.changed["layers"] == 4
     assert float(applied.changed["squared_error_kept"]) < 0.6
     assert far(applied.model, truth) < share * far(before, truth)
@@ -161,19 +161,19 @@ def test_answers_come_closer_at_the_same_bytes(mode: Any, share: float, context:
 
 
 def test_on_the_calibration_samples_no_channel_of_the_first_layer_is_off_on_average(context: Context) -> None:
-    before = quantised("weight_only", context)
+    before = quantized("weight_only", context)
     after = TfliteRounding().apply(before, context).model
 
     def mean(model: bytes) -> Array:
         seen = [values[1] for values in activations(model, context, [1])]
         return np.mean(seen, axis=(0, 1, 2, 3))
 
-    truth = mean(context.unquantised)
+    truth = mean(context.unquantized)
     assert np.abs(mean(after) - truth).max() < 0.02 * np.abs(mean(before) - truth).max()
 
 
 def test_only_weights_and_biases_change(context: Context) -> None:
-    before = quantised("static", context)
+    before = quantized("static", context)
     old, new = parsed(before), parsed(TfliteRounding().apply(before, context).model)
     changed = {
         tensor.name.decode()
@@ -191,7 +191,7 @@ def test_weights_that_two_layers_share_are_left() -> None:
     sketch.operator("FULLY_CONNECTED", [x, shared], y, tflite_models.dense())
     sketch.operator("FULLY_CONNECTED", [y, shared], z, tflite_models.dense())
     model = sketch.done(x, z)
-    own = Context(calibration=lambda: iter([{"x": np.ones((1, 32), np.float32)}]), unquantised=model)
+    own = Context(calibration=lambda: iter([{"x": np.ones((1, 32), np.float32)}]), unquantized=model)
     with pytest.raises(PassError, match="tflite_int8"):
         TfliteRounding().apply(TfliteInt8(mode="weight_only").apply(model, own).model, own)
 
@@ -199,16 +199,16 @@ def test_weights_that_two_layers_share_are_left() -> None:
 def test_a_layer_without_a_bias_is_rounded_all_the_same() -> None:
     x = np.random.default_rng(1).standard_normal((100, 40)).astype(np.float32).cumsum(axis=1)
     model = linear_tflite(np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32))
-    own = Context(calibration=lambda: ({"x": one[None]} for one in x[:64]), unquantised=model)
+    own = Context(calibration=lambda: ({"x": one[None]} for one in x[:64]), unquantized=model)
     nearest = TfliteInt8(mode="weight_only").apply(model, own).model
     rounded = TfliteRounding().apply(nearest, own).model
     truth = answers(model, x)
     assert np.abs(answers(rounded, x) - truth).mean() < 0.5 * np.abs(answers(nearest, x) - truth).mean()
 
 
-def test_a_model_that_is_not_quantised_is_refused(context: Context) -> None:
+def test_a_model_that_is_not_quantized_is_refused(context: Context) -> None:
     with pytest.raises(PassError, match="tflite_int8"):
-        TfliteRounding().apply(context.unquantised, context)
+        TfliteRounding().apply(context.unquantized, context)
 
 
 def test_what_is_saved_is_what_was_loaded() -> None:

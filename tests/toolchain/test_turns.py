@@ -124,7 +124,7 @@ def test_slow_models_have_fewer_samples_for_exact_arithmetic_but_some() -> None:
 
 def test_a_recipe_that_trains_says_so() -> None:
     trains = {one.id for one in load_recipes("onnx") if one.trains}
-    assert trains == {one.id for one in load_recipes("onnx") if "distil" in one.id}
+    assert trains == {one.id for one in load_recipes("onnx") if "distill" in one.id}
 
 
 def test_a_search_killed_while_it_writes_a_trial_down_leaves_a_base_that_is_varied(

@@ -42,11 +42,11 @@ def original() -> bytes:
 
 @pytest.fixture(scope="module")
 def context(original: bytes) -> Context:
-    return Context(calibration=feeds, unquantised=original)
+    return Context(calibration=feeds, unquantized=original)
 
 
-def answers(model: bytes, x: Any = X, *, optimise: bool = True) -> Any:
-    return session(model, optimise=optimise).run(None, {"x": x})[0]
+def answers(model: bytes, x: Any = X, *, optimize: bool = True) -> Any:
+    return session(model, optimize=optimize).run(None, {"x": x})[0]
 
 
 def folded(model: bytes, tmp_path: Any) -> onnx.ModelProto:
@@ -70,7 +70,7 @@ def recurrent(request: pytest.FixtureRequest) -> bytes:
 
 @pytest.mark.parametrize("at_load", [False, True])
 def test_a_recurrent_model_shrinks_to_a_third_within_half_a_point(recurrent: bytes, at_load: bool) -> None:
-    context = Context(calibration=lambda: iter([{"x": one[None]} for one in RECURRENT_X[:8]]), unquantised=recurrent)
+    context = Context(calibration=lambda: iter([{"x": one[None]} for one in RECURRENT_X[:8]]), unquantized=recurrent)
     small = WeightOnly().apply(recurrent, context).model
     if at_load:
         small = UnpackAtLoad().apply(small, context).model
@@ -93,9 +93,9 @@ def test_recurrent_weights_stay_packed_in_memory_or_are_unpacked_once_as_the_rec
 
 def test_an_lstm_in_eight_bit_arithmetic_keeps_its_answers_and_the_rest_is_stored(context: Context) -> None:
     model = save(recurrent_classifier("LSTM", directions=1))
-    quantised = DynamicInt8(operators=("LSTM", "Gemm", "MatMul")).apply(model, context)
-    assert quantised.changed["integer_operators"] == 3
-    agreement = np.mean(answers(quantised.model, RECURRENT_X).argmax(1) == answers(model, RECURRENT_X).argmax(1))
+    quantized = DynamicInt8(operators=("LSTM", "Gemm", "MatMul")).apply(model, context)
+    assert quantized.changed["integer_operators"] == 3
+    agreement = np.mean(answers(quantized.model, RECURRENT_X).argmax(1) == answers(model, RECURRENT_X).argmax(1))
     assert agreement > 0.97
 
 
@@ -118,7 +118,7 @@ def test_unpacking_at_load_computes_the_same_numbers(original: bytes, context: C
     packed = WeightOnly().apply(original, context).model
     once = UnpackAtLoad().apply(packed, context).model
     np.testing.assert_allclose(answers(once), answers(packed), atol=1e-4)
-    np.testing.assert_allclose(answers(once, optimise=False), answers(packed, optimise=False), atol=1e-5)
+    np.testing.assert_allclose(answers(once, optimize=False), answers(packed, optimize=False), atol=1e-5)
     assert count_operators(folded(once, tmp_path), ("Cast", "Mul", "DequantizeLinear")) == 0
 
 
@@ -142,9 +142,9 @@ def test_four_bits_come_out_as_they_went_in(context: Context, tmp_path: Any) -> 
     after = UnpackAtLoad().apply(before, context)
     assert after.changed == {"weights": 1, "packed_in_four_bits": 1}
     one = CALIBRATION[:1]
-    # With optimisations the engine multiplies packed weights in another arithmetic, so exactness is asked without.
-    found = answers(after.model, one, optimise=False)
-    np.testing.assert_allclose(found, answers(before, one, optimise=False), atol=1e-5)
+    # With optimizations the engine multiplies packed weights in another arithmetic, so exactness is asked without.
+    found = answers(after.model, one, optimize=False)
+    np.testing.assert_allclose(found, answers(before, one, optimize=False), atol=1e-5)
     halves = initializers(load(after.model))["weights_quantized_halves"]
     assert array(halves).nbytes == weights.size // 2
 
@@ -243,7 +243,7 @@ def test_the_choice_is_near_the_best_of_all_choices_and_never_over_the_limit() -
 
 
 def test_mixed_precision_spends_four_bits_where_they_are_quiet(recurrent: bytes) -> None:
-    context = Context(calibration=lambda: iter([{"x": one[None]} for one in RECURRENT_X[:8]]), unquantised=recurrent)
+    context = Context(calibration=lambda: iter([{"x": one[None]} for one in RECURRENT_X[:8]]), unquantized=recurrent)
     everything = MixedWeights(sqnr=0.1).apply(recurrent, context).changed
     assert everything["weights_in_eight_bits"] == 0
     nothing = MixedWeights(sqnr=60.0).apply(recurrent, context)

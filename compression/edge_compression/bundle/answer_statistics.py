@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.inference.conformal import softmax
+from edge_agent.processing.activations import softmax
 from edge_compression.bundle import conformal, histograms
 from edge_compression.bundle.sample_sets import OutputKind
 from edge_contracts.reference import AnswerReference, ConformalThreshold
@@ -41,12 +41,12 @@ def calibrating(count: int, held_back: slice) -> NDArray[np.bool_]:
 def statistics(
     answers: Array, y: Array, kind: OutputKind, *, calibrate: NDArray[np.bool_], model_sha256: str
 ) -> Statistics:
-    """Return the statistics of a variant's first output for labelled samples. Answers that are neither one class nor
+    """Return the statistics of a variant's first output for labeled samples. Answers that are neither one class nor
     values of the targets' size a sample have none."""
     rows = answers.reshape(answers.shape[0], -1).astype(np.float64)
     if kind == "values":
         fits = rows.size == y.size
-        data = conformal.Labelled(answers=rows, y=y, calibrate=calibrate)
+        data = conformal.Labeled(answers=rows, y=y, calibrate=calibrate)
         return Statistics(
             conformal=conformal.regression(data, model_sha256) if fits else (),
             reference=histograms.value_answers(answers, model_sha256),
@@ -54,7 +54,7 @@ def statistics(
     if rows.shape[1] != answers.shape[-1]:
         return Statistics(conformal=(), reference=None)
     probabilities = rows if kind == "probabilities" else softmax(rows)
-    data = conformal.Labelled(answers=probabilities, y=y, calibrate=calibrate)
+    data = conformal.Labeled(answers=probabilities, y=y, calibrate=calibrate)
     return Statistics(
         conformal=conformal.classification(data, model_sha256),
         reference=histograms.class_answers(probabilities, model_sha256),

@@ -1,4 +1,4 @@
-"""Split-conformal thresholds of one variant, calibrated on some labelled samples and checked on others.
+"""Split-conformal thresholds of one variant, calibrated on some labeled samples and checked on others.
 
 The scores are those of the device, `edge_agent.inference.conformal`. Pure arithmetic over answers; which samples are
 used is decided in `answer_statistics`.
@@ -26,7 +26,7 @@ PENALTY, FREE_RANKS = 0.01, 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled:
+class Labeled:
     """One variant's answers with the truth, cut in two: `calibrate` marks the samples that set thresholds, the others
     check them. `answers` are class probabilities [N, C] with `y` [N], or values with targets of the same size."""
 
@@ -35,7 +35,7 @@ class Labelled:
     calibrate: NDArray[np.bool_]
 
 
-def classification(data: Labelled, model_sha256: str) -> tuple[ConformalThreshold, ...]:
+def classification(data: Labeled, model_sha256: str) -> tuple[ConformalThreshold, ...]:
     """Return the LAC and RAPS thresholds that the samples suffice for."""
     made = []
     regularised = raps(data.answers, penalty=PENALTY, free_ranks=FREE_RANKS)
@@ -64,7 +64,7 @@ def classification(data: Labelled, model_sha256: str) -> tuple[ConformalThreshol
     return tuple(made)
 
 
-def regression(data: Labelled, model_sha256: str) -> tuple[ConformalThreshold, ...]:
+def regression(data: Labeled, model_sha256: str) -> tuple[ConformalThreshold, ...]:
     """Return the thresholds of absolute residuals; a sample's score is its largest over the outputs."""
     residuals = np.abs(data.answers - data.y.astype(np.float64).reshape(data.answers.shape))
     own = residuals.reshape(residuals.shape[0], -1).max(axis=1)

@@ -21,7 +21,7 @@ OutputKind = Literal["logits", "probabilities", "values"]
 
 MIN_GOLDEN, MAX_GOLDEN = 8, 16
 MIN_PROBES, MAX_PROBES = 32, 200
-"""Labelled samples every device tries a release on: enough to tell a collapse from chance within a second."""
+"""Labeled samples every device tries a release on: enough to tell a collapse from chance within a second."""
 
 GOLDEN_BYTES, PROBE_BYTES = 512 * KIB, 2 * MIB
 """What the sets may weigh before their least number of samples is reached: every device fetches them."""
@@ -32,7 +32,7 @@ SUSPICIOUS_SHARE = 0.005
 FLOOR_CONFIDENCE = 0.99
 FLOAT_TOLERANCE, HALF_TOLERANCE, INTEGER_TOLERANCE = 1e-3, 5e-3, 0.05
 """Least tolerances: float kernels differ in the order of sums, half precision by 2^-11 a step, 8-bit activations by a
-quantisation step here and there that later layers spread."""
+quantization step here and there that later layers spread."""
 
 MAX_TOLERANCE = 0.5
 """Beyond half of the output's range a golden sample proves nothing."""
@@ -88,7 +88,7 @@ def confidence(answers: Array, kind: OutputKind) -> Confidence:
 def score_floor(metric: str, probe_score: float, probes: int, exactness: Exactness) -> float:
     """Return the least score on the probe set that a device's own kernels can explain.
 
-    For top1: answers flip where kernels round differently. Their share is bounded from the comparison of optimised
+    For top1: answers flip where kernels round differently. Their share is bounded from the comparison of optimized
     and exact arithmetic here (99 %, Wilson); the floor is the probe score less the 99 % quantile of so many flips, all
     taken to be for the worse. For errors: a tenth more error.
     """
@@ -100,6 +100,6 @@ def score_floor(metric: str, probe_score: float, probes: int, exactness: Exactne
 
 def tolerance(exactness: Exactness, *, least: float) -> float:
     """Return the largest difference from golden outputs that other kernels can explain: twice the largest seen
-    between optimised and exact arithmetic here."""
+    between optimized and exact arithmetic here."""
     seen = exactness.largest_difference
     return MAX_TOLERANCE if seen is None else min(MAX_TOLERANCE, max(least, 2.0 * seen))

@@ -1,4 +1,4 @@
-"""Writing the bundle: variants, recipes, sample sets, report and the manifest that pins them all.
+"""BundleWriter the bundle: variants, recipes, sample sets, report and the manifest that pins them all.
 
 Here: files and the manifest's records. What the sets and thresholds are is in `sets`; signing is the fleet's work.
 """
@@ -28,14 +28,14 @@ from edge_compression.evaluation.candidate import Candidate
 from edge_compression.guards import output_guard
 from edge_compression.passes import Float16
 from edge_compression.report.model import Report
-from edge_compression.search.finalists import Found
+from edge_compression.search.finalists import SearchResult
 from edge_contracts.codec import plain
 from edge_contracts.errors import OperatorError
 from edge_contracts.guards import OutputGuard
 from edge_contracts.manifest import (
     MANIFEST_NAME,
     Budgets,
-    Engine,
+    EngineFloor,
     Lineage,
     Manifest,
     Output,
@@ -52,12 +52,12 @@ GOLDEN, PROBE, REPORT = "golden.npz", "probe.npz", "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class BundleWriter:
     """Everything the bundle is made from."""
 
     task: Task
     profile: DeviceProfile
-    found: Found
+    found: SearchResult
     report: Report
 
 
@@ -91,7 +91,7 @@ def check_free(out: Path, *, replace: bool) -> None:
         raise OperatorError("the folder is not empty", subject=str(out), hint="--force replaces it")
 
 
-def write_bundle(folder: Path, writing: Writing) -> Manifest:
+def write_bundle(folder: Path, writing: BundleWriter) -> Manifest:
     """Write the bundle into an empty folder and return its manifest. Raises RunnerError, ContractError."""
     found, task = writing.found, writing.task
     rungs = [next(one for one in found.candidates if one.id == name) for name in found.ladder.rungs]
@@ -126,7 +126,7 @@ def write_bundle(folder: Path, writing: Writing) -> Manifest:
     return manifest
 
 
-def _write_golden(folder: Path, writing: Writing, rungs: list[Candidate]) -> tuple[tuple[Output, ...], int]:
+def _write_golden(folder: Path, writing: BundleWriter, rungs: list[Candidate]) -> tuple[tuple[Output, ...], int]:
     """Write the golden set with every rung's answers; return the model's outputs and the number of samples."""
     found, metric = writing.found, writing.task.file.metric
     chosen = sample_sets.stratified(found.y, sample_sets.golden_count(found.x), by_class=metric == "top1")
@@ -147,7 +147,7 @@ def _write_golden(folder: Path, writing: Writing, rungs: list[Candidate]) -> tup
     return tuple(outputs), chosen.size
 
 
-def _write_variant(folder: Path, writing: Writing, one: Candidate, probe: NDArray[np.intp]) -> Variant:
+def _write_variant(folder: Path, writing: BundleWriter, one: Candidate, probe: NDArray[np.intp]) -> Variant:
     assert one.quality is not None
     assert one.exactness is not None
     assert one.measured is not None
@@ -194,17 +194,17 @@ def _least_tolerance(one: Candidate) -> float:
     return sample_sets.HALF_TOLERANCE if half else sample_sets.FLOAT_TOLERANCE
 
 
-def _requirements(found: Found, rungs: list[Candidate]) -> Requirements:
+def _requirements(found: SearchResult, rungs: list[Candidate]) -> Requirements:
     # The lightest rung is what a device must be able to hold; its trial drops the rungs that do not fit.
     memory = min(one.measured.loaded.peak_memory_mb for one in rungs if one.measured is not None)
     if rungs[0].recipe.format == "tflite":
-        return Requirements(engines=(Engine(name="litert", minimum=LITERT_FLOOR),), memory_mb=memory)
+        return Requirements(engines=(EngineFloor(name="litert", minimum=LITERT_FLOOR),), memory_mb=memory)
     from edge_compression.onnx_tools.graph import load, operators
 
     models = [load(one.model.read_bytes()) for one in rungs]
     floor = onnxruntime_floor(models, found.timing.loaded.engine_version)
     return Requirements(
-        engines=(Engine(name="onnxruntime", minimum=floor),),
+        engines=(EngineFloor(name="onnxruntime", minimum=floor),),
         operators=tuple(sorted({name for model in models for name in operators(model)})),
         memory_mb=memory,
     )
@@ -215,7 +215,7 @@ def _budgets(profile: DeviceProfile) -> Budgets:
     return Budgets(latency_ms=model.latency_ms, memory_mb=model.memory_mb, load_s=model.load_s)
 
 
-def _lineage(writing: Writing) -> Lineage:
+def _lineage(writing: BundleWriter) -> Lineage:
     machine = writing.report.environment
     return Lineage(
         source_sha256=hash_file(writing.task.source or writing.task.model),

@@ -67,7 +67,7 @@ def compress(
 ) -> None:  # fmt: skip
     """Turn a trained model into a bundle of proved variants.
 
-    Recipes and variations of them are built, scored on the task's data with the engine's optimisations on and off, and
+    Recipes and variations of them are built, scored on the task's data with the engine's optimizations on and off, and
     the best are timed in turns with the original. What loses more than --max-drop or is dominated is left out, and the
     report says why. After a kill the same command goes on where it was: OUT.search is kept until OUT is there.
 

@@ -1,4 +1,4 @@
-"""Variations of samples for training: what the original answers to them is the truth, so they need not be likely."""
+"""Augmentation of samples for training: what the original answers to them is the truth, so they need not be likely."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variations:
+class Augmentation:
     """`mixtures`: share of samples that are mixed with another one; `shift`: by at most this share of its length a
     sample is moved along each of its axes, its border repeated. An axis too short to be moved by one stays as it is,
-    so channels mostly do, and so do samples with one axis only, whose places have no neighbours."""
+    so channels mostly do, and so do samples with one axis only, whose places have no neighbors."""
 
     mixtures: float
     shift: float

@@ -74,7 +74,7 @@ def _prelu(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:  # noqa: 
     return torch.where(taken[0] >= 0, taken[0], taken[0] * taken[1])
 
 
-def _normalised(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:
+def _normalized(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:
     """BatchNormalization as it infers: with the statistics of the original's training."""
     shape = [1, -1] + [1] * (taken[0].dim() - 2)
     scale, offset, mean, variance = (one.reshape(shape) for one in taken[1:5])
@@ -156,7 +156,7 @@ def _gather(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:
     return found.reshape([*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]])
 
 
-def _dequantised(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:  # noqa: ARG001 - the form of every operator
+def _dequantized(torch: Any, node: onnx.NodeProto, taken: Inputs) -> Tensor:  # noqa: ARG001 - the form of every operator
     integers, scale = taken[0], taken[1]
     shape = [1] * integers.dim()
     if scale.dim() == 1:
@@ -178,12 +178,12 @@ def _of(function: Callable[..., Any]) -> Operator:
 OPERATORS: Mapping[str, Operator] = {
     "Add": _of(lambda torch, a, b: a + b),  # noqa: ARG005
     "AveragePool": _average_pool,
-    "BatchNormalization": _normalised,
+    "BatchNormalization": _normalized,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda torch, node, taken: torch.cat(taken, dim=attributes(node)["axis"]),
     "Conv": _convolution,
-    "DequantizeLinear": _dequantised,
+    "DequantizeLinear": _dequantized,
     "Div": _of(lambda torch, a, b: a / b),  # noqa: ARG005
     "Dropout": _of(lambda torch, x, *_: x),  # noqa: ARG005
     "Elu": lambda torch, node, taken: torch.nn.functional.elu(taken[0], attributes(node).get("alpha", 1.0)),

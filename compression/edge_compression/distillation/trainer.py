@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_compression.distillation.augmentation import Variations
+from edge_compression.distillation.augmentation import Augmentation
 from edge_compression.distillation.torch_module import TorchGraph
 from edge_compression.pass_api import PassError
 
@@ -33,7 +33,7 @@ WORTH = 0.05
 """Share of the steps below which the rate would fall before the weights have moved: then nothing is trained."""
 
 LEAST_SCALE = 1e-3
-"""Steps are shares of a constant's own size (Shazeer and Stern 2018, arXiv:1804.04235): normalisation folded into
+"""Steps are shares of a constant's own size (Shazeer and Stern 2018, arXiv:1804.04235): normalization folded into
 weights makes layers of very different scales. One of nearly nothing still has to be able to move."""
 
 MOST_STORED = 8.0
@@ -54,7 +54,7 @@ class Training:
     seconds: float
     rate: float
     batch: int
-    variations: Variations
+    variations: Augmentation
     clock: Callable[[], float] = time.monotonic
 
 
@@ -67,7 +67,7 @@ class Trained:
     after: float
 
 
-def distil(student: TorchGraph, wanted: str, original: Callable[[Array], Array], x: Array, how: Training) -> Trained:
+def distill(student: TorchGraph, wanted: str, original: Callable[[Array], Array], x: Array, how: Training) -> Trained:
     """Train the student's parameters in place; they are as they were if the loss on held-out samples did not fall.
 
     `wanted` names the student's tensor that should be what `original` gives for a batch; `x` [N, ...] are inputs in the
@@ -102,15 +102,15 @@ def _train(student: TorchGraph, loss: Any, original: Callable[[Array], Array], x
 
     random = np.random.default_rng(SEED)
     scales = [_scale(value, stored=name in student.stored) for name, value in student.parameters.items()]
-    optimiser = torch.optim.Adam([{"params": [value]} for value in student.parameters.values()], lr=0.0)
+    optimizer = torch.optim.Adam([{"params": [value]} for value in student.parameters.values()], lr=0.0)
     began, step, progress = how.clock(), 0, 0.0
     while progress < 1.0:
         batch = how.variations.of(x[random.integers(0, len(x), how.batch)], random)
-        for group, scale in zip(optimiser.param_groups, scales, strict=True):
+        for group, scale in zip(optimizer.param_groups, scales, strict=True):
             group["lr"] = how.rate * _schedule(progress) * scale
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss(torch.from_numpy(batch), torch.from_numpy(original(batch))).backward()
-        optimiser.step()
+        optimizer.step()
         step += 1
         elapsed = how.clock() - began
         if step == PROBE_STEPS:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from edge_bench.measure import Measurement
-from edge_compression.evaluation.pareto import Costs, Glance
+from edge_compression.evaluation.pareto import Costs, PreliminaryMeasurement
 from edge_compression.evaluation.quality import Exactness, Quality
 from edge_compression.pass_api import Changes
 from edge_compression.recipes.recipe import FLOAT_RECIPES, Recipe, parse_recipe
@@ -21,7 +21,7 @@ from edge_contracts.codec import StrictRecord
 Status = Literal["pending", "failed", "duplicate", "not tried", "left out", "kept"]
 
 
-class Record(StrictRecord, frozen=True, kw_only=True):
+class CandidateRecord(StrictRecord, frozen=True, kw_only=True):
     """What a search remembers of a candidate beyond its own life, in the study: all but files and answers."""
 
     id: str
@@ -88,11 +88,11 @@ class Candidate:
     def racing(self) -> bool:
         return self.status == "pending"
 
-    def glance(self) -> Glance:
+    def glance(self) -> PreliminaryMeasurement:
         """Return what the shortlist compares; only for candidates that were judged."""
         assert self.quality is not None
         assert self.pace is not None
-        return Glance(loss=self.quality.bound, size=self.size, pace=self.pace)
+        return PreliminaryMeasurement(loss=self.quality.bound, size=self.size, pace=self.pace)
 
     def costs(self) -> Costs:
         """Return what the ladder compares; only for candidates that were judged and timed."""
@@ -107,9 +107,9 @@ class Candidate:
             bound=None if self.is_float else self.quality.bound,
         )
 
-    def record(self) -> Record:
+    def record(self) -> CandidateRecord:
         """Return what is remembered."""
-        return Record(
+        return CandidateRecord(
             id=self.id,
             recipe=self.recipe.text,
             status=self.status,
@@ -125,7 +125,7 @@ class Candidate:
         )
 
 
-def restored(record: Record) -> Candidate:
+def restored(record: CandidateRecord) -> Candidate:
     """Return the candidate a record tells of. Raises ContractError when its recipe is not one here."""
     return Candidate(
         recipe=parse_recipe(record.recipe, record.id),

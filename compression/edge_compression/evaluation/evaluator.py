@@ -18,14 +18,14 @@ from edge_bench.children import Starter
 from edge_bench.measure import LOAD_TIMEOUT_S, Runner
 from edge_bench.protocol import Opened
 from edge_compression.evaluation.candidate import Candidate
-from edge_compression.evaluation.quality import Question, compare, compare_exact, refuted
+from edge_compression.evaluation.quality import QualityRequest, compare, compare_exact, refuted
 from edge_compression.evaluation.sample_splits import (
     EXACT_CONFIRMED,
     EXACT_CONFIRMED_S,
     EXACT_S,
     EXACT_SAMPLES,
     PARTS,
-    Arena,
+    EvaluationSet,
     exact_samples,
 )
 from edge_contracts.manifest import Input
@@ -50,11 +50,13 @@ class Original:
     sample_s: float
 
 
-class Judge:
+class Evaluator:
     """Judges candidates against one original, which runs on in the process `beside` for comparisons of pace; starts
     its own with `starter`. Thread-safe."""
 
-    def __init__(self, arena: Arena, original: Original, asked: Question, beside: Runner, starter: Starter) -> None:
+    def __init__(
+        self, arena: EvaluationSet, original: Original, asked: QualityRequest, beside: Runner, starter: Starter
+    ) -> None:
         self._arena, self._original, self._asked = arena, original, asked
         self._beside, self._pacing = beside, threading.Lock()
         self._starter = starter
@@ -79,7 +81,7 @@ class Judge:
             self._exact(candidate, outputs[0], count, timeout_s)
 
     def confirm(self, candidate: Candidate, *, timeout_s: float) -> None:
-        """Judge a candidate on all samples and keep its answers, or drop it out. Raises RunnerError."""
+        """Evaluator a candidate on all samples and keep its answers, or drop it out. Raises RunnerError."""
         where = self._arena.parts["confirm"]
         with Runner(self._arena.plan(candidate.model), starter=self._starter) as runner:
             known = self._arena.kept(candidate.sha256)
@@ -118,7 +120,7 @@ class Judge:
 
     def _exact(self, candidate: Candidate, answers: Array, count: int, timeout_s: float) -> None:
         patience = min(LOAD_TIMEOUT_S, timeout_s)
-        plan = self._arena.plan(candidate.model, optimise=False)
+        plan = self._arena.plan(candidate.model, optimize=False)
         with Runner(plan, patience_s=patience, starter=self._starter) as runner:
             exact = self._arena.first(runner, min(count, answers.shape[0]), timeout_s=timeout_s)
         candidate.exactness = compare_exact(self._asked.metric, answers, exact, self._arena.y)

@@ -1,4 +1,4 @@
-"""Where a variant's error arises: signal-to-quantisation-noise of every layer against the original, on calibration
+"""Where a variant's error arises: signal-to-quantization-noise of every layer against the original, on calibration
 samples, with exact arithmetic. Runs in a process of its own (`python -m edge_compression.evaluation.layer_errors
 <LayersPlan JSON> <starter's process id>`): all activations of two models are in memory at once.
 
@@ -148,7 +148,7 @@ def _runs(plan: LayersPlan, model: Any, names: list[str]) -> Iterator[dict[str, 
     """Yield these tensors of a model for each sample, exact arithmetic."""
     from edge_compression.onnx_tools.graph import save, session, with_outputs
 
-    opened = session(save(with_outputs(model, names)), optimise=False)
+    opened = session(save(with_outputs(model, names)), optimize=False)
     for feeds in _samples(plan):
         yield dict(zip(names, opened.run(names, feeds), strict=True)) if names else {}
 

@@ -188,7 +188,7 @@ PACE_STEP = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glance:
+class PreliminaryMeasurement:
     """What is known of a candidate before it is timed alone: `loss` as in `Costs`, `pace` is its latency relative to
     the original's."""
 
@@ -197,7 +197,9 @@ class Glance:
     pace: float
 
 
-def shortlist(seen: Mapping[str, Glance], wanted: int, *, prefer: Preference) -> tuple[tuple[str, ...], dict[str, str]]:
+def shortlist(
+    seen: Mapping[str, PreliminaryMeasurement], wanted: int, *, prefer: Preference
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return which candidates are worth timing alone, at most `wanted`, and why the others are not.
 
     First come those that no other beats in every respect, pace with a wide margin: the best by the preference, by size,
@@ -219,17 +221,17 @@ def shortlist(seen: Mapping[str, Glance], wanted: int, *, prefer: Preference) ->
     return tuple(chosen[:wanted]), left_out
 
 
-def dominates_at_a_glance(a: Glance, b: Glance) -> bool:
+def dominates_preliminarily(a: PreliminaryMeasurement, b: PreliminaryMeasurement) -> bool:
     """Return whether `a` is as good as `b` in loss, size and pace, and better in one of them."""
     pairs = ((a.loss, b.loss), (a.size, b.size), (a.pace, b.pace))
     return all(own <= other for own, other in pairs) and any(own < other for own, other in pairs)
 
 
-def _outpaces(a: Glance, b: Glance) -> bool:
+def _outpaces(a: PreliminaryMeasurement, b: PreliminaryMeasurement) -> bool:
     return a.loss <= b.loss and a.size <= b.size * SIZE_STEP and a.pace * PACE_STEP < b.pace
 
 
-def _orders(seen: Mapping[str, Glance], prefer: Preference) -> list[Callable[[str], float]]:
+def _orders(seen: Mapping[str, PreliminaryMeasurement], prefer: Preference) -> list[Callable[[str], float]]:
     def by_loss(name: str) -> float:
         return seen[name].loss
 

@@ -31,7 +31,7 @@ HAZARD_CONFIDENCE = 0.99
 """Chance that the true share of differing answers is below the bound compared with `HAZARD_SHARE`."""
 
 HAZARD_SHARE = 0.05
-"""Share of answers that may differ between the optimised and the exact graph: rounding in another order moves a few
+"""Share of answers that may differ between the optimized and the exact graph: rounding in another order moves a few
 answers near a border; one in twenty is another computation."""
 
 
@@ -62,12 +62,12 @@ class Quality(StrictRecord, frozen=True, kw_only=True):
 
 
 class Exactness(StrictRecord, frozen=True, kw_only=True):
-    """The same file with the engine's optimisations off, on the first `samples`: what a CPU whose kernels do not
+    """The same file with the engine's optimizations off, on the first `samples`: what a CPU whose kernels do not
     saturate would answer. `largest_difference` is relative to the range of the answers, None when there is no saying;
     `hazard` names the danger when the two differ beyond noise."""
 
     samples: int
-    score_optimised: float
+    score_optimized: float
     score_exact: float
     differing: int
     largest_difference: float | None
@@ -75,7 +75,7 @@ class Exactness(StrictRecord, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class QualityRequest:
     """What is asked of a candidate: whether it loses at most `limit` points of `metric`, with which confidence."""
 
     metric: str
@@ -83,7 +83,7 @@ class Question:
     confidence: float = DEFAULT_CONFIDENCE
 
 
-def compare(asked: Question, answers: Array, original: Array, y: Array, slices: Array | None = None) -> Quality:
+def compare(asked: QualityRequest, answers: Array, original: Array, y: Array, slices: Array | None = None) -> Quality:
     """Compare a candidate's answers with the original's to the same samples."""
     metric = asked.metric
     before, after = per_sample(metric, original, y), per_sample(metric, answers, y)
@@ -108,7 +108,7 @@ def compare(asked: Question, answers: Array, original: Array, y: Array, slices: 
     )
 
 
-def refuted(asked: Question, answers: Array, original: Array, y: Array) -> bool:
+def refuted(asked: QualityRequest, answers: Array, original: Array, y: Array) -> bool:
     """Return whether samples that had no say in the choice speak against it: more is lost on them than allowed, with
     the confidence asked for."""
     quantile = _quantile(asked.metric, per_sample(asked.metric, original, y), per_sample(asked.metric, answers, y))
@@ -147,14 +147,14 @@ def _worst_slice(
     return worst, drops[worst]
 
 
-def compare_exact(metric: str, optimised: Array, exact: Array, y: Array) -> Exactness:
-    """Compare the optimised graph's answers with the exact graph's on the samples the exact one was run on."""
+def compare_exact(metric: str, optimized: Array, exact: Array, y: Array) -> Exactness:
+    """Compare the optimized graph's answers with the exact graph's on the samples the exact one was run on."""
     count = exact.shape[0]
-    differing = _differing(metric, optimised[:count], exact)
-    largest = golden_error([optimised[:count]], [exact])
+    differing = _differing(metric, optimized[:count], exact)
+    largest = golden_error([optimized[:count]], [exact])
     return Exactness(
         samples=count,
-        score_optimised=score(metric, [optimised[:count]], y[:count]),
+        score_optimized=score(metric, [optimized[:count]], y[:count]),
         score_exact=score(metric, [exact], y[:count]),
         differing=differing,
         largest_difference=largest if np.isfinite(largest) else None,

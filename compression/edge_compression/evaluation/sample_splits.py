@@ -33,13 +33,13 @@ SCREEN_SHARE = 0.25
 """Samples for screening: a quarter of those for choosing, within these bounds."""
 
 EXACT_SAMPLES, EXACT_S = 64, 2.0
-"""Samples for the run without optimisations and the seconds it is worth: a collapse shows in few."""
+"""Samples for the run without optimizations and the seconds it is worth: a collapse shows in few."""
 
 EXACT_CONFIRMED, EXACT_CONFIRMED_S = 256, 8.0
 """The same for what goes on the ladder: the floors that devices must reach rest on it."""
 
 EXACT_LEAST, EXACT_SLOWER = 16, 4.0
-"""However slow a model is, so many; and how much slower it is without optimisations."""
+"""However slow a model is, so many; and how much slower it is without optimizations."""
 
 
 CALIBRATION = "calib_x.npy"
@@ -47,7 +47,7 @@ CALIBRATION = "calib_x.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SplitSettings:
     """How many calibration and evaluation samples are used at most, and the hard limit of a process's memory."""
 
     calibration: int
@@ -55,11 +55,11 @@ class Settings:
     memory_mb: float
 
 
-class Arena:
+class EvaluationSet:
     """The samples of one search, written once into a folder of its own. `x`, `y` and `slices` are all evaluation
     samples in the order of the parts."""
 
-    def __init__(self, task: Task, profile: DeviceProfile, settings: Settings, folder: Path) -> None:
+    def __init__(self, task: Task, profile: DeviceProfile, settings: SplitSettings, folder: Path) -> None:
         self._task, self._threads, self._memory_mb = task, profile.model.threads, settings.memory_mb
         self._folder = folder
         order = np.random.default_rng(0).permutation(task.x.shape[0])[: settings.evaluation]
@@ -83,7 +83,7 @@ class Arena:
         """Return the groups of these samples, if the task has any."""
         return None if self._slices is None else self._slices[where]
 
-    def plan(self, model: Path, *, optimise: bool = True) -> RunnerPlan:
+    def plan(self, model: Path, *, optimize: bool = True) -> RunnerPlan:
         """Return how a model of this task is run."""
         return RunnerPlan(
             model=str(model),
@@ -91,7 +91,7 @@ class Arena:
             samples=str(self._file("screen")),
             mapping=self._task.mapping,
             threads=self._threads,
-            optimise=optimise,
+            optimize=optimize,
             memory_limit_mb=self._memory_mb,
         )
 
@@ -136,7 +136,7 @@ class Arena:
 
 def exact_samples(most: int, seconds: float, sample_s: float) -> int:
     """Return how many samples are answered with exact arithmetic in so many seconds, when one takes `sample_s` with
-    the engine's optimisations."""
+    the engine's optimizations."""
     return int(np.clip(seconds / (EXACT_SLOWER * max(sample_s, 1e-9)), min(EXACT_LEAST, most), most))
 
 

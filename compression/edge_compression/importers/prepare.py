@@ -38,7 +38,7 @@ TIMEOUT_S = 600.0
 OLD = f"an operator set before {SCALES_ALONG_AXES}"
 
 
-def brought_in(task: Task, folder: Path, memory_mb: float, say: Callable[[str], None]) -> Task:
+def prepare_model(task: Task, folder: Path, memory_mb: float, say: Callable[[str], None]) -> Task:
     """Return the task with a model that an engine takes, made in `folder` if it has to be made; `source` names the file
     it was made of.
 

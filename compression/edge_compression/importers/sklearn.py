@@ -26,7 +26,7 @@ TRUSTED = [
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
 ]
-"""Types that skops does not vouch for and that hold numbers only. The optimisers are left over from training. Asking a
+"""Types that skops does not vouch for and that hold numbers only. The optimizers are left over from training. Asking a
 damaged tree may crash the process, which is why `bring_in` does all this in one of its own."""
 
 

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_compression.onnx_tools.graph import save, session, with_outputs
-from edge_compression.onnx_tools.graph_index import View
+from edge_compression.onnx_tools.graph_index import GraphIndex
 from edge_compression.pass_api import Feeds
 from edge_compression.quantization.input_moments import attributes
 
@@ -52,7 +52,7 @@ class Mask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class AttentionCandidate:
     """Softmax(q k^T scale + mask) v by tensor names; `result` is the second product's output."""
 
     query: Operand
@@ -84,13 +84,13 @@ class Layout:
     sequence_first: bool
 
 
-def candidates(view: View) -> list[Candidate]:
+def candidates(view: GraphIndex) -> list[AttentionCandidate]:
     """Return all attention-like places of a graph, in the order of its nodes."""
     found = (_candidate(view, node) for node in view.nodes if node.op_type == "Softmax")
     return [one for one in found if one is not None]
 
 
-def _candidate(view: View, softmax: onnx.NodeProto) -> Candidate | None:
+def _candidate(view: GraphIndex, softmax: onnx.NodeProto) -> AttentionCandidate | None:
     product = view.only_consumer(softmax.output[0])
     if product is None or product.op_type != "MatMul" or product.input[0] != softmax.output[0]:
         return None
@@ -98,10 +98,10 @@ def _candidate(view: View, softmax: onnx.NodeProto) -> Candidate | None:
     if scores is None:
         return None
     query, key, value = (operand(view, name) for name in (*scores.input, product.input[1]))
-    return Candidate(query=query, key=key, value=value, scale=scale, mask=mask, result=product.output[0])
+    return AttentionCandidate(query=query, key=key, value=value, scale=scale, mask=mask, result=product.output[0])
 
 
-def _scores(view: View, name: str) -> tuple[onnx.NodeProto | None, float, Mask | None]:
+def _scores(view: GraphIndex, name: str) -> tuple[onnx.NodeProto | None, float, Mask | None]:
     """Follow a Softmax's input up to the product of computed matrices; return it, the scale and the mask between."""
     scale, mask = 1.0, None
     for _ in range(MAX_STEPS):
@@ -122,7 +122,7 @@ def _scores(view: View, name: str) -> tuple[onnx.NodeProto | None, float, Mask |
     return None, scale, mask
 
 
-def _masked(view: View, node: onnx.NodeProto) -> tuple[str, Mask] | None:
+def _masked(view: GraphIndex, node: onnx.NodeProto) -> tuple[str, Mask] | None:
     if node.op_type == "Where":
         fill = view.scalar(node.input[1])
         return (node.input[2], Mask(name=node.input[0], kind="condition")) if (fill or 0.0) <= MASKED else None
@@ -134,7 +134,7 @@ def _masked(view: View, node: onnx.NodeProto) -> tuple[str, Mask] | None:
     return None
 
 
-def _comes_from_product(view: View, name: str) -> bool:
+def _comes_from_product(view: GraphIndex, name: str) -> bool:
     for _ in range(MAX_STEPS):
         node = view.producer(name)
         if node is None:
@@ -148,7 +148,7 @@ def _comes_from_product(view: View, name: str) -> bool:
     return False
 
 
-def _factor(view: View, node: onnx.NodeProto) -> tuple[str, float] | None:
+def _factor(view: GraphIndex, node: onnx.NodeProto) -> tuple[str, float] | None:
     """Return the input and the factor of a node that multiplies by, or divides by, one constant number."""
     if node.op_type not in ("Mul", "Div"):
         return None
@@ -159,7 +159,7 @@ def _factor(view: View, node: onnx.NodeProto) -> tuple[str, float] | None:
     return split[0], value if node.op_type == "Mul" else 1.0 / value
 
 
-def operand(view: View, name: str) -> Operand:
+def operand(view: GraphIndex, name: str) -> Operand:
     """Follow a tensor up through layout and scales to what was computed last."""
     root, scale = name, 1.0
     for _ in range(MAX_STEPS):
@@ -176,7 +176,7 @@ def operand(view: View, name: str) -> Operand:
     return Operand(name=name, root=root, scale=scale)
 
 
-def projection(view: View, root: str) -> Projection | None:
+def projection(view: GraphIndex, root: str) -> Projection | None:
     """Return the product with constant weights, and its bias, that makes a tensor; None if something else does.
 
     A Gemm takes rows of all positions: what was reshaped into them is the source.
@@ -193,7 +193,7 @@ def projection(view: View, root: str) -> Projection | None:
     return _projection(node.input[0], view.constant(node.input[1]), bias)
 
 
-def _gemm(view: View, node: onnx.NodeProto) -> Projection | None:
+def _gemm(view: GraphIndex, node: onnx.NodeProto) -> Projection | None:
     known = attributes(node)
     weights = view.constant(node.input[1])
     bias = view.constant(node.input[2]) if len(node.input) > 2 else None
@@ -211,7 +211,7 @@ def _projection(source: str, weights: Array | None, bias: Array | None) -> Proje
     return Projection(source=source, weights=weights, bias=bias.reshape(-1)) if bias.size == weights.shape[1] else None
 
 
-def merging(view: View, name: str) -> list[str]:
+def merging(view: GraphIndex, name: str) -> list[str]:
     """Return the tensors that the second product's output becomes by layout alone, in order."""
     chain = [name]
     for _ in range(MAX_STEPS):
@@ -231,7 +231,7 @@ def record(model: onnx.ModelProto, names: list[str], feeds: Feeds) -> dict[str, 
 
 def probe(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], names: list[str], feeds: Feeds) -> Any:
     """Return the values of `names` when each tensor of `shapes` holds its own flat indices and scales do nothing."""
-    view = View(model)
+    view = GraphIndex(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for node in copy.graph.node:
@@ -247,7 +247,9 @@ def probe(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], names: lis
     return record(copy, names, {**feeds, **indices})
 
 
-def layout(one: Candidate, chain: list[str], probed: dict[str, Array], widths: tuple[int, int, int]) -> Layout | None:
+def layout(
+    one: AttentionCandidate, chain: list[str], probed: dict[str, Array], widths: tuple[int, int, int]
+) -> Layout | None:
     """Return how heads lie in the projections, None if they are not cut and merged head by head.
 
     `probed` holds what `probe` returned for the operands and for `chain`, the tensors after the second product, with

@@ -56,13 +56,13 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
                 yield from names_read(inner)
 
 
-def session(model: bytes | str, *, optimise: bool = True) -> onnxruntime.InferenceSession:
+def session(model: bytes | str, *, optimize: bool = True) -> onnxruntime.InferenceSession:
     """Return a quiet session on one core, for measuring a graph while it is being changed: builds run side by side.
     `model` is its bytes, or the path of one whose data is in files beside it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

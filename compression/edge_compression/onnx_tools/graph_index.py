@@ -18,7 +18,7 @@ from edge_compression.onnx_tools.graph import array, initializers, names_read
 Array = NDArray[Any]
 
 
-class View:
+class GraphIndex:
     """Producers, consumers and constants of a model's main graph, by tensor name."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 
-def answer(model: onnx.ModelProto) -> str:
+def logits_of(model: onnx.ModelProto) -> str:
     """Return the name of the logits, or of the first output when no Softmax or Sigmoid makes it: probabilities near 0
     and 1 hide how far answers are apart."""
     name = str(model.graph.output[0].name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edge_compression.passes.bias_correction import BiasCorrection
 from edge_compression.passes.compact import Compact
-from edge_compression.passes.distill import Distil
+from edge_compression.passes.distill import Distill
 from edge_compression.passes.dynamic_int8 import DynamicInt8
-from edge_compression.passes.equalize import Equalise
+from edge_compression.passes.equalize import Equalize
 from edge_compression.passes.float16 import Float16
 from edge_compression.passes.fuse_transformer import FuseTransformer
 from edge_compression.passes.low_rank import LowRank
@@ -27,11 +27,11 @@ AnyPass = (
     Simplify
     | Compact
     | FuseTransformer
-    | Equalise
+    | Equalize
     | Smooth
     | Prune
     | LowRank
-    | Distil
+    | Distill
     | Float16
     | DynamicInt8
     | StaticInt8
@@ -50,9 +50,9 @@ __all__ = [
     "AnyPass",
     "BiasCorrection",
     "Compact",
-    "Distil",
+    "Distill",
     "DynamicInt8",
-    "Equalise",
+    "Equalize",
     "Float16",
     "FuseTransformer",
     "LowRank",

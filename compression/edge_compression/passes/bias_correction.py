@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import array, initializers, load, save, session, with_outputs
 from edge_compression.pass_api import Applied, Context, PassError
-from edge_compression.quantization.quantized_layers import QUANTISED, Layer, quantised_layers
+from edge_compression.quantization.quantized_layers import QUANTIZED, QuantizedLayer, quantized_layers
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 
@@ -23,41 +23,41 @@ Array = NDArray[Any]
 
 
 class BiasCorrection(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="bias_correction"):
-    """Correct the biases of a quantised model. Must follow `static_int8` or `weight_only`; layers without a bias of
+    """Correct the biases of a quantized model. Must follow `static_int8` or `weight_only`; layers without a bias of
     their own are left."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     def apply(self, model: bytes, context: Context) -> Applied:
-        quantised = load(model)
-        constants = initializers(quantised)
-        found = quantised_layers(load(context.unquantised), quantised)
+        quantized = load(model)
+        constants = initializers(quantized)
+        found = quantized_layers(load(context.unquantized), quantized)
         if not found:
-            raise PassError("no quantised layer; this pass must follow static_int8 or weight_only")
+            raise PassError("no quantized layer; this pass must follow static_int8 or weight_only")
         layers = [layer for layer in found if layer.bias]
         if not layers:
             return Applied(model=model, changed={"layers": 0})
-        errors = mean_errors(context.unquantised, layers, context)
+        errors = mean_errors(context.unquantized, layers, context)
         for layer, error in zip(layers, errors, strict=True):
             _correct(constants, str(layer.bias), error)
         largest = max(float(np.abs(error).max(initial=0.0)) for error in errors)
-        return Applied(model=save(quantised), changed={"layers": len(layers), "largest_correction": largest})
+        return Applied(model=save(quantized), changed={"layers": len(layers), "largest_correction": largest})
 
 
 def _correct(constants: dict[str, TensorProto], name: str, error: Array) -> None:
     """Take the mean error of each channel out of a bias, an integer one in steps of its own scale."""
-    bias = constants.get(name + QUANTISED)
+    bias = constants.get(name + QUANTIZED)
     if bias is None:
         corrected = array(constants[name]) - error.astype(np.float32)
         constants[name].CopyFrom(numpy_helper.from_array(corrected, name))
         return
-    steps = np.rint(error / array(constants[f"{name}{QUANTISED}_scale"]).astype(np.float64)).astype(np.int64)
+    steps = np.rint(error / array(constants[f"{name}{QUANTIZED}_scale"]).astype(np.float64)).astype(np.int64)
     integers = np.clip(array(bias).astype(np.int64) - steps, -(2**31), 2**31 - 1).astype(np.int32)
     bias.CopyFrom(numpy_helper.from_array(integers, bias.name))
 
 
-def mean_errors(model: bytes, layers: list[Layer], context: Context) -> list[Array]:
+def mean_errors(model: bytes, layers: list[QuantizedLayer], context: Context) -> list[Array]:
     """Return for each layer the mean over samples and positions of its output error per channel, streamed."""
     graph = load(model)
     outputs = []
@@ -77,10 +77,10 @@ def _channel_mean(values: Array) -> Array:
     return np.asarray(values, np.float64).reshape(-1, values.shape[1]).mean(axis=0)
 
 
-def _shadow(graph: Any, layer: Layer, index: int) -> str:
+def _shadow(graph: Any, layer: QuantizedLayer, index: int) -> str:
     """Add the layer once more with the weight error for weights and no bias; return the tensor of channel means."""
     weights, out = f"__weight_error_{index}", f"__output_error_{index}"
-    error = layer.dequantised - layer.values
+    error = layer.dequantized - layer.values
     graph.graph.initializer.append(numpy_helper.from_array(error.astype(np.float32), weights))
     node = NodeProto()
     node.CopyFrom(layer.node)

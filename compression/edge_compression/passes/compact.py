@@ -1,4 +1,4 @@
-"""Compaction: the same graph in fewer bytes. In small quantised models names and notes weigh as much as the weights."""
+"""Compaction: the same graph in fewer bytes. In small quantized models names and notes weigh as much as the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Compact(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="co
     that can be inferred. Inputs and outputs keep their names. A graph with graphs inside keeps all names."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         graph = load(model)

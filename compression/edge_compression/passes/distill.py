@@ -15,12 +15,12 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from edge_compression.distillation.augmentation import Variations
+from edge_compression.distillation.augmentation import Augmentation
 from edge_compression.distillation.torch_module import TorchGraph
-from edge_compression.distillation.trainer import Training, check_worth, distil
+from edge_compression.distillation.trainer import Training, check_worth, distill
 from edge_compression.onnx_tools.graph import load, save, session, with_outputs
 from edge_compression.onnx_tools.latency import seconds_per_answer
-from edge_compression.onnx_tools.logits import answer
+from edge_compression.onnx_tools.logits import logits_of
 from edge_compression.pass_api import Applied, Context, Feeds, PassError
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import MissingExtraError
@@ -37,13 +37,13 @@ ANSWERS_A_STEP = 3.0
 """A step takes at least so many answers of the engine a sample: forward, backward twice as long."""
 
 
-class Distil(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="distil"):
+class Distill(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="distill"):
     """Train the weights to give the original's answers, in torch (extra `train`): `steps` of `batch` samples, fewer if
     they take longer than `seconds` or the search's budget allows. `rate`: the largest step as a share of a weight's
     size; `mixtures` and `shift`: how samples are varied (`edge_compression.distillation.augmentation`)."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     seconds: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 1800.0
@@ -77,9 +77,9 @@ class Distil(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="dis
             seconds=self._allowed(context),
             rate=self.rate,
             batch=self.batch,
-            variations=Variations(mixtures=self.mixtures, shift=self.shift),
+            variations=Augmentation(mixtures=self.mixtures, shift=self.shift),
         )
-        found = distil(pupil, answer(student), _answers(context.original), self._inputs(context), how)
+        found = distill(pupil, logits_of(student), _answers(context.original), self._inputs(context), how)
         pupil.write(student)
         return Applied(
             model=save(student),
@@ -110,6 +110,6 @@ class Distil(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="dis
 def _answers(model: bytes) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return what a model answers to inputs, one after the other: its batch may be fixed."""
     parsed = load(model)
-    name, wanted = parsed.graph.input[0].name, answer(parsed)
+    name, wanted = parsed.graph.input[0].name, logits_of(parsed)
     opened = session(save(with_outputs(parsed, [wanted])))
     return lambda x: np.concatenate([opened.run([wanted], {name: x[index : index + 1]})[0] for index in range(len(x))])

@@ -1,4 +1,4 @@
-"""Dynamic int8: weights stored in 8 bits, activations quantised at run time from each input's own range."""
+"""Dynamic int8: weights stored in 8 bits, activations quantized at run time from each input's own range."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ INTEGER_OPERATORS = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLSTM", "QAt
 
 
 class DynamicInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="dynamic_int8"):
-    """Quantise with onnxruntime's dynamic quantizer. `operators` restricts it to these kinds; empty means all it
+    """Quantize with onnxruntime's dynamic quantizer. `operators` restricts it to these kinds; empty means all it
     knows. `reduce_range` keeps weights in 7 bits so that 16-bit sums cannot saturate on CPUs without VNNI."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     per_channel: bool = False
     reduce_range: bool = False
@@ -38,11 +38,11 @@ class DynamicInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag
                 reduce_range=self.reduce_range,
                 weight_type=QuantType.QUInt8,  # there is no kernel for signed convolutions, and u8 x u8 cannot saturate
             )
-            quantised = load(out.read_bytes())
-        integer = count_operators(quantised, INTEGER_OPERATORS)
+            quantized = load(out.read_bytes())
+        integer = count_operators(quantized, INTEGER_OPERATORS)
         if integer == 0:
-            raise PassError("no operator to quantise dynamically")
+            raise PassError("no operator to quantize dynamically")
         return Applied(
-            model=save(quantised),
+            model=save(quantized),
             changed={"integer_operators": integer},
         )

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: channels of two layers in a row brought to like ranges, the function left as it is.
+"""Cross-layer equalization: channels of two layers in a row brought to like ranges, the function left as it is.
 
 What a layer's output channel is divided by, the next layer's input channel is multiplied with (Nagel et al. 2019,
 arXiv:1906.04721, section 4.1). It holds through whatever scales with its input channel by channel: ReLU, poolings. It
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edge_compression.onnx_tools.graph import array, initializers, load, save
-from edge_compression.onnx_tools.graph_index import View
+from edge_compression.onnx_tools.graph_index import GraphIndex
 from edge_compression.pass_api import Applied, Context, PassError
 from edge_compression.quantization.input_moments import attributes
 from edge_contracts.codec import StrictRecord
@@ -35,7 +35,7 @@ CONVERGED = 1e-2
 """Largest change of any scale in a round after which no more rounds are made."""
 
 MAX_SCALE = 1e3
-"""Bound of one scale: a channel that is almost never used must not blow up its neighbours' rounding."""
+"""Bound of one scale: a channel that is almost never used must not blow up its neighbors' rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,12 @@ class _Pair:
     second: onnx.NodeProto
 
 
-class Equalise(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="equalise"):
-    """Equalise all pairs of Conv and Gemm layers with constant weights of their own, in at most `rounds` rounds.
+class Equalize(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="equalize"):
+    """Equalize all pairs of Conv and Gemm layers with constant weights of their own, in at most `rounds` rounds.
     Raises PassError when there is no such pair."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     rounds: Annotated[int, Meta(ge=1, le=100)] = MAX_ROUNDS
 
@@ -64,7 +64,7 @@ class Equalise(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="e
         weights = {name: np.array(array(constants[name])) for pair in pairs for name in _parameters(pair)}
         largest = np.inf
         for _ in range(self.rounds):
-            largest = max(_equalise(pair, weights) for pair in pairs)
+            largest = max(_equalize(pair, weights) for pair in pairs)
             if largest < CONVERGED:
                 break
         for name, values in weights.items():
@@ -73,7 +73,7 @@ class Equalise(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="e
 
 
 def _pairs(graph: onnx.ModelProto) -> list[_Pair]:
-    view = View(graph)
+    view = GraphIndex(graph)
     pairs = []
     for node in view.nodes:
         following = view.only_consumer(node.output[0]) if _is_layer(view, node) else None
@@ -84,7 +84,7 @@ def _pairs(graph: onnx.ModelProto) -> list[_Pair]:
     return pairs
 
 
-def _is_layer(view: View, node: onnx.NodeProto) -> bool:
+def _is_layer(view: GraphIndex, node: onnx.NodeProto) -> bool:
     """Return whether a node is a layer whose weights and bias are constants that no other node reads."""
     if node.op_type not in LAYERS or (node.op_type == "Gemm" and attributes(node).get("transA", 0)):
         return False
@@ -92,7 +92,7 @@ def _is_layer(view: View, node: onnx.NodeProto) -> bool:
     return all(view.constant(name) is not None and len(view.consumers(name)) == 1 for name in names) and bool(names)
 
 
-def _channels_match(view: View, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
+def _channels_match(view: GraphIndex, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
     """Return whether the second layer reads exactly the first one's channels; grouped convolutions are left, depthwise
     ones are read one by one."""
     if first.op_type != second.op_type:
@@ -119,7 +119,7 @@ def _parameters(pair: _Pair) -> list[str]:
     return [name for name in (*pair.first.input[1:3], pair.second.input[1]) if name]
 
 
-def _equalise(pair: _Pair, weights: dict[str, Array]) -> float:
+def _equalize(pair: _Pair, weights: dict[str, Array]) -> float:
     """Bring one pair to like ranges, in place; return by how much the most changed channel changed."""
     first, second = weights[pair.first.input[1]], weights[pair.second.input[1]]
     given, taken = _reach(first, _output_axis(pair.first)), _reach(second, _input_axis(pair.second))

@@ -15,7 +15,7 @@ class Float16(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="fl
     converter blocks itself because they have no half-precision kernel."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     blocked: tuple[str, ...] = ()
 

@@ -1,7 +1,7 @@
 """Transformer fusion: each self-attention becomes one operator, which ONNX Runtime has in float and in 8 bits.
 
 Finding attention is in `edge_compression.onnx_tools.attention_matcher`. Gelu and biases are left as they are: ONNX
-Runtime fuses those when it loads a model, also after quantisation. Residual sums and their norms are left on purpose:
+Runtime fuses those when it loads a model, also after quantization. Residual sums and their norms are left on purpose:
 SkipLayerNormalization is slower than the two operators it stands for (docs/decisions/0015).
 """
 
@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 from edge_compression.onnx_tools.attention_matcher import (
     MASKED,
-    Candidate,
+    AttentionCandidate,
     Layout,
     Mask,
     Projection,
@@ -32,7 +32,7 @@ from edge_compression.onnx_tools.attention_matcher import (
 )
 from edge_compression.onnx_tools.equivalence import CHECKED_SAMPLES, largest_difference
 from edge_compression.onnx_tools.graph import load, save
-from edge_compression.onnx_tools.graph_index import View, drop_unused
+from edge_compression.onnx_tools.graph_index import GraphIndex, drop_unused
 from edge_compression.pass_api import Applied, Context, PassError
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
@@ -45,7 +45,7 @@ DOMAIN = "com.microsoft"
 class _Block:
     """A candidate with all that is needed to write it as one operator."""
 
-    candidate: Candidate
+    candidate: AttentionCandidate
     projections: tuple[Projection, Projection, Projection]
     layout: Layout
     sequence_first: bool
@@ -62,7 +62,7 @@ class FuseTransformer(StrictRecord, frozen=True, kw_only=True, tag_field="pass",
     Raises PassError when there is no attention or the fused model differs."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     tolerance: Annotated[float, Meta(gt=0.0)] = 1e-3
 
@@ -87,7 +87,7 @@ class FuseTransformer(StrictRecord, frozen=True, kw_only=True, tag_field="pass",
 
 def _blocks(graph: onnx.ModelProto, feeds: Any) -> list[_Block]:
     """Return the candidates of one sequence whose heads' layout one sample shows."""
-    view = View(graph)
+    view = GraphIndex(graph)
     found = [(one, parts) for one in candidates(view) if (parts := _projections(view, one)) is not None]
     if not found:
         return []
@@ -109,7 +109,7 @@ def _blocks(graph: onnx.ModelProto, feeds: Any) -> list[_Block]:
     return blocks
 
 
-def _projections(view: View, one: Candidate) -> tuple[Projection, Projection, Projection] | None:
+def _projections(view: GraphIndex, one: AttentionCandidate) -> tuple[Projection, Projection, Projection] | None:
     query, key, value = (projection(view, part.root) for part in (one.query, one.key, one.value))
     if query and key and value and query.source == key.source == value.source:
         return query, key, value

@@ -34,25 +34,25 @@ WORTH = 0.8
 
 
 class LowRank(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="low_rank"):
-    """Factorise Gemm and MatMul layers. `loss`: share of a layer's squared outputs that may be lost, measured on the
+    """Factorize Gemm and MatMul layers. `loss`: share of a layer's squared outputs that may be lost, measured on the
     calibration samples; the rank is the smallest that loses no more. Layers where that does not pay are left."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     loss: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.01
 
     def apply(self, model: bytes, context: Context) -> Applied:
         graph = load(model)
         tried = [layer for layer in affine_layers(graph).values() if layer.node.op_type != "Conv"]
-        ranks = [str(rank) for layer in tried if (rank := self._factorise(graph, layer, context))]
+        ranks = [str(rank) for layer in tried if (rank := self._factorize(graph, layer, context))]
         if not ranks:
             raise PassError(f"no matrix product loses at most {self.loss:g} at a rank that pays")
         made = save(graph)
         saved = len(model) - len(made)
         return Applied(model=made, changed={"layers": len(ranks), "ranks": " ".join(ranks), "bytes_saved": saved})
 
-    def _factorise(self, graph: onnx.ModelProto, layer: Affine, context: Context) -> int:
+    def _factorize(self, graph: onnx.ModelProto, layer: Affine, context: Context) -> int:
         """Replace a layer by two if that pays; return the rank, 0 if the layer stays."""
         rows = as_rows(layer.node, layer.weights)[0].astype(np.float64)
         outer, inner, losses = factors(rows, _moments(graph, layer, context))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import load, save
-from edge_compression.onnx_tools.graph_index import View, drop_unused
+from edge_compression.onnx_tools.graph_index import GraphIndex, drop_unused
 from edge_compression.pass_api import Applied, Context, PassError
 from edge_compression.quantization.weights import MIN_VALUES
 from edge_contracts.codec import StrictRecord
@@ -31,14 +31,14 @@ class Matmul4Bit(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
     where the CPU has 8-bit dot products. Raises PassError when there is no such MatMul."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     block: Literal[16, 32, 64, 128] = 32
     exact: bool = True
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         graph = load(model)
-        view = View(graph)
+        view = GraphIndex(graph)
         count = 0
         for node in view.nodes:
             values = view.constant(node.input[1]) if node.op_type == "MatMul" else None

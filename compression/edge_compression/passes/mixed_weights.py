@@ -26,7 +26,7 @@ class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
     have eight."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     sqnr: Annotated[float, Meta(gt=0.0, le=60.0)] = 20.0
     operators: tuple[str, ...] = ()

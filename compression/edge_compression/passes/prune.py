@@ -36,7 +36,7 @@ class Prune(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="prun
     would take more than `seconds` in all is refused."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     keep: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.5
     of: Literal["weights", "products", "latency"] = "weights"

@@ -1,4 +1,4 @@
-"""Second-order rounding: the integers of quantised weights chosen so that their errors cancel in each layer's output.
+"""Second-order rounding: the integers of quantized weights chosen so that their errors cancel in each layer's output.
 
 The scales stay as they are, only integers change, so the model costs what it cost. How they are chosen is in
 `edge_compression.quantization.layer_rounding`; TFLite models have a pass of their own.
@@ -16,41 +16,41 @@ from onnx import numpy_helper
 from edge_compression.onnx_tools.graph import initializers, load, save, session, with_outputs
 from edge_compression.pass_api import Applied, Context, Feeds, PassError
 from edge_compression.quantization.layer_rounding import fits, rounded, seen_inputs
-from edge_compression.quantization.quantized_layers import QUANTISED, quantised_layers
+from edge_compression.quantization.quantized_layers import QUANTIZED, quantized_layers
 from edge_compression.quantization.rounding import DAMPING
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 
 
 class SecondOrderRounding(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="second_order_rounding"):
-    """Round the weights of a quantised model anew. Must follow `static_int8` or `weight_only` and precede
+    """Round the weights of a quantized model anew. Must follow `static_int8` or `weight_only` and precede
     `bias_correction`. `damping`: share of the mean second moment added to each one."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     damping: Annotated[float, Meta(gt=0.0, le=1.0)] = DAMPING
 
     def apply(self, model: bytes, context: Context) -> Applied:
-        quantised = load(model)
-        constants = initializers(quantised)
-        layers = [layer for layer in quantised_layers(load(context.unquantised), quantised) if fits(layer)]
+        quantized = load(model)
+        constants = initializers(quantized)
+        layers = [layer for layer in quantized_layers(load(context.unquantized), quantized) if fits(layer)]
         if not layers:
-            raise PassError("no quantised weights; this pass must follow static_int8 or weight_only")
+            raise PassError("no quantized weights; this pass must follow static_int8 or weight_only")
         before = after = 0.0
         for seen in seen_inputs(layers, partial(activations, context)):
             found = rounded(seen, damping=self.damping)
             before, after = before + found.before, after + found.after
             if found.after < found.before:
-                name = seen.layer.weight + QUANTISED
+                name = seen.layer.weight + QUANTIZED
                 constants[name].CopyFrom(numpy_helper.from_array(found.integers, name))
         kept = after / before if before else 1.0
-        return Applied(model=save(quantised), changed={"layers": len(layers), "squared_error_kept": kept})
+        return Applied(model=save(quantized), changed={"layers": len(layers), "squared_error_kept": kept})
 
 
 def activations(context: Context, names: list[str]) -> Iterator[Feeds]:
     """Yield these tensors of the float model for each calibration sample."""
-    model = load(context.unquantised)
+    model = load(context.unquantized)
     given = {info.name for info in model.graph.input}
     inner = [name for name in names if name not in given]
     opened = session(save(with_outputs(model, inner))) if inner else None

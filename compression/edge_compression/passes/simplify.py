@@ -16,7 +16,7 @@ class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="s
     `tolerance`, relative to the range of each output; otherwise the model is left as it was and the report says so."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     tolerance: float = 1e-4
 

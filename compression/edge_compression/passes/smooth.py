@@ -1,4 +1,4 @@
-"""Smoothing: outliers of normalised activations moved into the weights that read them, the function left as it is.
+"""Smoothing: outliers of normalized activations moved into the weights that read them, the function left as it is.
 
 Behind a layer norm a few features are many times larger than the others, and one scale for all of them leaves the
 others few levels. Dividing the norm's scale and bias by a factor a feature and multiplying the readers' weights with it
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edge_compression.onnx_tools.graph import initializers, load, save, session, with_outputs
-from edge_compression.onnx_tools.graph_index import View
+from edge_compression.onnx_tools.graph_index import GraphIndex
 from edge_compression.pass_api import Applied, Context, PassError
 from edge_compression.quantization.input_moments import attributes
 from edge_contracts.codec import StrictRecord
@@ -31,13 +31,13 @@ class Smooth(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="smo
     outliers that the weights take over, the paper's alpha. Raises PassError when there is none."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     strength: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
 
     def apply(self, model: bytes, context: Context) -> Applied:
         graph = load(model)
-        view = View(graph)
+        view = GraphIndex(graph)
         norms = [node for node in view.nodes if node.op_type == "LayerNormalization" and _readers(view, node)]
         if not norms:
             raise PassError("no layer norm that only matrix products read")
@@ -53,9 +53,9 @@ class Smooth(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="smo
         return Applied(model=save(graph), changed={"norms": len(norms), "largest_ratio": round(largest, 3)})
 
 
-def _readers(view: View, norm: onnx.NodeProto) -> list[onnx.NodeProto]:
+def _readers(view: GraphIndex, norm: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Return the matrix products that read a norm if nothing else does, its parameters and their weights are constants
-    of their own and the last axis is normalised; else nothing."""
+    of their own and the last axis is normalized; else nothing."""
     readers = view.consumers(norm.output[0])
     own = [*norm.input[1:], *(reader.input[1] for reader in readers if len(reader.input) > 1)]
     alone = all(view.constant(name) is not None and len(view.consumers(name)) == 1 for name in own)

@@ -1,5 +1,5 @@
-"""Static int8: weights and activations quantised ahead of time, as QDQ pairs that every engine can fuse, or as
-ONNX Runtime's own quantised operators."""
+"""Static int8: weights and activations quantized ahead of time, as QDQ pairs that every engine can fuse, or as
+ONNX Runtime's own quantized operators."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from edge_contracts.manifest import Format
 
 
 class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="static_int8"):
-    """Quantise with onnxruntime's quantizers and our own streamed calibration.
+    """Quantize with onnxruntime's quantizers and our own streamed calibration.
 
     `activations`: u8 keeps one bit more after a ReLU and is the faster kind on x86; s8 is symmetric; s16 is nearly
     exact and slow, ONNX Runtime has no kernels that multiply it. `form`: "qdq", or "qoperator" for engines that do not
     fuse; the passes that round weights anew know the first only.
     `per_channel`: one weight scale an output channel. `reduce_range`: weights in 7 bits, so that the 16-bit sums of
-    CPUs without VNNI cannot saturate. `operators` restricts quantisation to these kinds; empty means all.
+    CPUs without VNNI cannot saturate. `operators` restricts quantization to these kinds; empty means all.
     `percentile`: share of values kept by that calibrator, in percent.
     """
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     calibrator: Calibrator = "minmax"
     percentile: Annotated[float, Meta(gt=50.0, le=100.0)] = 99.99
@@ -53,13 +53,13 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
         graph = with_names(upgraded(load(model), SCALES_ALONG_AXES))
         kinds = self._kinds()
         ranges = self._ranges(graph, kinds, context)
-        quantised = self._quantised(graph, kinds, ranges)
-        pairs = count_operators(quantised, ("QuantizeLinear",))
+        quantized = self._quantized(graph, kinds, ranges)
+        pairs = count_operators(quantized, ("QuantizeLinear",))
         if pairs == 0:
-            raise PassError(f"no operator to quantise among {', '.join(sorted(kinds))}")
-        return Applied(model=save(quantised), changed={"activations_calibrated": len(ranges), "quantizers": pairs})
+            raise PassError(f"no operator to quantize among {', '.join(sorted(kinds))}")
+        return Applied(model=save(quantized), changed={"activations_calibrated": len(ranges), "quantizers": pairs})
 
-    def _quantised(self, graph: Any, kinds: frozenset[str], ranges: dict[str, Any]) -> Any:
+    def _quantized(self, graph: Any, kinds: frozenset[str], ranges: dict[str, Any]) -> Any:
         from onnxruntime.quantization import CalibrationMethod, QuantizationMode, QuantType
         from onnxruntime.quantization.calibrate import TensorsData
         from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -70,7 +70,7 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
             QuantType.QInt8,
             activation,
             TensorsData(CalibrationMethod.MinMax, ranges),
-            [],  # nodes to quantise: all of these kinds
+            [],  # nodes to quantize: all of these kinds
             [],  # nodes to leave
             sorted(kinds),
             {"ActivationSymmetric": self.activations != "u8"},
@@ -91,7 +91,7 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
     def _ranges(self, graph: Any, kinds: frozenset[str], context: Context) -> dict[str, Any]:
         names = float_activations(graph, kinds)
         if not names:
-            raise PassError(f"no operator to quantise among {', '.join(sorted(kinds))}")
+            raise PassError(f"no operator to quantize among {', '.join(sorted(kinds))}")
         found = collect(partial(_activations, graph, names, context), histograms=self.calibrator in HISTOGRAMS)
         chosen = {name: choose(r, self.calibrator, percentile=self.percentile) for name, r in found.items()}
         return {name: (float_array(low), float_array(high)) for name, (low, high) in chosen.items()}

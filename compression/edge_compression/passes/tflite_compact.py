@@ -18,7 +18,7 @@ class TfliteCompact(StrictRecord, frozen=True, kw_only=True, tag_field="pass", t
     nothing reads; equal constants are kept once. Graphs' inputs and outputs and signatures keep their names."""
 
     format: ClassVar[Format] = "tflite"
-    quantises: ClassVar[bool] = False
+    quantizes: ClassVar[bool] = False
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         parsed = load(model)

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta
 
 from edge_compression.pass_api import Applied, Context
-from edge_compression.quantization.calibration import HISTOGRAMS, Calibrator, Range, Tensors, choose, collect
+from edge_compression.quantization.calibration import HISTOGRAMS, CalibrationRange, Calibrator, Tensors, choose, collect
 from edge_compression.tflite_tools.graph import activations, load, save
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import MissingExtraError
@@ -23,12 +23,12 @@ that samples mapped for the float original would be cast into them without a sca
 
 
 class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="tflite_int8"):
-    """Quantise a TFLite model per channel. `weight_only` computes in float, `dynamic` quantises activations at run
+    """Quantize a TFLite model per channel. `weight_only` computes in float, `dynamic` quantizes activations at run
     time, `static` uses ranges from the calibration samples, chosen by `calibrator`; inputs and outputs stay in float,
     and so does the softmax that makes an answer. `percentile`: share of values kept by that calibrator, in percent."""
 
     format: ClassVar[Format] = "tflite"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     mode: Literal["weight_only", "dynamic", "static"] = "static"
     calibrator: Calibrator = "minmax"
@@ -50,8 +50,8 @@ class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
             for scope, kind in left_in_float(source):
                 tool.update_quantization_recipe(scope, kind, algorithm_key="no_quantize")
         ranges = self._ranges(source, context) if tool.need_calibration else None
-        quantised = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-        result = load(bytes(quantised.quantized_model))
+        quantized = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        result = load(bytes(quantized.quantized_model))
         if not load(model).signatureDefs:
             result.signatureDefs = None
         return Applied(model=save(result), changed={"mode": self.mode})
@@ -104,7 +104,7 @@ def _named_tensor(schema: Any, graph: Any, index: int) -> Any:
     return entry
 
 
-def tensor_ranges(model: bytes, context: Context, *, histograms: bool) -> dict[str, Range]:
+def tensor_ranges(model: bytes, context: Context, *, histograms: bool) -> dict[str, CalibrationRange]:
     """Return what values every float tensor of the main graph took that is not a constant, by name, streamed."""
     names = _computed(model)
 

@@ -1,4 +1,4 @@
-"""Better integers and biases for quantised TFLite models of the same bytes and speed: errors of the weights cancel in
+"""Better integers and biases for quantized TFLite models of the same bytes and speed: errors of the weights cancel in
 each layer's output, and what is left of them on average is taken out of its bias.
 
 What `second_order_rounding` and `bias_correction` do for ONNX, in one round over the calibration samples. How integers
@@ -28,36 +28,36 @@ Array = NDArray[Any]
 
 
 class TfliteRounding(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="tflite_rounding"):
-    """Round the weights of a quantised TFLite model anew and correct its biases. Must follow `tflite_int8`. `damping`:
+    """Round the weights of a quantized TFLite model anew and correct its biases. Must follow `tflite_int8`. `damping`:
     share of the mean second moment added to each one."""
 
     format: ClassVar[Format] = "tflite"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     damping: Annotated[float, Meta(gt=0.0, le=1.0)] = DAMPING
 
     def apply(self, model: bytes, context: Context) -> Applied:
-        quantised = load(model)
-        found = tflite_layers(load(context.unquantised), quantised)
+        quantized = load(model)
+        found = tflite_layers(load(context.unquantized), quantized)
         layers = {layer.weight: layer for layer in found if fits(layer)}
         if not layers:
-            raise PassError("no layer with quantised weights; this pass must follow tflite_int8")
-        tensors = quantised.subgraphs[0].tensors
+            raise PassError("no layer with quantized weights; this pass must follow tflite_int8")
+        tensors = quantized.subgraphs[0].tensors
         before = after = 0.0
         for seen in seen_inputs(list(layers.values()), partial(_activations, context)):
             better = rounded(seen, damping=self.damping)
             before, after = before + better.before, after + better.after
             layer = layers[seen.layer.weight]
-            replace(quantised, tensors[int(layer.weight)], layer.stored(better.integers))
+            replace(quantized, tensors[int(layer.weight)], layer.stored(better.integers))
             if layer.bias is not None:
-                _correct(quantised, tensors[int(layer.bias)], seen.mean_error(better.integers))
+                _correct(quantized, tensors[int(layer.bias)], seen.mean_error(better.integers))
         kept = after / before if before else 1.0
-        return Applied(model=save(quantised), changed={"layers": len(layers), "squared_error_kept": kept})
+        return Applied(model=save(quantized), changed={"layers": len(layers), "squared_error_kept": kept})
 
 
 def _activations(context: Context, names: list[str]) -> Iterator[dict[str, Array]]:
     """Yield these tensors of the float model, named by their indices, for each calibration sample."""
-    for values in activations(context.unquantised, context, [int(name) for name in names]):
+    for values in activations(context.unquantized, context, [int(name) for name in names]):
         yield {str(index): value for index, value in values.items()}
 
 

@@ -28,15 +28,15 @@ NIBBLE = 8
 
 class UnpackAtLoad(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="unpack_at_load"):
     """Write each DequantizeLinear of a constant as Cast and Mul. Integers that all fit in four bits are packed two a
-    byte. Must follow `weight_only`: a statically quantised model needs its DequantizeLinear for fusing."""
+    byte. Must follow `weight_only`: a statically quantized model needs its DequantizeLinear for fusing."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         graph = load(model)
         if count_operators(graph, ("QuantizeLinear",)):
-            raise PassError("activations are quantised as well; this pass is for weight-only models")
+            raise PassError("activations are quantized as well; this pass is for weight-only models")
         constants = initializers(graph)
         packed = unpacked = 0
         for node in list(graph.graph.node):
@@ -84,8 +84,8 @@ def _pack(graph: onnx.GraphProto, name: str, integers: Array) -> str:
             step("BitShift", [f"{name}_left", f"{name}_four"], [f"{name}_low"], direction="RIGHT"),
             step("Concat", [f"{name}_high", f"{name}_low"], [f"{name}_bytes"], axis=0),
             step("Cast", [f"{name}_bytes"], [f"{name}_floats"], to=TensorProto.FLOAT),
-            step("Sub", [f"{name}_floats", f"{name}_offset"], [f"{name}_centred"]),
-            step("Reshape", [f"{name}_centred", f"{name}_shape"], [f"{name}_integers"]),
+            step("Sub", [f"{name}_floats", f"{name}_offset"], [f"{name}_centerd"]),
+            step("Reshape", [f"{name}_centerd", f"{name}_shape"], [f"{name}_integers"]),
         )
     )
     return f"{name}_integers"

@@ -1,6 +1,6 @@
-"""Weight-only quantisation: weights are stored in 8 or 4 bits, arithmetic stays in float.
+"""Weight-only quantization: weights are stored in 8 or 4 bits, arithmetic stays in float.
 
-What static and dynamic quantisation leave in float (recurrent layers above all) shrinks as well, and no activation is
+What static and dynamic quantization leave in float (recurrent layers above all) shrinks as well, and no activation is
 rounded. A DequantizeLinear stands before each weight; ONNX Runtime keeps it and unpacks the weight at every run.
 `unpack_at_load` after it has that done once, which gives the original's speed back.
 """
@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
 from edge_compression.pass_api import Applied, Context, PassError
-from edge_compression.quantization.quantized_layers import QUANTISED
+from edge_compression.quantization.quantized_layers import QUANTIZED
 from edge_compression.quantization.weights import LARGEST, Weight, find_weights, rounded
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
@@ -27,7 +27,7 @@ class WeightOnly(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
     to store."""
 
     format: ClassVar[Format] = "onnx"
-    quantises: ClassVar[bool] = True
+    quantizes: ClassVar[bool] = True
 
     bits: Literal[8, 4] = 8
     per_channel: bool = True
@@ -59,7 +59,7 @@ def store(graph: onnx.ModelProto, weight: Weight, *, bits: int, per_channel: boo
     integers only by `unpack_at_load`.
     """
     integers, scale = rounded(weight.values, weight.axis, largest=LARGEST[bits], per_channel=per_channel)
-    stored, scale_name = weight.name + QUANTISED, weight.name + "_scale"
+    stored, scale_name = weight.name + QUANTIZED, weight.name + "_scale"
     constant = next(tensor for tensor in graph.graph.initializer if tensor.name == weight.name)
     constant.CopyFrom(numpy_helper.from_array(integers, stored))
     graph.graph.initializer.append(numpy_helper.from_array(scale, scale_name))
@@ -68,7 +68,7 @@ def store(graph: onnx.ModelProto, weight: Weight, *, bits: int, per_channel: boo
         graph.graph.node.append(unpack)
         return
     for node in weight.nodes:
-        taken = node.output[0] + QUANTISED
+        taken = node.output[0] + QUANTIZED
         unpack = helper.make_node("DequantizeLinear", [taken, scale_name], [node.output[0]], axis=-1)
         graph.graph.node.append(unpack)
         node.input[0], node.output[0] = stored, taken

@@ -11,7 +11,7 @@ Kept = tuple[int, ...]
 """Units left at each site, in the sites' order."""
 
 MOST_LEVELS = 8
-"""Sizes tried of one site: more say little that their neighbours do not."""
+"""Sizes tried of one site: more say little that their neighbors do not."""
 
 
 def levels(units: int, multiple: int) -> tuple[int, ...]:

@@ -15,11 +15,11 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_compression.onnx_tools.graph import save, session, with_outputs
-from edge_compression.onnx_tools.logits import answer
+from edge_compression.onnx_tools.logits import logits_of
 from edge_compression.pass_api import Feeds
 from edge_compression.pruning.affine_layers import Affine, affine_layers
 from edge_compression.pruning.channel_order import Reader, removal_steps
-from edge_compression.pruning.channels.graph import ChannelGraph, Site
+from edge_compression.pruning.channels.graph import ChannelGraph, PruningSite
 from edge_compression.pruning.plan import levels
 from edge_compression.pruning.refit import Samples, in_blocks, layer_inputs
 
@@ -104,7 +104,7 @@ def _sited(
     return _Sited(layer=layer, rows=rows, moments=moments, mean=mean, units=graph.columns(index))
 
 
-def _reader(one: _Sited, site: Site) -> Reader:
+def _reader(one: _Sited, site: PruningSite) -> Reader:
     weights = one.rows if one.layer.bias is None else one.rows[:, :-1]
     return Reader(rows=weights, moments=one.moments, units=np.where(np.isin(one.units, site.units), one.units, 0))
 
@@ -118,7 +118,7 @@ def _with_rows(model: onnx.ModelProto, readers: list[_Sited], rows: tuple[Array,
 
 
 def _answers(model: onnx.ModelProto, samples: list[Feeds]) -> Array:
-    name = answer(model)
+    name = logits_of(model)
     opened = session(save(with_outputs(model, [name])))
     return np.stack([np.asarray(opened.run([name], feeds)[0], np.float64).reshape(-1) for feeds in samples])
 

@@ -1,6 +1,6 @@
 """Ranges of activations from calibration samples, streamed: memory is one sample's activations plus fixed histograms.
 
-Here: collecting extremes and histograms, and choosing a range from them. Which tensors are collected is the quantising
+Here: collecting extremes and histograms, and choosing a range from them. Which tensors are collected is the quantizing
 pass's business. Two rounds over the samples are made for histograms, so that bins are exact from the start and nothing
 is ever kept or re-binned.
 """
@@ -36,7 +36,7 @@ AVERAGING = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class CalibrationRange:
     """The values one tensor took: extremes over all samples, their moving average over samples (Jacob et al. 2018,
     arXiv:1712.05877, section 3.1) and, when asked for, counts of `BINS` equal bins over [-m, m]."""
 
@@ -50,12 +50,12 @@ class Range:
         return max(abs(self.low), abs(self.high))
 
 
-def collect(samples: Callable[[], Iterator[Tensors]], *, histograms: bool) -> dict[str, Range]:
+def collect(samples: Callable[[], Iterator[Tensors]], *, histograms: bool) -> dict[str, CalibrationRange]:
     """Return the range of every tensor that `samples` yields. `samples` is called once, twice with histograms.
 
     Raises PassError naming the tensor when a value is not finite, or when there is no sample.
     """
-    ranges: dict[str, Range] = {}
+    ranges: dict[str, CalibrationRange] = {}
     for tensors in samples():
         for name, values in tensors.items():
             if values.size:
@@ -77,21 +77,21 @@ def _histogram(values: NDArray[Any], bound: float) -> Counts:
     return np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
 
 
-def _widened(known: Range | None, name: str, values: NDArray[Any]) -> Range:
+def _widened(known: CalibrationRange | None, name: str, values: NDArray[Any]) -> CalibrationRange:
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise PassError("a calibration sample makes it infinite or not a number", subject=f"tensor {name}")
     if known is None:
-        return Range(low=low, high=high, average=(low, high))
+        return CalibrationRange(low=low, high=high, average=(low, high))
     moved = (
         known.average[0] + AVERAGING * (low - known.average[0]),
         known.average[1] + AVERAGING * (high - known.average[1]),
     )
-    return Range(low=min(low, known.low), high=max(high, known.high), average=moved)
+    return CalibrationRange(low=min(low, known.low), high=max(high, known.high), average=moved)
 
 
-def choose(found: Range, calibrator: Calibrator, *, percentile: float) -> tuple[float, float]:
-    """Return the (low, high) to quantise a tensor with; `percentile` is the share kept, in percent, both tails cut."""
+def choose(found: CalibrationRange, calibrator: Calibrator, *, percentile: float) -> tuple[float, float]:
+    """Return the (low, high) to quantize a tensor with; `percentile` is the share kept, in percent, both tails cut."""
     if calibrator == "average":
         return found.average
     if calibrator == "minmax" or found.counts is None or found.magnitude == 0.0:
@@ -104,25 +104,25 @@ def choose(found: Range, calibrator: Calibrator, *, percentile: float) -> tuple[
     return max(found.low, -threshold), min(found.high, threshold)
 
 
-def least_squares_range(found: Range, counts: Counts, *, levels: int = 255) -> tuple[float, float]:
+def least_squares_range(found: CalibrationRange, counts: Counts, *, levels: int = 255) -> tuple[float, float]:
     """Return the range, clipped alike on both sides, whose `levels` steps with one at zero leave the smallest squared
     error of rounding and clipping together."""
-    centres = (np.arange(BINS) + 0.5) / BINS * 2 * found.magnitude - found.magnitude
+    centers = (np.arange(BINS) + 0.5) / BINS * 2 * found.magnitude - found.magnitude
     occupied = counts > 0
-    centres, weights = centres[occupied], counts[occupied]
+    centers, weights = centers[occupied], counts[occupied]
     best, least = (found.low, found.high), np.inf
     for kept in range(LEVELS, BINS // 2 + 1, CLIPPING_STEP):
         threshold = kept / (BINS // 2) * found.magnitude
         low, high = min(max(found.low, -threshold), 0.0), max(min(found.high, threshold), 0.0)
         step = (high - low) / levels
-        snapped = np.clip(np.rint(centres / step), np.rint(low / step), np.rint(high / step)) * step
-        error = float((weights * (snapped - centres) ** 2).sum())
+        snapped = np.clip(np.rint(centers / step), np.rint(low / step), np.rint(high / step)) * step
+        error = float((weights * (snapped - centers) ** 2).sum())
         if error <= least:
             best, least = (low, high), error
     return best
 
 
-def _percentile(found: Range, counts: Counts, percentile: float) -> tuple[float, float]:
+def _percentile(found: CalibrationRange, counts: Counts, percentile: float) -> tuple[float, float]:
     edges = np.linspace(-found.magnitude, found.magnitude, BINS + 1)
     cumulative = np.cumsum(counts) / counts.sum()
     tail = (1.0 - percentile / 100.0) / 2
@@ -140,7 +140,7 @@ def entropy_threshold(counts: Counts, *, levels: int = LEVELS, step: int = CLIPP
     """Return how many bins of a histogram of magnitudes to keep so that the distribution seen through `levels` steps
     loses least (Migacz 2017, "8-bit inference with TensorRT": smallest Kullback-Leibler divergence).
 
-    The bin at zero counts as much as its neighbour: the zeros a ReLU makes are exact at any scale, and their number
+    The bin at zero counts as much as its neighbor: the zeros a ReLU makes are exact at any scale, and their number
     would hide what clipping costs.
     """
     counts = counts.copy()

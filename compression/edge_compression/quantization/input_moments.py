@@ -16,7 +16,7 @@ from onnx import helper
 Array = NDArray[Any]
 
 MAX_POSITIONS = 2048
-"""Positions of a convolution taken from one sample, evenly spaced: neighbours tell the same, memory stays small."""
+"""Positions of a convolution taken from one sample, evenly spaced: neighbors tell the same, memory stays small."""
 
 
 def attributes(node: Any) -> dict[str, Any]:

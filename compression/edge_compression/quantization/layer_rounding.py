@@ -1,4 +1,4 @@
-"""The integers of quantised layers chosen anew, by what their inputs were over the calibration samples.
+"""The integers of quantized layers chosen anew, by what their inputs were over the calibration samples.
 
 Here: summing the inputs as they stream, in bounded memory, and rounding one layer. The arithmetic is in `rounding` and
 `moments`; reading layers out of a model and writing them back is the passes' business, one for each format.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_compression.quantization.input_moments import add_moments, as_rows, from_rows, supported
-from edge_compression.quantization.quantized_layers import Layer
+from edge_compression.quantization.quantized_layers import QuantizedLayer
 from edge_compression.quantization.rounding import compensated, output_error
 from edge_contracts.limits import MIB
 
@@ -38,7 +38,7 @@ class Seen:
     """A layer and its inputs, summed over samples and positions: outer products [groups, columns, columns] and the
     inputs themselves [groups, columns]."""
 
-    layer: Layer
+    layer: QuantizedLayer
     moments: Array
     sums: Array
     positions: int = 0
@@ -65,7 +65,7 @@ class Rounded:
     after: float
 
 
-def fits(layer: Layer) -> bool:
+def fits(layer: QuantizedLayer) -> bool:
     """Return whether a layer can be rounded anew."""
     symmetric = not np.any(layer.zero_point)
     return (
@@ -73,7 +73,7 @@ def fits(layer: Layer) -> bool:
     )
 
 
-def seen_inputs(layers: list[Layer], activations: Activations) -> Iterator[Seen]:
+def seen_inputs(layers: list[QuantizedLayer], activations: Activations) -> Iterator[Seen]:
     """Yield each layer with its inputs in the float model, as many layers a round as `MOMENTS_BYTES` allow."""
     for batch in _batches(layers):
         names = sorted({one.layer.node.input[0] for one in batch})
@@ -83,7 +83,7 @@ def seen_inputs(layers: list[Layer], activations: Activations) -> Iterator[Seen]
         yield from batch
 
 
-def _batches(layers: list[Layer]) -> Iterator[list[Seen]]:
+def _batches(layers: list[QuantizedLayer]) -> Iterator[list[Seen]]:
     batch: list[Seen] = []
     for layer in layers:
         groups, _, columns = as_rows(layer.node, layer.values).shape
@@ -104,7 +104,7 @@ def rounded(seen: Seen, *, damping: float) -> Rounded:
     taken = int(np.abs(layer.integers.astype(np.int64)).max())
     limit = next(limit for limit in LIMITS if taken <= limit)
     integers = compensated(rows, seen.moments, scale=steps, limit=limit, damping=damping)
-    nearest = output_error(as_rows(layer.node, layer.dequantised) - rows, seen.moments)
+    nearest = output_error(as_rows(layer.node, layer.dequantized) - rows, seen.moments)
     chosen = output_error(integers * steps[:, :, None] - rows, seen.moments)
     if chosen >= nearest:
         return Rounded(integers=layer.integers, before=nearest, after=nearest)

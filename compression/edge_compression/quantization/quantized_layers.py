@@ -1,4 +1,4 @@
-"""Quantised layers beside the float layers they were made from: what passes after a quantising one change.
+"""Quantized layers beside the float layers they were made from: what passes after a quantizing one change.
 
 Here: pairing them by the names ONNX Runtime's quantizer gives constants, and reading their integers and scales. What is
 done with them is the business of `passes.bias_correction` and `passes.second_order_rounding`.
@@ -17,16 +17,16 @@ from edge_compression.onnx_tools.graph import array, initializers
 from edge_compression.quantization.input_moments import inputs
 
 Array = NDArray[Any]
-QUANTISED = "_quantized"
+QUANTIZED = "_quantized"
 """What onnxruntime's quantizer appends to a constant's name."""
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A float layer whose weights were quantised. `values` are the weights before, `integers` after; `scale` and
-    `zero_point` broadcast against them; `bias` names a constant bias, quantised or not, that no other layer has."""
+class QuantizedLayer:
+    """A float layer whose weights were quantized. `values` are the weights before, `integers` after; `scale` and
+    `zero_point` broadcast against them; `bias` names a constant bias, quantized or not, that no other layer has."""
 
     node: Any
     weight: str
@@ -37,7 +37,7 @@ class Layer:
     zero_point: Array
 
     @property
-    def dequantised(self) -> Array:
+    def dequantized(self) -> Array:
         """The values the integers stand for, in float64."""
         return self.worth(self.integers)
 
@@ -50,27 +50,27 @@ class Layer:
         return inputs(self.node, self.values, values)
 
 
-def quantised_layers(model: onnx.ModelProto, quantised: onnx.ModelProto) -> list[Layer]:
-    """Return the layers of `model` whose constant weights are quantised in `quantised`, in the order of its nodes.
+def quantized_layers(model: onnx.ModelProto, quantized: onnx.ModelProto) -> list[QuantizedLayer]:
+    """Return the layers of `model` whose constant weights are quantized in `quantized`, in the order of its nodes.
     Weights that two layers share are left out: what is right for one may be wrong for the other."""
-    floats, constants = initializers(model), initializers(quantised)
-    axes = _channel_axes(quantised)
+    floats, constants = initializers(model), initializers(quantized)
+    axes = _channel_axes(quantized)
     nodes = [node for node in model.graph.node if node.op_type in OPERATORS and len(node.input) > 1]
     weights = [node.input[1] for node in nodes]
     biases = [node.input[2] for node in nodes if len(node.input) > 2]
     layers = []
     for node in nodes:
         weight, bias = node.input[1], node.input[2] if len(node.input) > 2 else ""
-        if weight not in floats or weight + QUANTISED not in axes or weights.count(weight) > 1:
+        if weight not in floats or weight + QUANTIZED not in axes or weights.count(weight) > 1:
             continue
-        own_bias = (bias + QUANTISED in constants or bias in constants) and biases.count(bias) == 1
-        integers = array(constants[weight + QUANTISED])
-        shape = _broadcast(integers.ndim, axes[weight + QUANTISED])
+        own_bias = (bias + QUANTIZED in constants or bias in constants) and biases.count(bias) == 1
+        integers = array(constants[weight + QUANTIZED])
+        shape = _broadcast(integers.ndim, axes[weight + QUANTIZED])
         scale = array(constants[weight + "_scale"]).astype(np.float64)
         zero = constants.get(weight + "_zero_point")
         zero_point = np.zeros(()) if zero is None else array(zero).astype(np.float64)
         layers.append(
-            Layer(
+            QuantizedLayer(
                 node=node,
                 weight=weight,
                 bias=bias if own_bias else None,
@@ -83,12 +83,12 @@ def quantised_layers(model: onnx.ModelProto, quantised: onnx.ModelProto) -> list
     return layers
 
 
-def _channel_axes(quantised: onnx.ModelProto) -> dict[str, int]:
-    """Return the axis of every dequantised constant; ONNX's default is 1."""
-    constants = initializers(quantised)
+def _channel_axes(quantized: onnx.ModelProto) -> dict[str, int]:
+    """Return the axis of every dequantized constant; ONNX's default is 1."""
+    constants = initializers(quantized)
     return {
         node.input[0]: next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-        for node in quantised.graph.node
+        for node in quantized.graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in constants
     }
 

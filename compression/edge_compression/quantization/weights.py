@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_compression.onnx_tools.graph import names_read
-from edge_compression.onnx_tools.graph_index import View
+from edge_compression.onnx_tools.graph_index import GraphIndex
 from edge_compression.quantization.input_moments import attributes
 
 Array = NDArray[Any]
@@ -60,7 +60,7 @@ class Weight:
 def find_weights(model: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]:
     """Return the weights that only nodes of these kinds read, in the order of the graph's constants; empty
     `operators` means all of `WEIGHT_INPUTS`. Constants that two nodes use along different axes are left out."""
-    view = View(model)
+    view = GraphIndex(model)
     kinds = frozenset(operators or WEIGHT_INPUTS)
     inner = {name for node in view.nodes for name in set(names_read(node)) - set(node.input)}
     found = []

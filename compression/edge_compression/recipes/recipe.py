@@ -26,8 +26,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from edge_compression.passes import AnyPass, Distil, Float16, Prune, StaticInt8
-from edge_compression.recipes.search_space import USE, Knob, Range, Space, Value, knobs, text
+from edge_compression.passes import AnyPass, Distill, Float16, Prune, StaticInt8
+from edge_compression.recipes.search_space import USE, Parameter, ParameterRange, Space, Value, parameters, text
 from edge_contracts import limits
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
@@ -58,7 +58,7 @@ class RecipeFile(StrictRecord, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe and the text it was read from, which goes into the bundle beside what it made. `knobs` is what the
+    """A recipe and the text it was read from, which goes into the bundle beside what it made. `parameters` is what the
     search may vary in it; it is not tried unless the recipe `after` keeps the drop limit, if there is one here."""
 
     id: str
@@ -68,7 +68,7 @@ class Recipe:
     text: str
     rank: int = 50
     after: str | None = None
-    knobs: tuple[Knob, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
 
     @property
     def full_range_weights(self) -> bool:
@@ -78,12 +78,12 @@ class Recipe:
     @property
     def eight_bit(self) -> bool:
         """Whether weights are stored in 8 bits or fewer."""
-        return any(step.quantises and not isinstance(step, Float16) for step in self.passes)
+        return any(step.quantizes and not isinstance(step, Float16) for step in self.passes)
 
     @property
     def trains(self) -> bool:
         """Whether it learns from the task's training samples."""
-        return any(isinstance(step, Prune | Distil) and step.samples == "training" for step in self.passes)
+        return any(isinstance(step, Prune | Distill) and step.samples == "training" for step in self.passes)
 
     def resumes(self, other: Recipe) -> bool:
         """Return whether this recipe begins with all passes of `other`, so that it can start from its result."""
@@ -107,27 +107,31 @@ def parse_recipe(content: str, recipe_id: str) -> Recipe:
         text=content,
         rank=file.rank,
         after=file.after,
-        knobs=knobs(file.space, _plain(file.passes), what),
+        parameters=parameters(file.space, _plain(file.passes), what),
     )
-    for knob in recipe.knobs:
-        _check_values(recipe, knob, what)
+    for parameter in recipe.parameters:
+        _check_values(recipe, parameter, what)
     return recipe
 
 
-def _check_values(recipe: Recipe, knob: Knob, what: str) -> None:
+def _check_values(recipe: Recipe, parameter: Parameter, what: str) -> None:
     """Build every choice, both ends of a range: a value the pass would refuse is a mistake of the file."""
-    ends = (knob.domain.low, knob.domain.high) if isinstance(knob.domain, Range) else knob.domain
+    ends = (
+        (parameter.domain.low, parameter.domain.high)
+        if isinstance(parameter.domain, ParameterRange)
+        else parameter.domain
+    )
     for value in ends:
-        _varied_passes(recipe, {knob.name: value}, f"{what}.space.{knob.name} = {text(value)}")
+        _varied_passes(recipe, {parameter.name: value}, f"{what}.space.{parameter.name} = {text(value)}")
 
 
 def varied(recipe: Recipe, values: Mapping[str, Value]) -> Recipe:
-    """Return the recipe with these values for its knobs, by their names; itself when nothing differs.
+    """Return the recipe with these values for its parameters, by their names; itself when nothing differs.
 
-    The result has an id of its own that depends on the values only, and no knobs. Raises ContractError when a pass
+    The result has an id of its own that depends on the values only, and no parameters. Raises ContractError when a pass
     refuses a value.
     """
-    changed = {k.name: values[k.name] for k in recipe.knobs if text(values.get(k.name, k.own)) != text(k.own)}
+    changed = {k.name: values[k.name] for k in recipe.parameters if text(values.get(k.name, k.own)) != text(k.own)}
     if not changed:
         return recipe
     digest = hashlib.sha256("".join(f"{name}={text(changed[name])};" for name in sorted(changed)).encode()).hexdigest()

@@ -28,7 +28,7 @@ USE = "use"
 """The name under which a pass itself, not one of its parameters, is put in or left out."""
 
 
-class Range(StrictRecord, frozen=True, kw_only=True):
+class ParameterRange(StrictRecord, frozen=True, kw_only=True):
     """Values from `low` to `high`, both included; in steps of `step`, or spread evenly by their logarithm."""
 
     low: int | float
@@ -43,69 +43,69 @@ class Range(StrictRecord, frozen=True, kw_only=True):
 
 
 Space = dict[str, dict[str, Any]]
-"""What a recipe file says, not yet checked; `knobs` does."""
+"""What a recipe file says, not yet checked; `parameters` does."""
 
-Domain: Any = Choices | Range
+Domain: Any = Choices | ParameterRange
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knob:
+class Parameter:
     """One parameter that may vary: of which pass, over what, and the value the recipe itself has."""
 
     step: str
-    parameter: str
-    domain: tuple[Value, ...] | Range
+    field: str
+    domain: tuple[Value, ...] | ParameterRange
     own: Value
 
     @property
     def name(self) -> str:
-        return f"{self.step}.{self.parameter}"
+        return f"{self.step}.{self.field}"
 
 
-def knobs(space: Space, passes: list[dict[str, Any]], what: str) -> tuple[Knob, ...]:
-    """Return the knobs of a recipe whose passes are given as plain values, defaults included.
+def parameters(space: Space, passes: list[dict[str, Any]], what: str) -> tuple[Parameter, ...]:
+    """Return the parameters of a recipe whose passes are given as plain values, defaults included.
 
     Raises ContractError naming the field when a pass or parameter is not there, or the recipe's own value is not
     among those it may take.
     """
     first = {step["pass"]: step for step in reversed(passes)}
     found = []
-    for name, parameters in space.items():
+    for name, fields in space.items():
         if name not in first:
             raise ContractError("no such pass in this recipe", subject=f"{what}.space.{name}")
-        for parameter, said in parameters.items():
-            domain = convert(said, Domain, what=f"{what}.space.{name}.{parameter}")
-            own = _own(first[name], parameter, f"{what}.space.{name}.{parameter}")
-            knob = Knob(step=name, parameter=parameter, domain=domain, own=own)
-            _check(knob, f"{what}.space.{name}.{parameter}")
-            found.append(knob)
+        for field, said in fields.items():
+            domain = convert(said, Domain, what=f"{what}.space.{name}.{field}")
+            own = _own(first[name], field, f"{what}.space.{name}.{field}")
+            parameter = Parameter(step=name, field=field, domain=domain, own=own)
+            _check(parameter, f"{what}.space.{name}.{field}")
+            found.append(parameter)
     return tuple(found)
 
 
-def _own(step: Mapping[str, Any], parameter: str, what: str) -> Value:
-    if parameter == USE:
+def _own(step: Mapping[str, Any], field: str, what: str) -> Value:
+    if field == USE:
         return True
-    if parameter not in step:
+    if field not in step:
         raise ContractError("this pass has no such parameter", subject=what)
-    own: Value = step[parameter]
+    own: Value = step[field]
     return tuple(own) if isinstance(own, list) else own
 
 
-def _check(knob: Knob, what: str) -> None:
-    if isinstance(knob.domain, Range):
-        _check_range(knob, knob.domain, what)
+def _check(parameter: Parameter, what: str) -> None:
+    if isinstance(parameter.domain, ParameterRange):
+        _check_range(parameter, parameter.domain, what)
         return
-    if knob.parameter == USE and sorted(map(str, knob.domain)) != ["False", "True"]:
+    if parameter.field == USE and sorted(map(str, parameter.domain)) != ["False", "True"]:
         raise ContractError("a pass is used or not: [true, false]", subject=what)
-    spelled = [text(value) for value in knob.domain]
+    spelled = [text(value) for value in parameter.domain]
     if len(set(spelled)) != len(spelled):
         raise ContractError("a value appears twice", subject=what)
-    if text(knob.own) not in spelled:
-        raise ContractError(f"the recipe's own value {text(knob.own)} is not among them", subject=what)
+    if text(parameter.own) not in spelled:
+        raise ContractError(f"the recipe's own value {text(parameter.own)} is not among them", subject=what)
 
 
-def _check_range(knob: Knob, domain: Range, what: str) -> None:
-    own = knob.own
+def _check_range(parameter: Parameter, domain: ParameterRange, what: str) -> None:
+    own = parameter.own
     if isinstance(own, bool) or not isinstance(own, int | float):
         raise ContractError("a range is for numbers", subject=what)
     if not domain.low < domain.high:

@@ -8,7 +8,7 @@ from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.pareto import LATENCY_STEP, UNDECIDED, loses
 from edge_compression.guards import objections
-from edge_compression.search.finalists import Found
+from edge_compression.search.finalists import SearchResult
 from edge_compression.search.time_budget import STOPPED, USED_UP
 from edge_contracts.codec import StrictRecord
 
@@ -28,7 +28,7 @@ class EightBit(StrictRecord, frozen=True, kw_only=True):
     statement: str
 
 
-def eight_bit(found: Found) -> EightBit:
+def eight_bit(found: SearchResult) -> EightBit:
     """Judge the 8-bit variants."""
     drops = {one.id: one.quality.drop for one in found.candidates if one.recipe.eight_bit and one.quality is not None}
     short = {name: drop for name, drop in drops.items() if drop > GOOD_DROP}
@@ -53,23 +53,23 @@ def eight_bit(found: Found) -> EightBit:
     )
 
 
-def fastest(found: Found) -> str:
+def fastest(found: SearchResult) -> str:
     """Return the rung with the least latency on this host."""
     return min(_rungs(found), key=lambda one: one.costs().latency_ms).id
 
 
-def notes(task: Task, found: Found, confidence: float) -> tuple[str, ...]:
+def notes(task: Task, found: SearchResult, confidence: float) -> tuple[str, ...]:
     """Return the notes, the general ones first."""
     general = (*_samples(task, found), *cut_short(found.candidates))
     return (*general, *_verdicts(found, confidence), *_speed(found), *_hazards(found))
 
 
-def _rungs(found: Found) -> list[Candidate]:
+def _rungs(found: SearchResult) -> list[Candidate]:
     by_id = {one.id: one for one in found.candidates}
     return [by_id[name] for name in found.ladder.rungs]
 
 
-def _samples(task: Task, found: Found) -> Iterator[str]:
+def _samples(task: Task, found: SearchResult) -> Iterator[str]:
     if task.overlap:
         yield (
             f"{task.overlap} of {task.calibration.shape[0]} calibration samples are evaluation samples too: "
@@ -108,7 +108,7 @@ def cut_short(candidates: Iterable[Candidate]) -> Iterator[str]:
         yield f"trained for fewer steps than asked for, for want of time: {', '.join(short)}; a longer --budget helps"
 
 
-def _verdicts(found: Found, confidence: float) -> Iterator[str]:
+def _verdicts(found: SearchResult, confidence: float) -> Iterator[str]:
     for one in _rungs(found):
         if one.quality is None or one.is_float:
             continue
@@ -130,7 +130,7 @@ def _verdicts(found: Found, confidence: float) -> Iterator[str]:
         yield f"undecided and left out, --accept-undecided would admit: {', '.join(sorted(undecided))}"
 
 
-def _speed(found: Found) -> Iterator[str]:
+def _speed(found: SearchResult) -> Iterator[str]:
     original, name = found.timing.latency.p50, fastest(found)
     ratios = {one.id: one.costs().latency_ms / original for one in found.candidates if one.measured is not None}
     yield f"the fastest rung on this CPU is {name}, {ratios[name]:.2f} times the original's latency"
@@ -145,7 +145,7 @@ def _speed(found: Found) -> Iterator[str]:
         )
 
 
-def _hazards(found: Found) -> Iterator[str]:
+def _hazards(found: SearchResult) -> Iterator[str]:
     for one in found.candidates:
         if one.exactness is not None and one.exactness.hazard is not None:
             yield f"{one.id}: {one.exactness.hazard}"

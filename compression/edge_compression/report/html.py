@@ -17,7 +17,7 @@ TEMPLATE = "report.html.j2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class RungRow:
     """A kept variant: its report, its place on the ladder, what its passes did in words, the picture of its layers."""
 
     place: int
@@ -49,10 +49,10 @@ def html(report: Report) -> str:
     )
 
 
-def _rung(place: int, one: CandidateReport) -> Rung:
+def _rung(place: int, one: CandidateReport) -> RungRow:
     measured = [layer.sqnr_db for layer in one.layers]
     picture = layer_line(f"{one.id}: error by layer", measured) if any(v is not None for v in measured) else None
-    return Rung(place=place, one=one, steps=tuple(_words(change) for change in one.changes), picture=picture)
+    return RungRow(place=place, one=one, steps=tuple(_words(change) for change in one.changes), picture=picture)
 
 
 def _words(change: dict[str, str | int | float]) -> str:

@@ -19,7 +19,7 @@ from edge_compression.evaluation.quality import Exactness, Quality
 from edge_compression.options import Options
 from edge_compression.pass_api import Changes
 from edge_compression.report.caveats import EightBit, eight_bit, fastest, notes
-from edge_compression.search.finalists import Found
+from edge_compression.search.finalists import SearchResult
 from edge_contracts.codec import StrictRecord
 from edge_contracts.profile import DeviceProfile
 
@@ -113,7 +113,7 @@ class Run:
     environment: Environment
 
 
-def make_report(run: Run, found: Found, layers: Mapping[str, tuple[LayerError, ...]]) -> Report:
+def make_report(run: Run, found: SearchResult, layers: Mapping[str, tuple[LayerError, ...]]) -> Report:
     """Return the report of a run. `layers` are the errors of rungs by id."""
     limits, options = found.limits, run.options
     return Report(

@@ -68,14 +68,14 @@ class Built(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="buil
     peak_memory_mb: float
 
 
-class Refused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="refused"):
+class BuildRefused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="refused"):
     """The pass that failed and why."""
 
     step: str
     text: str
 
 
-_result = msgspec.json.Decoder(Built | Refused)
+_result = msgspec.json.Decoder(Built | BuildRefused)
 Result = TypeVar("Result")
 
 
@@ -92,12 +92,12 @@ def build(plan: BuildPlan, *, timeout_s: float, starter: Starter = start) -> Bui
         last = said[-1] if said else "nothing said"
         raise BuildError(f"the tool ended with {done.returncode}: {last[:400]}", subject=plan.recipe_id)
     result = _result.decode(done.stdout)
-    if isinstance(result, Refused):
+    if isinstance(result, BuildRefused):
         raise BuildError(f"{result.step}: {result.text}", subject=plan.recipe_id)
     return result
 
 
-def apply_recipe(plan: BuildPlan) -> Built | Refused:
+def apply_recipe(plan: BuildPlan) -> Built | BuildRefused:
     """Apply the recipe in this process and write the result. Any error of a tool becomes a refusal."""
     started = time.monotonic()
     recipe = parse_recipe(plan.recipe, plan.recipe_id)
@@ -105,7 +105,7 @@ def apply_recipe(plan: BuildPlan) -> Built | Refused:
     training = None if plan.training is None else partial(_samples, plan, plan.training)
     context = Context(
         calibration=partial(_samples, plan, plan.calibration, plan.count),
-        unquantised=model,
+        unquantized=model,
         original=model,
         training=training,
         seconds_left=None if plan.seconds is None else partial(_left, started + plan.seconds),
@@ -114,18 +114,18 @@ def apply_recipe(plan: BuildPlan) -> Built | Refused:
     for step in steps:
         refusal = _tried(partial(step.foresee, model, context)) if isinstance(step, Foreseeing) else None
         if refusal is not None:
-            return Refused(step=_name(step), text=refusal)
+            return BuildRefused(step=_name(step), text=refusal)
     changes: list[Changes] = []
-    quantised = False
+    quantized = False
     for step in steps:
         applied = _tried(partial(step.apply, model, context))
         if isinstance(applied, str):
-            return Refused(step=_name(step), text=applied)
+            return BuildRefused(step=_name(step), text=applied)
         model = applied.model
         changes.append({"pass": _name(step), **applied.changed})
-        quantised = quantised or step.quantises
-        if not quantised:
-            context = replace(context, unquantised=model)
+        quantized = quantized or step.quantizes
+        if not quantized:
+            context = replace(context, unquantized=model)
     Path(plan.out).write_bytes(model)
     seconds = time.monotonic() - started
     return Built(changes=tuple(changes), seconds=seconds, peak_memory_mb=peak_memory() / MIB)

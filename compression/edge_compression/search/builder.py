@@ -9,25 +9,25 @@ from pathlib import Path
 
 from edge_bench.children import Starter
 from edge_compression.evaluation.candidate import Candidate
-from edge_compression.evaluation.sample_splits import Arena
+from edge_compression.evaluation.sample_splits import EvaluationSet
 from edge_compression.recipes.recipe import Recipe
 from edge_compression.search.build_process import BuildError, BuildPlan, Built, build
-from edge_compression.search.memory_admission import Admission
-from edge_compression.search.model_cache import Shelf
+from edge_compression.search.memory_admission import MemoryAdmission
+from edge_compression.search.model_cache import ModelCache
 from edge_compression.search.progress import Progress
-from edge_compression.search.time_budget import Clock
+from edge_compression.search.time_budget import TimeBudget
 from edge_contracts.manifest import Input
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class Builder:
     """Where the candidates of one search are built from `model`, whose input is `tensor`. A build is expected to take
     `estimate_mb` of memory, must not take more than `memory_mb`, and is let in by `admission`."""
 
-    arena: Arena
-    shelf: Shelf
-    clock: Clock
-    admission: Admission
+    arena: EvaluationSet
+    shelf: ModelCache
+    clock: TimeBudget
+    admission: MemoryAdmission
     starter: Starter
     progress: Progress
     model: Path

@@ -21,29 +21,29 @@ from edge_bench.measure import Runner, RunnerError
 from edge_bench.protocol import Opened
 from edge_bench.task import Task, check_model
 from edge_compression.evaluation.candidate import Candidate, restored
-from edge_compression.evaluation.evaluator import Judge, Original
-from edge_compression.evaluation.quality import Quality, Question
+from edge_compression.evaluation.evaluator import Evaluator, Original
+from edge_compression.evaluation.quality import Quality, QualityRequest
 from edge_compression.evaluation.sample_splits import (
     EXACT_CONFIRMED,
     EXACT_CONFIRMED_S,
     EXACT_SLOWER,
     PARTS,
-    Arena,
-    Settings,
+    EvaluationSet,
+    SplitSettings,
     exact_samples,
 )
 from edge_compression.guards import check_answers, guarded
 from edge_compression.options import Options, Work
 from edge_compression.recipes.recipe import Recipe
 from edge_compression.search.build_process import BuildError
-from edge_compression.search.builder import Workshop
+from edge_compression.search.builder import Builder
 from edge_compression.search.cache_keys import build_identity, study_identity
-from edge_compression.search.finalists import FINALIST_S, FINALISTS, Finish, Found
-from edge_compression.search.memory_admission import DRIVER_MB, Admission, estimate_mb
-from edge_compression.search.model_cache import Shelf
+from edge_compression.search.finalists import FINALIST_S, FINALISTS, FinalSelection, SearchResult
+from edge_compression.search.memory_admission import DRIVER_MB, MemoryAdmission, estimate_mb
+from edge_compression.search.model_cache import ModelCache
 from edge_compression.search.progress import Progress
 from edge_compression.search.study import Study, Turn
-from edge_compression.search.time_budget import Clock, OverError, default_budget, stopped_by_interrupt
+from edge_compression.search.time_budget import BudgetSpentError, TimeBudget, default_budget, stopped_by_interrupt
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Input
 from edge_contracts.profile import DeviceProfile
@@ -59,7 +59,7 @@ RUNGS_CONFIRMED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SearchFolder:
     """Where a search works: `scratch` is its own and removed by the caller, `work` outlives it."""
 
     scratch: Path
@@ -69,23 +69,27 @@ class Place:
 class Search:
     """One search. Raises on construction what is wrong with its samples or its storage."""
 
-    def __init__(self, task: Task, profile: DeviceProfile, options: Options, place: Place, progress: Progress) -> None:
+    def __init__(
+        self, task: Task, profile: DeviceProfile, options: Options, place: SearchFolder, progress: Progress
+    ) -> None:
         self._task, self._profile, self._options, self._progress = task, profile, options, progress
         self._place = place
         budget = options.budget_s if options.budget_s is not None else default_budget(task.model.stat().st_size)
-        self._clock = Clock(budget)
-        settings = Settings(calibration=options.calibration, evaluation=options.evaluation, memory_mb=options.memory_mb)
-        self._arena = Arena(task, profile, settings, place.scratch)
-        self._shelf = Shelf(place.work.folder, build_identity(task, self._arena.count))
+        self._clock = TimeBudget(budget)
+        settings = SplitSettings(
+            calibration=options.calibration, evaluation=options.evaluation, memory_mb=options.memory_mb
+        )
+        self._arena = EvaluationSet(task, profile, settings, place.scratch)
+        self._shelf = ModelCache(place.work.folder, build_identity(task, self._arena.count))
         if not place.work.shared:
             self._shelf.sweep()
-        self._asked = Question(metric=task.file.metric, limit=options.max_drop, confidence=options.confidence)
+        self._asked = QualityRequest(metric=task.file.metric, limit=options.max_drop, confidence=options.confidence)
         self._limits = options.limits(profile)
         self._lock, self._children = threading.Lock(), Children()
         self._candidates: dict[str, Candidate] = {}
         self._variations = self._trying = 0
 
-    def run(self, recipes: Sequence[Recipe]) -> Found:
+    def run(self, recipes: Sequence[Recipe]) -> SearchResult:
         """Try the recipes, the float one first among them, and variations of them.
 
         Raises ContractError, RunnerError or BundleError when the original itself does not fit or run; BundleError
@@ -95,7 +99,7 @@ class Search:
         with Runner(self._arena.plan(self._task.model)) as beside:
             self._original = self._answer(beside)
             self._workshop = self._set_up(beside)
-            self._judge = Judge(self._arena, self._original, self._asked, beside, self._children.start)
+            self._judge = Evaluator(self._arena, self._original, self._asked, beside, self._children.start)
             self._float = self._try_float(recipes[0])
             with stopped_by_interrupt(self._clock):
                 name = study_identity(self._shelf.source, recipes, self._options, self._profile)
@@ -104,12 +108,12 @@ class Search:
                 self._try_all(study)
         self._take_over(study)
         self._account_for(recipes)
-        finish = Finish(self._task, self._profile, self._limits, self._arena, self._judge, self._progress)
+        finish = FinalSelection(self._task, self._profile, self._limits, self._arena, self._judge, self._progress)
         found = finish.run(list(self._candidates.values()), self._original, self._rebuild, self._clock.deadline)
         self._check_asked(found)
         return found
 
-    def _check_asked(self, found: Found) -> None:
+    def _check_asked(self, found: SearchResult) -> None:
         """Raise BundleError when nothing keeps the limits that the caller gave; the profile's own bend to the float
         original, which devices try anyway."""
         asked = replace(
@@ -126,13 +130,13 @@ class Search:
                 hint="what was built is kept: the same command with other limits goes on from there",
             )
 
-    def _set_up(self, beside: Runner) -> Workshop:
+    def _set_up(self, beside: Runner) -> Builder:
         memory_mb = self._options.memory_mb
-        return Workshop(
+        return Builder(
             arena=self._arena,
             shelf=self._shelf,
             clock=self._clock,
-            admission=Admission(max(memory_mb - DRIVER_MB, 1.0)),
+            admission=MemoryAdmission(max(memory_mb - DRIVER_MB, 1.0)),
             starter=self._children.start,
             progress=self._progress,
             model=self._task.model,
@@ -161,7 +165,7 @@ class Search:
         candidate = Candidate(recipe=recipe)
         self._candidates[recipe.id] = candidate
         if not self._try(candidate, None):
-            raise OverError(
+            raise BudgetSpentError(
                 f"{self._clock.why()} before the float original was judged",
                 subject=self._task.file.name,
                 hint="what was built is kept: the same command with a larger --budget goes on from there",
@@ -255,7 +259,7 @@ class Search:
             if self._clock.over:
                 return False
             candidate.drop_out("failed", str(error).removeprefix(f"{error.subject}: "))
-        except OverError as over:
+        except BudgetSpentError as over:
             candidate.drop_out("not tried", str(over))
             return False
         return True
@@ -289,7 +293,7 @@ class Search:
         if candidate.path is None:
             try:
                 self._workshop.supply(candidate, self._float)
-            except OverError as over:
+            except BudgetSpentError as over:
                 raise BuildError(str(over), subject=candidate.id) from over
 
     def _account_for(self, recipes: Sequence[Recipe]) -> None:

@@ -14,9 +14,9 @@ from edge_bench.measure import Measurement, RunnerError, measure_interleaved
 from edge_bench.protocol import Opened
 from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate
-from edge_compression.evaluation.evaluator import Judge, Original
+from edge_compression.evaluation.evaluator import Evaluator, Original
 from edge_compression.evaluation.pareto import Costs, Ladder, Limits, build_ladder, shortlist, undecided
-from edge_compression.evaluation.sample_splits import Arena
+from edge_compression.evaluation.sample_splits import EvaluationSet
 from edge_compression.search.build_process import BuildError
 from edge_compression.search.progress import Progress
 from edge_contracts.manifest import Input
@@ -37,7 +37,7 @@ CONFIRM_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SearchResult:
     """The search's result. `x` and `y` are the evaluation samples used, `confirming` which of them had no say in the
     choice; `answers` the original's to them, `tensor` its input and `score` its metric."""
 
@@ -54,11 +54,17 @@ class Found:
     limits: Limits
 
 
-class Finish:
+class FinalSelection:
     """The end of one search, over candidates that were judged."""
 
     def __init__(
-        self, task: Task, profile: DeviceProfile, limits: Limits, arena: Arena, judge: Judge, progress: Progress
+        self,
+        task: Task,
+        profile: DeviceProfile,
+        limits: Limits,
+        arena: EvaluationSet,
+        judge: Evaluator,
+        progress: Progress,
     ) -> None:
         self._task, self._prefer, self._limits = task, profile.model.prefer, limits
         self._arena, self._judge, self._progress = arena, judge, progress
@@ -69,7 +75,7 @@ class Finish:
         original: Original,
         rebuild: Callable[[Candidate], None],
         deadline: float,
-    ) -> Found:
+    ) -> SearchResult:
         """Time, choose, confirm. `rebuild` brings a model here that another machine has made. `deadline` is a
         `time.monotonic()` after which nothing more is timed."""
         first = next(one for one in candidates if one.is_float)
@@ -81,7 +87,7 @@ class Finish:
                 one.status, one.reason = "kept", None
             elif one.racing:
                 one.drop_out("left out", ladder.left_out[one.id])
-        return Found(
+        return SearchResult(
             tensor=original.tensor,
             opened=original.opened,
             x=self._arena.x,

@@ -28,7 +28,7 @@ def estimate_mb(model_bytes: int, engine_mb: float) -> float:
     return TOOLS_MB + COPIES * model_bytes / MIB + RUNS * engine_mb
 
 
-class Admission:
+class MemoryAdmission:
     """A gate with a number of megabytes behind it; each build waits until its own are free."""
 
     def __init__(self, total_mb: float) -> None:

@@ -22,7 +22,7 @@ from edge_compression.search.build_process import Built
 from edge_contracts.codec import StrictRecord, encode
 
 
-class Shelved(StrictRecord, frozen=True, kw_only=True):
+class CachedModel(StrictRecord, frozen=True, kw_only=True):
     """A model on the shelf and how it came to be."""
 
     sha256: str
@@ -30,7 +30,7 @@ class Shelved(StrictRecord, frozen=True, kw_only=True):
     built: Built
 
 
-class Shelf:
+class ModelCache:
     """A folder of models. `source` names everything a build depends on besides its recipe."""
 
     def __init__(self, folder: Path, source: str) -> None:
@@ -48,18 +48,18 @@ class Shelf:
         """Return where a model of this content is, or would be."""
         return self._models / f"{sha256}.{recipe.format}"
 
-    def find(self, recipe: Recipe) -> Shelved | None:
+    def find(self, recipe: Recipe) -> CachedModel | None:
         """Return what this recipe made here before, if it is there and still what it was."""
         try:
-            found = msgspec.json.decode(self._entry(recipe).read_bytes(), type=Shelved)
+            found = msgspec.json.decode(self._entry(recipe).read_bytes(), type=CachedModel)
             intact = hash_file(self.path(recipe, found.sha256)) == found.sha256
         except (OSError, msgspec.MsgspecError):
             return None
         return found if intact else None
 
-    def place(self, recipe: Recipe, made: Path, built: Built) -> Shelved:
+    def place(self, recipe: Recipe, made: Path, built: Built) -> CachedModel:
         """Take the file a build wrote and remember what made it."""
-        shelved = Shelved(sha256=hash_file(made), size=made.stat().st_size, built=built)
+        shelved = CachedModel(sha256=hash_file(made), size=made.stat().st_size, built=built)
         made.replace(self.path(recipe, shelved.sha256))
         entry = self._entry(recipe)
         draft = entry.with_suffix(f".{os.getpid()}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from edge_compression.evaluation.candidate import Candidate
-from edge_compression.evaluation.pareto import dominates_at_a_glance, loses
+from edge_compression.evaluation.pareto import dominates_preliminarily, loses
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def front(known: Iterable[Candidate]) -> list[Candidate]:
     best = [
         one
         for one in racing
-        if not any(dominates_at_a_glance(other.glance(), one.glance()) for other in racing if other is not one)
+        if not any(dominates_preliminarily(other.glance(), one.glance()) for other in racing if other is not one)
     ]
     return sorted(best, key=lambda one: (one.size, one.id))
 

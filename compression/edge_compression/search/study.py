@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psutil
 
-from edge_compression.evaluation.candidate import Candidate, Record
+from edge_compression.evaluation.candidate import Candidate, CandidateRecord
 from edge_compression.recipes.recipe import Recipe, varied
-from edge_compression.recipes.search_space import Knob, Range, Value, text
+from edge_compression.recipes.search_space import Parameter, ParameterRange, Value, text
 from edge_compression.search.base_selection import Tried, next_base
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError, OperatorError
@@ -74,7 +74,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna, self._recipes = optuna, {recipe.id: recipe for recipe in recipes}
-        self._bases = [recipe.id for recipe in recipes if recipe.knobs]
+        self._bases = [recipe.id for recipe in recipes if recipe.parameters]
         self._study = _open(url, name)
         # Another seed for every run, the same for the same history: a resumed search must not repeat its draws.
         seed = len(self._study.get_trials(deepcopy=False))
@@ -83,10 +83,14 @@ class Study:
         self._barren = False
         self._give_up_lost()
 
-    def finished(self) -> list[Record]:
+    def finished(self) -> list[CandidateRecord]:
         """Return what is known of every candidate tried, in the order of trying."""
         trials = self._study.get_trials(deepcopy=False)
-        return [msgspec.json.decode(one.user_attrs[RECORD], type=Record) for one in trials if RECORD in one.user_attrs]
+        return [
+            msgspec.json.decode(one.user_attrs[RECORD], type=CandidateRecord)
+            for one in trials
+            if RECORD in one.user_attrs
+        ]
 
     def take(self, *, vary: bool) -> Turn | None:
         """Return the next recipe to try, if `vary` also a variation of one; None when there is nothing new for now."""
@@ -119,8 +123,10 @@ class Study:
             return True
         recipe = self._unwritten(trials)
         if recipe is not None:
-            own = {_parameter(recipe, knob): _spelled(knob, knob.own) for knob in recipe.knobs}
-            self._study.enqueue_trial({BASE: recipe.id, **own} if recipe.knobs else {}, user_attrs={RECIPE: recipe.id})
+            own = {_parameter(recipe, parameter): _spelled(parameter, parameter.own) for parameter in recipe.parameters}
+            self._study.enqueue_trial(
+                {BASE: recipe.id, **own} if recipe.parameters else {}, user_attrs={RECIPE: recipe.id}
+            )
             return True
         base = next_base(self._bases, _tried(trials)) if vary else None
         if base is not None:
@@ -141,13 +147,15 @@ class Study:
         base = trial.user_attrs.get(RECIPE)
         if base not in self._recipes:
             base = None
-        if base is None or self._recipes[base].knobs:
+        if base is None or self._recipes[base].parameters:
             base = trial.suggest_categorical(BASE, self._bases) if self._bases else None
         if base is None:
             return None
         recipe = self._recipes[base]
         try:
-            return varied(recipe, {knob.name: _suggest(trial, recipe, knob) for knob in recipe.knobs})
+            return varied(
+                recipe, {parameter.name: _suggest(trial, recipe, parameter) for parameter in recipe.parameters}
+            )
         except ContractError:  # each value was checked alone; together a pass may refuse them
             return None
 
@@ -238,22 +246,22 @@ def _tried(trials: list[FrozenTrial]) -> list[Tried]:
     ]
 
 
-def _parameter(recipe: Recipe, knob: Knob) -> str:
-    return f"{recipe.id}/{knob.name}"
+def _parameter(recipe: Recipe, parameter: Parameter) -> str:
+    return f"{recipe.id}/{parameter.name}"
 
 
-def _spelled(knob: Knob, value: Value) -> Any:
+def _spelled(parameter: Parameter, value: Value) -> Any:
     """Return a value as the study stores it: numbers of a range as they are, choices as text."""
-    return value if isinstance(knob.domain, Range) else text(value)
+    return value if isinstance(parameter.domain, ParameterRange) else text(value)
 
 
-def _suggest(trial: Trial, recipe: Recipe, knob: Knob) -> Value:
-    name = _parameter(recipe, knob)
-    if not isinstance(knob.domain, Range):
-        chosen: Value = json.loads(trial.suggest_categorical(name, [text(value) for value in knob.domain]))
+def _suggest(trial: Trial, recipe: Recipe, parameter: Parameter) -> Value:
+    name = _parameter(recipe, parameter)
+    if not isinstance(parameter.domain, ParameterRange):
+        chosen: Value = json.loads(trial.suggest_categorical(name, [text(value) for value in parameter.domain]))
         return tuple(chosen) if isinstance(chosen, list) else chosen
-    low, high, step = knob.domain.low, knob.domain.high, knob.domain.step
-    if knob.domain.whole:
-        return trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=knob.domain.log)
-    value = trial.suggest_float(name, low, high, step=step, log=knob.domain.log)
+    low, high, step = parameter.domain.low, parameter.domain.high, parameter.domain.step
+    if parameter.domain.whole:
+        return trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=parameter.domain.log)
+    value = trial.suggest_float(name, low, high, step=step, log=parameter.domain.log)
     return float(f"{value:.6g}")

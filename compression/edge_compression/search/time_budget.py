@@ -20,7 +20,7 @@ RESERVE_SHARE = 0.4
 """At most this share of the budget is kept for timing and confirming what was found."""
 
 
-class OverError(BundleError):
+class BudgetSpentError(BundleError):
     """There is no time for another step; the message says why."""
 
     reason = "budget"
@@ -32,7 +32,7 @@ def default_budget(model_bytes: int) -> float:
     return min(LONGEST_S, SMALL_S + PER_MEGABYTE_S * max(0, model_bytes - SMALL_BYTES) / 1e6)
 
 
-class Clock:
+class TimeBudget:
     """One search's time. Thread-safe: workers ask, whoever interrupts stops."""
 
     def __init__(self, budget_s: float) -> None:
@@ -49,7 +49,7 @@ class Clock:
         """Return the seconds left for trying. Raises OverError when there are none."""
         left = self._last_try - time.monotonic()
         if self.stopped or left <= 0:
-            raise OverError(self.why())
+            raise BudgetSpentError(self.why())
         return left
 
     def why(self) -> str:
@@ -70,7 +70,7 @@ class Clock:
 
 
 @contextmanager
-def stopped_by_interrupt(clock: Clock) -> Iterator[None]:
+def stopped_by_interrupt(clock: TimeBudget) -> Iterator[None]:
     """Within the block Ctrl-C stops the clock and raises nothing: an exception may strike between the taking of a lock
     and the block that gives it back.
 

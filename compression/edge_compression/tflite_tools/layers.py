@@ -1,4 +1,4 @@
-"""Quantised layers of a TFLite model beside the float layers they were made from, in words the numerical parts know.
+"""Quantized layers of a TFLite model beside the float layers they were made from, in words the numerical parts know.
 
 A layer is given as an ONNX node with weights and inputs in ONNX's order of axes, so that `moments` and `rounded_layers`
 serve both formats. The quantizer leaves a constant the index and name it had: by these the two models are paired.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from edge_compression.quantization.input_moments import inputs
-from edge_compression.quantization.quantized_layers import Layer
+from edge_compression.quantization.quantized_layers import QuantizedLayer
 from edge_compression.tflite_tools.graph import constant
 
 Array = NDArray[Any]
@@ -25,7 +25,7 @@ CHANNELS_FIRST = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TfliteLayer(Layer):
+class TfliteLayer(QuantizedLayer):
     """A layer of the first graph. `weight` and `bias` are the tensors' indices as text, `axes` the weights' axes in the
     file in ONNX's order."""
 
@@ -41,13 +41,13 @@ class TfliteLayer(Layer):
         return np.ascontiguousarray(integers.transpose(np.argsort(self.axes)))
 
 
-def tflite_layers(model: Any, quantised: Any) -> Iterator[TfliteLayer]:
+def tflite_layers(model: Any, quantized: Any) -> Iterator[TfliteLayer]:
     """Yield the layers of `model` whose weights are 8-bit integers with one scale a channel, or one for all, in
-    `quantised`. Weights that two operators read are left out, as is a bias: what is right for one may be wrong for the
+    `quantized`. Weights that two operators read are left out, as is a bias: what is right for one may be wrong for the
     other."""
     from ai_edge_litert import schema_py_generated as schema
 
-    graph, changed = model.subgraphs[0], quantised.subgraphs[0]
+    graph, changed = model.subgraphs[0], quantized.subgraphs[0]
     readers = Counter(int(index) for operator in graph.operators for index in operator.inputs)
     for operator in graph.operators:
         known = _described(model, graph, operator)
@@ -56,20 +56,20 @@ def tflite_layers(model: Any, quantised: Any) -> Iterator[TfliteLayer]:
         node, axes = known
         weight, bias = int(operator.inputs[1]), int(operator.inputs[2]) if len(operator.inputs) > 2 else -1
         before, after = graph.tensors[weight], changed.tensors[weight]
-        if after.type != schema.TensorType.INT8 or not _same(before, after) or not _is_constant(quantised, after):
+        if after.type != schema.TensorType.INT8 or not _same(before, after) or not _is_constant(quantized, after):
             continue
         values, found = constant(model, before, np.float32), after.quantization
         scale, zero_point = (np.asarray(one, np.float64) for one in (found.scale, found.zeroPoint))
         if scale.size > 1 and (found.quantizedDimension != axes[0] or scale.size != values.shape[axes[0]]):
             continue
-        own_bias = bias >= 0 and readers[bias] == 1 and _is_constant(quantised, changed.tensors[bias])
+        own_bias = bias >= 0 and readers[bias] == 1 and _is_constant(quantized, changed.tensors[bias])
         by_channel = (-1, *[1] * (values.ndim - 1)) if scale.size > 1 else ()
         yield TfliteLayer(
             node=node,
             weight=str(weight),
             bias=str(bias) if own_bias else None,
             values=values.transpose(axes),
-            integers=constant(quantised, after, np.int8).transpose(axes),
+            integers=constant(quantized, after, np.int8).transpose(axes),
             scale=scale.reshape(by_channel),
             zero_point=zero_point.reshape(by_channel),
             axes=axes,
@@ -81,7 +81,7 @@ def _is_constant(model: Any, tensor: Any) -> bool:
 
 
 def _same(before: Any, after: Any) -> bool:
-    """Return whether a tensor is the other one quantised; names are compared where the first has one."""
+    """Return whether a tensor is the other one quantized; names are compared where the first has one."""
     return np.array_equal(before.shape, after.shape) and before.name in (None, b"", after.name)
 
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from edge_agent.cli.doctor.device_checks import examine
-from edge_agent.cli.doctor.finding import Finding, Patient
+from edge_agent.cli.doctor.finding import Finding, Target
 from edge_agent.config.agent_toml import load_config
 
 _SIGNS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE", "skipped": "-      "}
@@ -30,7 +30,7 @@ def doctor(config: Path, as_json: bool) -> None:
       edgewright agent doctor --config agent.toml --json
     """
     findings: list[Finding] = []
-    for finding in examine(Patient(config=load_config(config), now=time.time())):
+    for finding in examine(Target(config=load_config(config), now=time.time())):
         findings.append(finding)
         if not as_json:
             _show(finding)

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.bundle import open_bundle
-from edge_agent.cli.doctor.finding import Finding, Patient, Verdict, failure, ok
+from edge_agent.cli.doctor.finding import Finding, Target, Verdict, failure, ok
 from edge_agent.cli.doctor.network_checks import NETWORK_CHECKS
 from edge_agent.config.agent_toml import SlotConfig, missing_files
 from edge_agent.config.profiles import load_profile
@@ -24,10 +24,10 @@ from edge_agent.engines.registry import installed_engines
 from edge_agent.host.governor import GovernorState, Readings, govern
 from edge_agent.host.sensors import MIB, Sensors, architecture, disk_free_mb, memory_available_mb
 from edge_agent.identity.files import IdentityFolder
-from edge_agent.identity.validity import Enrolled, believed_time, renewal_time, standing
+from edge_agent.identity.validity import ENROL_HINT, Enrolled, believed_time, renewal_time, standing
 from edge_agent.storage.audit_log import verify_audit
-from edge_agent.storage.state_dir import write_durably
-from edge_agent.supervisor.identity_monitor import ENROL_HINT, read_floor
+from edge_agent.storage.durable import write_durably
+from edge_agent.storage.time_floor import read_floor
 from edge_agent.update.preflight import DISK_RESERVE_MB, ENGINE_OF
 from edge_agent.update.record import UpdateRecord
 from edge_contracts.errors import EdgewrightError
@@ -39,10 +39,10 @@ _BUILT = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 """No clock that is right shows a time before this code was written."""
 
 
-def examine(patient: Patient) -> Iterable[Finding]:
+def examine(patient: Target) -> Iterable[Finding]:
     """Yield what every check found, as soon as it is known. Raises ConfigError, ContractError for the profile."""
     load_profile(patient.config.device.profile)
-    checks: tuple[Callable[[Patient], Iterable[Finding]], ...] = (
+    checks: tuple[Callable[[Target], Iterable[Finding]], ...] = (
         _files, _state_folder, _sensors, _clock, _identity, _trust, _engines, *NETWORK_CHECKS, _audit, _releases,
     )  # fmt: skip
     for check in checks:
@@ -52,7 +52,7 @@ def examine(patient: Patient) -> Iterable[Finding]:
             yield failure(check.__name__.strip("_").replace("_", " "), str(error), error.hint)
 
 
-def _files(patient: Patient) -> Iterable[Finding]:
+def _files(patient: Target) -> Iterable[Finding]:
     missing = missing_files(patient.config)
     for field, path in missing.items():
         yield failure("files", f"{field}: {path} is no file", "put it there, or correct the path in agent.toml")
@@ -66,7 +66,7 @@ def _files(patient: Patient) -> Iterable[Finding]:
         yield ok("files", "every file the configuration names is there")
 
 
-def _state_folder(patient: Patient) -> Iterable[Finding]:
+def _state_folder(patient: Target) -> Iterable[Finding]:
     root = patient.state.root
     if not root.is_dir():
         yield Finding(check="state folder", verdict="skipped", text=f"{root} does not exist yet; the agent makes it")
@@ -89,7 +89,7 @@ def _state_folder(patient: Patient) -> Iterable[Finding]:
         yield ok("state folder", f"{root}: writable, {free:.0f} MB free")
 
 
-def _sensors(patient: Patient) -> Iterable[Finding]:
+def _sensors(patient: Target) -> Iterable[Finding]:
     """Judge the box's readings by the profile's own thresholds."""
     profile = load_profile(patient.config.device.profile)
     state = patient.state.root if patient.state.root.is_dir() else Path("/")
@@ -119,7 +119,7 @@ def _shown(readings: Readings) -> _Shown:
     return _Shown(temperature_c=readings.temperature_c, battery_percent=readings.battery_percent, memory_mb=memory)
 
 
-def _clock(patient: Patient) -> Iterable[Finding]:
+def _clock(patient: Target) -> Iterable[Finding]:
     fix = "set the clock: `timedatectl set-ntp true`; updates use the newest signed time meanwhile"
     floor = _json(patient.state.tuf / "floor.json").get("time", 0.0)
     behind = max(_BUILT, float(floor) if isinstance(floor, int | float) else 0.0) - patient.now
@@ -130,7 +130,7 @@ def _clock(patient: Patient) -> Iterable[Finding]:
         yield ok("clock", _date(patient.now))
 
 
-def _identity(patient: Patient) -> Iterable[Finding]:
+def _identity(patient: Target) -> Iterable[Finding]:
     """Look at the enrolled identities by which the device is known to its brokers, as `agent enroll` left them."""
     brokers = [broker for broker in (patient.config.broker, patient.config.data.broker) if broker is not None]
     folders = {broker.identity: broker for broker in brokers if broker.tls and broker.certificate_file is None}
@@ -145,7 +145,7 @@ def _identity(patient: Patient) -> Iterable[Finding]:
             yield failure("identity", f"not enrolled: nothing in {folder}", ENROL_HINT)
 
 
-def _enrolled(enrolled: Enrolled, patient: Patient) -> Finding:
+def _enrolled(enrolled: Enrolled, patient: Target) -> Finding:
     device = patient.config.device
     if (enrolled.tenant, enrolled.device) != (device.tenant, device.id):
         text = (
@@ -158,13 +158,13 @@ def _enrolled(enrolled: Enrolled, patient: Patient) -> Finding:
         case "expired":
             return failure("identity", f"the certificate expired on {_date(enrolled.end)}", ENROL_HINT)
         case "due":
-            fix = "`edgewright agent status` says why it is not renewed; the broker and `fleet enrolment` must run"
+            fix = "`edgewright agent status` says why it is not renewed; the broker and `fleet enrollment` must run"
             return Finding(check="identity", verdict="warning", text=f"{text}; its renewal is overdue", fix=fix)
         case _:
             return ok("identity", f"{text}, renewal from {_date(renewal_time(enrolled, 0.0))} on")
 
 
-def _trust(patient: Patient) -> Iterable[Finding]:
+def _trust(patient: Target) -> Iterable[Finding]:
     """Look at the expiry of what is trusted. Who signed it was verified when it was stored."""
     if patient.config.trust is None:
         yield Finding(check="trust", verdict="skipped", text="no slot has a channel, so nothing is updated")
@@ -188,7 +188,7 @@ def _trust(patient: Patient) -> Iterable[Finding]:
             yield ok("trust", f"{name} metadata holds until {expires}")
 
 
-def _engines(patient: Patient) -> Iterable[Finding]:
+def _engines(patient: Target) -> Iterable[Finding]:
     engines = installed_engines()
     profile = load_profile(patient.config.device.profile)
     usable = {name: version for name, version in engines.items() if name in profile.engines}
@@ -217,7 +217,7 @@ def _has_engine(variant: Variant, manifest: Manifest, engines: Container[str]) -
     return ENGINE_OF[variant.format] in engines
 
 
-def _audit(patient: Patient) -> Iterable[Finding]:
+def _audit(patient: Target) -> Iterable[Finding]:
     if not patient.state.audit.is_file():
         return
     try:
@@ -227,7 +227,7 @@ def _audit(patient: Patient) -> Iterable[Finding]:
         yield failure("audit log", str(error), "somebody or a failing disk changed it: keep a copy, ask who")
 
 
-def _releases(patient: Patient) -> Iterable[Finding]:
+def _releases(patient: Target) -> Iterable[Finding]:
     """Verify every byte of what the slots serve or would go back to."""
     if not patient.state.slots.is_dir():
         return

@@ -22,7 +22,7 @@ class Finding(Record, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient:
+class Target:
     """The device as its configuration names it. `now` in seconds since the epoch."""
 
     config: AgentConfig

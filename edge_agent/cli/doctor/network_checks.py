@@ -8,13 +8,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 
-from edge_agent.cli.doctor.finding import Finding, Patient, failure, ok
+from edge_agent.cli.doctor.finding import Finding, Target, failure, ok
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError
-from edge_agent.ipc.control import Ask, ask_agent
-from edge_agent.mqtt.client import Down, LinkEvent, MqttLink, Up
-from edge_agent.updater.transports.carriers import HttpCarrier
-from edge_agent.updater.transports.mqtt import MqttCarrier
+from edge_agent.ipc.control import ControlRequest, ask_agent
+from edge_agent.mqtt.client import Connected, Disconnected, LinkEvent, MqttLink
+from edge_agent.updater.transports.http import HttpTransport
+from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.limits import MAX_DOCUMENT_BYTES
 
@@ -22,19 +22,19 @@ BROKER_S = 12.0
 """How long the broker may take to accept a connection, and a depot to answer one request, in seconds."""
 
 
-def _broker(patient: Patient) -> Iterable[Finding]:
+def _broker(patient: Target) -> Iterable[Finding]:
     if patient.config.broker is None:
         yield Finding(check="broker", verdict="skipped", text="none is configured: this device works offline")
         return
     yield _accepts("broker", patient.config.broker, patient)
 
 
-def _data_broker(patient: Patient) -> Iterable[Finding]:
+def _data_broker(patient: Target) -> Iterable[Finding]:
     if patient.config.data.broker is not None:
         yield _accepts("data broker", patient.config.data.broker, patient)
 
 
-def _accepts(check: str, broker: BrokerConfig, patient: Patient) -> Finding:
+def _accepts(check: str, broker: BrokerConfig, patient: Target) -> Finding:
     events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
     link = MqttLink(broker, f"ew-{patient.config.device.id}-doctor", (), events.put)
     where = f"{broker.host}:{broker.port}{' with TLS' if broker.tls else ''}"
@@ -43,9 +43,9 @@ def _accepts(check: str, broker: BrokerConfig, patient: Patient) -> Finding:
         event = _until(events, BROKER_S)
     finally:
         link.stop()
-    if isinstance(event, Up):
+    if isinstance(event, Connected):
         return ok(check, f"{where} accepts this device")
-    reason = event.reason if isinstance(event, Down) else f"no answer in {BROKER_S:g} s"
+    reason = event.reason if isinstance(event, Disconnected) else f"no answer in {BROKER_S:g} s"
     return failure(check, f"{where}: {reason}", _broker_fix(reason, tls=broker.tls))
 
 
@@ -58,9 +58,9 @@ def _until(events: queue.SimpleQueue[LinkEvent], patience_s: float) -> LinkEvent
             event = events.get(timeout=left)
         except queue.Empty:
             break
-        if isinstance(event, Up):
+        if isinstance(event, Connected):
             return event
-        if isinstance(event, Down):
+        if isinstance(event, Disconnected):
             if last is not None or "no connection" in event.reason:
                 return event
             last = event
@@ -78,11 +78,11 @@ def _broker_fix(reason: str, *, tls: bool) -> str:
     return "check host, port, cable or wireless network"
 
 
-def _depot(patient: Patient) -> Iterable[Finding]:
+def _depot(patient: Target) -> Iterable[Finding]:
     broker, device = patient.config.broker, patient.config.device
     if broker is None or patient.config.trust is None:
         return
-    carrier = MqttCarrier(broker, device.tenant, device.id, timeout_s=BROKER_S, patience_s=0.0)
+    carrier = MqttTransport(broker, device.tenant, device.id, timeout_s=BROKER_S, patience_s=0.0)
     try:
         carrier.read("metadata", "timestamp.json", 0, MAX_DOCUMENT_BYTES)
         yield ok("depot", "answers over the broker")
@@ -95,20 +95,22 @@ def _depot(patient: Patient) -> Iterable[Finding]:
         carrier.close()
 
 
-def _mirror(patient: Patient) -> Iterable[Finding]:
+def _mirror(patient: Target) -> Iterable[Finding]:
     mirror = patient.config.updates.http
     if mirror is None:
         return
     try:
-        HttpCarrier(mirror, timeout_s=BROKER_S).read("metadata", "timestamp.json", 0, 1)
+        HttpTransport(mirror, timeout_s=BROKER_S).read("metadata", "timestamp.json", 0, 1)
         yield ok("mirror", f"{mirror} answers")
     except EdgewrightError as error:
         fix = "updates.http must point at the folder that holds metadata/, targets/ and blobs/"
         yield Finding(check="mirror", verdict="warning", text=str(error), fix=fix)
 
 
-def _agent(patient: Patient) -> Iterable[Finding]:
-    reply = ask_agent(patient.state, Ask(ask="status"), timeout_s=10.0) if patient.state.root.is_dir() else None
+def _agent(patient: Target) -> Iterable[Finding]:
+    reply = (
+        ask_agent(patient.state, ControlRequest(ask="status"), timeout_s=10.0) if patient.state.root.is_dir() else None
+    )
     if reply is None:
         fix = "systemctl start edgewright-agent, or `edgewright agent run`"
         yield Finding(check="agent", verdict="warning", text="does not run", fix=fix)
@@ -131,4 +133,4 @@ def _ready(address: str) -> bool:
         return False
 
 
-NETWORK_CHECKS: tuple[Callable[[Patient], Iterable[Finding]], ...] = (_broker, _data_broker, _depot, _mirror, _agent)
+NETWORK_CHECKS: tuple[Callable[[Target], Iterable[Finding]], ...] = (_broker, _data_broker, _depot, _mirror, _agent)

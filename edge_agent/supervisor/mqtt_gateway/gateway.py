@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from edge_agent.config.agent_toml import AgentConfig
-from edge_agent.device_event import News
-from edge_agent.mqtt.client import Acknowledged, Arrived, Down, LinkEvent, MqttLink, Up
-from edge_agent.storage.state_dir import StateError, StateFolder, read_manifest
+from edge_agent.device_event import DeviceEvent
+from edge_agent.mqtt.client import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, MqttLink
+from edge_agent.storage.durable import StateError
+from edge_agent.storage.state_dir import StateFolder, read_manifest
 from edge_agent.supervisor.mqtt_gateway.home_assistant import HomeAssistant
 from edge_agent.supervisor.mqtt_gateway.messages import Body
-from edge_agent.supervisor.mqtt_gateway.slot_bridge import Feed
+from edge_agent.supervisor.mqtt_gateway.slot_bridge import SlotBridge
 from edge_agent.supervisor.slots.slot import Slot
 from edge_contracts.limits import MAX_DATA_BYTES
 from edge_contracts.manifest import Manifest
@@ -33,14 +34,14 @@ ACCEPT_BYTES = 2 * MAX_DATA_BYTES
 _log = logging.getLogger(__name__)
 
 
-class DataTopics:
+class MqttGateway:
     """Made and used on the supervisor's event loop. Without data topics and Home Assistant it does nothing."""
 
     def __init__(
         self,
         config: AgentConfig,
         slots: Mapping[str, Slot],
-        tell: Callable[[News], None],
+        tell: Callable[[DeviceEvent], None],
         home: HomeAssistant | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -49,7 +50,7 @@ class DataTopics:
         self._room = asyncio.Event()
         self._trouble = ""
         self._feeds = {
-            name: Feed(slot, slot.config.mqtt, self._publish, tell, self._answered)
+            name: SlotBridge(slot, slot.config.mqtt, self._publish, tell, self._answered)
             for name, slot in slots.items()
             if slot.config.mqtt is not None
         }
@@ -127,7 +128,7 @@ class DataTopics:
             self._loop.call_soon_threadsafe(self._hear, event)
 
     def _hear(self, event: LinkEvent) -> None:
-        if isinstance(event, Arrived):
+        if isinstance(event, MessageReceived):
             if self._home is not None and event.topic == self._home.birth_topic:
                 self._home.born(event.payload, self._loop.time())
             for feed in self._feeds.values():
@@ -136,12 +137,12 @@ class DataTopics:
         elif isinstance(event, Acknowledged):
             self._in_flight.discard(event.number)
             self._room.set()
-        elif isinstance(event, Up):
+        elif isinstance(event, Connected):
             _log.info("connected to the data broker")
             self._trouble = ""
             if self._home is not None:
                 self._home.announce_at(self._loop.time())
-        elif isinstance(event, Down):
+        elif isinstance(event, Disconnected):
             if event.reason != self._trouble:
                 _log.info("no data broker: %s", event.reason)
                 self._trouble = event.reason
@@ -150,8 +151,8 @@ class DataTopics:
 
 
 def open_data(
-    config: AgentConfig, slots: Mapping[str, Slot], state: StateFolder, tell: Callable[[News], None]
-) -> DataTopics:
+    config: AgentConfig, slots: Mapping[str, Slot], state: StateFolder, tell: Callable[[DeviceEvent], None]
+) -> MqttGateway:
     """Return the data topics that `config` asks for, not started."""
 
     known: dict[str, tuple[Installed, Manifest]] = {}  # the newest manifest of each slot
@@ -171,4 +172,4 @@ def open_data(
 
     home = config.home_assistant
     view = None if home is None else HomeAssistant(home, config.device.id, slots, manifest_of)
-    return DataTopics(config, slots, tell, view)
+    return MqttGateway(config, slots, tell, view)

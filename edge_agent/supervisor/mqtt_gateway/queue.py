@@ -11,11 +11,8 @@ from msgspec import Struct, field
 
 T = TypeVar("T")
 
-NO_INPUT = "no-input"
-"""The fault of a slot whose input has fallen silent."""
 
-
-class Intake(Struct, Generic[T], kw_only=True):
+class BoundedQueue(Struct, Generic[T], kw_only=True):
     """A queue of at most `limit` items and `max_bytes` bytes. When it is full, `drop` says which item gives way."""
 
     limit: int
@@ -47,23 +44,3 @@ class Intake(Struct, Generic[T], kw_only=True):
 
     def _full(self, size: int) -> bool:
         return len(self._waiting) >= self.limit or self._bytes + size > self.max_bytes
-
-
-class Freshness(Struct, kw_only=True):
-    """Whether input is younger than `stale_after_s` seconds (None: whatever its age). Times are of one clock."""
-
-    stale_after_s: float | None
-    last: float
-    stale: bool = False
-
-    def seen(self, now: float) -> bool:
-        """Note an input; return whether that ends a silence that was a fault."""
-        was, self.stale, self.last = self.stale, False, now
-        return was
-
-    def look(self, now: float) -> bool:
-        """Return whether the silence has become a fault just now."""
-        late = self.stale_after_s is not None and now - self.last > self.stale_after_s
-        begins = late and not self.stale
-        self.stale = late
-        return begins

@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from edge_agent.config.agent_toml import MqttTopics
-from edge_agent.device_event import News
+from edge_agent.device_event import DeviceEvent
 from edge_agent.errors import TensorError, UnreachableError
-from edge_agent.mqtt.client import Arrived
+from edge_agent.mqtt.client import MessageReceived
 from edge_agent.supervisor.mqtt_gateway.messages import Body, DataError, answer_payload, request_body, request_id
-from edge_agent.supervisor.mqtt_gateway.queue import NO_INPUT, Freshness, Intake
+from edge_agent.supervisor.mqtt_gateway.queue import BoundedQueue
 from edge_agent.supervisor.mqtt_gateway.slot_client import SlotAnswer, SlotClient
+from edge_agent.supervisor.slots.freshness import NO_INPUT, Freshness
 from edge_agent.supervisor.slots.slot import Slot
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError, EdgewrightError
@@ -31,7 +32,7 @@ Publish = Callable[[str, bytes, bytes | None], Awaitable[bool]]
 """Topic, payload, correlation data of MQTT 5; whether the broker has it."""
 
 
-class Feed:
+class SlotBridge:
     """Made and used on the supervisor's event loop. `answered` is told of every answer."""
 
     def __init__(
@@ -39,7 +40,7 @@ class Feed:
         slot: Slot,
         topics: MqttTopics,
         publish: Publish,
-        tell: Callable[[News], None],
+        tell: Callable[[DeviceEvent], None],
         answered: Callable[[Slot, Body], None],
     ) -> None:
         self.slot = slot
@@ -48,7 +49,9 @@ class Feed:
         self._tell = tell
         self._answered = answered
         self._loop = asyncio.get_running_loop()
-        self._intake: Intake[Arrived] = Intake(limit=topics.queue, max_bytes=MAX_QUEUED_DATA_BYTES, drop=topics.drop)
+        self._intake: BoundedQueue[MessageReceived] = BoundedQueue(
+            limit=topics.queue, max_bytes=MAX_QUEUED_DATA_BYTES, drop=topics.drop
+        )
         self._fresh = Freshness(stale_after_s=topics.stale_after_s, last=self._loop.time())
         self._waiting = asyncio.Event()
         self._client = SlotClient(lambda: slot.http)
@@ -66,7 +69,7 @@ class Feed:
             "input_waiting": float(len(self._intake)),
         }
 
-    def hear(self, message: Arrived) -> None:
+    def hear(self, message: MessageReceived) -> None:
         """Let a message wait its turn. One that was retained is old and is no input."""
         if message.retained:
             return
@@ -103,7 +106,7 @@ class Feed:
                     "slot %s: a message on a data topic failed", self.slot.config.name
                 )  # the next one may not
 
-    async def _serve(self, message: Arrived) -> None:
+    async def _serve(self, message: MessageReceived) -> None:
         """Answer one message, or say why not."""
         try:
             topic = self._reply_topic(message)
@@ -130,7 +133,7 @@ class Feed:
             raise _refusal(answer)
         return answer.body
 
-    async def _refuse(self, message: Arrived, error: EdgewrightError) -> None:
+    async def _refuse(self, message: MessageReceived, error: EdgewrightError) -> None:
         self._count("mqtt_refused")
         refusal = DataError(
             slot=self.slot.config.name,
@@ -140,7 +143,7 @@ class Feed:
         )
         await self._publish(self.topics.error, encode(refusal), message.correlation)
 
-    def _reply_topic(self, message: Arrived) -> str:
+    def _reply_topic(self, message: MessageReceived) -> str:
         """Return where the answer goes. A wish of the sender's is followed below the output topic only: the device
         may publish where its senders may not. Raises ContractError."""
         wish, output = message.response_topic, self.topics.output
@@ -155,7 +158,7 @@ class Feed:
             tally.count(name, number)
 
     def _news(self, event: str, severity: str, text: str) -> None:
-        self._tell(News(event=event, severity=severity, slot=self.slot.config.name, text=text))
+        self._tell(DeviceEvent(event=event, severity=severity, slot=self.slot.config.name, text=text))
 
 
 def _refusal(answer: SlotAnswer) -> EdgewrightError:

@@ -11,23 +11,23 @@ from pathlib import Path
 
 from edge_agent.capture.files import DAY_FORMAT, bytes_in, capture_files
 from edge_agent.capture.policy import may_capture
-from edge_agent.config.shadow_capture import Capture
+from edge_agent.config.shadow_capture import CaptureConfig
 from edge_agent.host.governor import Readings
-from edge_agent.host.write_budget import Spent, spend
-from edge_agent.supervisor.status import Captured
+from edge_agent.host.write_budget import DayWrites, spend
+from edge_agent.ipc.status import CaptureStatus
 from edge_contracts.limits import MIB
 
 
-class Capturing:
+class CaptureQuota:
     """See the module. `clock` gives seconds since the epoch."""
 
-    def __init__(self, settings: Capture | None, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: CaptureConfig | None, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._readings = Readings()
         self._calm = False
         self._counted = 0
-        self._today = Spent()
+        self._today = DayWrites()
         self.configure(settings)
 
     @property
@@ -38,14 +38,14 @@ class Capturing:
         today = spend(self._today, self._clock(), 0)
         return may_capture(self._settings, today, self._readings, calm=self._calm)
 
-    def configure(self, settings: Capture | None) -> None:
+    def configure(self, settings: CaptureConfig | None) -> None:
         """Go by these settings; what is on the disk of today counts, whoever wrote it."""
         self._settings = settings
         if settings is not None and settings.folder is not None:
             now = self._clock()
             today = time.strftime(DAY_FORMAT, time.gmtime(now))
             files = [path for path in capture_files(Path(settings.folder)) if path.name.startswith(today)]
-            self._today = spend(Spent(), now, bytes_in(files))
+            self._today = spend(DayWrites(), now, bytes_in(files))
 
     def allow(self, readings: Readings, *, calm: bool) -> None:
         """Say how the box is."""
@@ -56,13 +56,13 @@ class Capturing:
         self._today = spend(self._today, self._clock(), max(0, total_bytes - self._counted))
         self._counted = total_bytes
 
-    def status(self) -> Captured | None:
+    def status(self) -> CaptureStatus | None:
         """Return what `agent status` shows; None for a slot that captures nothing."""
         settings = self._settings
         if settings is None or settings.folder is None:
             return None
         used = bytes_in(capture_files(Path(settings.folder)))
-        return Captured(
+        return CaptureStatus(
             folder=settings.folder,
             megabytes=used / MIB,
             limit_mb=settings.max_mb,

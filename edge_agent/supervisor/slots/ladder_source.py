@@ -12,15 +12,15 @@ from msgspec import Struct
 
 from edge_agent.config.agent_toml import SlotConfig
 from edge_agent.errors import ConfigError
-from edge_agent.inference.rung_health import LadderRelease, Role, build_ladder
-from edge_agent.ipc.worker import Rung
-from edge_agent.storage.state_dir import StateError, StateFolder, read_manifest
+from edge_agent.fallback_ladder import LadderRelease, Role, Rung, build_ladder
+from edge_agent.storage.durable import StateError
+from edge_agent.storage.state_dir import StateFolder, read_manifest
 from edge_agent.update.record import UpdateRecord
 from edge_contracts.manifest import Manifest
 from edge_contracts.state import Installed
 
 
-class Factory(Struct, frozen=True, kw_only=True):
+class FactoryBundle(Struct, frozen=True, kw_only=True):
     """The bundle that came with the device; never deleted, never updated."""
 
     folder: Path
@@ -28,7 +28,7 @@ class Factory(Struct, frozen=True, kw_only=True):
     manifest: Manifest
 
 
-def open_factory(config: SlotConfig) -> Factory | None:
+def open_factory(config: SlotConfig) -> FactoryBundle | None:
     """Return the slot's factory bundle, if it has one. Raises ConfigError naming the field."""
     if config.factory is None:
         return None
@@ -38,10 +38,10 @@ def open_factory(config: SlotConfig) -> Factory | None:
     except StateError as error:
         raise ConfigError(str(error), subject=f"config.slots[{config.name}].factory") from error
     release = Installed(version=manifest.version, manifest_sha256=sha256)
-    return Factory(folder=folder, release=release, manifest=manifest)
+    return FactoryBundle(folder=folder, release=release, manifest=manifest)
 
 
-def serving_manifest(record: UpdateRecord, factory: Factory | None, state: StateFolder) -> Manifest | None:
+def serving_manifest(record: UpdateRecord, factory: FactoryBundle | None, state: StateFolder) -> Manifest | None:
     """Return the manifest of the release that serves, or of the factory bundle; None where there is none to read."""
     if record.serving is None:
         return None if factory is None else factory.manifest
@@ -51,7 +51,7 @@ def serving_manifest(record: UpdateRecord, factory: Factory | None, state: State
         return None
 
 
-def serving_folder(record: UpdateRecord, factory: Factory | None, state: StateFolder) -> Path | None:
+def serving_folder(record: UpdateRecord, factory: FactoryBundle | None, state: StateFolder) -> Path | None:
     """Return the folder of the release that serves, or of the factory bundle; None where there is neither."""
     if record.serving is None:
         return None if factory is None else factory.folder
@@ -72,7 +72,7 @@ def candidate_rung(record: UpdateRecord, state: StateFolder) -> Rung:
 
 
 def ladder_of(
-    record: UpdateRecord, factory: Factory | None, state: StateFolder, damaged: Callable[[StateError], None]
+    record: UpdateRecord, factory: FactoryBundle | None, state: StateFolder, damaged: Callable[[StateError], None]
 ) -> tuple[Rung, ...]:
     """Return the rungs to serve from, best first. A release that cannot be read is left out and told to `damaged`."""
     releases: list[LadderRelease] = []

@@ -14,7 +14,7 @@ WINDOWS = 8
 """In how many windows memory must have risen at least."""
 
 
-class Growth(Struct, frozen=True, kw_only=True):
+class LeakState(Struct, frozen=True, kw_only=True):
     """What has been seen of a process: the last full window's least memory, the open window's so far and its end, and
     by how much the least has risen in all, all in megabytes and seconds. It is a leak from `leak_mb` on."""
 
@@ -30,7 +30,7 @@ class Growth(Struct, frozen=True, kw_only=True):
         return self.grown_mb >= self.leak_mb
 
 
-def grow(growth: Growth, memory_mb: float, now: float) -> Growth:
+def grow(growth: LeakState, memory_mb: float, now: float) -> LeakState:
     """Return the growth after a reading at `now`, in seconds of a clock that only goes forward.
 
     A floor that falls takes back what it falls by: memory that comes and goes is no leak.

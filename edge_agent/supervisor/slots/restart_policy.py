@@ -20,7 +20,7 @@ REST_S = 600.0
 """How long it is left out, in seconds."""
 
 
-class Restarts:
+class RestartPolicy:
     """See the module."""
 
     def __init__(self) -> None:

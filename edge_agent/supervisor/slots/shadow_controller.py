@@ -16,8 +16,8 @@ import msgspec
 
 from edge_agent.answer_comparison import plus, since, summary, words
 from edge_agent.backoff import doubling
-from edge_agent.config.shadow_capture import Shadow
-from edge_agent.device_event import News
+from edge_agent.config.shadow_capture import ShadowConfig
+from edge_agent.device_event import DeviceEvent
 from edge_agent.host.governor import Readings
 from edge_agent.ipc.mirror import empty, mirror_pair
 from edge_agent.ipc.shadow import ShadowPlan
@@ -35,10 +35,10 @@ RESTART_BASE_S, RESTART_CAP_S = 1.0, 600.0
 _log = logging.getLogger(__name__)
 
 
-class Shadowing:
+class ShadowController:
     """See the module. Runs on the supervisor's event loop."""
 
-    def __init__(self, slot: str, tell: Callable[[News], None]) -> None:
+    def __init__(self, slot: str, tell: Callable[[DeviceEvent], None]) -> None:
         self._slot = slot
         self._tell = tell
         self._workers_end, self._shadow_end = mirror_pair()
@@ -66,7 +66,7 @@ class Shadowing:
         """Say how the box is."""
         self._readings, self._calm = readings, calm
 
-    def tick(self, plan: ShadowPlan | None, settings: Shadow) -> None:
+    def tick(self, plan: ShadowPlan | None, settings: ShadowConfig) -> None:
         """Follow what the slot wants: a shadow by `plan`, whose `mirror_fd` is set here, or none. To be called about
         once a second."""
         if plan is not None:
@@ -106,7 +106,7 @@ class Shadowing:
     def _end(self) -> None:
         """The candidate is not in shadow any more: tell what it has shown."""
         if self.totals is not None and self.totals.compared + self.totals.failed:
-            self._tell(News(event="shadow-ended", slot=self._slot, text=words(self.totals)))
+            self._tell(DeviceEvent(event="shadow-ended", slot=self._slot, text=words(self.totals)))
         self.totals = self.reported = None
 
     def _look_after(self, plan: ShadowPlan | None) -> None:
@@ -148,7 +148,7 @@ class Shadowing:
         self._not_before = asyncio.get_running_loop().time() + wait_s
         text = f"shadow of {died.version} ended: {death.reason}; no request was affected"
         detail: dict[str, str | int | float | bool] = {"pid": death.pid, "code": death.code, "reason": death.reason}
-        self._tell(News(event="shadow-died", severity="warning", slot=self._slot, text=text, detail=detail))
+        self._tell(DeviceEvent(event="shadow-died", severity="warning", slot=self._slot, text=text, detail=detail))
 
     def _has_room(self, plan: ShadowPlan) -> bool:
         readings = self._readings

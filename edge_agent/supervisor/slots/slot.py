@@ -15,34 +15,36 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from edge_agent.config.agent_toml import SlotConfig
-from edge_agent.device_event import Detail, News
+from edge_agent.device_event import Detail, DeviceEvent
+from edge_agent.fallback_ladder import Rung
 from edge_agent.ipc.trial import TrialPlan
-from edge_agent.ipc.worker import Fault, Heartbeat, Ready, Rung
-from edge_agent.storage.state_dir import StateError, StateFolder
+from edge_agent.ipc.worker import Fault, Heartbeat, Ready
+from edge_agent.storage.durable import StateError
+from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.ladder_source import ladder_of, open_factory, serving_manifest
 from edge_agent.supervisor.slots.listen_socket import bind
-from edge_agent.supervisor.slots.shadow_capture import Beside
-from edge_agent.supervisor.slots.stale_input_monitor import InputWatch
+from edge_agent.supervisor.slots.shadow_capture import SlotTaps
+from edge_agent.supervisor.slots.stale_input_monitor import StaleInputMonitor
 from edge_agent.supervisor.slots.trial_process import try_release
-from edge_agent.supervisor.slots.worker_lifecycle import Inherited, Serving
-from edge_agent.supervisor.slots.worker_process import Death, WorkerProcess
-from edge_agent.telemetry.drift_monitor import DriftWatch
-from edge_agent.telemetry.window_totals import Tally
+from edge_agent.supervisor.slots.worker_lifecycle import InheritedSocket, WorkerLifecycle
+from edge_agent.supervisor.slots.worker_process import WorkerDeath, WorkerProcess
+from edge_agent.telemetry.drift_monitor import DriftMonitor
+from edge_agent.telemetry.window_totals import WindowTotals
 from edge_agent.update.events import (
     Crashed,
     Event,
     Expired,
-    Failed,
     Restarted,
     ShadowPassed,
     TrialBegan,
     TrialPassed,
+    UpdateFailed,
 )
 from edge_agent.update.gates import judge
 from edge_agent.update.record import installed
 from edge_agent.update.selection import window_open
 from edge_agent.update.state_machine import advance
-from edge_agent.update.transition_event import transition_news
+from edge_agent.update.transition_event import transition_event
 from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
 from edge_contracts.state import Installed, SlotState
@@ -57,7 +59,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     state: StateFolder
     profile: DeviceProfile
     clock: Callable[[], float]
-    tell: Callable[[News], None]
+    tell: Callable[[DeviceEvent], None]
     calm: Callable[[], bool]
 
 
@@ -66,22 +68,22 @@ class Slot:
 
     def __init__(self, config: SlotConfig, around: Surroundings) -> None:
         self.config = config
-        self.window = Tally()
-        self.totals = Tally()
+        self.window = WindowTotals()
+        self.totals = WindowTotals()
         self.progress: float | None = None
-        self.drift = DriftWatch(config.name, around.tell)
-        self.input = InputWatch(config.name, config.stale_after_s, around.clock, around.tell)
+        self.drift = DriftMonitor(config.name, around.tell)
+        self.input = StaleInputMonitor(config.name, config.stale_after_s, around.clock, around.tell)
         self._around = around
         self.record = self._saved = around.state.read_record(config.name)
         self._unsaved = False
         self._factory = open_factory(config)
-        self._soak = Tally()
+        self._soak = WindowTotals()
         self._soaks_since: float | None = None
         self._trial: asyncio.Task[None] | None = None
         self._socket = bind(config)
-        self.beside = Beside(config, around.profile, around.clock, around.tell)
-        inherited = Inherited(listener=self._socket, mirror=self.beside.shadowing.mirror)
-        self.serving = Serving(inherited, config, around.profile, self, str(around.state.cache))
+        self.beside = SlotTaps(config, around.profile, around.clock, around.tell)
+        inherited = InheritedSocket(listener=self._socket, mirror=self.beside.shadowing.mirror)
+        self.serving = WorkerLifecycle(inherited, config, around.profile, self, str(around.state.cache))
 
     @property
     def http(self) -> str:
@@ -118,7 +120,7 @@ class Slot:
             return
         self.record = after
         self._save()
-        if (news := transition_news(before, after)) is not None:
+        if (news := transition_event(before, after)) is not None:
             self._around.tell(news)
         if after.state not in ("preflight", "downloading"):
             self.progress = None
@@ -214,7 +216,7 @@ class Slot:
         event = "capture-failed" if fault.reason == "capture" else "rung-failed"
         self._news(event, "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
 
-    def died(self, worker: WorkerProcess, death: Death) -> None:
+    def died(self, worker: WorkerProcess, death: WorkerDeath) -> None:
         expected = worker.draining and (death.drained or death.reason == "superseded")
         for tally in (self.window, self.totals):
             tally.count("lost", death.lost)
@@ -292,11 +294,11 @@ class Slot:
             )
             verdict = await try_release(plan, len(manifest.variants))
         except (OSError, StateError) as error:
-            event: Event = Failed(reason="trial-crash")
+            event: Event = UpdateFailed(reason="trial-crash")
             text = str(error)
         else:
             usable, text = verdict.usable, verdict.text
-            event = TrialPassed(usable=usable) if usable else Failed(reason=f"trial-{verdict.reason}")
+            event = TrialPassed(usable=usable) if usable else UpdateFailed(reason=f"trial-{verdict.reason}")
         candidate = self.record.candidate
         if self.record.state == "trial" and candidate is not None and candidate.manifest_sha256 == manifest_sha256:
             self._news("trial", "info" if isinstance(event, TrialPassed) else "warning", text=text)
@@ -314,5 +316,5 @@ class Slot:
             self._unsaved = True
 
     def _news(self, event: str, severity: str = "info", *, text: str = "", detail: Detail | None = None) -> None:
-        news = News(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
+        news = DeviceEvent(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
         self._around.tell(news)

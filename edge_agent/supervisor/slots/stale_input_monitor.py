@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from edge_agent.device_event import News
-from edge_agent.supervisor.mqtt_gateway.queue import NO_INPUT, Freshness
+from edge_agent.device_event import DeviceEvent
+from edge_agent.supervisor.slots.freshness import NO_INPUT, Freshness
 
 _ASKED = ("requests", "rejected", "shed", "lost")
 """Counters of what came, whatever became of it."""
 
 
-class InputWatch:
+class StaleInputMonitor:
     """See the module. `clock` gives seconds; `tell` hears of `input-stale` and `input-fresh` events."""
 
     def __init__(
-        self, slot: str, stale_after_s: float | None, clock: Callable[[], float], tell: Callable[[News], None]
+        self, slot: str, stale_after_s: float | None, clock: Callable[[], float], tell: Callable[[DeviceEvent], None]
     ) -> None:
         self._slot, self._clock, self._tell = slot, clock, tell
         self._fresh = Freshness(stale_after_s=stale_after_s, last=clock())
@@ -51,4 +51,4 @@ class InputWatch:
             self._say("input-stale", "warning", f"no request for {now - self._fresh.last:.1f} s")
 
     def _say(self, event: str, severity: str, text: str) -> None:
-        self._tell(News(event=event, severity=severity, slot=self._slot, text=text))
+        self._tell(DeviceEvent(event=event, severity=severity, slot=self._slot, text=text))

@@ -1,8 +1,9 @@
 """A slot's socket while no worker listens on it: all are turned away, or the first one who comes is noticed.
 
-A few lines in the supervisor instead of a worker with an engine and no model. A `Vacancy` answers 503 with Retry-After,
-whatever is asked: requests are not parsed, their bytes are read within limits and forgotten. A `Doorbell` takes nothing
-from the socket, so a connection waits there for the worker it wakes. Real answers are `edge_agent.http.oip_app`.
+A few lines in the supervisor instead of a worker with an engine and no model. A `StandbyListener` answers 503 with
+Retry-After, whatever is asked: requests are not parsed, their bytes are read within limits and forgotten. A
+`WakeOnConnect` takes nothing from the socket, so a connection waits there for the worker it wakes. Real answers are
+`edge_agent.http.oip_app`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _HEAD = (
 )
 
 
-class Vacancy:
+class StandbyListener:
     """Answers on a listening socket between `open` and `close`. Used on the supervisor's event loop."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -68,7 +69,7 @@ class Vacancy:
             task.add_done_callback(self._answering.discard)
 
 
-class Doorbell:
+class WakeOnConnect:
     """Says once that somebody has connected, between `watch` and `close`. Used on the supervisor's event loop."""
 
     def __init__(self, listener: socket.socket) -> None:

@@ -18,7 +18,7 @@ GRACE_S = 30.0
 """What the trial process itself may take beyond the time of its variants, in seconds."""
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class TrialVerdict(Struct, frozen=True, kw_only=True):
     """What came of a trial: the usable variants in ladder order, or why there are none."""
 
     usable: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
-async def try_release(plan: TrialPlan, variants: int) -> Verdict:
+async def try_release(plan: TrialPlan, variants: int) -> TrialVerdict:
     """Run a trial of a release with that many variants. Cancelling kills the trial and everything it started."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -41,7 +41,7 @@ async def try_release(plan: TrialPlan, variants: int) -> Verdict:
     try:
         output, _ = await asyncio.wait_for(process.communicate(), plan.time_s * variants + GRACE_S)
     except TimeoutError:
-        return Verdict(reason="time", text="the trial did not end in time")
+        return TrialVerdict(reason="time", text="the trial did not end in time")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -49,13 +49,13 @@ async def try_release(plan: TrialPlan, variants: int) -> Verdict:
     return _verdict(output, process.returncode)
 
 
-def _verdict(output: bytes, code: int | None) -> Verdict:
+def _verdict(output: bytes, code: int | None) -> TrialVerdict:
     try:
         report = msgspec.json.decode(output[:MAX_REPORT_BYTES], type=TrialReport)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return Verdict(reason="crash", text=f"the trial ended with code {code} and without a report")
+        return TrialVerdict(reason="crash", text=f"the trial ended with code {code} and without a report")
     text = "; ".join(f"{trial.variant}: {trial.reason} {trial.text}".strip() for trial in report.variants)
     if report.usable:
-        return Verdict(usable=report.usable, text=text)
+        return TrialVerdict(usable=report.usable, text=text)
     reason = report.variants[0].reason if report.variants else "crash"
-    return Verdict(reason=reason, text=text)
+    return TrialVerdict(reason=reason, text=text)

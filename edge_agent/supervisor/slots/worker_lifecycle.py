@@ -15,11 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.config.agent_toml import SlotConfig
-from edge_agent.ipc.worker import AgentView, Aside, Drain, Fault, Heartbeat, Prefer, Ready, Rung, Shed, WorkerPlan
-from edge_agent.supervisor.slots.leak_detector import Growth, grow
-from edge_agent.supervisor.slots.restart_policy import Restarts
-from edge_agent.supervisor.slots.standby_listener import Doorbell, Vacancy
-from edge_agent.supervisor.slots.worker_process import Callbacks, Death, WorkerProcess
+from edge_agent.fallback_ladder import Rung
+from edge_agent.ipc.worker import AgentView, Drain, Fault, Heartbeat, Prefer, Ready, Shed, TapSettings, WorkerPlan
+from edge_agent.supervisor.slots.leak_detector import LeakState, grow
+from edge_agent.supervisor.slots.restart_policy import RestartPolicy
+from edge_agent.supervisor.slots.standby_listener import StandbyListener, WakeOnConnect
+from edge_agent.supervisor.slots.worker_process import Callbacks, WorkerDeath, WorkerProcess
 from edge_contracts.profile import DeviceProfile
 
 BACKLOG = 128
@@ -30,7 +31,7 @@ SHEDDING = "this device sheds load"
 _log = logging.getLogger(__name__)
 
 
-class Inherited(Struct, frozen=True, kw_only=True):
+class InheritedSocket(Struct, frozen=True, kw_only=True):
     """What every worker of a slot is born with: the socket it answers on, and the way to the slot's shadow."""
 
     listener: socket.socket
@@ -46,18 +47,18 @@ class Owner(Protocol):
 
     def fault(self, worker: WorkerProcess, fault: Fault) -> None: ...
 
-    def died(self, worker: WorkerProcess, death: Death) -> None: ...
+    def died(self, worker: WorkerProcess, death: WorkerDeath) -> None: ...
 
     def demoted(self, rung: Rung) -> None: ...
 
 
-class Serving:
+class WorkerLifecycle:
     """The workers of one slot. `serve` says what, everything else follows. While it is `unloaded` there is none."""
 
     def __init__(
-        self, inherited: Inherited, config: SlotConfig, profile: DeviceProfile, owner: Owner, cache: str
+        self, inherited: InheritedSocket, config: SlotConfig, profile: DeviceProfile, owner: Owner, cache: str
     ) -> None:
-        """`cache` is the folder of optimised models, given to every worker."""
+        """`cache` is the folder of optimized models, given to every worker."""
         self.unloaded = False
         self._listener = inherited.listener
         self._config = config
@@ -68,16 +69,16 @@ class Serving:
         self._next: WorkerProcess | None = None
         self._draining: set[WorkerProcess] = set()
         self._starting: asyncio.Task[None] | None = None
-        self._restarts = Restarts()
+        self._restarts = RestartPolicy()
         self._stopping = False
         self._lightest = False
         self._wish = Prefer(variant=None, threads=self._threads)
         self._shed_s = 0.0
         self._growth = self._no_growth()
-        self._aside = Aside(shadow=0.0, capture=False)
+        self._aside = TapSettings(shadow=0.0, capture=False)
         self._mirror = inherited.mirror
-        self._vacancy = Vacancy(inherited.listener)
-        self._doorbell = Doorbell(inherited.listener)
+        self._vacancy = StandbyListener(inherited.listener)
+        self._doorbell = WakeOnConnect(inherited.listener)
         self._cache = cache
 
     @property
@@ -190,7 +191,7 @@ class Serving:
         if self._current is not None:
             self._current.tell(AgentView(gauges=gauges))
 
-    def take_aside(self, aside: Aside) -> None:
+    def take_aside(self, aside: TapSettings) -> None:
         """Have requests shown to the shadow and captured like this."""
         if self._current is not None and aside != self._aside:
             self._current.tell(aside)
@@ -220,8 +221,8 @@ class Serving:
     def _threads(self) -> int:
         return 1 if self._lightest else self._config.threads or self._profile.model.threads
 
-    def _no_growth(self) -> Growth:
-        return Growth(leak_mb=self._config.recycle.growth_mb, window_s=self._config.recycle.window_s)
+    def _no_growth(self) -> LeakState:
+        return LeakState(leak_mb=self._config.recycle.growth_mb, window_s=self._config.recycle.window_s)
 
     def _recycle_if_leaking(self, now: float) -> None:
         """Start a worker beside one that leaks; it takes over when it is ready, so that no request fails."""
@@ -313,7 +314,7 @@ class Serving:
         worker.tell(self._aside)
         self._owner.ready(worker, ready)
 
-    def _on_death(self, worker: WorkerProcess, death: Death) -> None:
+    def _on_death(self, worker: WorkerProcess, death: WorkerDeath) -> None:
         self._draining.discard(worker)
         mine = worker in (self._current, self._next)
         if worker is self._current:

@@ -17,17 +17,17 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
+from edge_agent.fallback_ladder import Rung
 from edge_agent.host.memory_limits import LEAN_ENVIRONMENT
 from edge_agent.host.scheduling import step_behind, step_up
 from edge_agent.host.sensors import memory_of
-from edge_agent.ipc.in_flight import FlightPage
+from edge_agent.ipc.in_flight import InFlightCounters
 from edge_agent.ipc.worker import (
     MAX_LINE_BYTES,
     Drained,
     Fault,
     Heartbeat,
     Ready,
-    Rung,
     ToWorker,
     WorkerPlan,
     line,
@@ -49,7 +49,7 @@ RSS_SLACK_MB = 160.0
 _log = logging.getLogger(__name__)
 
 
-class Death(Struct, frozen=True, kw_only=True):
+class WorkerDeath(Struct, frozen=True, kw_only=True):
     """How a worker ended. `lost` requests had been started and were never answered; of the `connections` open then
     each can have cost a request that was not read yet, so no more than that many were lost."""
 
@@ -67,13 +67,13 @@ class Callbacks(Struct, frozen=True, kw_only=True):
     ready: Callable[[WorkerProcess, Ready], None]
     heartbeat: Callable[[WorkerProcess, Heartbeat], None]
     fault: Callable[[WorkerProcess, Fault], None]
-    died: Callable[[WorkerProcess, Death], None]
+    died: Callable[[WorkerProcess, WorkerDeath], None]
 
 
 class WorkerProcess:
     """A running worker. Made by `start`; ends by `drain` or `kill`, and then `callbacks.died` is called once."""
 
-    def __init__(self, plan: WorkerPlan, callbacks: Callbacks, flight: FlightPage) -> None:
+    def __init__(self, plan: WorkerPlan, callbacks: Callbacks, flight: InFlightCounters) -> None:
         self.plan = plan
         self.ready: Ready | None = None
         self.heartbeat: Heartbeat | None = None
@@ -92,7 +92,7 @@ class WorkerProcess:
     @classmethod
     async def start(cls, plan: WorkerPlan, listener: socket.socket, callbacks: Callbacks) -> WorkerProcess:
         """Start a worker that accepts on `listener`. Raises OSError when no process can be made."""
-        flight = FlightPage.create()
+        flight = InFlightCounters.create()
         ours, theirs = socket.socketpair()
         with theirs:
             plan = msgspec.structs.replace(
@@ -176,7 +176,7 @@ class WorkerProcess:
             self.kill("link-closed")
         code = await self._process.wait()
         self._writer.close()
-        death = Death(
+        death = WorkerDeath(
             pid=self.pid,
             code=code,
             reason=self._why(code),

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from edge_agent.backoff import InFlight, RoundTrip
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError, RetryAfterError, UnreachableError
-from edge_agent.mqtt.client import Arrived, LinkEvent, MqttLink, Up
+from edge_agent.mqtt.client import Connected, LinkEvent, MessageReceived, MqttLink
 from edge_agent.ports import ObjectKind
-from edge_agent.updater.transports.carriers import repository_path
+from edge_agent.updater.transports.directory import repository_path
 from edge_contracts.errors import ContractError
 from edge_contracts.limits import KIB
 from edge_contracts.topics import device_topic
@@ -54,7 +54,7 @@ class _Pace:
     flying: int = 0
 
 
-class MqttCarrier:
+class MqttTransport:
     """`timeout_s` bounds one answer over all its tries; a depot's wish to wait is granted within `patience_s`. `timer`
     is what is believed of round trips before the first one."""
 
@@ -153,9 +153,9 @@ class MqttCarrier:
             pace.window = pace.window.missed()
 
     def _heard(self, event: LinkEvent) -> None:
-        if isinstance(event, Up):
+        if isinstance(event, Connected):
             self._ask_again()
-        if not isinstance(event, Arrived) or event.topic != self._reply_topic:
+        if not isinstance(event, MessageReceived) or event.topic != self._reply_topic:
             return
         try:
             response = unpack_response(event.payload)

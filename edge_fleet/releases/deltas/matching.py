@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from edge_contracts.delta import Copy, Difference, Insert, Lane, Operation
-from edge_fleet.releases.deltas.model_tensors import Tensor, find_tensors
+from edge_fleet.releases.deltas.model_tensors import ModelTensor, find_tensors
 from edge_fleet.releases.deltas.residuals import Bytes, byte_planes, entropy_bits, residual_planes
 
 WINDOW = 16
@@ -51,18 +51,20 @@ def plan(base: Bytes, target: Bytes) -> list[Operation]:
     return matcher.operations
 
 
-def pair(base: Bytes, target: Bytes, olds: Sequence[Tensor], news: Sequence[Tensor]) -> list[Tensor | None]:
+def pair(
+    base: Bytes, target: Bytes, olds: Sequence[ModelTensor], news: Sequence[ModelTensor]
+) -> list[ModelTensor | None]:
     """Return for each new tensor the old one to compare it with, of the same length and lane, or None."""
-    keys: tuple[Callable[[Bytes, Tensor], Hashable], ...] = (
+    keys: tuple[Callable[[Bytes, ModelTensor], Hashable], ...] = (
         lambda data, tensor: hashlib.sha256(_of(data, tensor).data).digest(),
         lambda _, tensor: (tensor.name, tensor.kind) if tensor.name else tensor,
         lambda _, tensor: tensor.kind,
         lambda _, _tensor: (),
     )
-    found: list[Tensor | None] = [None] * len(news)
+    found: list[ModelTensor | None] = [None] * len(news)
     left = list(olds)
     for key in keys:
-        known: dict[Hashable, deque[Tensor]] = defaultdict(deque)
+        known: dict[Hashable, deque[ModelTensor]] = defaultdict(deque)
         for old in left:
             known[old.length, old.lane, key(base, old)].append(old)
         for index, new in enumerate(news):
@@ -84,7 +86,7 @@ class _Matcher:
         self._index: dict[bytes, int] | None = None
         self._next = 0  # where in the base the last operation ended: the likeliest place to go on
 
-    def tensor(self, new: Tensor, old: Tensor | None) -> None:
+    def tensor(self, new: ModelTensor, old: ModelTensor | None) -> None:
         """Write down how a whole tensor is made."""
         if old is None:
             self._insert(new.length)
@@ -163,11 +165,11 @@ class _Matcher:
             self.operations.append(Insert(length=length))
 
 
-def _of(data: Bytes, tensor: Tensor) -> Bytes:
+def _of(data: Bytes, tensor: ModelTensor) -> Bytes:
     return data[tensor.offset : tensor.offset + tensor.length]
 
 
-def _between(tensors: Sequence[Tensor], size: int) -> list[range]:
+def _between(tensors: Sequence[ModelTensor], size: int) -> list[range]:
     ends = [0, *(tensor.offset + tensor.length for tensor in tensors)]
     starts = [*(tensor.offset for tensor in tensors), size]
     return [range(end, start) for end, start in zip(ends, starts, strict=True) if start > end]

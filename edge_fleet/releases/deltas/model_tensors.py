@@ -38,7 +38,7 @@ _TFLITE_LANES = {0: 4, 1: 2, 2: 4, 4: 8, 7: 2, 8: 4, 10: 8, 11: 8, 12: 8, 15: 4,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tensor:
+class ModelTensor:
     """Bytes `offset` to `offset + length` of a file: numbers of `lane` bytes. `kind` is what two tensors of two files
     must share to be compared: type and shape; `name` tells which of several it is."""
 
@@ -49,20 +49,20 @@ class Tensor:
     lane: int
 
 
-def find_tensors(data: memoryview) -> list[Tensor]:
+def find_tensors(data: memoryview) -> list[ModelTensor]:
     """Return the tensors of a model file in the order of their bytes, none overlapping another."""
     try:
         found = list(_tflite(data) if bytes(data[4:8]) == b"TFL3" else _onnx(data, 0, len(data), "model", 0))
     except (IndexError, ValueError, struct.error):
         return []
-    apart: list[Tensor] = []
+    apart: list[ModelTensor] = []
     for tensor in sorted(found, key=lambda tensor: tensor.offset):
         if not apart or tensor.offset >= apart[-1].offset + apart[-1].length:
             apart.append(tensor)
     return apart
 
 
-def _onnx(data: memoryview, start: int, end: int, kind: str, depth: int) -> Iterator[Tensor]:
+def _onnx(data: memoryview, start: int, end: int, kind: str, depth: int) -> Iterator[ModelTensor]:
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     children = _ONNX_CHILDREN[kind]
@@ -78,7 +78,7 @@ def _onnx(data: memoryview, start: int, end: int, kind: str, depth: int) -> Iter
             yield from _onnx(data, first, last, child, depth + 1)
 
 
-def _onnx_tensor(data: memoryview, start: int, end: int) -> Iterator[Tensor]:
+def _onnx_tensor(data: memoryview, start: int, end: int) -> Iterator[ModelTensor]:
     name, kind, lane, place = b"", b"", 1, (0, 0)
     for field, wire, first, last in fields(data, start, end):
         if field == _ONNX_DIMS:
@@ -92,10 +92,10 @@ def _onnx_tensor(data: memoryview, start: int, end: int) -> Iterator[Tensor]:
             place = (first, last - first)
             lane = max(lane, _ONNX_DATA[field])
     if place[1]:
-        yield Tensor(name=name, kind=kind, offset=place[0], length=place[1], lane=_fitting(lane, place[1]))
+        yield ModelTensor(name=name, kind=kind, offset=place[0], length=place[1], lane=_fitting(lane, place[1]))
 
 
-def _tflite(data: memoryview) -> Iterator[Tensor]:
+def _tflite(data: memoryview) -> Iterator[ModelTensor]:
     """Walk Model.subgraphs[].tensors[] to Model.buffers[].data; a buffer shared by tensors is found once."""
     model = _u32(data, 0)
     buffers = _vector(data, _field(data, model, 4))
@@ -115,7 +115,7 @@ def _tflite(data: memoryview) -> Iterator[Tensor]:
             type_ = data[kind] if kind else 0
             shape_at, shape_bytes = _bytes(data, shape, 4)
             name_at, name_bytes = _bytes(data, name, 1)
-            yield Tensor(
+            yield ModelTensor(
                 name=bytes(data[name_at : name_at + name_bytes]),
                 kind=bytes([type_]) + bytes(data[shape_at : shape_at + shape_bytes]),
                 offset=first,

@@ -15,16 +15,16 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_compression.onnx_tools.graph import array, initializers
-from edge_compression.pruning.channels.labels import Labels
+from edge_compression.pruning.channels.labels import ChannelLabels
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-MAX_LABELLED = 1 << 20
+MAX_LABELED = 1 << 20
 """Elements of a constant that get labels of their own; larger ones are no biases and scales, and stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class FlowLayer:
     """A convolution or matrix product with constant weights. `taken` and `given` are the labels of its input and output
     channels, `kernel` the weights of a pair of them, `positions` how often a sample passes through. With groups, inputs
     and outputs of a group are one set and weights are removed with their outputs."""
@@ -40,16 +40,17 @@ class Layer:
 
 @dataclass(kw_only=True)
 class Flow:
-    """Labels while they flow. `shapes` are the tensors' shapes for one sample. `still`: labels and the axis along which
-    sizes must not change. `slots`: labels of a constant's axis. `resized`: nodes whose constant sizes follow labels."""
+    """ChannelLabels while they flow. `shapes` are the tensors' shapes for one sample. `still`: labels and the axis
+    along which sizes must not change. `slots`: labels of a constant's axis. `resized`: nodes whose constant sizes
+    follow labels."""
 
     model: onnx.ModelProto
     shapes: Mapping[str, Shape]
-    labels: Labels = field(default_factory=Labels)
+    labels: ChannelLabels = field(default_factory=ChannelLabels)
     tensors: dict[str, Array] = field(default_factory=dict)
     slots: dict[tuple[str, int], Array] = field(default_factory=dict)
     still: list[tuple[Array, int]] = field(default_factory=list)
-    layers: list[Layer] = field(default_factory=list)
+    layers: list[FlowLayer] = field(default_factory=list)
     resized: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(init=False)
 
@@ -61,7 +62,7 @@ class Flow:
         if name not in self.tensors:
             known = self.constants.get(name)
             shape = tuple(known.dims) if known is not None else self.shapes.get(name, ())
-            small = known is not None and math.prod(shape) <= MAX_LABELLED
+            small = known is not None and math.prod(shape) <= MAX_LABELED
             self.tensors[name] = self.labels.fresh(shape) if small else _staying(shape)
         return self.tensors[name]
 

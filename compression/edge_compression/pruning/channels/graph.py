@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import array, initializers, save, session, with_outputs
 from edge_compression.pass_api import Feeds
-from edge_compression.pruning.channels.flow import Flow, Layer, Shape, flow_through
+from edge_compression.pruning.channels.flow import Flow, FlowLayer, Shape, flow_through
 from edge_compression.pruning.channels.labels import STAYS
 from edge_compression.pruning.channels.rules import RULES
 from edge_compression.quantization.input_moments import attributes
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class PruningSite:
     """Units that the same layers own, and the layers that read them and can be refitted, both as indices of layers."""
 
     units: Array
@@ -39,8 +39,8 @@ class ChannelGraph:
     """Layers in the graph's order with the units of their inputs and outputs (0: not removable), the sites, the units
     along constants' axes, and how the constant shape of a Reshape or the sizes of a Split depend on units."""
 
-    layers: tuple[Layer, ...]
-    sites: tuple[Site, ...]
+    layers: tuple[FlowLayer, ...]
+    sites: tuple[PruningSite, ...]
     slots: Mapping[tuple[str, int], Array]
     sizes: Mapping[str, tuple[Array, ...]]
 
@@ -63,17 +63,17 @@ def channel_graph(model: onnx.ModelProto, feeds: Feeds) -> ChannelGraph:
 def tensor_shapes(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Shape]:
     """Return the shape of every tensor of the main graph for one sample, by running it."""
     names = [name for node in model.graph.node for name in node.output if name]
-    opened = session(save(with_outputs(model, names)), optimise=False)
+    opened = session(save(with_outputs(model, names)), optimize=False)
     values = opened.run(names, feeds)
     shapes = {name: tuple(np.shape(value)) for name, value in zip(names, values, strict=True)}
     return shapes | {name: tuple(np.shape(value)) for name, value in feeds.items()}
 
 
-def _settled(flow: Flow, layer: Layer) -> Layer:
+def _settled(flow: Flow, layer: FlowLayer) -> FlowLayer:
     return replace(layer, taken=flow.labels.roots(layer.taken), given=flow.labels.roots(layer.given))
 
 
-def _sites(layers: tuple[Layer, ...]) -> tuple[Site, ...]:
+def _sites(layers: tuple[FlowLayer, ...]) -> tuple[PruningSite, ...]:
     """Group units by the layers that make them; those that no layer reads cannot be made up for, so they stay."""
     makers = _places(layers, "given")
     readers = _places(layers, "taken")
@@ -84,11 +84,11 @@ def _sites(layers: tuple[Layer, ...]) -> tuple[Site, ...]:
     for owners, units in found.items():
         reading = {index for unit in units for index in readers.get(unit, ()) if layers[index].groups == 1}
         if reading and len(units) > 1:
-            sites.append(Site(units=np.array(sorted(units)), makers=owners, readers=tuple(sorted(reading))))
+            sites.append(PruningSite(units=np.array(sorted(units)), makers=owners, readers=tuple(sorted(reading))))
     return tuple(sorted(sites, key=lambda site: site.readers))
 
 
-def _places(layers: tuple[Layer, ...], side: str) -> dict[int, tuple[int, ...]]:
+def _places(layers: tuple[FlowLayer, ...], side: str) -> dict[int, tuple[int, ...]]:
     found: dict[int, set[int]] = {}
     for index, layer in enumerate(layers):
         for unit in np.unique(getattr(layer, side)).tolist():

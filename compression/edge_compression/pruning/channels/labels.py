@@ -16,7 +16,7 @@ Array = NDArray[Any]
 STAYS = 0
 
 
-class Labels:
+class ChannelLabels:
     """The sets of labels. `changes` counts the unions made, so that a fixed point can be noticed."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Labels:
         self.join(slim, first)
 
     def varying(self, labels: Array) -> tuple[int, ...]:
-        """Return the axes along which neighbours are of different sets."""
+        """Return the axes along which neighbors are of different sets."""
         slim = self.roots(essential(labels))
         return tuple(axis for axis in range(slim.ndim) if np.any(np.diff(slim, axis=axis)))
 

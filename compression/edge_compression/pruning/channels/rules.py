@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from edge_compression.pruning.channels.flow import Array, Flow, Layer, Rule
+from edge_compression.pruning.channels.flow import Array, Flow, FlowLayer, Rule
 from edge_compression.pruning.channels.shape_rules import concatenation, gather, resampling, reshape, split, transpose
 from edge_compression.quantization.input_moments import attributes
 
@@ -144,7 +144,7 @@ def convolution(flow: Flow, node: onnx.NodeProto) -> None:
         _sliced(flow, node.input[2], given)
     shape = flow.shapes[node.output[0]]
     flow.layers.append(
-        Layer(
+        FlowLayer(
             node=node,
             weight=node.input[1],
             taken=taken,
@@ -175,7 +175,9 @@ def product(flow: Flow, node: onnx.NodeProto) -> None:
     if len(node.input) > 2 and node.input[2]:
         _sliced(flow, node.input[2], given)
     positions = math.prod(shape[:-1])
-    flow.layers.append(Layer(node=node, weight=node.input[1], taken=taken, given=given, kernel=1, positions=positions))
+    flow.layers.append(
+        FlowLayer(node=node, weight=node.input[1], taken=taken, given=given, kernel=1, positions=positions)
+    )
     flow.put(node.output[0], given)
 
 
@@ -203,8 +205,8 @@ def _sliced(flow: Flow, constant: str, labels: Array) -> None:
     flow.slot(constant, values.ndim - 1, labels)
 
 
-def normalisation(flow: Flow, node: onnx.NodeProto) -> None:
-    """Batch and instance normalisation: each channel by itself, with its own scale and offset."""
+def normalization(flow: Flow, node: onnx.NodeProto) -> None:
+    """Batch and instance normalization: each channel by itself, with its own scale and offset."""
     labels = flow.channels(node.input[0], 1)
     for name in node.input[1:]:
         _sliced(flow, name, labels)
@@ -247,7 +249,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Pad", "Resize", "Slice"), resampling),
     **dict.fromkeys(("Gemm", "MatMul"), product),
     **dict.fromkeys(("LogSoftmax", "Softmax"), softmax),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), normalisation),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), normalization),
     "Concat": concatenation,
     "Conv": convolution,
     "Gather": gather,

@@ -17,14 +17,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, parse_certificate_answer, signed_part
-from edge_contracts.limits import MAX_ENROLMENT_BYTES
+from edge_contracts.limits import MAX_ENROLLMENT_BYTES
 from edge_contracts.topics import claim_topic, device_topic
-from edge_fleet.database.certificates import MAX_SUCCESSORS, IdentityStore
+from edge_fleet.database.certificates import MAX_SUCCESSORS, CertificateStore
 from edge_fleet.errors import FleetError, KeyExposedError
 from edge_fleet.identity.authority import CLAIM_CA, DEVICE_CA, Authority, Term, common_name
 from edge_fleet.identity.claims import ClaimOrder, authority_of, found_authority, make_claim, write_revocations
-from edge_fleet.identity.enrollment import Enrolment, utc_text
-from edge_fleet.signing.workspace import Fleet
+from edge_fleet.identity.enrollment import Enrollment, utc_text
+from edge_fleet.signing.workspace import FleetWorkspace
 
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
 NONCE = "0123456789abcdef" * 2
@@ -43,11 +43,11 @@ class Asker:
 class Office:
     """A fleet with an authority, its store and the service's decisions."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: FleetWorkspace) -> None:
         self.fleet = fleet
         self.authority = found_authority(fleet, NOW)
-        self.store = IdentityStore(fleet.store_url)
-        self.enrolment = Enrolment("default", self.authority, self.store)
+        self.store = CertificateStore(fleet.store_url)
+        self.enrollment = Enrollment("default", self.authority, self.store)
 
     def claim(self, device: str = "dev-1", life: timedelta = timedelta(days=7)) -> Asker:
         """Make a claim and return its identity."""
@@ -71,7 +71,7 @@ class Office:
 
     def ask(self, topic: str, asked: CertificateRequest, now: datetime = NOW) -> CertificateAnswer:
         """Ask, and check that the answer goes to who asked."""
-        answer = self.enrolment.answer(topic, encode(asked), now)
+        answer = self.enrollment.answer(topic, encode(asked), now)
         assert answer is not None
         assert answer[0] == topic.replace("/req", "/rsp").replace("/renew", "/certificate")
         return parse_certificate_answer(answer[1])
@@ -129,7 +129,7 @@ def test_asking_again_after_a_lost_answer_gives_the_same_certificate(office: Off
 
 def test_a_certificate_is_in_the_store_before_it_is_answered(office: Office) -> None:
     answered = certificate(office.redeem(office.claim(), new_key()))
-    again = IdentityStore(office.fleet.store_url)
+    again = CertificateStore(office.fleet.store_url)
     stored = again.certificate(f"{answered.serial_number:x}")
     again.close()
     assert stored is not None
@@ -264,9 +264,9 @@ def test_an_oversized_or_senseless_request_is_dropped_before_it_is_parsed(office
     topic = claim_topic("default", claim.name, "req")
     asked = request(claim, new_key())
     huge = CertificateRequest(nonce=NONCE, certificate=asked.certificate, csr=b"0" * 3000, signature=b"")
-    for payload in (encode(huge), b"0" * (MAX_ENROLMENT_BYTES + 1), b"{", b"", encode(asked)[:-9]):
-        assert office.enrolment.answer(topic, payload, NOW) is None
-    assert office.enrolment.counts["malformed"] == 5
+    for payload in (encode(huge), b"0" * (MAX_ENROLLMENT_BYTES + 1), b"{", b"", encode(asked)[:-9]):
+        assert office.enrollment.answer(topic, payload, NOW) is None
+    assert office.enrollment.counts["malformed"] == 5
     noise = CertificateRequest(nonce=NONCE, certificate=b"x", csr=b"y", signature=b"z")
     assert office.ask(topic, noise).refused == "malformed"
 

@@ -14,17 +14,17 @@ import toolchain_models
 import torch
 from onnx import helper, numpy_helper
 
-from edge_compression.distillation.augmentation import Variations
+from edge_compression.distillation.augmentation import Augmentation
 from edge_compression.distillation.torch_module import TorchGraph
-from edge_compression.distillation.trainer import Training, distil
+from edge_compression.distillation.trainer import Training, distill
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.onnx_tools.graph import load, save, session
-from edge_compression.onnx_tools.logits import answer
+from edge_compression.onnx_tools.logits import logits_of
 from edge_compression.pass_api import Context, PassError
-from edge_compression.passes import Distil, MixedWeights, Prune, UnpackAtLoad, WeightOnly
+from edge_compression.passes import Distill, MixedWeights, Prune, UnpackAtLoad, WeightOnly
 from edge_compression.recipes.recipe import parse_recipe
 from edge_compression.report.caveats import cut_short
-from edge_compression.search.build_process import BuildPlan, Built, Refused, apply_recipe
+from edge_compression.search.build_process import BuildPlan, BuildRefused, Built, apply_recipe
 from edge_contracts.manifest import Input, SampleMapping
 
 Array = np.ndarray[Any, Any]
@@ -95,7 +95,7 @@ def test_an_operator_in_torch_is_the_one_of_onnxruntime(kind: str, attributes: d
 
 def stored_weights() -> onnx.ModelProto:
     data = save(toolchain_models.conv_classifier())
-    return load(WeightOnly().apply(data, Context(calibration=feeds, unquantised=data)).model)
+    return load(WeightOnly().apply(data, Context(calibration=feeds, unquantized=data)).model)
 
 
 @pytest.mark.parametrize("make", [pruning_models.residual, pruning_models.attention, stored_weights])
@@ -116,21 +116,21 @@ def feeds() -> Iterator[dict[str, Array]]:
 @pytest.fixture(scope="module")
 def context() -> Context:
     original = save(toolchain_models.conv_classifier())
-    return Context(calibration=feeds, unquantised=original, original=original, training=feeds)
+    return Context(calibration=feeds, unquantized=original, original=original, training=feeds)
 
 
 @pytest.fixture(scope="module")
 def pruned(context: Context) -> bytes:
-    return Prune(keep=0.3, multiple=2).apply(context.unquantised, context).model
+    return Prune(keep=0.3, multiple=2).apply(context.unquantized, context).model
 
 
 def far(model: bytes, context: Context) -> float:
-    truth = session(context.unquantised).run(None, {"x": X})[0]
+    truth = session(context.unquantized).run(None, {"x": X})[0]
     return float(np.square(session(model).run(None, {"x": X})[0] - truth).mean())
 
 
 def test_training_brings_the_answers_nearer_to_the_originals(pruned: bytes, context: Context) -> None:
-    applied = Distil(steps=300).apply(pruned, context)
+    applied = Distill(steps=300).apply(pruned, context)
     assert far(applied.model, context) < 0.7 * far(pruned, context)
     assert float(applied.changed["error_after"]) < float(applied.changed["error_before"])
     before, after = load(pruned), load(applied.model)
@@ -140,11 +140,11 @@ def test_training_brings_the_answers_nearer_to_the_originals(pruned: bytes, cont
 
 def test_the_same_samples_give_the_same_weights(pruned: bytes, context: Context) -> None:
     torch.set_num_threads(1)
-    assert len({Distil(steps=10).apply(pruned, context).model for _ in range(2)}) == 1
+    assert len({Distill(steps=10).apply(pruned, context).model for _ in range(2)}) == 1
 
 
 def test_weights_that_training_made_worse_are_not_kept(pruned: bytes, context: Context) -> None:
-    applied = Distil(steps=20, rate=1.0).apply(pruned, context)
+    applied = Distill(steps=20, rate=1.0).apply(pruned, context)
     assert applied.changed["error_after"] == applied.changed["error_before"]
     assert far(applied.model, context) == pytest.approx(far(pruned, context), rel=1e-4)
 
@@ -159,12 +159,12 @@ def test_the_training_ends_with_its_steps_or_its_time(
         seconds=seconds,
         rate=0.01,
         batch=8,
-        variations=Variations(mixtures=0.5, shift=0.125),
+        variations=Augmentation(mixtures=0.5, shift=0.125),
         clock=lambda: next(seen),
     )
-    original = session(context.unquantised)
+    original = session(context.unquantized)
     pupil = TorchGraph(load(pruned))
-    found = distil(pupil, "logits", lambda x: answers(original, x), TRAINING, how)
+    found = distill(pupil, "logits", lambda x: answers(original, x), TRAINING, how)
     assert found.steps == made
     assert found.after < found.before
 
@@ -176,9 +176,9 @@ def answers(opened: Any, x: Array) -> Array:
 def test_a_budget_that_is_far_too_short_is_said_so_before_other_passes_work(context: Context) -> None:
     for left in (0.0, -5.0):
         with pytest.raises(PassError, match=r"steps of training take .* left for them"):
-            Distil().foresee(context.unquantised, replace(context, seconds_left=lambda left=left: left))
+            Distill().foresee(context.unquantized, replace(context, seconds_left=lambda left=left: left))
     with pytest.raises(PassError, match=r"steps of training take .* left for them"):
-        Distil(steps=1_000_000, seconds=1.0).apply(context.unquantised, context)
+        Distill(steps=1_000_000, seconds=1.0).apply(context.unquantized, context)
 
 
 RECIPE = """summary = "s"
@@ -187,7 +187,7 @@ pass = "prune"
 keep = 0.5
 samples = "training"
 [[passes]]
-pass = "distil"
+pass = "distill"
 steps = STEPS
 """
 
@@ -222,23 +222,23 @@ def test_a_build_prunes_and_trains(tmp_path: Path) -> None:
 
 def test_a_build_with_too_little_time_for_its_training_does_not_begin(tmp_path: Path) -> None:
     made = apply_recipe(plan(tmp_path, 2000, 0.0))
-    assert isinstance(made, Refused)
-    assert made.step == "distil"
+    assert isinstance(made, BuildRefused)
+    assert made.step == "distill"
     assert made.text.startswith("2000 steps of training take")
     assert made.text.endswith("a longer --budget helps")
 
 
 def test_the_report_names_what_was_trained_for_too_short_a_time() -> None:
     recipe = parse_recipe(RECIPE.replace("STEPS", "50"), "trained")
-    whole = Candidate(recipe=recipe, changes=({"pass": "prune"}, {"pass": "distil", "steps": 50, "steps_wanted": 50}))
-    short = Candidate(recipe=recipe, changes=({"pass": "distil", "steps": 9, "steps_wanted": 50},))
+    whole = Candidate(recipe=recipe, changes=({"pass": "prune"}, {"pass": "distill", "steps": 50, "steps_wanted": 50}))
+    short = Candidate(recipe=recipe, changes=({"pass": "distill", "steps": 9, "steps_wanted": 50},))
     assert list(cut_short([whole])) == []
     assert "trained (9 of 50)" in next(cut_short([whole, short]))
 
 
 def test_weights_in_few_bits_are_trained_with_their_rounding(context: Context) -> None:
-    stored = MixedWeights(sqnr=6.0).apply(context.unquantised, context).model
-    applied = Distil(steps=300).apply(stored, context)
+    stored = MixedWeights(sqnr=6.0).apply(context.unquantized, context).model
+    applied = Distill(steps=300).apply(stored, context)
     assert far(applied.model, context) < 0.7 * far(stored, context)
     before, after = (
         {tensor.name: numpy_helper.to_array(tensor) for tensor in load(model).graph.initializer}
@@ -255,14 +255,14 @@ def test_weights_in_few_bits_are_trained_with_their_rounding(context: Context) -
 
 
 def test_weights_in_eight_bits_are_not_drowned_in_their_rounding(context: Context) -> None:
-    noisy, random = load(context.unquantised), np.random.default_rng(0)
+    noisy, random = load(context.unquantized), np.random.default_rng(0)
     for tensor in noisy.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32:
             noise = 0.005 * values.std() * random.standard_normal(values.shape)
             tensor.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), tensor.name))
     stored = WeightOnly().apply(save(noisy), context).model
-    applied = Distil(steps=100, rate=0.05).apply(stored, context)
+    applied = Distill(steps=100, rate=0.05).apply(stored, context)
     assert far(applied.model, context) < 0.2 * far(stored, context)
 
 
@@ -270,44 +270,44 @@ def test_an_operator_that_cannot_be_trained_is_named_with_its_node(context: Cont
     model = toolchain_models.conv_classifier()
     model.graph.node[1].op_type = "Softsign"
     with pytest.raises(PassError, match=r"node relu \(Softsign\)"):
-        Distil().apply(save(model), context)
+        Distill().apply(save(model), context)
 
 
 def test_without_training_samples_or_an_original_it_says_so(pruned: bytes, context: Context) -> None:
-    alone = Context(calibration=feeds, unquantised=pruned)
+    alone = Context(calibration=feeds, unquantized=pruned)
     with pytest.raises(PassError, match="original"):
-        Distil().apply(pruned, alone)
-    untrained = Context(calibration=feeds, unquantised=pruned, original=context.original)
+        Distill().apply(pruned, alone)
+    untrained = Context(calibration=feeds, unquantized=pruned, original=context.original)
     with pytest.raises(PassError, match="training samples"):
-        Distil().apply(pruned, untrained)
-    assert Distil(steps=1, samples="calibration").apply(pruned, untrained).changed["steps"]
+        Distill().apply(pruned, untrained)
+    assert Distill(steps=1, samples="calibration").apply(pruned, untrained).changed["steps"]
 
 
 def test_answers_are_compared_before_a_last_softmax() -> None:
     model = toolchain_models.conv_classifier()
-    assert answer(model) == "logits"
+    assert logits_of(model) == "logits"
     model.graph.node.append(helper.make_node("Softmax", ["logits"], ["p"]))
     model.graph.output[0].name = "p"
-    assert answer(model) == "logits"
+    assert logits_of(model) == "logits"
 
 
 def test_mixtures_are_between_samples_and_only_of_numbers_that_can_be_mixed() -> None:
     random = np.random.default_rng(0)
     x = random.random((200, 3), dtype=np.float32)
-    mixed = Variations(mixtures=0.5, shift=0.4).of(x, random)
+    mixed = Augmentation(mixtures=0.5, shift=0.4).of(x, random)
     assert mixed.shape == x.shape
     assert mixed.dtype == np.float32
     assert 40 < (mixed == x).all(axis=1).sum() < 160
     assert mixed.min() >= x.min()
     assert mixed.max() <= x.max()
     tokens = random.integers(0, 9, (10, 3))
-    np.testing.assert_array_equal(Variations(mixtures=1.0, shift=0.4).of(tokens, random), tokens)
+    np.testing.assert_array_equal(Augmentation(mixtures=1.0, shift=0.4).of(tokens, random), tokens)
 
 
 def test_shifts_move_a_sample_along_its_long_axes_and_repeat_its_border() -> None:
     random = np.random.default_rng(0)
     x = np.broadcast_to(np.arange(16, dtype=np.float32), (50, 3, 16))
-    shifted = Variations(mixtures=0.0, shift=0.125).of(x, random)
+    shifted = Augmentation(mixtures=0.0, shift=0.125).of(x, random)
     moves = shifted[:, 0, 8] - 8
     assert set(moves) == {-2.0, -1.0, 0.0, 1.0, 2.0}
     np.testing.assert_array_equal(shifted[:, 0], np.clip(np.arange(16) + moves[:, None], 0, 15))
