@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from edge_agent.inference.guards import InputGuards
 from edge_agent.inference.samples import to_model
 from edge_agent.ports import TensorInfo
 from edge_bench.task import Task
-from edge_compression.bundle.sample_sets import OutputKind
 from edge_contracts.guards import FeatureGuard, OutputGuard, check_input_guard, check_output_guard
 from edge_contracts.manifest import Input, check_last_resort
 
@@ -108,3 +107,6 @@ def _bound(declared: float | None, seen: float | None) -> float | None:
     """Return a bound as declared, else as seen; an infinite one is none."""
     bound = seen if declared is None else declared
     return None if bound is None or math.isinf(bound) else bound
+
+
+OutputKind = Literal["logits", "probabilities", "values"]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import deque
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from edge_agent.answer_comparison import most_confused, words
-from edge_agent.ipc.status import AgentStatus, SlotStatus, UpdateRefusal
-from edge_agent.storage.audit_chain import AuditEntry
-from edge_agent.storage.audit_log import audit_files, verify_audit
+from edge_agent.ipc.status import AgentStatus, SlotStatus
+from edge_agent.storage.audit_log import verify_audit
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.supervisor.event_log import REFUSALS, refusal_of
+from edge_agent.supervisor.event_log import stored_refusals
 from edge_agent.update.record import UpdateRecord, installed
 
 if TYPE_CHECKING:
@@ -39,18 +35,6 @@ def stored_status(state: StateFolder) -> AgentStatus:
         audit_problem=problem,
         refusals=tuple(stored_refusals(state)),
     )
-
-
-def stored_refusals(state: StateFolder) -> deque[UpdateRefusal]:
-    """Return the newest refusals in the audit log, oldest first."""
-    found: deque[UpdateRefusal] = deque(maxlen=REFUSALS)
-    for path in audit_files(state.audit):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                refusal = refusal_of(msgspec.json.decode(line, type=AuditEntry))
-                if refusal is not None:
-                    found.append(refusal)
-    return found
 
 
 def _slot(record: UpdateRecord) -> SlotStatus:

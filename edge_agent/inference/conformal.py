@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.answer import Prediction
-from edge_agent.processing.activations import softmax
+from edge_agent.processing.activations import Floats, softmax
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Manifest, Output, Variant
 from edge_contracts.reference import ConformalThreshold
 
 Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 
 class Predictor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge_agent.inference.conformal import Floats
+Floats = NDArray[np.float64]
 
 
 def softmax(logits: Floats) -> Floats:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edge_agent.device_event import DeviceEvent
 from edge_agent.ipc.status import UpdateRefusal
 from edge_agent.storage.audit_chain import AuditEntry
-from edge_agent.storage.audit_log import AuditLog
+from edge_agent.storage.audit_log import AuditLog, audit_files
 from edge_agent.storage.durable import StateError
+from edge_agent.storage.state_dir import StateFolder
 from edge_agent.telemetry.uplink import utc_now
 from edge_contracts.telemetry import Event
+
+if TYPE_CHECKING:
+    pass
 
 if TYPE_CHECKING:
     pass
@@ -83,3 +90,15 @@ def refusal_of(entry: AuditEntry) -> UpdateRefusal | None:
         return None
     reason = str(entry.detail.get("reason", ""))
     return UpdateRefusal(time=entry.time, event=entry.event, slot=entry.slot, reason=reason, text=entry.text)
+
+
+def stored_refusals(state: StateFolder) -> deque[UpdateRefusal]:
+    """Return the newest refusals in the audit log, oldest first."""
+    found: deque[UpdateRefusal] = deque(maxlen=REFUSALS)
+    for path in audit_files(state.audit):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                refusal = refusal_of(msgspec.json.decode(line, type=AuditEntry))
+                if refusal is not None:
+                    found.append(refusal)
+    return found

@@ -20,7 +20,6 @@ from pathlib import Path
 import msgspec
 
 from edge_agent import __version__
-from edge_agent.cli.status import stored_refusals
 from edge_agent.config.agent_toml import AgentConfig, load_config
 from edge_agent.config.profiles import load_profile
 from edge_agent.config.reload_plan import ReloadPlan
@@ -32,7 +31,7 @@ from edge_agent.ipc.status import AgentStatus
 from edge_agent.storage.audit_log import AuditLog
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.config_reload import ConfigReload, open_slots
-from edge_agent.supervisor.event_log import REFUSALS, EventLog
+from edge_agent.supervisor.event_log import REFUSALS, EventLog, stored_refusals
 from edge_agent.supervisor.identity_monitor import IdentityMonitor
 from edge_agent.supervisor.mqtt_gateway.gateway import MqttGateway, open_data
 from edge_agent.supervisor.resource_monitor import ResourceMonitor

@@ -27,7 +27,7 @@ from edge_fleet.signing.ceremony import (
 from edge_fleet.signing.ceremony_text import changes, describe_need, key_words, outcome
 from edge_fleet.signing.key_changes import Draft, Holding
 from edge_fleet.signing.keys import KeyRing
-from edge_fleet.signing.repository import read_metadata
+from edge_fleet.signing.metadata import read_metadata
 from edge_fleet.signing.workspace import SETTINGS_NAME, FleetWorkspace
 
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -19,7 +19,7 @@ from edge_fleet.depot.objects import PATTERNS, ObjectReader
 from edge_fleet.depot.pull_through import Fetch, PullThrough
 from edge_fleet.depot.rate_limit import Pace, RequesterLimits
 from edge_fleet.errors import ObjectMissingError, ObjectNameError, RepositoryError
-from edge_fleet.signing.repository import read_metadata
+from edge_fleet.signing.metadata import read_metadata
 
 PATIENCE_S = 0.5
 """How long a request waits for upstream before its device is told to come back: below a device's own patience, which

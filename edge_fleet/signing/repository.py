@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import Key
-from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import (
     Metadata,
     MetaFile,
@@ -30,12 +29,12 @@ from tuf.api.metadata import (
     Targets,
     Timestamp,
 )
-from tuf.api.serialization import DeserializationError
 from tuf.repository import Repository
 
 from edge_fleet.durable_files import make_folder, write_file
 from edge_fleet.errors import FleetError, RepositoryError
 from edge_fleet.signing.keys import RELEASES, KeyRing, sign
+from edge_fleet.signing.metadata import read_metadata
 from edge_fleet.signing.roles import Lifetimes, delegate, delegated, family_roles, family_signers
 
 
@@ -232,14 +231,6 @@ def hashed_path(path: str, digest: str) -> str:
     """Return the path of a target's file: its hash before the last part (TUF consistent snapshots)."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{digest}.{name}" if folder else f"{digest}.{name}"
-
-
-def read_metadata(path: Path) -> Metadata[Any]:
-    """Read one metadata file of our own repository. Raises RepositoryError naming the file."""
-    try:
-        return Metadata.from_bytes(path.read_bytes())
-    except (OSError, DeserializationError, TufError) as error:
-        raise RepositoryError(f"not readable as TUF metadata: {error}", subject=str(path)) from error
 
 
 def _empty(role: str) -> Metadata[Any]:

@@ -25,7 +25,8 @@ from edge_contracts.toml import decode_toml
 from edge_fleet.durable_files import PRIVATE_FILE, make_folder, write_file
 from edge_fleet.errors import FleetBusyError, FleetError
 from edge_fleet.signing.keys import RELEASES, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing, check_outside_git, root_names
-from edge_fleet.signing.repository import FleetRepository, read_metadata
+from edge_fleet.signing.metadata import read_metadata
+from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import ROLLOUTS_PATHS, Lifetimes, releases_paths, releases_role
 
 SETTINGS_NAME = "fleet.toml"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_agent.processing.activations import softmax
 from edge_compression.bundle import conformal, histograms
-from edge_compression.bundle.sample_sets import OutputKind
+from edge_compression.guards import OutputKind
 from edge_contracts.reference import AnswerReference, ConformalThreshold
 
 Array = NDArray[Any]

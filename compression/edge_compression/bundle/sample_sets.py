@@ -6,18 +6,18 @@ Pure functions over arrays. Writing the files is in `bundle`; the device's side 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_bench.stats import binomial_quantile, wilson_upper
 from edge_compression.evaluation.quality import Exactness
+from edge_compression.guards import OutputKind
 from edge_contracts.limits import KIB, MIB
 from edge_contracts.reference import Confidence
 
 Array = NDArray[Any]
-OutputKind = Literal["logits", "probabilities", "values"]
 
 MIN_GOLDEN, MAX_GOLDEN = 8, 16
 MIN_PROBES, MAX_PROBES = 32, 200

@@ -11,7 +11,8 @@ from typing import Any
 
 import onnx
 
-from edge_compression.quantization.input_moments import attributes, padding
+from edge_compression.onnx_tools.graph import attributes
+from edge_compression.quantization.input_moments import padding
 
 Tensor = Any
 Inputs = list[Any]

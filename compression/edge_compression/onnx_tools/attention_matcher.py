@@ -15,10 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_compression.onnx_tools.graph import save, session, with_outputs
+from edge_compression.onnx_tools.graph import attributes, save, session, with_outputs
 from edge_compression.onnx_tools.graph_index import GraphIndex
 from edge_compression.pass_api import Feeds
-from edge_compression.quantization.input_moments import attributes
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ import onnx
 import onnx.version_converter
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from edge_compression.pass_api import Feeds, PassError
 
@@ -150,3 +150,8 @@ def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
 def float_array(values: Any) -> Array:
     """Return values as float32, the only float type the quantizer takes ranges in."""
     return np.asarray(values, dtype=np.float32)
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """Return a node's attributes as Python values."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

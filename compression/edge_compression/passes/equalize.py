@@ -16,10 +16,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_compression.onnx_tools.graph import array, initializers, load, save
+from edge_compression.onnx_tools.graph import array, attributes, initializers, load, save
 from edge_compression.onnx_tools.graph_index import GraphIndex
 from edge_compression.pass_api import Applied, Context, PassError
-from edge_compression.quantization.input_moments import attributes
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

@@ -15,10 +15,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_compression.onnx_tools.graph import initializers, load, save, session, with_outputs
+from edge_compression.onnx_tools.graph import attributes, initializers, load, save, session, with_outputs
 from edge_compression.onnx_tools.graph_index import GraphIndex
 from edge_compression.pass_api import Applied, Context, PassError
-from edge_compression.quantization.input_moments import attributes
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 

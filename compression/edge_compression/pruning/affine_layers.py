@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_compression.onnx_tools.graph import array, initializers
-from edge_compression.quantization.input_moments import as_rows, attributes, from_rows, inputs
+from edge_compression.onnx_tools.graph import array, attributes, initializers
+from edge_compression.quantization.input_moments import as_rows, from_rows, inputs
 
 Array = NDArray[Any]
 

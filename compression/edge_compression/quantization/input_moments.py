@@ -11,17 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
+
+from edge_compression.onnx_tools.graph import attributes
 
 Array = NDArray[Any]
 
 MAX_POSITIONS = 2048
 """Positions of a convolution taken from one sample, evenly spaced: neighbors tell the same, memory stays small."""
-
-
-def attributes(node: Any) -> dict[str, Any]:
-    """Return a node's attributes as Python values."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def as_rows(node: Any, weights: Array) -> Array:
@@ -50,30 +46,6 @@ def supported(node: Any, weights: Array) -> bool:
     return node.op_type == "Conv" or weights.ndim == 2
 
 
-def inputs(node: Any, weights: Array, values: Array, *, positions: int = MAX_POSITIONS) -> Array:
-    """Return what the layer's rows are multiplied with, [groups, positions, columns] float32, from its activation; of a
-    convolution's positions at most so many."""
-    if node.op_type != "Conv":
-        return values.reshape(1, -1, values.shape[-1]).astype(np.float32, copy=False)
-    known = attributes(node)
-    kernel, groups = weights.shape[2:], known.get("group", 1)
-    strides = known.get("strides") or [1] * len(kernel)
-    dilations = known.get("dilations") or [1] * len(kernel)
-    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    pads = padding(known, values.shape[2:], reach, strides)
-    padded = np.pad(values, [(0, 0), (0, 0), *pads])
-    axes = tuple(range(2, values.ndim))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
-    steps = (slice(None), slice(None), *(slice(None, None, step) for step in (*strides, *dilations)))
-    windows = windows[steps]
-    chosen: tuple[Any, ...] = (slice(None), slice(None), *_spread(windows.shape[2 : 2 + len(kernel)], positions))
-    taken = windows[chosen]  # [batch, channels, positions, *kernel]
-    batch, channels, places = taken.shape[:3]
-    grouped = taken.reshape(batch, groups, channels // groups, places, math.prod(kernel))
-    columns = channels // groups * math.prod(kernel)
-    return grouped.transpose(1, 0, 3, 2, 4).reshape(groups, batch * places, columns).astype(np.float32, copy=False)
-
-
 def _spread(shape: tuple[int, ...], most: int) -> tuple[Array, ...]:
     count = math.prod(shape)
     flat = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
@@ -97,3 +69,27 @@ def padding(known: dict[str, Any], sizes: tuple[int, ...], reach: list[int], str
 def add_moments(total: Array, taken: Array) -> None:
     """Add the outer products of `taken` [groups, positions, columns] to `total` [groups, columns, columns]."""
     total += taken.swapaxes(1, 2) @ taken
+
+
+def inputs(node: Any, weights: Array, values: Array, *, positions: int = MAX_POSITIONS) -> Array:
+    """Return what the layer's rows are multiplied with, [groups, positions, columns] float32, from its activation; of a
+    convolution's positions at most so many."""
+    if node.op_type != "Conv":
+        return values.reshape(1, -1, values.shape[-1]).astype(np.float32, copy=False)
+    known = attributes(node)
+    kernel, groups = weights.shape[2:], known.get("group", 1)
+    strides = known.get("strides") or [1] * len(kernel)
+    dilations = known.get("dilations") or [1] * len(kernel)
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+    pads = padding(known, values.shape[2:], reach, strides)
+    padded = np.pad(values, [(0, 0), (0, 0), *pads])
+    axes = tuple(range(2, values.ndim))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
+    steps = (slice(None), slice(None), *(slice(None, None, step) for step in (*strides, *dilations)))
+    windows = windows[steps]
+    chosen: tuple[Any, ...] = (slice(None), slice(None), *_spread(windows.shape[2 : 2 + len(kernel)], positions))
+    taken = windows[chosen]  # [batch, channels, positions, *kernel]
+    batch, channels, places = taken.shape[:3]
+    grouped = taken.reshape(batch, groups, channels // groups, places, math.prod(kernel))
+    columns = channels // groups * math.prod(kernel)
+    return grouped.transpose(1, 0, 3, 2, 4).reshape(groups, batch * places, columns).astype(np.float32, copy=False)

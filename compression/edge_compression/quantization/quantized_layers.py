@@ -23,33 +23,6 @@ QUANTIZED = "_quantized"
 OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuantizedLayer:
-    """A float layer whose weights were quantized. `values` are the weights before, `integers` after; `scale` and
-    `zero_point` broadcast against them; `bias` names a constant bias, quantized or not, that no other layer has."""
-
-    node: Any
-    weight: str
-    bias: str | None
-    values: Array
-    integers: Array
-    scale: Array
-    zero_point: Array
-
-    @property
-    def dequantized(self) -> Array:
-        """The values the integers stand for, in float64."""
-        return self.worth(self.integers)
-
-    def worth(self, integers: Array) -> Array:
-        """Return the values that these integers in the layer's place would stand for, in float64."""
-        return np.asarray((integers.astype(np.float64) - self.zero_point) * self.scale)
-
-    def inputs(self, values: Array) -> Array:
-        """Return what the layer's rows are multiplied with of its activation, as `moments.inputs` has it."""
-        return inputs(self.node, self.values, values)
-
-
 def quantized_layers(model: onnx.ModelProto, quantized: onnx.ModelProto) -> list[QuantizedLayer]:
     """Return the layers of `model` whose constant weights are quantized in `quantized`, in the order of its nodes.
     Weights that two layers share are left out: what is right for one may be wrong for the other."""
@@ -95,3 +68,30 @@ def _channel_axes(quantized: onnx.ModelProto) -> dict[str, int]:
 
 def _broadcast(dimensions: int, axis: int) -> list[int]:
     return [-1 if dimension == axis % dimensions else 1 for dimension in range(dimensions)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedLayer:
+    """A float layer whose weights were quantized. `values` are the weights before, `integers` after; `scale` and
+    `zero_point` broadcast against them; `bias` names a constant bias, quantized or not, that no other layer has."""
+
+    node: Any
+    weight: str
+    bias: str | None
+    values: Array
+    integers: Array
+    scale: Array
+    zero_point: Array
+
+    @property
+    def dequantized(self) -> Array:
+        """The values the integers stand for, in float64."""
+        return self.worth(self.integers)
+
+    def worth(self, integers: Array) -> Array:
+        """Return the values that these integers in the layer's place would stand for, in float64."""
+        return np.asarray((integers.astype(np.float64) - self.zero_point) * self.scale)
+
+    def inputs(self, values: Array) -> Array:
+        """Return what the layer's rows are multiplied with of its activation, as `moments.inputs` has it."""
+        return inputs(self.node, self.values, values)

@@ -12,9 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_compression.onnx_tools.graph import names_read
+from edge_compression.onnx_tools.graph import attributes, names_read
 from edge_compression.onnx_tools.graph_index import GraphIndex
-from edge_compression.quantization.input_moments import attributes
 
 Array = NDArray[Any]
 

@@ -15,12 +15,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edge_compression.onnx_tools.graph import array, initializers, save, session, with_outputs
+from edge_compression.onnx_tools.graph import array, attributes, initializers, save, session, with_outputs
 from edge_compression.pass_api import Feeds
 from edge_compression.pruning.channels.flow import Flow, FlowLayer, Shape, flow_through
 from edge_compression.pruning.channels.labels import STAYS
 from edge_compression.pruning.channels.rules import RULES
-from edge_compression.quantization.input_moments import attributes
 
 Array = NDArray[Any]
 

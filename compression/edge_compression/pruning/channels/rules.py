@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from edge_compression.onnx_tools.graph import attributes
 from edge_compression.pruning.channels.flow import Array, Flow, FlowLayer, Rule
 from edge_compression.pruning.channels.shape_rules import concatenation, gather, resampling, reshape, split, transpose
-from edge_compression.quantization.input_moments import attributes
 
 ELEMENTWISE = [
     "Abs",

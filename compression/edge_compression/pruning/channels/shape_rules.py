@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from edge_compression.onnx_tools.graph import attributes
 from edge_compression.pruning.channels.flow import Flow
-from edge_compression.quantization.input_moments import attributes
 
 
 def reshape(flow: Flow, node: onnx.NodeProto) -> None:
