@@ -23,7 +23,7 @@ _ENGINES: tuple[tuple[Format, str, str, tuple[str, ...], str], ...] = (
     (
         "tflite",
         "litert",
-        "edge_agent.engines.registry.litert",
+        "edge_agent.engines.litert",
         ("ai-edge-litert", "tflite-runtime"),
         "pip install 'edgewright[tflite]'",
     ),

@@ -1,7 +1,7 @@
 """The device's connection to the broker: connect, stay connected, subscribe again, say what happens.
 
 paho-mqtt 2 and Debian's 1.6, MQTT 5 with a fallback to 3.1.1. What travels over it is decided elsewhere: telemetry in
-`edge_agent.telemetry.uplink`, requests for update bytes in `edge_agent.updater.transports.carriers`.
+`edge_agent.telemetry.uplink`, requests for update bytes in `edge_agent.updater.transports`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The arithmetic of declared processing, in NumPy: one implementation for compression, benchmark and agent.
+"""What a sample goes through before the model, and an answer behind it, as the manifest declares. Pure arithmetic.
 
-What the steps mean for shapes is in `edge_contracts.processing` and `edge_contracts.answering`.
+Read `preprocess.py` first; the declared records are in `edge_contracts.processing` and `answering`.
 """

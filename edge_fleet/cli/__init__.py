@@ -1,0 +1,1 @@
+"""The commands `edgewright fleet ...`. Nobody imports this."""

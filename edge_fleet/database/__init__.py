@@ -1,0 +1,1 @@
+"""Tables of telemetry and certificates, by SQLAlchemy. Read `engine.py` first."""

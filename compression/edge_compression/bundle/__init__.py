@@ -1,0 +1,1 @@
+"""Writing the bundle: variants, samples, statistics, manifest. Read `writer.py` first."""

@@ -1,0 +1,1 @@
+"""The command `edgewright compress`. Nobody imports this."""

@@ -1,0 +1,1 @@
+"""Training a smaller model on the answers of a larger one; needs PyTorch. Used by a pass; imports none."""

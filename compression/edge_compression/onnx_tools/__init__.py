@@ -1,0 +1,1 @@
+"""Reading and changing ONNX graphs. Used by passes; imports none of them. Read `graph.py` first."""

@@ -1,0 +1,1 @@
+"""Recipes: passes with parameters, and what the search may vary in them. Read `recipe.py` first."""

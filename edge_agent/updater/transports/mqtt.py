@@ -4,7 +4,7 @@ nothing comes.
 QoS 0 because chunks are named by hash: asking again by name does all that QoS 1 would, at a fraction of its cost. How
 long to wait and how much to have in flight follow from the round trips (`edge_agent.backoff`), so that a link of a
 few kilobytes a second is neither overrun nor asked twice. The connection is the updater's own, beside the supervisor's.
-Other carriers are in `edge_agent.updater.transports.carriers`.
+Other transports are in `edge_agent.updater.transports`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Deltas between two releases, tensor by tensor. Read `build.py` first."""
