@@ -62,10 +62,10 @@ tests: $(DEV)
 	$(BIN)/pytest
 
 power-cuts: $(DEV)
-	$(BIN)/python tests/power_cuts.py --out benchmarks/results/power-cuts.json
+	$(BIN)/python tests/campaigns/power/power_cuts.py --out benchmarks/results/power-cuts.json
 
 fuzz: $(DEV)
-	$(BIN)/python tests/fuzz_campaign.py --seconds $(FUZZ_SECONDS) --out benchmarks/results/fuzzing.json
+	$(BIN)/python tests/campaigns/fuzzing/campaign.py --seconds $(FUZZ_SECONDS) --out benchmarks/results/fuzzing.json
 
 compress-bench: $(TRAIN)
 	@test -n "$(CORPUS)" || { echo "make compress-bench CORPUS=FOLDER: a folder of task files"; exit 2; }

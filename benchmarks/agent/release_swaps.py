@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import numpy as np
-from agent_process import AgentProcess
-from update_site import MODEL, UpdateSite
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess
+from support.sites.update_site import MODEL, UpdateSite
 
 from benchmarks.agent.http_load import Reply, Seen, constant_load, json_request, percentile
 from edge_bench.environment import environment
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
 async def swaps(folder: Path, count: int, clients: int, pause_s: float) -> tuple[Seen, list[Period]]:
     """Run an agent through `count` swaps under load; return what the clients saw, and when what was going on."""
     site = UpdateSite(folder)
-    factory = bundle_maker.make_bundle(folder / "factory", name=MODEL, version="0.1.0", models=models(0))
+    factory = bundles.make_bundle(folder / "factory", name=MODEL, version="0.1.0", models=models(0))
     with AgentProcess(folder, site, factory=factory.folder) as agent:
         agent.served_by()
         host, _, port = agent.slot().http.rpartition(":")
@@ -117,7 +117,7 @@ def observed(agent: AgentProcess, what: str, holds: Callable[[tuple[int, ...]], 
 
 
 INPUT = np.array([[0.9, -0.5, -0.5, 0.0]], np.float32)
-RIGHT = (INPUT @ bundle_maker.WEIGHTS).ravel()
+RIGHT = (INPUT @ bundles.WEIGHTS).ravel()
 
 
 def scale(number: int) -> float:
@@ -127,7 +127,7 @@ def scale(number: int) -> float:
 
 def models(number: int) -> list[tuple[str, bytes]]:
     """Return the variants of release 1.`number`.0."""
-    return [(variant, bundle_maker.scaled_model(scale(number))) for variant in ("fp32", "small")]
+    return [(variant, bundles.scaled_model(scale(number))) for variant in ("fp32", "small")]
 
 
 def wrong(reply: Reply) -> str | None:

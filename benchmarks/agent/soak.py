@@ -25,9 +25,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import psutil
-from fleet_site import MODEL, Site
+from support.makers import bundles
+from support.sites.fleet_site import MODEL, Site
 
 from benchmarks.agent.http_load import Seen, constant_load, json_request, percentile
 from benchmarks.agent.release_swaps import INPUT, PATH, models, wrong
@@ -65,7 +65,7 @@ class SoakSite(Site):
         super().write_config()
         text = self.config.read_text().replace("window_s = 1.0", f"window_s = {self.window_s}")
         factory = self.folder / "factory"
-        bundle_maker.make_bundle(factory, name=MODEL, version="0.1.0", models=models(0))
+        bundles.make_bundle(factory, name=MODEL, version="0.1.0", models=models(0))
         self.config.write_text(text + STEADY.format(factory=factory))
 
     def slot(self, name: str = "main") -> dict[str, Any]:

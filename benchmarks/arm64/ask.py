@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 
-import bundle_maker
+from support.makers import bundles as bundle_maker
 
 BUNDLES = {"onnx": "local:1.0.0/fp32", "tflite": "local:1.0.0/lite"}
 """The bundles and who should answer for them."""

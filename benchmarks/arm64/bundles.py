@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 
-import bundle_maker
-from tflite_maker import linear_tflite
+from support.makers import bundles as bundle_maker
+from support.makers.tflite_files import linear_tflite
 
 from edge_contracts.manifest import Variant
 

@@ -2,8 +2,9 @@
 
     python benchmarks/toolchain/recurrent_weights.py --out benchmarks/results/recurrent.json
 
-The models are those of `tests/sequence_models.py`: two random recurrent layers with a fitted readout. Bytes, right
-answers, peak memory over the engine's own, and latency in turns with the float original; every sample is kept.
+The models are those of `tests/support/makers/sequence_models.py`: two random recurrent layers with a fitted readout.
+Bytes, right answers, peak memory over the engine's own, and latency in turns with the float original; every sample is
+kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 
-from sequence_models import recurrent_classifier, sequences
+from support.makers.sequence_models import recurrent_classifier, sequences
 
 from edge_bench.environment import environment
 from edge_bench.measure import measure_interleaved

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from contract_examples import MANIFEST
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from support.makers.contract_examples import MANIFEST
 
 from edge_agent.errors import EngineError
 from edge_agent.processing.boxes import corners, overlap, suppress

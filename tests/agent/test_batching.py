@@ -6,12 +6,12 @@ import threading
 import time
 import urllib.request
 
-import bundle_maker
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from worker_host import HostedWorker, ladder_of, listening_socket, url_of, wait_until
+from support.makers import bundles
+from support.sites.worker_host import HostedWorker, ladder_of, listening_socket, url_of, wait_until
 
 from edge_agent.config.agent_toml import parse_config
 from edge_agent.config.inference_options import Batching
@@ -19,7 +19,7 @@ from edge_agent.errors import ConfigError, TensorError
 from edge_agent.http.batcher import Batcher
 from edge_agent.inference.runtime import Runtime
 
-ROWS = [row[None] for row in bundle_maker.samples(20, seed=5)[0]]
+ROWS = [row[None] for row in bundles.samples(20, seed=5)[0]]
 
 
 def answer_all(runtime, requests, batching):
@@ -48,7 +48,7 @@ def batches_of(runtime):
 
 @pytest.fixture
 def runtime(tmp_path):
-    with Runtime.open(bundle_maker.make_bundle(tmp_path / "b").folder) as made:
+    with Runtime.open(bundles.make_bundle(tmp_path / "b").folder) as made:
         yield made
 
 
@@ -109,8 +109,8 @@ def test_requests_of_different_shapes_are_asked_alone(runtime):
 
 
 def test_a_failing_batch_does_not_blame_the_rung_of_the_others(tmp_path):
-    bundle = bundle_maker.make_bundle(
-        tmp_path / "b", models=[("first", bundle_maker.nan_model()), ("second", bundle_maker.linear_model())]
+    bundle = bundles.make_bundle(
+        tmp_path / "b", models=[("first", bundles.nan_model()), ("second", bundles.linear_model())]
     )
     with Runtime.open(bundle.folder) as runtime:
         poison = np.array([[200, 0, 0, 0]], np.float32)
@@ -130,7 +130,7 @@ def mixing_model():
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(bundle_maker.WEIGHTS, "w")],
+        [numpy_helper.from_array(bundles.WEIGHTS, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
@@ -138,7 +138,7 @@ def mixing_model():
 
 
 def test_a_model_whose_answers_depend_on_the_batch_is_never_batched(tmp_path):
-    bundle = bundle_maker.make_bundle(tmp_path / "b", models=[("mixing", mixing_model())])
+    bundle = bundles.make_bundle(tmp_path / "b", models=[("mixing", mixing_model())])
     with Runtime.open(bundle.folder) as runtime:
         alone = [runtime.infer({"x": x}).outputs["y"] for x in ROWS]
         answer_all(runtime, ROWS[:2], Batching(max=2))
@@ -149,7 +149,7 @@ def test_a_model_whose_answers_depend_on_the_batch_is_never_batched(tmp_path):
 
 
 def test_a_worker_batches_what_comes_over_http(tmp_path):
-    bundle = bundle_maker.make_bundle(tmp_path / "b")
+    bundle = bundles.make_bundle(tmp_path / "b")
     with listening_socket() as listening:
         worker = HostedWorker(listening, ladder_of(bundle), batch=Batching(max=4, wait_ms=100.0))
         worker.ready()
@@ -167,7 +167,7 @@ def test_a_worker_batches_what_comes_over_http(tmp_path):
         for thread in threads:
             thread.join()
         for index, scores in found.items():
-            np.testing.assert_allclose(scores, (ROWS[index] @ bundle_maker.WEIGHTS).ravel(), rtol=1e-5)
+            np.testing.assert_allclose(scores, (ROWS[index] @ bundles.WEIGHTS).ravel(), rtol=1e-5)
         assert len(found) == 8
         wait_until(lambda: worker.flight.in_flight == 0)
         worker.close()

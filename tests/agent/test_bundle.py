@@ -3,9 +3,9 @@
 import json
 import os
 
-import bundle_maker
 import pytest
 from click.testing import CliRunner
+from support.makers import bundles as bundle_maker
 
 from edge_agent.bundle import file_entry, hash_file, open_bundle
 from edge_agent.cli.bundle import bundle as bundle_group

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 
 import pytest
-from brokers import BROKERS, make_broker
+from support.brokers.brokers import BROKERS, make_broker
 
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError, RetryAfterError, UnreachableError

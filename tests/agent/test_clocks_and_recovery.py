@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from forger import Forger
-from update_site import CHANNEL, UpdateSite, names, troubles
+from support.makers.forged_metadata import Forger
+from support.sites.update_site import CHANNEL, UpdateSite, names, troubles
 
 from edge_agent.ipc.updater import Offer
 from edge_agent.updater.transports.directory import DirectoryTransport

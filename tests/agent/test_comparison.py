@@ -7,9 +7,9 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from bundle_maker import CLASSES, make_bundle
 from hypothesis import given
 from hypothesis import strategies as st
+from support.makers.bundles import CLASSES, make_bundle
 
 from edge_agent.answer_comparison import (
     DIFFERENCE_BINS,

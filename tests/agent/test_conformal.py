@@ -3,11 +3,11 @@
 import hashlib
 import json
 
-import bundle_maker
 import msgspec
 import numpy as np
 import pytest
-from worker_host import ladder_of
+from support.makers import bundles
+from support.sites.worker_host import ladder_of
 
 from edge_agent import Runtime
 from edge_agent.config.inference_options import Certainty
@@ -17,7 +17,7 @@ from edge_contracts.errors import ContractError
 from edge_contracts.manifest import ConformalThreshold, Output
 from edge_contracts.reference import ConformalThreshold as Threshold
 
-LINEAR = [("fp32", bundle_maker.linear_model())]
+LINEAR = [("fp32", bundles.linear_model())]
 
 
 def _threshold(tau, score="lac", alpha=0.1, sha256=None, **more):
@@ -30,7 +30,7 @@ def _sha256(data):
 
 
 def _bundle(folder, *thresholds, **manifest):
-    return bundle_maker.make_bundle(folder, models=LINEAR, variant={"conformal": thresholds}, **manifest)
+    return bundles.make_bundle(folder, models=LINEAR, variant={"conformal": thresholds}, **manifest)
 
 
 def _by_definition(row, k, penalty, free_ranks):
@@ -89,14 +89,14 @@ def test_a_threshold_of_another_variant_is_refused_by_its_hash(tmp_path):
 
 def test_thresholds_left_from_before_a_variant_was_made_anew_are_refused(tmp_path):
     made = _bundle(tmp_path / "b", _threshold(0.5))
-    (tmp_path / "b" / "models/fp32.onnx").write_bytes(bundle_maker.scaled_model(0.5))
+    (tmp_path / "b" / "models/fp32.onnx").write_bytes(bundles.scaled_model(0.5))
     with pytest.raises(ContractError, match="belongs to another file"):
-        bundle_maker.seal(tmp_path / "b", bundle_maker.fields_of(made))
+        bundles.seal(tmp_path / "b", bundles.fields_of(made))
 
 
 def test_a_predictor_is_never_made_of_another_variants_threshold(tmp_path):
-    two = [("fp32", bundle_maker.linear_model()), ("small", bundle_maker.scaled_model(0.5))]
-    made = bundle_maker.make_bundle(tmp_path / "b", models=two)
+    two = [("fp32", bundles.linear_model()), ("small", bundles.scaled_model(0.5))]
+    made = bundles.make_bundle(tmp_path / "b", models=two)
     stale = msgspec.structs.replace(made.manifest.variants[1], conformal=(_threshold(0.5),))
     with pytest.raises(ContractError, match="another file") as refused:
         predictor(made.manifest, stale, 0.9)

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import msgspec
 import numpy as np
 import pytest
-from agent_process import AgentProcess, eventually
-from brokers import BROKERS, Mosquitto, make_broker
-from topic_client import TopicClient
+from support.brokers.brokers import BROKERS, Mosquitto, make_broker
+from support.brokers.topic_client import TopicClient
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
 
 from edge_contracts.limits import MAX_DATA_BYTES
 
@@ -35,7 +35,7 @@ def packed(name: str, shape: list[int], data: bytes, **more: Any) -> bytes:
 
 
 def with_topics(folder: Path, port: int, topics: str = TOPICS, protocol: str = "auto") -> AgentProcess:
-    bundle_maker.make_bundle(folder / "factory", version="0.1.0", labels=("left", "middle", "right"))
+    bundles.make_bundle(folder / "factory", version="0.1.0", labels=("left", "middle", "right"))
     agent = AgentProcess(folder, None, factory=folder / "factory", broker_port=port)
     text = agent.config.read_text().replace('protocol = "3.1.1"', f'protocol = "{protocol}"')
     agent.config.write_text(text + topics)
@@ -89,19 +89,19 @@ def test_json_question_gets_its_answer_with_its_id(client: TopicClient) -> None:
     client.send(IN, question(id="q-1"))
     answer = json.loads(client.wait(OUT).payload)
     assert answer["id"] == "q-1"
-    assert np.allclose(answer["outputs"][0]["data"], bundle_maker.WEIGHTS[0])
+    assert np.allclose(answer["outputs"][0]["data"], bundles.WEIGHTS[0])
     assert answer["parameters"]["served_by"].startswith("factory:")
 
 
 def test_messagepack_question_is_answered_in_messagepack(client: TopicClient) -> None:
-    x, _ = bundle_maker.samples(2)
+    x, _ = bundles.samples(2)
     client.send(IN, packed("x", [2, 4], x.tobytes(), id="m-1"))
     answer = msgspec.msgpack.decode(client.wait(OUT).payload)
     (output,) = answer["outputs"]
     assert answer["id"] == "m-1"
     assert output["shape"] == [2, 3]
     found = np.frombuffer(output["data"], np.float32).reshape(2, 3)
-    assert np.allclose(found, x @ bundle_maker.WEIGHTS, atol=1e-5)
+    assert np.allclose(found, x @ bundles.WEIGHTS, atol=1e-5)
 
 
 def test_answer_goes_to_the_response_topic_with_the_correlation(client: TopicClient) -> None:
@@ -241,7 +241,7 @@ def test_full_queue_drops_what_was_declared_and_counts_it(tmp_path: Path, drop: 
 
 def test_data_go_over_a_local_broker_while_the_agent_has_no_other_and_the_broker_may_come_back(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker:
-        bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0")
+        bundles.make_bundle(tmp_path / "factory", version="0.1.0")
         agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory")
         data = f'[data.broker]\nhost = "127.0.0.1"\nport = {broker.port}\n'
         agent.config.write_text(agent.config.read_text() + TOPICS + data)

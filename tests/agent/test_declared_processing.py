@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import numpy as np
 import pytest
 from PIL import Image
-from pipeline_maker import COLORS, make_colors
+from support.makers import bundles
+from support.makers.pipelines import COLORS, make_colors
 
 from edge_agent.capture.record import arrays, captured_request, decode_captured, encode_captured
 from edge_agent.errors import TensorError
@@ -109,10 +109,8 @@ def test_a_last_resort_is_finished_like_any_answer(tmp_path: Path) -> None:
     make_colors(tmp_path / "broken")
     manifest = Runtime.open(tmp_path / "broken").manifest
     fields = {name: getattr(manifest, name) for name in manifest.__struct_fields__}
-    (tmp_path / "broken" / "m.onnx").write_bytes(bundle_maker.crash_model())
-    bundle_maker.seal(
-        tmp_path / "broken", fields | {"last_resort": LastResort(kind="constant", values=(0.0, 5.0, 0.0))}
-    )
+    (tmp_path / "broken" / "m.onnx").write_bytes(bundles.crash_model())
+    bundles.seal(tmp_path / "broken", fields | {"last_resort": LastResort(kind="constant", values=(0.0, 5.0, 0.0))})
     with Runtime.open(tmp_path / "broken") as runtime:
         answer = runtime.infer({"x": plain("red")[None]})
     assert answer.served_by == "last-resort/constant"

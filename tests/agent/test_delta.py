@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from delta_maker import applied, deflated, forged, joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.makers.deltas import applied, deflated, forged, joined
 
 from edge_agent.errors import DeltaError
 from edge_agent.updater.delta_apply import apply_delta, known_codecs

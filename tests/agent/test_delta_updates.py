@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from delta_maker import ballasted, forged
-from update_site import MODEL, TamperingCarrier, UpdateSite, names, troubles
+from support.makers.deltas import ballasted, forged
+from support.sites.update_site import MODEL, TamperingCarrier, UpdateSite, names, troubles
 
 from edge_agent.errors import NotFoundError, UnreachableError
 from edge_agent.ipc.updater import DeltaUnused, DeltaUsed, FromUpdater, Stored

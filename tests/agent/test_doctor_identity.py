@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from brokers import EmbeddedBroker
+from support.brokers.brokers import EmbeddedBroker
 
 from edge_agent.cli.doctor.device_checks import examine
 from edge_agent.cli.doctor.finding import Finding, Target

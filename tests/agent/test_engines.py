@@ -3,17 +3,17 @@
 import subprocess
 import sys
 
-import bundle_maker
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.makers import bundles
 
 from edge_agent.engines.registry import engine_for, installed_engines
 from edge_agent.errors import EngineError, EngineMissingError
 from edge_agent.ports import EngineSettings
 
-X, Y = bundle_maker.samples(4)
+X, Y = bundles.samples(4)
 
 
 def _write(path, data):
@@ -22,7 +22,7 @@ def _write(path, data):
 
 
 def _external(location, **entries):
-    weights = numpy_helper.from_array(bundle_maker.WEIGHTS, "w")
+    weights = numpy_helper.from_array(bundles.WEIGHTS, "w")
     weights.ClearField("raw_data")
     weights.data_location = TensorProto.EXTERNAL
     for key, value in {"location": location, **entries}.items():
@@ -42,7 +42,7 @@ def _model(*, initializers=(), nodes=None, outputs=None):
 
 
 def test_onnx_runs_with_dynamic_batch(tmp_path):
-    session = engine_for("onnx").load(_write(tmp_path / "m.onnx", bundle_maker.linear_model()), EngineSettings())
+    session = engine_for("onnx").load(_write(tmp_path / "m.onnx", bundles.linear_model()), EngineSettings())
     assert [(info.name, info.dtype, info.shape) for info in session.inputs] == [("x", "float32", (-1, 4))]
     assert (session.run({"x": X})["y"].argmax(axis=1) == Y).all()
     session.close()
@@ -51,14 +51,14 @@ def test_onnx_runs_with_dynamic_batch(tmp_path):
 
 
 def test_unoptimized_and_optimized_agree(tmp_path):
-    path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
+    path = _write(tmp_path / "m.onnx", bundles.linear_model())
     plain = engine_for("onnx").load(path, EngineSettings(optimize=False)).run({"x": X})["y"]
     np.testing.assert_allclose(engine_for("onnx").load(path, EngineSettings()).run({"x": X})["y"], plain, rtol=1e-5)
 
 
 @pytest.mark.parametrize("location", ["../../etc/passwd", "/etc/passwd", "weights.bin"])
 def test_external_data_is_refused(tmp_path, location):
-    (tmp_path / "weights.bin").write_bytes(bundle_maker.WEIGHTS.tobytes())
+    (tmp_path / "weights.bin").write_bytes(bundles.WEIGHTS.tobytes())
     path = _write(tmp_path / "m.onnx", _model(initializers=[_external(location)]).SerializeToString())
     with pytest.raises(EngineError, match=r"m\.onnx: a tensor's data is in another file"):
         engine_for("onnx").load(path, EngineSettings())
@@ -78,7 +78,7 @@ def test_external_data_hidden_in_a_branch_is_refused(tmp_path):
 
 
 def test_a_model_that_only_mentions_a_location_is_served(tmp_path):
-    model = _model(initializers=[numpy_helper.from_array(bundle_maker.WEIGHTS, "w")])
+    model = _model(initializers=[numpy_helper.from_array(bundles.WEIGHTS, "w")])
     model.metadata_props.add(key="location", value="../../etc/passwd")
     model.graph.doc_string = "location"
     session = engine_for("onnx").load(_write(tmp_path / "m.onnx", model.SerializeToString()), EngineSettings())
@@ -99,7 +99,7 @@ def test_a_missing_file_and_an_unknown_format_are_typed(tmp_path):
 
 
 def test_the_optimized_model_is_cached_and_a_damaged_cache_is_rebuilt(tmp_path):
-    path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
+    path = _write(tmp_path / "m.onnx", bundles.linear_model())
     settings = EngineSettings(cache=tmp_path / "cache")
     engine_for("onnx").load(path, settings)
     (cached,) = (tmp_path / "cache").iterdir()
@@ -111,13 +111,13 @@ def test_the_optimized_model_is_cached_and_a_damaged_cache_is_rebuilt(tmp_path):
 
 def test_a_cache_that_cannot_be_written_costs_only_the_cache(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    path = _write(tmp_path / "m.onnx", bundle_maker.linear_model())
+    path = _write(tmp_path / "m.onnx", bundles.linear_model())
     session = engine_for("onnx").load(path, EngineSettings(cache=tmp_path / "file" / "cache"))
     assert session.run({"x": X})["y"].shape == (4, 3)
 
 
 def test_a_failed_allocation_is_typed(tmp_path):
-    path = _write(tmp_path / "m.onnx", bundle_maker.exploding_model())
+    path = _write(tmp_path / "m.onnx", bundles.exploding_model())
     script = f"""
 import numpy as np
 from pathlib import Path
@@ -138,7 +138,7 @@ for size in (1e8, 1e10, 1e17):
 
 
 def test_a_shape_the_model_cannot_take_is_an_engine_error(tmp_path):
-    session = engine_for("onnx").load(_write(tmp_path / "m.onnx", bundle_maker.linear_model()), EngineSettings())
+    session = engine_for("onnx").load(_write(tmp_path / "m.onnx", bundles.linear_model()), EngineSettings())
     with pytest.raises(EngineError):
         session.run({"x": np.zeros((1, 5), np.float32)})
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-import fleet_maker
 import pytest
 from click.testing import CliRunner
+from support.makers import fleets
 
 from edge_agent.cli.agent import agent
 from edge_agent.errors import ConfigError, UnreachableError
@@ -32,11 +32,11 @@ factory = "unused"
 
 @pytest.fixture(name="claim")
 def _claim(tmp_path: Path) -> Path:
-    fleet = fleet_maker.make_fleet(tmp_path)
-    found_authority(fleet, fleet_maker.NOW)
+    fleet = fleets.make_fleet(tmp_path)
+    found_authority(fleet, fleets.NOW)
     store = CertificateStore(fleet.store_url)
     order = ClaimOrder(device="dev-1", host="127.0.0.1", port=1)
-    write_claim(make_claim(fleet, store, order, timedelta(days=1), fleet_maker.NOW), tmp_path / "dev-1.claim")
+    write_claim(make_claim(fleet, store, order, timedelta(days=1), fleets.NOW), tmp_path / "dev-1.claim")
     store.close()
     return tmp_path / "dev-1.claim"
 

@@ -3,13 +3,13 @@
 import math
 from types import SimpleNamespace
 
-import bundle_maker
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper
+from support.makers import bundles
 
 from edge_agent import Runtime
 from edge_agent.engines.onnx_runtime import OnnxBound
@@ -34,8 +34,8 @@ def _bundle(folder, **guard):
     outputs = (
         Output(name="y", dtype="float32", shape=(-1, 3), kind="logits", guard=OutputGuard(minimum=-9.0, maximum=9.0)),
     )
-    models = [("fp32", bundle_maker.nan_model()), ("small", bundle_maker.scaled_model(0.5))]
-    bundle_maker.make_bundle(folder, models=models, inputs=inputs, outputs=outputs)
+    models = [("fp32", bundles.nan_model()), ("small", bundles.scaled_model(0.5))]
+    bundles.make_bundle(folder, models=models, inputs=inputs, outputs=outputs)
     return folder
 
 
@@ -122,7 +122,7 @@ def test_an_engine_that_fails_closes_it_and_the_long_way_answers(tmp_path):
 def test_a_model_whose_answers_differ_from_run_to_run_has_none(tmp_path):
     noise = helper.make_node("RandomNormalLike", ["x"], ["noise"])
     nodes = [noise, helper.make_node("Add", ["x", "noise"], ["sum"]), helper.make_node("MatMul", ["sum", "w"], ["y"])]
-    bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker._model(nodes, w=bundle_maker.WEIGHTS))])
+    bundles.make_bundle(tmp_path / "b", models=[("fp32", bundles._model(nodes, w=bundles.WEIGHTS))])
     with Runtime.open(tmp_path / "b") as runtime:
         assert runtime._ladder.loaded[0].express is None
         assert runtime.infer({"x": np.zeros((1, 4), np.float32)}).served_by.endswith("/fp32")
@@ -141,7 +141,7 @@ def test_an_engine_without_the_inner_object_is_bound_all_the_same(tmp_path):
 
 
 def test_a_release_that_judges_each_answer_has_none(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b", variant={"confidence": Confidence(energy=0.0)})
+    bundles.make_bundle(tmp_path / "b", variant={"confidence": Confidence(energy=0.0)})
     with Runtime.open(tmp_path / "b") as runtime:
         assert runtime._ladder.loaded[0].express is None
 

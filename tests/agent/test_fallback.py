@@ -1,7 +1,7 @@
 """The ladder: its order, who rests and for how long."""
 
-import bundle_maker
 import pytest
+from support.makers import bundles
 
 from edge_agent.fallback_ladder import LadderRelease, build_ladder
 from edge_agent.inference.rung_health import FIRST_REST_S, LONGEST_REST_S, PATIENCE, WELL, failed, preferred_order, walk
@@ -10,7 +10,7 @@ from edge_agent.inference.rung_health import FIRST_REST_S, LONGEST_REST_S, PATIE
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory):
     def release(role, version, usable=None):
-        made = bundle_maker.make_bundle(tmp_path_factory.mktemp("ladder") / version, version=version)
+        made = bundles.make_bundle(tmp_path_factory.mktemp("ladder") / version, version=version)
         return LadderRelease(
             role=role,
             folder=str(made.folder),

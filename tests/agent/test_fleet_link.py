@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import BROKERS, make_broker
+from support.brokers.brokers import BROKERS, make_broker
 
 from edge_agent.config.agent_toml import AgentConfig, BrokerConfig, DeviceConfig, SlotConfig
 from edge_agent.host.systemd_notify import Notifier

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import pytest
-from agent_process import AgentProcess, eventually
-from brokers import Mosquitto
-from topic_client import TopicClient
+from support.brokers.brokers import Mosquitto
+from support.brokers.topic_client import TopicClient
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
 
 from edge_agent.supervisor.mqtt_gateway.home_assistant import _identifier
 from edge_agent.supervisor.mqtt_gateway.top_class import top_class
@@ -32,7 +32,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def agent(tmp_path: Path, broker: Mosquitto) -> AgentProcess:
-    bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0", labels=("left", "middle", "right"))
+    bundles.make_bundle(tmp_path / "factory", version="0.1.0", labels=("left", "middle", "right"))
     agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory", broker_port=broker.port)
     agent.config.write_text(agent.config.read_text() + SLOT + "[home_assistant]\nexpire_s = 30.0\n")
     return agent
@@ -100,7 +100,7 @@ def test_names_become_identifiers_and_stay_different() -> None:
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("top") / "b"
-    bundle_maker.make_bundle(folder, labels=("left", "middle", "right"))
+    bundles.make_bundle(folder, labels=("left", "middle", "right"))
     return parse_manifest((folder / "manifest.json").read_bytes())
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worker_host import wait_until
+from support.sites.worker_host import wait_until
 
 from edge_agent.http.head_cache import remember_head
 from edge_agent.http.messages import Exchange, HttpError, HttpResponse, RequestHead, Timeouts, retry

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from broker_identities import Authority
-from brokers import Mosquitto
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from hypothesis import given
 from hypothesis import strategies as st
-from shipped_broker import Ports, shipped_lines
+from support.brokers.broker_identities import Authority
+from support.brokers.brokers import Mosquitto
+from support.brokers.shipped_broker import Ports, shipped_lines
 
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.enrollment.certificates import CertificateSubject, accept, new_key

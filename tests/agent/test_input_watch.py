@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from agent_process import AgentProcess, eventually
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
 
 from edge_agent.config.agent_toml import parse_config
 from edge_agent.errors import ConfigError
@@ -66,7 +66,7 @@ def test_less_than_workers_report_is_refused() -> None:
 
 
 def test_an_agent_tells_that_nobody_asks_over_http(tmp_path: Path) -> None:
-    bundle_maker.make_bundle(tmp_path / "factory")
+    bundles.make_bundle(tmp_path / "factory")
     agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory")
     agent.config.write_text(agent.config.read_text() + "stale_after_s = 3.0\n")
     with agent:

@@ -1,9 +1,9 @@
 """LiteRT: a real TFLite model alone, resized, and behind an ONNX variant on one ladder."""
 
-import bundle_maker
 import numpy as np
 import pytest
-from tflite_maker import custom_tflite, external_tflite, linear_tflite
+from support.makers import bundles
+from support.makers.tflite_files import custom_tflite, external_tflite, linear_tflite
 
 from edge_agent import Runtime
 from edge_agent.engines.registry import engine_for
@@ -11,13 +11,13 @@ from edge_agent.errors import EngineError
 from edge_agent.ports import EngineSettings
 from edge_contracts.manifest import Variant
 
-X, Y = bundle_maker.samples(5)
+X, Y = bundles.samples(5)
 
 
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "m.tflite"
-    path.write_bytes(linear_tflite(bundle_maker.WEIGHTS))
+    path.write_bytes(linear_tflite(bundles.WEIGHTS))
     return path
 
 
@@ -26,7 +26,7 @@ def test_a_batch_of_another_size_resizes_the_model(model, optimize):
     session = engine_for("tflite").load(model, EngineSettings(optimize=optimize))
     assert [(info.name, info.dtype, info.shape) for info in session.inputs] == [("x", "float32", (-1, 4))]
     for rows in (X, X[:1], X[:3]):
-        np.testing.assert_allclose(session.run({"x": rows})["y"], rows @ bundle_maker.WEIGHTS, atol=1e-5)
+        np.testing.assert_allclose(session.run({"x": rows})["y"], rows @ bundles.WEIGHTS, atol=1e-5)
     session.close()
     with pytest.raises(EngineError, match="closed"):
         session.run({"x": X})
@@ -40,13 +40,13 @@ def test_bytes_that_are_no_model_are_refused_by_name(model, data):
 
 
 def test_external_buffers_are_refused(model):
-    model.write_bytes(external_tflite(bundle_maker.WEIGHTS))
+    model.write_bytes(external_tflite(bundles.WEIGHTS))
     with pytest.raises(EngineError, match="in another file"):
         engine_for("tflite").load(model, EngineSettings())
 
 
 def test_an_operator_of_the_authors_own_library_is_refused(model):
-    model.write_bytes(custom_tflite(bundle_maker.WEIGHTS))
+    model.write_bytes(custom_tflite(bundles.WEIGHTS))
     with pytest.raises(EngineError, match=r"m\.tflite"):
         engine_for("tflite").load(model, EngineSettings())
 
@@ -59,11 +59,11 @@ def test_a_wrong_shape_is_an_error_and_the_session_goes_on(model):
 
 
 def test_a_tflite_variant_is_a_rung_like_any_other(tmp_path, model):
-    made = bundle_maker.make_bundle(tmp_path / "b")
+    made = bundles.make_bundle(tmp_path / "b")
     model.rename(made.folder / "models/lite.tflite")
     size = (made.folder / "models/lite.tflite").stat().st_size
     lite = Variant(id="lite", file="models/lite.tflite", format="tflite", size=size)
-    bundle_maker.seal(made.folder, bundle_maker.fields_of(made) | {"variants": (*made.manifest.variants, lite)})
+    bundles.seal(made.folder, bundles.fields_of(made) | {"variants": (*made.manifest.variants, lite)})
     with Runtime.open(made.folder) as runtime:
         assert runtime.prefer("lite") == "local:1.0.0/lite"
         answer = runtime.infer({"x": X})

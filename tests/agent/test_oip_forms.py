@@ -2,9 +2,9 @@
 
 import json
 
-import bundle_maker
 import numpy as np
 import pytest
+from support.makers import bundles
 
 from edge_agent import Runtime
 from edge_agent.errors import TensorError
@@ -12,15 +12,15 @@ from edge_agent.http import oip_template_cache
 from edge_agent.http.oip_codec import encode_answer, parse_request
 from edge_agent.http.oip_template_cache import MAX_FORM_BYTES, MAX_FORMS, TemplateCache
 
-ROWS = [row[None] for row in bundle_maker.samples(4)[0]]
+ROWS = [row[None] for row in bundles.samples(4)[0]]
 SIZE = 4 * 4
 
 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms") / "b"
-    models = [("fp32", bundle_maker.nan_model()), ("small", bundle_maker.scaled_model(0.5))]
-    bundle_maker.make_bundle(folder, models=models)
+    models = [("fp32", bundles.nan_model()), ("small", bundles.scaled_model(0.5))]
+    bundles.make_bundle(folder, models=models)
     with Runtime.open(folder) as runtime:
         yield runtime
 

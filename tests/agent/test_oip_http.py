@@ -6,10 +6,10 @@ import struct
 import urllib.error
 import urllib.request
 
-import bundle_maker
 import numpy as np
 import pytest
-from worker_host import HostedWorker, call, infer_json, ladder_of, listening_socket, url_of
+from support.makers import bundles
+from support.sites.worker_host import HostedWorker, call, infer_json, ladder_of, listening_socket, url_of
 
 from edge_contracts import limits
 
@@ -19,7 +19,7 @@ INFER = "/v2/models/linear/infer"
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """A worker over a good bundle; yields its URL and the bundle."""
-    bundle = bundle_maker.make_bundle(tmp_path_factory.mktemp("oip") / "b")
+    bundle = bundles.make_bundle(tmp_path_factory.mktemp("oip") / "b")
     with listening_socket() as listening:
         worker = HostedWorker(listening, ladder_of(bundle))
         worker.ready()
@@ -32,7 +32,7 @@ def test_a_third_party_client_gets_right_answers_in_json_and_binary(served):
     from tritonclient import http as triton
 
     url, bundle = served
-    x, y = bundle_maker.samples(16)
+    x, y = bundles.samples(16)
     client = triton.InferenceServerClient(url.removeprefix("http://"))
     try:
         assert client.is_server_live()
@@ -216,7 +216,7 @@ def test_a_request_that_shares_the_wire_with_the_next_is_answered_in_order(serve
 def test_half_precision_travels_in_binary(tmp_path):
     from edge_agent.http.oip_codec import parse_request
 
-    manifest = bundle_maker.make_bundle(tmp_path / "b").manifest
+    manifest = bundles.make_bundle(tmp_path / "b").manifest
     x = np.array([[1, 2, 3, 4]], np.float16)
     head = {"inputs": [{"name": "x", "datatype": "FP16", "shape": [1, 4], "parameters": {"binary_data_size": 8}}]}
     data = json.dumps(head).encode()

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from agent_process import AgentProcess, eventually
 from google.protobuf.json_format import Parse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
 
 from edge_agent.config.agent_toml import parse_config
 from edge_agent.errors import ConfigError
@@ -72,7 +72,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def agent(tmp_path: Path, collector: Collector) -> Iterator[AgentProcess]:
-    bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0")
+    bundles.make_bundle(tmp_path / "factory", version="0.1.0")
     agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory")
     text = agent.config.read_text().replace("[telemetry]", f'[telemetry]\notlp = "{collector.url}"')
     agent.config.write_text(text)

@@ -8,12 +8,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pipeline_maker import (
+from support.makers import bundles
+from support.makers.pipelines import (
     CAMERA,
     COLORS,
     changed,
@@ -121,7 +121,7 @@ def test_a_chain_has_a_full_and_a_light_rung_and_keeps_its_quality(tmp_path: Pat
     assert report.usable == ("full", "light"), report
     assert [trial.score for trial in report.variants] == [1.0, 1.0]
     with Runtime.open(chain.folder) as runtime:
-        x, y = bundle_maker.samples(20)
+        x, y = bundles.samples(20)
         assert runtime.infer({"x": x}).outputs["y"].argmax(axis=1).tolist() == y.tolist()
         runtime.prefer("light")
         light = runtime.infer({"x": x})
@@ -130,17 +130,17 @@ def test_a_chain_has_a_full_and_a_light_rung_and_keeps_its_quality(tmp_path: Pat
 
 
 def test_a_node_whose_model_fails_is_answered_by_its_own_next_variant(tmp_path: Path) -> None:
-    models = [("nan", bundle_maker.nan_model()), ("good", bundle_maker.linear_model())]
+    models = [("nan", bundles.nan_model()), ("good", bundles.linear_model())]
     x = np.array([[1000.0, 0.0, 0.0, 0.0]], np.float32)
     answer = ask(make_chain(tmp_path, models=models), x=x)
     assert answer.served_by == "local:2.0.0/full"
     assert node(answer, "first").served_by == "local:1.0.0/good"
     assert any("NaN" in text for text in node(answer, "first").warnings)
-    assert np.allclose(answer.outputs["y"], 2 * x @ bundle_maker.WEIGHTS)
+    assert np.allclose(answer.outputs["y"], 2 * x @ bundles.WEIGHTS)
 
 
 def test_what_fails_inside_a_node_is_told(tmp_path: Path) -> None:
-    models = [("broken", bundle_maker.crash_model()), ("good", bundle_maker.linear_model())]
+    models = [("broken", bundles.crash_model()), ("good", bundles.linear_model())]
     chain = make_chain(tmp_path, models=models)
     told: list[tuple[str, str, str]] = []
     release = LadderRelease(
@@ -159,7 +159,7 @@ def test_what_fails_inside_a_node_is_told(tmp_path: Path) -> None:
 
 
 def test_a_node_with_no_answer_is_named_and_nothing_is_made_up(tmp_path: Path) -> None:
-    chain = make_chain(tmp_path, models=[("nan", bundle_maker.nan_model())])
+    chain = make_chain(tmp_path, models=[("nan", bundles.nan_model())])
     answer = ask(chain, x=np.array([[1000.0, 0.0, 0.0, 0.0]], np.float32))
     assert answer.abstained
     assert answer.outputs == {}
@@ -167,15 +167,15 @@ def test_a_node_with_no_answer_is_named_and_nothing_is_made_up(tmp_path: Path) -
 
 
 def test_the_last_resort_of_a_node_is_no_answer_in_a_pipeline(tmp_path: Path) -> None:
-    chain = make_chain(tmp_path, models=[("nan", bundle_maker.nan_model())], resort=LastResort(kind="last_value"))
+    chain = make_chain(tmp_path, models=[("nan", bundles.nan_model())], resort=LastResort(kind="last_value"))
     with Runtime.open(chain.folder) as runtime:
-        assert not runtime.infer({"x": bundle_maker.samples(1)[0]}).abstained
+        assert not runtime.infer({"x": bundles.samples(1)[0]}).abstained
         answer = runtime.infer({"x": POISON})
     assert answer.abstained  # the first node has a last value, of another request
 
 
 def test_the_last_resort_of_a_pipeline_is_what_its_file_says(tmp_path: Path) -> None:
-    make_chain(tmp_path, models=[("nan", bundle_maker.nan_model())])
+    make_chain(tmp_path, models=[("nan", bundles.nan_model())])
     text = (tmp_path / "chain-2.0.0.toml").read_text() + '[last_resort]\nkind = "constant"\nvalues = '
     answer = ask(composed(tmp_path, text + "[0.0, 0.0, 7.0]", "resigned"), x=POISON)
     assert (answer.served_by, answer.outputs["y"].tolist()) == ("last-resort/constant", [[0.0, 0.0, 7.0]])
@@ -195,24 +195,24 @@ def test_an_answer_past_the_deadline_is_none(tmp_path: Path) -> None:
     late_chain = changed(chain, nodes=late)
     session = PipelineEngine().load(late_chain.folder / "full.json", EngineSettings())
     with pytest.raises(EngineError, match="node first: took longer than 1e-06 ms"):
-        session.run({"x": bundle_maker.samples(1)[0]})
-    answer = ask(late_chain, x=bundle_maker.samples(1)[0])
+        session.run({"x": bundles.samples(1)[0]})
+    answer = ask(late_chain, x=bundles.samples(1)[0])
     assert answer.served_by == "local:2.0.0/light"  # whose graph has a deadline of a minute
 
 
 def test_the_mean_of_an_ensemble(tmp_path: Path) -> None:
-    x = bundle_maker.samples(3)[0]
+    x = bundles.samples(3)[0]
     answer = ask(make_ensemble(tmp_path), x=x)
-    assert np.allclose(answer.outputs["y"], x @ bundle_maker.WEIGHTS * (0.5 + 1.0 + 2.0) / 3, rtol=1e-5)
+    assert np.allclose(answer.outputs["y"], x @ bundles.WEIGHTS * (0.5 + 1.0 + 2.0) / 3, rtol=1e-5)
 
 
 def test_the_vote_of_an_ensemble(tmp_path: Path) -> None:
-    x, y = bundle_maker.samples(8)
-    answer = ask(make_ensemble(tmp_path, "vote", bad=bundle_maker.wrong_model()), x=x)
+    x, y = bundles.samples(8)
+    answer = ask(make_ensemble(tmp_path, "vote", bad=bundles.wrong_model()), x=x)
     expected = np.full((8, 3), 0.0, np.float32)
     for row, right in enumerate(y):
         expected[row, right] += 2 / 3
-        expected[row, (x[row] @ np.roll(bundle_maker.WEIGHTS, 1, axis=1)).argmax()] += 1 / 3
+        expected[row, (x[row] @ np.roll(bundles.WEIGHTS, 1, axis=1)).argmax()] += 1 / 3
     assert np.allclose(answer.outputs["y"], expected)
 
 
@@ -220,14 +220,14 @@ POISON = np.array([[1000.0, 0.0, 0.0, 0.0]], np.float32)
 
 
 def test_members_that_fail_are_left_out_of_an_ensemble_that_allows_it(tmp_path: Path) -> None:
-    answer = ask(make_ensemble(tmp_path, least=2, bad=bundle_maker.nan_model()), x=POISON)
-    assert np.allclose(answer.outputs["y"], POISON @ bundle_maker.WEIGHTS * 0.75)
+    answer = ask(make_ensemble(tmp_path, least=2, bad=bundles.nan_model()), x=POISON)
+    assert np.allclose(answer.outputs["y"], POISON @ bundles.WEIGHTS * 0.75)
     assert "no variant answers" in node(answer, "m2").failed
     assert node(answer, "m0").failed is None
 
 
 def test_an_ensemble_that_asks_for_all_has_no_answer_without_one(tmp_path: Path) -> None:
-    answer = ask(make_ensemble(tmp_path, bad=bundle_maker.nan_model()), x=POISON)
+    answer = ask(make_ensemble(tmp_path, bad=bundles.nan_model()), x=POISON)
     assert answer.abstained
     assert any("node all: 2 of at least 3 members" in text for text in answer.warnings)
 
@@ -340,8 +340,8 @@ def test_a_node_of_another_release_than_the_pinned_one_is_refused(tmp_path: Path
 
 
 def test_a_node_whose_file_was_changed_on_the_disk_is_never_run(tmp_path: Path) -> None:
-    chain = make_chain(tmp_path, models=[("only", bundle_maker.linear_model())])
-    (chain.folder / "nodes" / "first" / "models" / "only.onnx").write_bytes(bundle_maker.wrong_model())
+    chain = make_chain(tmp_path, models=[("only", bundles.linear_model())])
+    (chain.folder / "nodes" / "first" / "models" / "only.onnx").write_bytes(bundles.wrong_model())
     with pytest.raises(BundleError, match="node first: no variant works"):
         PipelineEngine().load(chain.folder / "full.json", EngineSettings())
 

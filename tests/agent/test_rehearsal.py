@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundle_maker
 import numpy as np
 import psutil
 import pytest
-from referenced_bundle import make_referenced_bundle
-from worker_host import HostedWorker, infer_json, ladder_of, listening_socket, url_of, wait_until
+from support.makers import bundles
+from support.makers.referenced_bundles import make_referenced_bundle
+from support.sites.worker_host import HostedWorker, infer_json, ladder_of, listening_socket, url_of, wait_until
 
 from edge_agent.errors import EngineError
 from edge_agent.host import scheduling
@@ -66,9 +66,9 @@ def test_it_is_over_without_a_trace_but_what_is_quicker(stage):
 
 
 def test_no_answer_of_it_is_a_last_value(tmp_path):
-    made = bundle_maker.make_bundle(
+    made = bundles.make_bundle(
         tmp_path / "b",
-        models=[("nan", bundle_maker.nan_model())],
+        models=[("nan", bundles.nan_model())],
         last_resort=LastResort(kind="last_value", fresh_s=60),
     )
     with Runtime.open(made.folder) as runtime:
@@ -92,7 +92,7 @@ def test_without_a_first_rung_that_serves_there_is_none(tmp_path, monkeypatch):
     def fail(_feeds):
         raise EngineError("broken")
 
-    with Runtime.open(bundle_maker.make_bundle(tmp_path / "b").folder) as runtime:
+    with Runtime.open(bundles.make_bundle(tmp_path / "b").folder) as runtime:
         rung = runtime._ladder.loaded[0]
         monkeypatch.setattr(rung.session, "run", fail)
         rung.express = None
@@ -112,9 +112,7 @@ def test_a_slow_model_is_not_rehearsed(stage):
 def test_a_model_of_halves_is_rehearsed_in_binary_only(tmp_path):
     inputs = (Input(name="x", dtype="float16", shape=(-1, 4), sample=SampleMapping(dtype="float16")),)
     outputs = (Output(name="y", dtype="float16", shape=(-1, 3), kind="logits"),)
-    made = bundle_maker.make_bundle(
-        tmp_path / "b", models=[("half", _half())], inputs=inputs, outputs=outputs, golden=None
-    )
+    made = bundles.make_bundle(tmp_path / "b", models=[("half", _half())], inputs=inputs, outputs=outputs, golden=None)
     with Runtime.open(made.folder) as runtime:
         stage = Stage(runtime)
         stage.rehearse()
@@ -124,7 +122,7 @@ def test_a_model_of_halves_is_rehearsed_in_binary_only(tmp_path):
 def _half():
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = numpy_helper.from_array(bundle_maker.WEIGHTS.astype(np.float16), "w")
+    weights = numpy_helper.from_array(bundles.WEIGHTS.astype(np.float16), "w")
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         "half",
@@ -138,7 +136,7 @@ def _half():
 
 def test_a_worker_that_rehearsed_reports_only_what_others_asked(tmp_path):
     with listening_socket() as listening:
-        worker = HostedWorker(listening, ladder_of(bundle_maker.make_bundle(tmp_path / "b")), takes_over=True)
+        worker = HostedWorker(listening, ladder_of(bundles.make_bundle(tmp_path / "b")), takes_over=True)
         try:
             worker.ready()
             assert not any(worker.hear(Heartbeat).counters.values())
@@ -232,7 +230,7 @@ def test_the_kernel_refuses_to_weigh_a_session(sleeper, monkeypatch, refusal, do
 
 
 def test_a_worker_is_stepped_up_until_the_kernel_takes_it(tmp_path, monkeypatch):
-    plan = WorkerPlan(slot="test", ladder=ladder_of(bundle_maker.make_bundle(tmp_path / "b")), takes_over=True)
+    plan = WorkerPlan(slot="test", ladder=ladder_of(bundles.make_bundle(tmp_path / "b")), takes_over=True)
     tries = iter([False, False, True])
     asked = []
     monkeypatch.setattr(worker_process, "step_up", lambda pid: (asked.append(pid), next(tries))[1])
@@ -263,7 +261,7 @@ def test_a_process_that_is_gone_is_no_error(sleeper):
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_worker_loads_behind_another_and_serves_beside_nobody(tmp_path, behind):
-    plan = WorkerPlan(slot="test", ladder=ladder_of(bundle_maker.make_bundle(tmp_path / "b")), takes_over=behind)
+    plan = WorkerPlan(slot="test", ladder=ladder_of(bundles.make_bundle(tmp_path / "b")), takes_over=behind)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     loads_at = own + BEHIND if behind and scheduling._may_return_to(own) else own
 

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import bundle_maker
 import msgspec
 import pytest
-from agent_process import AgentProcess, eventually
 from click.testing import CliRunner
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
 
 from edge_agent.cli.reload import reload
 from edge_agent.config.agent_toml import parse_config
@@ -70,7 +70,7 @@ def test_what_needs_a_restart_is_named(tables: dict[str, object], names: str) ->
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[AgentProcess]:
-    bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0")
+    bundles.make_bundle(tmp_path / "factory", version="0.1.0")
     with AgentProcess(tmp_path, None, factory=tmp_path / "factory") as agent:
         agent.served_by()
         yield agent
@@ -163,7 +163,7 @@ def plain(status: AgentStatus) -> object:
 
 
 def test_reload_without_an_agent_says_so(tmp_path: Path) -> None:
-    bundle_maker.make_bundle(tmp_path / "factory")
+    bundles.make_bundle(tmp_path / "factory")
     agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory")
     agent.state.create()
     with pytest.raises(UnreachableError, match="no agent runs"):

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import fleet_maker
 import pytest
-from brokers import EmbeddedBroker
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509 import load_der_x509_certificate
 from msgspec.structs import replace
+from support.brokers.brokers import EmbeddedBroker
+from support.makers import fleets
 
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.enrollment.certificates import CertificateSubject, accept, new_key
@@ -36,7 +36,7 @@ class Service:
     """The enrollment service; `instead` is what the broker's owner puts in the place of its next answer."""
 
     def __init__(self, folder: Path, broker: BrokerConfig) -> None:
-        fleet = fleet_maker.make_fleet(folder)
+        fleet = fleets.make_fleet(folder)
         self.authority = found_authority(fleet, datetime.now(UTC))
         self.store = CertificateStore(fleet.store_url)
         self.instead: CertificateAnswer | None = None

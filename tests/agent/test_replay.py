@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import numpy as np
 import pytest
-from agent_process import AgentProcess, eventually
 from click.testing import CliRunner, Result
-from update_site import UpdateSite
+from support.makers import bundles as bundle_maker
+from support.sites.agent_process import AgentProcess, eventually
+from support.sites.update_site import UpdateSite
 
 from edge_agent.answer import Answer
 from edge_agent.capture.files import capture_files

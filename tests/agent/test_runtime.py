@@ -4,10 +4,10 @@ import subprocess
 import sys
 import threading
 
-import bundle_maker
 import numpy as np
 import pytest
-from worker_host import ladder_of
+from support.makers import bundles
+from support.sites.worker_host import ladder_of
 
 from edge_agent import Runtime
 from edge_agent.errors import TensorError
@@ -15,7 +15,7 @@ from edge_contracts.errors import BundleError
 from edge_contracts.guards import FeatureGuard
 from edge_contracts.manifest import Confidence, Input, InputGuard, LastResort, Output, OutputGuard, SampleMapping
 
-X, Y = bundle_maker.samples(8)
+X, Y = bundles.samples(8)
 POISON = np.float32([[150, 0, 0, 0]])
 
 
@@ -36,7 +36,7 @@ def _outputs(**guard):
 
 
 def test_one_call_on_a_bundle_folder_answers(tmp_path):
-    made = bundle_maker.make_bundle(tmp_path / "b")
+    made = bundles.make_bundle(tmp_path / "b")
     with Runtime.open(tmp_path / "b") as runtime:
         answer = runtime.infer({"x": X})
         assert (answer.outputs["y"].argmax(axis=1) == Y).all()
@@ -63,7 +63,7 @@ def test_one_call_on_a_bundle_folder_answers(tmp_path):
     ],
 )
 def test_a_tensor_that_does_not_fit_is_refused_by_name(tmp_path, tensors, says):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     with Runtime.open(tmp_path / "b") as runtime:
         with pytest.raises(TensorError, match=says):
             runtime.infer(tensors)
@@ -74,7 +74,7 @@ def test_samples_are_mapped_and_model_inputs_are_fed_as_they_are(tmp_path):
     mapped = Input(
         name="x", dtype="float32", shape=(-1, 4), sample=SampleMapping(dtype="uint8", offset=128.0, scale=1 / 128)
     )
-    bundle_maker.make_bundle(tmp_path / "b", inputs=(mapped,), golden=None)
+    bundles.make_bundle(tmp_path / "b", inputs=(mapped,), golden=None)
     stored = np.uint8([[0, 128, 255, 64]])
     with Runtime.open(tmp_path / "b") as runtime:
         as_sample = runtime.infer({"x": stored}).outputs["y"]
@@ -87,7 +87,7 @@ def test_samples_are_mapped_and_model_inputs_are_fed_as_they_are(tmp_path):
     [("warn", "local:1.0.0/fp32"), ("clip", "local:1.0.0/fp32"), ("fallback", "last-resort/abstain")],
 )
 def test_an_input_out_of_range_is_treated_as_declared(tmp_path, action, served):
-    bundle_maker.make_bundle(tmp_path / "b", inputs=_inputs(minimum=-1.0, maximum=1.0, out_of_range=action))
+    bundles.make_bundle(tmp_path / "b", inputs=_inputs(minimum=-1.0, maximum=1.0, out_of_range=action))
     with Runtime.open(tmp_path / "b") as runtime:
         answer = runtime.infer({"x": POISON})
         assert answer.served_by == served
@@ -103,7 +103,7 @@ def test_an_input_out_of_range_is_treated_as_declared(tmp_path, action, served):
 )
 def test_an_unknown_category_is_treated_as_declared(tmp_path, action, served):
     mode = FeatureGuard(index=1, name="mode", categories=(0.0, 150.0), action=action)
-    bundle_maker.make_bundle(tmp_path / "b", inputs=_inputs(features=(mode,)))
+    bundles.make_bundle(tmp_path / "b", inputs=_inputs(features=(mode,)))
     with Runtime.open(tmp_path / "b") as runtime:
         assert runtime.infer({"x": np.float32([[150, 150, 9, 0]])}).warnings == ()
         if served is None:
@@ -118,13 +118,13 @@ def test_an_unknown_category_is_treated_as_declared(tmp_path, action, served):
 
 
 def test_a_nan_answer_goes_down_the_ladder_and_one_bad_request_demotes_nobody(tmp_path):
-    active = bundle_maker.make_bundle(
+    active = bundles.make_bundle(
         tmp_path / "new",
         version="2.0.0",
-        models=[("fp32", bundle_maker.nan_model())],
+        models=[("fp32", bundles.nan_model())],
         inputs=_inputs(not_finite="warn"),
     )
-    good = bundle_maker.make_bundle(tmp_path / "old")
+    good = bundles.make_bundle(tmp_path / "old")
     faults = []
     runtime = Runtime(ladder_of(active, good), on_fault=lambda rung, reason, _: faults.append((rung.version, reason)))
     assert runtime.warm() == "active:2.0.0/fp32"
@@ -138,8 +138,8 @@ def test_a_nan_answer_goes_down_the_ladder_and_one_bad_request_demotes_nobody(tm
 
 
 def test_a_rung_that_keeps_failing_rests_and_comes_back(tmp_path):
-    active = bundle_maker.make_bundle(tmp_path / "new", version="2.0.0", models=[("fp32", bundle_maker.nan_model())])
-    runtime = Runtime(ladder_of(active, bundle_maker.make_bundle(tmp_path / "old")))
+    active = bundles.make_bundle(tmp_path / "new", version="2.0.0", models=[("fp32", bundles.nan_model())])
+    runtime = Runtime(ladder_of(active, bundles.make_bundle(tmp_path / "old")))
     runtime.warm()
     for _ in range(3):
         runtime.infer({"x": POISON})
@@ -151,7 +151,7 @@ def test_a_rung_that_keeps_failing_rests_and_comes_back(tmp_path):
 
 
 def test_a_request_no_rung_can_answer_puts_none_to_rest(tmp_path):
-    made = bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker.nan_model())])
+    made = bundles.make_bundle(tmp_path / "b", models=[("fp32", bundles.nan_model())])
     runtime = Runtime(ladder_of(made))
     for _ in range(10):
         assert runtime.infer({"x": POISON}).abstained
@@ -159,7 +159,7 @@ def test_a_request_no_rung_can_answer_puts_none_to_rest(tmp_path):
 
 
 def test_an_answer_out_of_its_declared_range_is_no_answer(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b", outputs=_outputs(maximum=100.0))
+    bundles.make_bundle(tmp_path / "b", outputs=_outputs(maximum=100.0))
     with Runtime.open(tmp_path / "b") as runtime:
         answer = runtime.infer({"x": POISON})
         assert answer.abstained
@@ -177,7 +177,7 @@ def test_an_answer_out_of_its_declared_range_is_no_answer(tmp_path):
     ],
 )
 def test_the_last_resort_answers_as_declared(tmp_path, resort, outputs, served):
-    bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker.nan_model())], last_resort=resort)
+    bundles.make_bundle(tmp_path / "b", models=[("fp32", bundles.nan_model())], last_resort=resort)
     with Runtime.open(tmp_path / "b") as runtime:
         good = runtime.infer({"x": X[:2]})
         answer = runtime.infer({"x": np.repeat(POISON, 2, axis=0)})
@@ -191,7 +191,7 @@ def test_the_last_resort_answers_as_declared(tmp_path, resort, outputs, served):
 
 def test_an_unusual_sample_is_flagged_and_answered(tmp_path):
     confidence = {"confidence": Confidence(max_softmax=0.99)}
-    bundle_maker.make_bundle(tmp_path / "b", variant=confidence)
+    bundles.make_bundle(tmp_path / "b", variant=confidence)
     with Runtime.open(tmp_path / "b") as runtime:
         flat = runtime.infer({"x": np.zeros((1, 4), np.float32)})
         assert flat.warnings[0].startswith("out of distribution: max softmax 0.3333")
@@ -201,7 +201,7 @@ def test_an_unusual_sample_is_flagged_and_answered(tmp_path):
 
 
 def test_lower_rungs_are_loaded_when_needed_and_preference_unloads(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     with Runtime.open(tmp_path / "b") as runtime:
         assert [rung.rung.variant for rung in runtime._ladder.loaded.values()] == ["fp32"]
         assert runtime.prefer("small", threads=2) == "local:1.0.0/small"
@@ -214,7 +214,7 @@ def test_lower_rungs_are_loaded_when_needed_and_preference_unloads(tmp_path):
 
 
 def test_a_model_file_changed_on_disk_after_installation_is_not_served(tmp_path):
-    made = bundle_maker.make_bundle(tmp_path / "b")
+    made = bundles.make_bundle(tmp_path / "b")
     path = made.folder / "models/fp32.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     runtime = Runtime(ladder_of(made))
@@ -222,8 +222,8 @@ def test_a_model_file_changed_on_disk_after_installation_is_not_served(tmp_path)
 
 
 def test_a_release_with_other_inputs_is_skipped_not_fed(tmp_path):
-    active = bundle_maker.make_bundle(tmp_path / "new", version="2.0.0", models=[("fp32", bundle_maker.nan_model())])
-    other = bundle_maker.make_bundle(
+    active = bundles.make_bundle(tmp_path / "new", version="2.0.0", models=[("fp32", bundles.nan_model())])
+    other = bundles.make_bundle(
         tmp_path / "old",
         golden=None,
         inputs=(Input(name="x", dtype="float32", shape=(-1, 4), sample=SampleMapping(dtype="uint8")),),
@@ -240,7 +240,7 @@ def test_a_ladder_with_nothing_readable_says_so(tmp_path):
 
 
 def test_callers_on_many_threads_are_served_one_at_a_time(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     with Runtime.open(tmp_path / "b") as runtime:
         threads = [threading.Thread(target=lambda: [runtime.infer({"x": X}) for _ in range(50)]) for _ in range(4)]
         for thread in threads:
@@ -251,7 +251,7 @@ def test_callers_on_many_threads_are_served_one_at_a_time(tmp_path):
 
 
 def test_the_pipeline_loads_no_prometheus_and_no_server(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     script = (
         f"import sys; from edge_agent import Runtime; Runtime.open({str(tmp_path / 'b')!r});"
         "print({'prometheus_client', 'httptools', 'paho', 'tuf', 'asyncio', 'onnx'} & set(sys.modules))"

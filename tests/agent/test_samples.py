@@ -3,9 +3,9 @@
 import io
 import zipfile
 
-import bundle_maker
 import numpy as np
 import pytest
+from support.makers import bundles
 
 from edge_agent.engines.registry import engine_for
 from edge_agent.errors import EngineError
@@ -106,11 +106,11 @@ def test_the_mapping(tensor, x, fed):
 
 
 def test_prediction_fills_up_the_last_batch_of_a_fixed_size(tmp_path):
-    made = bundle_maker.make_bundle(tmp_path / "b")
+    made = bundles.make_bundle(tmp_path / "b")
     session = engine_for("onnx").load(made.folder / "models/fp32.onnx", EngineSettings())
     fixed = Input(name="x", dtype="float32", shape=(4, 4), sample=SampleMapping(dtype="float32"))
-    manifest = type(made.manifest)(**bundle_maker.fields_of(made) | {"inputs": (fixed,)})
-    x, y = bundle_maker.samples(6)
+    manifest = type(made.manifest)(**bundles.fields_of(made) | {"inputs": (fixed,)})
+    x, y = bundles.samples(6)
     (outputs,) = predict(session, manifest, [x])
     assert outputs.shape == (6, 3)
     assert (outputs.argmax(axis=1) == y).all()

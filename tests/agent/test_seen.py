@@ -1,8 +1,8 @@
 """What a slot sees: counted into the bundle's bins, judged against its reference, told of once."""
 
-import bundle_maker
 import numpy as np
-from referenced_bundle import make_referenced_bundle
+from support.makers import bundles
+from support.makers.referenced_bundles import make_referenced_bundle
 
 from edge_agent import Runtime
 from edge_agent.histogram_names import references
@@ -20,13 +20,13 @@ def _see(folder, x):
 
 def test_the_reference_samples_are_counted_into_the_reference(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
-    x, _ = bundle_maker.samples(1000, seed=5)
+    x, _ = bundles.samples(1000, seed=5)
     assert _see(tmp_path / "b", x) == references(manifest)
 
 
 def test_at_most_ten_requests_a_second_are_counted(tmp_path):
     make_referenced_bundle(tmp_path / "b")
-    x, _ = bundle_maker.samples(1)
+    x, _ = bundles.samples(1)
     with Runtime.open(tmp_path / "b") as runtime:
         for _ in range(50):
             runtime.infer({"x": x})
@@ -39,7 +39,7 @@ def test_fresh_samples_alike_raise_no_alarm_and_shifted_ones_do_once(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
     told = []
     watch = DriftMonitor("main", told.append)
-    alike, _ = bundle_maker.samples(200, seed=6)
+    alike, _ = bundles.samples(200, seed=6)
     found = watch.close(manifest, _see(tmp_path / "b", alike))
     assert set(found) == {"x/mean", "x/2", "fp32/confidence", "fp32/class"}
     assert max(found.values()) < 1.0
@@ -58,7 +58,7 @@ def test_fresh_samples_alike_raise_no_alarm_and_shifted_ones_do_once(tmp_path):
 def test_small_windows_are_gathered_until_they_say_something(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
     watch = DriftMonitor("main", [].append)
-    x, _ = bundle_maker.samples(12, seed=6)
+    x, _ = bundles.samples(12, seed=6)
     counts = _see(tmp_path / "b", x)
     assert watch.close(manifest, counts) == {}
     assert watch.close(manifest, counts) == {}
@@ -68,8 +68,8 @@ def test_small_windows_are_gathered_until_they_say_something(tmp_path):
 
 def test_another_release_starts_anew(tmp_path):
     manifest = make_referenced_bundle(tmp_path / "b").manifest
-    bundle_maker.make_bundle(tmp_path / "c", version="2.0.0")
-    x, _ = bundle_maker.samples(20, seed=6)
+    bundles.make_bundle(tmp_path / "c", version="2.0.0")
+    x, _ = bundles.samples(20, seed=6)
     watch = DriftMonitor("main", [].append)
     counts = _see(tmp_path / "b", x)
     watch.close(manifest, counts)

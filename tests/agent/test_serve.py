@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 
-import bundle_maker
 import numpy as np
 import pytest
-from agent_process import eventually
 from click.testing import CliRunner
-from image_bundle import make_image_bundle
 from PIL import Image
-from worker_host import call, infer_json
+from support.makers import bundles
+from support.makers.image_bundles import make_image_bundle
+from support.sites.agent_process import eventually
+from support.sites.worker_host import call, infer_json
 
 from edge_agent.cli.score import score
 from edge_agent.cli.serve import serve
@@ -29,7 +29,7 @@ def _start(*words):
 
 
 def test_serve_says_what_it_is_answers_and_ends_cleanly_on_ctrl_c(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     process = _start(tmp_path / "b", "--http", "127.0.0.1:0", "--memory-mb", "64")
     try:
         first, second = process.stdout.readline(), process.stdout.readline()
@@ -46,7 +46,7 @@ def test_serve_says_what_it_is_answers_and_ends_cleanly_on_ctrl_c(tmp_path):
 
 
 def test_serve_can_say_its_url_in_json(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     process = _start(tmp_path / "b", "--http", "127.0.0.1:0", "--json")
     try:
         found = json.loads(process.stdout.readline())
@@ -59,7 +59,7 @@ def test_serve_can_say_its_url_in_json(tmp_path):
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "192.0.2.1:0", ":x"])
 def test_an_address_that_cannot_be_is_named(tmp_path, address):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     with pytest.raises(OperatorError, match="--http"):
         CliRunner().invoke(serve, [str(tmp_path / "b"), "--http", address], catch_exceptions=False)
 
@@ -70,7 +70,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
 
 
 def test_serve_says_why_a_model_does_not_answer_and_serves_what_is_left(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b", models=[("bad", bundle_maker.crash_model())], golden=None)
+    bundles.make_bundle(tmp_path / "b", models=[("bad", bundles.crash_model())], golden=None)
     process = _start(tmp_path / "b", "--http", "127.0.0.1:0", "--json")
     try:
         url = json.loads(process.stdout.readline())["url"]
@@ -86,8 +86,8 @@ def _score(*words):
 
 
 def test_jsonl_and_csv_give_the_same_classes(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b", labels=("left", "middle", "right"))
-    x, y = bundle_maker.samples(20)
+    bundles.make_bundle(tmp_path / "b", labels=("left", "middle", "right"))
+    x, y = bundles.samples(20)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"x": row.tolist()}) + "\n" for row in x))
     (tmp_path / "in.csv").write_text("a,b,c,d\n" + "".join(",".join(map(repr, row.tolist())) + "\n" for row in x))
     for name in ("in.jsonl", "in.csv"):
@@ -99,8 +99,8 @@ def test_jsonl_and_csv_give_the_same_classes(tmp_path):
 
 
 def test_a_torn_output_is_continued_where_it_was_whole(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
-    x, _ = bundle_maker.samples(10)
+    bundles.make_bundle(tmp_path / "b")
+    x, _ = bundles.samples(10)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row.tolist()) + "\n" for row in x))
     _score(tmp_path / "b", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     whole = (tmp_path / "out.jsonl").read_bytes()
@@ -112,7 +112,7 @@ def test_a_torn_output_is_continued_where_it_was_whole(tmp_path):
 
 
 def test_a_sample_that_does_not_fit_is_a_line_with_its_error_and_the_rest_goes_on(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     (tmp_path / "in.jsonl").write_text('[1,2,3]\n{broken\n{"z":[1]}\n["a"]\n[1,2,3,4]\n')
     with pytest.raises(OperatorError, match="4 samples did not fit"):
         _score(tmp_path / "b", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
@@ -171,7 +171,7 @@ def test_answers_of_other_images_are_not_gone_on_with(tmp_path):
 @pytest.mark.parametrize(("shape", "sample"), [((-1, 4), {}), ((-1, 8, 6, 3), {"dtype": "float32", "scale": 1.0})])
 def test_a_model_that_takes_no_image_says_so(tmp_path, shape, sample):
     if len(shape) == 2:
-        bundle_maker.make_bundle(tmp_path / "b")
+        bundles.make_bundle(tmp_path / "b")
     else:
         make_image_bundle(tmp_path / "b", shape, **sample)
     (tmp_path / "photos").mkdir()
@@ -180,8 +180,8 @@ def test_a_model_that_takes_no_image_says_so(tmp_path, shape, sample):
 
 
 def test_scoring_that_is_killed_goes_on_and_ends_with_the_same_answers(tmp_path):
-    bundle_maker.make_bundle(tmp_path / "b")
-    x, _ = bundle_maker.samples(100)
+    bundles.make_bundle(tmp_path / "b")
+    x, _ = bundles.samples(100)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row.tolist()) + "\n" for row in x) * 200)
     words = [str(tmp_path / "b"), str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")]
     run = "import sys; from edge_agent.cli.serve import score; score(sys.argv[1:])"

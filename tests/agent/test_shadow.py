@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import msgspec
 import psutil
 import pytest
-from agent_process import AgentProcess, eventually
-from pretended_board import Board, BoardAgent, profile
-from update_site import UpdateSite
+from support.boxes.pretended_board import Board, BoardAgent, profile
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
+from support.sites.update_site import UpdateSite
 
 from edge_agent.capture.files import bytes_in, capture_files
 from edge_agent.capture.sealing import make_keys
@@ -118,7 +118,7 @@ def deaths(slot: SlotStatus) -> int:
 
 
 def test_equal_candidate_agrees_and_is_reported_everywhere(shadowed: Callable[..., AgentProcess]) -> None:
-    agent = shadowed(bundle_maker.scaled_model(0.5))
+    agent = shadowed(bundles.scaled_model(0.5))
     with Clients(agent) as clients:
         slot = wait(agent, lambda slot: compared(slot) >= 15 and slot.shadow is not None, "requests are compared")
     counts, summary = slot.shadow_counts, slot.shadow
@@ -141,7 +141,7 @@ def test_equal_candidate_agrees_and_is_reported_everywhere(shadowed: Callable[..
 def test_candidate_that_answers_otherwise_is_rejected_with_the_confused_classes(
     shadowed: Callable[..., AgentProcess],
 ) -> None:
-    agent = shadowed(bundle_maker.wrong_model(), Gates(soak_s=0.3, shadow_requests=10, min_agreement=0.9))
+    agent = shadowed(bundles.wrong_model(), Gates(soak_s=0.3, shadow_requests=10, min_agreement=0.9))
     with Clients(agent) as clients:
         slot = wait(agent, lambda slot: slot.state == "rejected", "the candidate is rejected")
     assert slot.reason == "shadow-disagreement"
@@ -153,7 +153,7 @@ def test_candidate_that_answers_otherwise_is_rejected_with_the_confused_classes(
 
 
 def test_scrape_of_the_slot_shows_what_its_shadow_has_found(shadowed: Callable[..., AgentProcess]) -> None:
-    agent = shadowed(bundle_maker.wrong_model(), Gates(soak_s=0.3, min_agreement=0.0))
+    agent = shadowed(bundles.wrong_model(), Gates(soak_s=0.3, min_agreement=0.0))
 
     def scraped() -> dict[str, float]:
         with urllib.request.urlopen(f"http://{agent.slot().http}/metrics", timeout=10) as answer:
@@ -173,7 +173,7 @@ def test_scrape_of_the_slot_shows_what_its_shadow_has_found(shadowed: Callable[.
 
 
 def test_shadow_that_crashes_costs_no_answer_and_starts_again(shadowed: Callable[..., AgentProcess]) -> None:
-    agent = shadowed(bundle_maker.exploding_model())
+    agent = shadowed(bundles.exploding_model())
     with Clients(agent) as clients:
         wait(agent, lambda slot: compared(slot) > 0, "requests are compared")
         before = agent.slot().workers
@@ -189,13 +189,13 @@ def test_shadow_that_crashes_costs_no_answer_and_starts_again(shadowed: Callable
 
 
 def test_candidate_that_may_not_crash_is_rejected_before_it_serves(shadowed: Callable[..., AgentProcess]) -> None:
-    agent = shadowed(bundle_maker.exploding_model(), Gates(soak_s=0.3))
+    agent = shadowed(bundles.exploding_model(), Gates(soak_s=0.3))
     eventually("rejected", lambda: agent.ask(1e9) and agent.slot().state == "rejected", LIMIT_S)
     assert agent.slot().reason == "shadow-crash"
 
 
 def test_shadow_that_hangs_is_killed_and_costs_no_answer(shadowed: Callable[..., AgentProcess]) -> None:
-    agent = shadowed(bundle_maker.looping_model(), shadow="share = 1.0\ndeadline_s = 2.0")
+    agent = shadowed(bundles.looping_model(), shadow="share = 1.0\ndeadline_s = 2.0")
     with Clients(agent) as clients:
         wait(agent, lambda slot: compared(slot) > 0, "requests are compared")
         eventually("the shadow is killed", lambda: agent.ask(1e15) and deaths(agent.slot()) > 0, LIMIT_S)
@@ -248,7 +248,7 @@ def captures(slot: SlotStatus) -> bool:
 
 
 def test_no_shadow_runs_where_the_slot_shows_it_nothing(shadowed: Callable[..., AgentProcess]) -> None:
-    agent = shadowed(bundle_maker.linear_model(), shadow="share = 0.0")
+    agent = shadowed(bundles.linear_model(), shadow="share = 0.0")
     for _ in range(20):
         agent.ask()
     assert agent.slot().shadow_counts is None
@@ -256,7 +256,7 @@ def test_no_shadow_runs_where_the_slot_shows_it_nothing(shadowed: Callable[..., 
 
 
 def test_shadow_ends_with_the_agent_that_was_killed(shadowed: Callable[..., AgentProcess]) -> None:
-    agent = shadowed(bundle_maker.linear_model())
+    agent = shadowed(bundles.linear_model())
     found = eventually("a shadow runs", lambda: shadows(agent), LIMIT_S)
     agent.kill()
     eventually("it ends", lambda: not any(psutil.pid_exists(process.pid) for process in found), LIMIT_S)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundle_maker
 import pytest
+from support.makers import bundles
 
 from edge_agent.engines.registry import engine_for
 from edge_agent.ports import EngineSettings
@@ -70,7 +70,7 @@ def test_optimized_models_go_with_their_release(tmp_path: Path) -> None:
     state = folder(tmp_path / "device")
     cached = {}
     for version in ("1.0.0", "1.1.0"):
-        bundle = bundle_maker.make_bundle(tmp_path / version, version=version, models=[("fp32", model_of(version))])
+        bundle = bundles.make_bundle(tmp_path / version, version=version, models=[("fp32", model_of(version))])
         shutil.copytree(bundle.folder, state.release(bundle.manifest_sha256))
         model = state.release(bundle.manifest_sha256) / "models" / "fp32.onnx"
         before = set(state.cache.iterdir())
@@ -84,7 +84,7 @@ def test_optimized_models_go_with_their_release(tmp_path: Path) -> None:
 
 
 def model_of(version: str) -> bytes:
-    return bundle_maker.scaled_model(1.0 if version == "1.0.0" else 2.0)
+    return bundles.scaled_model(1.0 if version == "1.0.0" else 2.0)
 
 
 def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_that_it_points_to(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundle_maker
 import msgspec
 import psutil
 import pytest
-from agent_process import AgentProcess, eventually
-from update_site import MODEL, UpdateSite
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
+from support.sites.update_site import MODEL, UpdateSite
 
 from edge_agent.ipc.control import MAX_SOCKET_PATH, socket_path
 from edge_agent.storage.audit_log import verify_audit
@@ -56,7 +56,7 @@ def committed(agent: AgentProcess) -> AgentProcess:
 
 
 def test_factory_bundle_serves_without_broker_or_fleet(tmp_path: Path) -> None:
-    bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0")
+    bundles.make_bundle(tmp_path / "factory", version="0.1.0")
     with AgentProcess(tmp_path, None, factory=tmp_path / "factory") as agent:
         assert agent.served_by() == "factory:0.1.0/fp32"
         status = agent.status()
@@ -85,7 +85,7 @@ def test_imported_release_is_tried_soaked_and_committed(agent: AgentProcess) -> 
 
 def test_bad_release_is_refused_after_trial_and_the_old_one_serves(agent: AgentProcess, site: UpdateSite) -> None:
     committed(agent)
-    site.release("1.1.0", models=[("fp32", bundle_maker.wrong_model())])
+    site.release("1.1.0", models=[("fp32", bundles.wrong_model())])
     site.start("1.1.0", gates=QUICK)
     agent.bring()
     slot = agent.wait_for("rejected", "1.1.0")
@@ -99,7 +99,7 @@ def test_release_that_explodes_in_soak_is_rolled_back_and_its_lost_requests_coun
     agent: AgentProcess, site: UpdateSite
 ) -> None:
     committed(agent)
-    site.release("1.1.0", models=[("fp32", bundle_maker.exploding_model())])
+    site.release("1.1.0", models=[("fp32", bundles.exploding_model())])
     site.start("1.1.0", gates=LONG)
     agent.bring()
     agent.wait_for("active", "1.1.0")

@@ -4,14 +4,14 @@ import json
 import math
 from urllib.request import Request, urlopen
 
-import bundle_maker
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from referenced_bundle import make_referenced_bundle
-from worker_host import HostedWorker, call, ladder_of, listening_socket, url_of
+from support.makers import bundles
+from support.makers.referenced_bundles import make_referenced_bundle
+from support.sites.worker_host import HostedWorker, call, ladder_of, listening_socket, url_of
 
 from edge_agent import Runtime
 from edge_agent.config.inference_options import Batching
@@ -32,7 +32,7 @@ from edge_contracts.names import NAME_PATTERN
 from edge_contracts.reference import AnswerReference, Feature, Histogram, InputReference
 from edge_contracts.telemetry import TelemetryWindow, parse_window
 
-X = [row[None] for row in bundle_maker.samples(12, seed=6)[0]]
+X = [row[None] for row in bundles.samples(12, seed=6)[0]]
 BAD_TAGS = ["", "line 2", "-a", "a@b", "a/b", "a\n", "é", "a" * (MAX_SAMPLE_TAG_CHARS + 1)]
 BASES = {"x/mean", "x/2", "fp32/confidence", "fp32/class"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, troubles
+from support.sites.update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, troubles
 
 from edge_agent.errors import UnreachableError
 from edge_agent.ipc.updater import FromUpdater, Offer

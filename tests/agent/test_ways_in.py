@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bundle_maker
 import numpy as np
 import pytest
-from agent_process import AgentProcess
-from brokers import Mosquitto
-from image_bundle import make_image_bundle
-from topic_client import TopicClient
+from support.brokers.brokers import Mosquitto
+from support.brokers.topic_client import TopicClient
+from support.makers import bundles
+from support.makers.image_bundles import make_image_bundle
+from support.sites.agent_process import AgentProcess
 
 from edge_agent.config.agent_toml import load_config
 from edge_agent.config.reload_plan import LIVE
@@ -98,7 +98,7 @@ def test_page_on_reload_names_what_may_change() -> None:
 
 def test_messagepack_example_of_the_page_is_answered(tmp_path: Path) -> None:
     (program,) = blocks("mqtt-data.md", "python")
-    bundle_maker.make_bundle(tmp_path / "factory")
+    bundles.make_bundle(tmp_path / "factory")
     with Mosquitto(tmp_path) as broker, TopicClient(broker.port, "answers/wrist/#") as client:
         agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory", broker_port=broker.port)
         topics = '[slots.mqtt]\ninput = "sensors/wrist"\noutput = "answers/wrist"\n'

@@ -10,9 +10,9 @@ import time
 import urllib.error
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from worker_host import (
+from support.makers import bundles as bundle_maker
+from support.sites.worker_host import (
     HostedWorker,
     call,
     infer_json,

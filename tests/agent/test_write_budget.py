@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from agent_process import AgentProcess, eventually
+from support.makers import bundles
+from support.sites.agent_process import AgentProcess, eventually
 
 from edge_agent.config.agent_toml import AgentConfig, DeviceConfig, SlotConfig
 from edge_agent.host.write_budget import DAY_S, DayWrites, spend, tight
@@ -123,7 +123,7 @@ def messages(agent: AgentProcess) -> list[dict[str, object]]:
 
 
 def test_agent_over_its_budget_says_so_keeps_counting_and_sends_one_long_window(tmp_path: Path) -> None:
-    bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0")
+    bundles.make_bundle(tmp_path / "factory", version="0.1.0")
     agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory")
     agent.state.create()
     spent = {"day": int(time.time() // DAY_S), "bytes": 10**12}

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-import toolchain_models
 from click.testing import CliRunner
+from support.makers import onnx_models
 
 from edge_bench.cli import bench
 from edge_contracts.errors import OperatorError
 
 
 def test_json_on_standard_output_is_one_document_with_raw_samples(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     words = [str(tmp_path / "waves.onnx"), "--task", str(task), "--seconds", "0.1", "--json", "-"]
     done = CliRunner().invoke(bench, words, catch_exceptions=False)
     report = json.loads(done.stdout)
@@ -24,7 +24,7 @@ def test_json_on_standard_output_is_one_document_with_raw_samples(tmp_path: Path
 
 
 def test_without_a_task_a_model_is_measured_on_random_inputs(tmp_path: Path) -> None:
-    toolchain_models.write_task(tmp_path)
+    onnx_models.write_task(tmp_path)
     out = tmp_path / "report.json"
     words = [str(tmp_path / "waves.onnx"), "--seconds", "0.1", "--json", str(out)]
     done = CliRunner().invoke(bench, words, catch_exceptions=False)
@@ -34,6 +34,6 @@ def test_without_a_task_a_model_is_measured_on_random_inputs(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["absent.onnx", "waves.npz"])
 def test_what_is_no_model_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    toolchain_models.write_task(tmp_path)
+    onnx_models.write_task(tmp_path)
     with pytest.raises(OperatorError, match=name):
         CliRunner().invoke(bench, [str(tmp_path / name)], catch_exceptions=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_bench.measure import Runner, RunnerError, measure_interleaved
 from edge_bench.protocol import RunnerPlan
@@ -15,8 +15,8 @@ from edge_contracts.manifest import SampleMapping
 
 @pytest.fixture
 def plan(tmp_path: Path) -> RunnerPlan:
-    onnx.save(toolchain_models.conv_classifier(), tmp_path / "model.onnx")
-    np.save(tmp_path / "x.npy", toolchain_models.samples(20, seed=5)[0])
+    onnx.save(onnx_models.conv_classifier(), tmp_path / "model.onnx")
+    np.save(tmp_path / "x.npy", onnx_models.samples(20, seed=5)[0])
     return RunnerPlan(
         model=str(tmp_path / "model.onnx"),
         format="onnx",
@@ -69,7 +69,7 @@ def test_a_model_over_the_memory_limit_is_an_error_and_not_a_crash_of_ours(plan:
     size = 20_000_000
     weights = np.zeros((1, size), dtype=np.float32)
     nodes = [onnx.helper.make_node("Gemm", ["x", "w"], ["y"])]
-    onnx.save(toolchain_models.model(nodes, {"w": weights}, [1], [size], output="y"), tmp_path / "big.onnx")
+    onnx.save(onnx_models.model(nodes, {"w": weights}, [1], [size], output="y"), tmp_path / "big.onnx")
     limited = RunnerPlan(model=str(tmp_path / "big.onnx"), format="onnx", samples="", memory_limit_mb=150.0)
     with pytest.raises(RunnerError), Runner(limited) as runner:
         runner.loaded()

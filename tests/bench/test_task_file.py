@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_agent.ports import TensorInfo
 from edge_bench.task import check_model, read_task
@@ -16,7 +16,7 @@ OUTPUT = TensorInfo(name="logits", dtype="float32", shape=(-1, 4))
 
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    return toolchain_models.write_task(tmp_path)
+    return onnx_models.write_task(tmp_path)
 
 
 def test_a_good_task_is_read_and_fits_its_model(task: Path) -> None:

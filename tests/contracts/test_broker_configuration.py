@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker_identities import Authority, Identity
-from brokers import Mosquitto
-from shipped_broker import CONFIGS, Ports, shipped_lines
+from support.brokers.broker_identities import Authority, Identity
+from support.brokers.brokers import Mosquitto
+from support.brokers.shipped_broker import CONFIGS, Ports, shipped_lines
 
 from edge_contracts.topics import (
     DEPOT_GROUP,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import contract_examples
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.makers import contract_examples
 
 from edge_contracts.codec import decode, encode, plain
 from edge_contracts.schemas import CONTRACTS

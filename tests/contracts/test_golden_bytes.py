@@ -6,9 +6,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import contract_examples
 import msgspec
 import pytest
+from support.makers import contract_examples
 
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import encode

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from contract_examples import CHANNEL, JOB, PROFILE
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.makers.contract_examples import CHANNEL, JOB, PROFILE
 
 from edge_contracts import limits
 from edge_contracts.channel import parse_channel, parse_family

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from contract_examples import MANIFEST, digest, file_entry
 from msgspec.structs import replace
+from support.makers.contract_examples import MANIFEST, digest, file_entry
 
 from edge_contracts import limits
 from edge_contracts.codec import encode

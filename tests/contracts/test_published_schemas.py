@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import contract_examples
 import jsonschema
 import pytest
+from support.makers import contract_examples
 
 from edge_contracts.codec import plain
 from edge_contracts.schemas import CONTRACTS, schema_text

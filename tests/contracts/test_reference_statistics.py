@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contract_examples
 import msgspec
 import pytest
+from support.makers import contract_examples
 
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import check_manifest

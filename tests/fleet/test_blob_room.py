@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from web_site import WebSite, busy, giving, ranged
+from support.sites.web_site import WebSite, busy, giving, ranged
 
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, pack, unpack_response

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fleet_maker
 import pytest
 from click.testing import CliRunner
-from fleet_maker import NOW, device_download
+from support.makers import fleets
+from support.makers.fleets import NOW, device_download
 from tuf.api.exceptions import RepositoryError as TufError
 from tuf.api.metadata import TargetFile
 
@@ -77,7 +77,7 @@ def rotation(fleet: FleetWorkspace, *roles: str) -> Proposal:
 
 
 def test_root_moves_to_offline_holders_and_devices_follow(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     device_download(fleet, tmp_path, MANIFEST)
     file = tmp_path / "change.json"
     rings = [holder(fleet, tmp_path, name) for name in ("alice", "bob", "carol")]
@@ -103,7 +103,7 @@ def test_root_moves_to_offline_holders_and_devices_follow(tmp_path: Path) -> Non
 
 
 def test_below_the_threshold_nothing_is_applied_and_nothing_changes(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, root_keys=3, root_threshold=2)
+    fleet = fleets.make_fleet(tmp_path, root_keys=3, root_threshold=2)
     (fleet.keys.folder / "root-2.pem").unlink()
     (fleet.keys.folder / "root-3.pem").unlink()
     before = sorted(path.name for path in (fleet.repository / "metadata").iterdir())
@@ -115,7 +115,7 @@ def test_below_the_threshold_nothing_is_applied_and_nothing_changes(tmp_path: Pa
 
 
 def test_two_of_three_root_keys_replace_the_stolen_third(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, root_keys=3, root_threshold=2)
+    fleet = fleets.make_fleet(tmp_path, root_keys=3, root_threshold=2)
     fresh = holder(fleet, tmp_path, "dora")
     proposal = change(
         fleet,
@@ -131,19 +131,19 @@ def test_two_of_three_root_keys_replace_the_stolen_third(tmp_path: Path) -> None
 
 
 def test_rotated_online_keys_sign_at_once_and_the_old_ones_never_again(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
     device_download(fleet, tmp_path)
     done = apply(fleet, sign(rotation(fleet, ROLLOUTS, SNAPSHOT, TIMESTAMP), fleet.keys)[0], NOW)
     assert done.signed == (ROLLOUTS,)
     for name in (ROLLOUTS, SNAPSHOT, TIMESTAMP):
         (fleet.keys.folder / f"{name}.pem").unlink()
-    release(fleet, fleet_maker.make_bundle(tmp_path / "b2", version="1.1.0", model=b"new"), NOW)
+    release(fleet, fleets.make_bundle(tmp_path / "b2", version="1.1.0", model=b"new"), NOW)
     assert None not in device_download(fleet, tmp_path, "channels/stable.json", "models/har/1.1.0/manifest.json")
 
 
 def test_role_whose_new_key_is_elsewhere_waits_and_is_signed_by_refresh_there(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     holder(fleet, tmp_path, "team")
     proposal = change(fleet, partial(key_changes.replace, role="releases", key=fleet.keys.public("team")))
     done = apply(fleet, sign(proposal, fleet.keys)[0], NOW)
@@ -157,15 +157,15 @@ def test_role_whose_new_key_is_elsewhere_waits_and_is_signed_by_refresh_there(tm
 
 
 def test_a_new_family_belongs_to_those_who_sign_the_others_now(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     apply(fleet, sign(rotation(fleet, "releases"), fleet.keys)[0], NOW)
     add_family(fleet, "other", NOW)
     (fleet.keys.folder / "releases.pem").unlink()
-    assert release(fleet, fleet_maker.make_bundle(tmp_path / "b2", name="other"), NOW).new
+    assert release(fleet, fleets.make_bundle(tmp_path / "b2", name="other"), NOW).new
 
 
 def test_a_family_is_added_with_the_root_elsewhere(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     offline = tmp_path / "offline"
     offline.mkdir()
     for half in ("pem", "pub"):
@@ -174,12 +174,12 @@ def test_a_family_is_added_with_the_root_elsewhere(tmp_path: Path) -> None:
     run("family", "add", fleet.path, "har", "--out", file)
     run("keys", "sign", file, "--keys", offline, "--yes")
     run("keys", "apply", fleet.path, file)
-    release(fleet, fleet_maker.make_bundle(tmp_path / "bundle"), NOW)
+    release(fleet, fleets.make_bundle(tmp_path / "bundle"), NOW)
     assert versions(fleet.read(NOW), "har") == ["1.0.0"]
 
 
 def test_a_family_from_before_deltas_may_sign_them_once_the_root_says_so(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, families=("har",))
+    fleet = fleets.make_fleet(tmp_path, families=("har",))
     with fleet.change(NOW, ["targets"]) as repository:
         repository.set_paths("releases-har", ["models/har/*/manifest.json", "models/har/family.json"])
     key = fleet.keys.public("releases")
@@ -191,7 +191,7 @@ def test_a_family_from_before_deltas_may_sign_them_once_the_root_says_so(tmp_pat
 
 
 def test_an_offline_root_is_renewed_before_it_expires(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     later = NOW + timedelta(days=300)
     proposal = propose(start(fleet.read(later)), lambda _draft: None, Lifetimes(), later, ("root", "targets"))
     assert any("for a new lifetime" in line for line in changes(proposal))
@@ -200,7 +200,7 @@ def test_an_offline_root_is_renewed_before_it_expires(tmp_path: Path) -> None:
 
 
 def test_without_root_keys_a_change_names_the_way_to_propose_it_and_makes_no_key(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     (fleet.keys.folder / "root.pem").unlink()
     with pytest.raises(KeyMissingError):
         run("keys", "rotate", fleet.path, "rollouts")
@@ -211,7 +211,7 @@ def test_without_root_keys_a_change_names_the_way_to_propose_it_and_makes_no_key
 
 
 def test_an_interrupted_apply_is_repeated(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     signed, _ = sign(rotation(fleet, SNAPSHOT, TIMESTAMP), fleet.keys)
     timestamp = fleet.repository / "metadata/timestamp.json"
     before = timestamp.read_bytes()
@@ -222,7 +222,7 @@ def test_an_interrupted_apply_is_repeated(tmp_path: Path) -> None:
 
 
 def test_a_proposal_made_from_an_older_state_is_not_applied(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     first, second = (sign(rotation(fleet, SNAPSHOT), fleet.keys)[0] for _ in range(2))
     apply(fleet, first, NOW)
     with pytest.raises(CeremonyError, match="propose it again"):
@@ -230,7 +230,7 @@ def test_a_proposal_made_from_an_older_state_is_not_applied(tmp_path: Path) -> N
 
 
 def test_the_file_of_an_earlier_ceremony_is_not_added_to(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     file = tmp_path / "change.json"
     run("keys", "rotate", fleet.path, "snapshot", "--out", file)
     run("keys", "sign", file, "--keys", fleet.path, "--yes")
@@ -240,7 +240,7 @@ def test_the_file_of_an_earlier_ceremony_is_not_added_to(tmp_path: Path) -> None
 
 
 def test_more_changes_drop_the_signatures_there_were(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     signed, _ = sign(rotation(fleet, SNAPSHOT), fleet.keys)
     assert not any(need.missing for need in needs(signed))
     fleet.keys.create(["more"])
@@ -264,14 +264,14 @@ def test_a_change_that_would_lock_the_fleet_out_is_refused(
     tmp_path: Path, edit: Callable[[Draft], None], message: str
 ) -> None:
     with pytest.raises(CeremonyError, match=message):
-        change(fleet_maker.make_fleet(tmp_path), edit)
+        change(fleets.make_fleet(tmp_path), edit)
 
 
 # Attacks
 
 
 def test_a_proposal_that_hides_more_than_keys_is_refused_before_it_is_signed(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, families=("har",))
+    fleet = fleets.make_fleet(tmp_path, families=("har",))
     for hide in (_widen_paths, _list_a_target, _drop_rollouts):
         hidden = change(fleet, hide)
         with pytest.raises(CeremonyError, match="more than keys"):
@@ -281,9 +281,9 @@ def test_a_proposal_that_hides_more_than_keys_is_refused_before_it_is_signed(tmp
 
 
 def test_a_proposal_that_lies_about_the_present_is_refused(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     trusted = fleet.read(NOW).root()
-    thief = fleet_maker.make_fleet(tmp_path / "thief")
+    thief = fleets.make_fleet(tmp_path / "thief")
     forged = change(thief)
     with pytest.raises(CeremonyError, match="not made from the root that you trust"):
         check_base(forged, trusted)
@@ -294,9 +294,9 @@ def test_a_proposal_that_lies_about_the_present_is_refused(tmp_path: Path) -> No
 
 
 def test_a_thiefs_key_under_the_id_or_the_name_of_another_is_told_apart(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     alice = holder(fleet, tmp_path, "alice").public("alice")
-    thiefs = fleet_maker.make_fleet(tmp_path / "thief").keys.public("root")
+    thiefs = fleets.make_fleet(tmp_path / "thief").keys.public("root")
     thiefs.keyid = alice.keyid
     with pytest.raises(CeremonyError, match="not the id of the key"):
         check_base(change(fleet, partial(key_changes.add, role="root", key=thiefs)))
@@ -307,9 +307,9 @@ def test_a_thiefs_key_under_the_id_or_the_name_of_another_is_told_apart(tmp_path
 
 
 def test_a_thiefs_signature_on_a_proposal_counts_for_nothing(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     with pytest.raises(CeremonyError, match="no key here"):
-        sign(rotation(fleet, SNAPSHOT), fleet_maker.make_fleet(tmp_path / "thief").keys)
+        sign(rotation(fleet, SNAPSHOT), fleets.make_fleet(tmp_path / "thief").keys)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_a_malformed_proposal_is_a_typed_error(data: bytes) -> None:
 
 
 def test_a_proposal_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    proposal = sign(rotation(fleet_maker.make_fleet(tmp_path), SNAPSHOT), FleetWorkspace(tmp_path / "fleet").keys)[0]
+    proposal = sign(rotation(fleets.make_fleet(tmp_path), SNAPSHOT), FleetWorkspace(tmp_path / "fleet").keys)[0]
     assert pack_proposal(parse_proposal(pack_proposal(proposal))) == pack_proposal(proposal)
     assert not any(need.missing for need in needs(parse_proposal(pack_proposal(proposal))))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tflite_maker
-from delta_maker import applied, weights_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.makers import tflite_files
+from support.makers.deltas import applied, weights_model
 
 from edge_contracts.delta import Codec, Copy, Difference
 from edge_fleet.releases.deltas.encoder import encode_delta
@@ -143,10 +143,10 @@ def test_the_same_two_files_give_the_same_delta() -> None:
 
 def test_tensors_of_a_tflite_file_are_found_and_subtracted() -> None:
     old, new = weights((4, 3)), weights((4, 3))
-    model = tflite_maker.linear_tflite(old)
+    model = tflite_files.linear_tflite(old)
     found = [model[tensor.offset : tensor.offset + tensor.length] for tensor in find_tensors(memoryview(model))]
     assert found == [old.T.tobytes()]
-    trip(model, tflite_maker.linear_tflite(new))
+    trip(model, tflite_files.linear_tflite(new))
 
 
 @settings(max_examples=200, deadline=None)

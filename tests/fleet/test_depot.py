@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fleet_maker
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.makers import fleets
 
 from edge_contracts.limits import MAX_CHUNK_BYTES
 from edge_contracts.topics import device_topic
@@ -28,7 +28,7 @@ SHA = "ab" * 32
 @pytest.fixture(name="fleet", scope="module")
 def _fleet(tmp_path_factory: pytest.TempPathFactory) -> FleetWorkspace:
     """One for all the tests that only read it."""
-    return fleet_maker.make_released(tmp_path_factory.mktemp("depot"))
+    return fleets.make_released(tmp_path_factory.mktemp("depot"))
 
 
 def request(**values: Any) -> Request:
@@ -169,7 +169,7 @@ def test_an_overlong_request_is_not_even_parsed(fleet: FleetWorkspace) -> None:
 
 
 def test_a_symbolic_link_in_the_repository_is_not_followed(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     (fleet.repository / "metadata/7.root.json").symlink_to(fleet.keys.folder / "root.pem")
     response = ask(make_depot(fleet), name="7.root.json")
     assert response is not None
@@ -231,10 +231,10 @@ def test_a_shelf_keeps_a_bounded_number_of_files_open(tmp_path: Path) -> None:
 
 
 def test_new_metadata_is_read_at_once_although_files_stay_open(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     depot = make_depot(fleet)
     before = ask(depot)
-    fleet_maker.start(fleet)
+    fleets.start(fleet)
     after = ask(depot)
     assert before is not None
     assert after is not None
@@ -242,12 +242,12 @@ def test_new_metadata_is_read_at_once_although_files_stay_open(tmp_path: Path) -
 
 
 def test_a_hint_is_given_once_for_each_timestamp(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     watch = HintWatch(fleet.repository)
     first = watch.changed()
     assert first is not None
     assert watch.changed() is None
-    fleet_maker.start(fleet)
+    fleets.start(fleet)
     second = watch.changed()
     assert second is not None
     assert second.timestamp_version == first.timestamp_version + 1

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import fleet_maker
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from support.makers import fleets
 
 from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, parse_certificate_answer, signed_part
@@ -104,7 +104,7 @@ def certificate(answer: CertificateAnswer) -> x509.Certificate:
 
 @pytest.fixture(name="office")
 def _office(tmp_path: Path) -> Iterator[Office]:
-    office = Office(fleet_maker.make_fleet(tmp_path))
+    office = Office(fleets.make_fleet(tmp_path))
     yield office
     office.store.close()
 
@@ -171,7 +171,7 @@ def test_a_claim_of_another_device_or_fleet_is_unknown(office: Office, tmp_path:
     claim, other = office.claim("dev-a"), office.claim("dev-b")
     topic = claim_topic("default", claim.name, "req")
     assert office.ask(topic, request(other, new_key())).refused == "unknown"
-    stranger = Office(fleet_maker.make_fleet(tmp_path / "stranger"))
+    stranger = Office(fleets.make_fleet(tmp_path / "stranger"))
     assert office.redeem(stranger.claim(), new_key()).refused == "unknown"
     stranger.store.close()
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fleet_maker
 import pytest
 from click.testing import CliRunner
-from fleet_maker import NOW, device_download
+from support.makers import fleets
+from support.makers.fleets import NOW, device_download
 
 from edge_contracts.shadow import ShadowSummary
 from edge_contracts.state import Installed, ReportedState, SlotState
@@ -45,7 +45,7 @@ def run_failing(*arguments: str | Path) -> BaseException:
 def test_the_whole_life_of_a_release_by_commands(tmp_path: Path) -> None:
     home = tmp_path / "fleet"
     for version in ("1.0.0", "1.1.0", "1.2.0"):
-        fleet_maker.make_bundle(tmp_path / version, version=version, model=version.encode() * 1000)
+        fleets.make_bundle(tmp_path / version, version=version, model=version.encode() * 1000)
     assert run("init", home, "--tenant", "acme")["tenant"] == "acme"
     released = run("release", home, tmp_path / "1.0.0")
     assert (released["model"], released["new"]) == ("har", True)
@@ -77,8 +77,8 @@ def test_the_whole_life_of_a_release_by_commands(tmp_path: Path) -> None:
 
 
 def test_devices_and_rollout_status_show_what_was_reported(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
     installed = Installed(version="1.0.0", manifest_sha256="0" * 64)
     slot = SlotState(
         slot="main",
@@ -117,7 +117,7 @@ def test_devices_and_rollout_status_show_what_was_reported(tmp_path: Path) -> No
      ("--deadline", "tomorrow"), ("--name", "a b"), ("--soak", "-1")],
 )  # fmt: skip
 def test_a_malformed_rollout_option_is_named_and_nothing_is_signed(tmp_path: Path, option: str, value: str) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     before = (fleet.repository / "metadata/timestamp.json").read_bytes()
     asked = ["--model", "har", "--version", "1.0.0", "--channel", "stable", option, value]
     error = run_failing("rollout", "start", fleet.path, *asked)
@@ -126,9 +126,9 @@ def test_a_malformed_rollout_option_is_named_and_nothing_is_signed(tmp_path: Pat
 
 
 def test_a_channel_must_be_named_when_there_are_several_or_none(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     assert isinstance(run_failing("rollout", "pause", fleet.path), FleetError)
-    fleet_maker.start(fleet)
+    fleets.start(fleet)
     assert isinstance(run_failing("rollout", "pause", fleet.path, "--channel", "other"), RolloutError)
 
 
@@ -140,8 +140,8 @@ def test_errors_have_the_exit_code_of_whose_fault_it_is_and_a_hint(tmp_path: Pat
 
 
 def test_a_device_verifies_an_export_as_it_would_the_repository(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
     assert run("export", fleet.path, tmp_path / "stick")["files"] > 8
     targets = ("channels/stable.json", "models/har/1.0.0/manifest.json")
     copied = device_download(fleet, tmp_path / "a", *targets, repository=tmp_path / "stick")
@@ -151,9 +151,9 @@ def test_a_device_verifies_an_export_as_it_would_the_repository(tmp_path: Path) 
 
 
 def test_an_export_for_one_model_leaves_the_others_out_and_still_verifies(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     add_family(fleet, "other", NOW)
-    release(fleet, fleet_maker.make_bundle(tmp_path / "b2", name="other", model=b"o" * 9), NOW)
+    release(fleet, fleets.make_bundle(tmp_path / "b2", name="other", model=b"o" * 9), NOW)
     export(fleet, tmp_path / "stick", "har", NOW, lambda _done, _total: None)
     assert not (tmp_path / "stick/targets/models/other").exists()
     (manifest,) = device_download(fleet, tmp_path, "models/har/1.0.0/manifest.json", repository=tmp_path / "stick")
@@ -161,24 +161,24 @@ def test_an_export_for_one_model_leaves_the_others_out_and_still_verifies(tmp_pa
 
 
 def test_a_second_export_copies_only_what_is_new(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     seen: list[tuple[int, int]] = []
     first = export(fleet, tmp_path / "stick", None, NOW, lambda done, total: seen.append((done, total)))
     assert first.copied == first.files
     assert seen[-1] == (first.bytes, first.bytes)
-    fleet_maker.start(fleet)
+    fleets.start(fleet)
     second = export(fleet, tmp_path / "stick", None, NOW, lambda _done, _total: None)
     assert second.files == first.files + 1
     assert not any(item.name.endswith(".part") for item in (tmp_path / "stick").rglob("*"))
 
 
 def test_an_export_is_one_consistent_state_although_a_rollout_starts_meanwhile(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     started: list[object] = []
 
     def interrupt(_done: int, _total: int) -> None:
         if not started:
-            started.append(fleet_maker.start(fleet))
+            started.append(fleets.start(fleet))
 
     export(fleet, tmp_path / "stick", None, NOW, interrupt)
     assert device_download(fleet, tmp_path / "a", "channels/stable.json", repository=tmp_path / "stick") == [None]
@@ -186,7 +186,7 @@ def test_an_export_is_one_consistent_state_although_a_rollout_starts_meanwhile(t
 
 
 def test_a_damaged_blob_is_not_exported(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     blob = next((fleet.repository / "blobs").glob("*/*"))
     blob.write_bytes(b"x" * blob.stat().st_size)
     with pytest.raises(RepositoryError, match=blob.name):
@@ -195,7 +195,7 @@ def test_a_damaged_blob_is_not_exported(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_other_things_is_not_exported_into(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     with pytest.raises(FleetError, match="not an export"):
         export(fleet, tmp_path, None, NOW, lambda _done, _total: None)
     with pytest.raises(FleetError, match="no such model family"):
@@ -203,7 +203,7 @@ def test_a_folder_with_other_things_is_not_exported_into(tmp_path: Path) -> None
 
 
 def test_the_store_is_not_readable_by_others(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     TelemetryStore(fleet.store_url).close()
     assert stat.S_IMODE((fleet.path / "fleet.db").stat().st_mode) & 0o077 == 0
     assert isinstance(FleetWorkspace(fleet.path), FleetWorkspace)

@@ -8,10 +8,10 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import fleet_maker
 import pytest
 from click.testing import CliRunner
-from fleet_maker import NOW, device_download, make_bundle, make_released
+from support.makers import fleets
+from support.makers.fleets import NOW, device_download, make_bundle, make_released
 
 from edge_contracts.channel import channel_target, manifest_target
 from edge_fleet.cli.fleet import fleet as fleet_command
@@ -33,7 +33,7 @@ def files(fleet: FleetWorkspace) -> set[str]:
 def fleet(tmp_path: Path) -> FleetWorkspace:
     """A fleet with a release, a rollout, and the blob of a release that was broken off."""
     fleet = make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleets.start(fleet)
     orphan = fleet.repository / "blobs" / "ab" / ("ab" * 32)
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_bytes(b"never signed")

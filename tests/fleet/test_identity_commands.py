@@ -7,10 +7,10 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import fleet_maker
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
+from support.makers import fleets
 
 from edge_contracts.enrollment import parse_claim
 from edge_contracts.errors import ContractError
@@ -28,7 +28,7 @@ def run(*arguments: str | Path) -> Any:
 
 @pytest.fixture(name="home")
 def _home(tmp_path: Path) -> Path:
-    home = fleet_maker.make_fleet(tmp_path, tenant="acme").path
+    home = fleets.make_fleet(tmp_path, tenant="acme").path
     run("authority", "init", home)
     return home
 
@@ -95,7 +95,7 @@ def test_a_key_that_is_kept_elsewhere_is_named_and_the_rest_works(home: Path, tm
 
 
 def test_without_an_authority_the_error_says_how_to_make_one(tmp_path: Path) -> None:
-    home = fleet_maker.make_fleet(tmp_path).path
+    home = fleets.make_fleet(tmp_path).path
     with pytest.raises(FleetError) as caught:
         run("enroll", home, "--device", "dev-1", "--broker", "b", "--out", tmp_path / "claim")
     assert caught.value.hint == f"edgewright fleet authority init {home}"

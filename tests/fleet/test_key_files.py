@@ -8,11 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import fleet_maker
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from fleet_maker import NOW, device_download
+from support.makers import fleets
+from support.makers.fleets import NOW, device_download
 
 from edge_contracts.errors import ContractError
 from edge_fleet.errors import FleetError, KeyExposedError, KeyLockedError
@@ -49,13 +49,13 @@ def give(fleet: FleetWorkspace, role: str, name: str) -> None:
 def test_a_release_is_signed_with_an_encrypted_key(
     tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, families=("har",))
+    fleet = fleets.make_fleet(tmp_path, families=("har",))
     fleet.keys.create(["locked"], passphrases.new_passphrase(secret))
     assert b"ENCRYPTED" in (fleet.keys.folder / "locked.pem").read_bytes()
     monkeypatch.setenv(passphrases.VARIABLE, str(secret))
     give(fleet, RELEASES, "locked")
     (fleet.keys.folder / "releases.pem").unlink()
-    assert release(fleet, fleet_maker.make_bundle(tmp_path / "bundle"), NOW).new
+    assert release(fleet, fleets.make_bundle(tmp_path / "bundle"), NOW).new
     assert device_download(fleet, tmp_path, "models/har/1.0.0/manifest.json") != [None]
 
 
@@ -104,7 +104,7 @@ def test_a_key_cannot_be_named_out_of_its_folder(tmp_path: Path, name: str) -> N
 
 
 def test_a_key_named_by_a_uri_signs_like_a_file(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, families=("har",))
+    fleet = fleets.make_fleet(tmp_path, families=("har",))
     private = ec.generate_private_key(ec.SECP256R1())
     (tmp_path / "ec.pem").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -114,7 +114,7 @@ def test_a_key_named_by_a_uri_signs_like_a_file(tmp_path: Path) -> None:
     uri.chmod(0o600)
     assert fleet.keys.form("elsewhere") == "token"
     give(fleet, RELEASES, "elsewhere")
-    release(fleet, fleet_maker.make_bundle(tmp_path / "bundle"), NOW)
+    release(fleet, fleets.make_bundle(tmp_path / "bundle"), NOW)
     assert device_download(fleet, tmp_path, "models/har/1.0.0/manifest.json") != [None]
 
 
@@ -123,18 +123,18 @@ def test_a_key_on_a_pkcs11_token_signs_and_its_pin_is_asked_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = make_token(tmp_path, monkeypatch)
-    fleet = fleet_maker.make_fleet(tmp_path, families=("har",))
+    fleet = fleets.make_fleet(tmp_path, families=("har",))
     asked: list[str] = []
     fleet.keys = KeyRing(fleet.keys.folder, lambda what: asked.append(what) or "123456")
     fleet.keys.adopt_token("yubikey", token)
     assert fleet.keys.form("yubikey") == "token"
     give(fleet, RELEASES, "yubikey")
-    release(fleet, fleet_maker.make_bundle(tmp_path / "bundle"), NOW)
+    release(fleet, fleets.make_bundle(tmp_path / "bundle"), NOW)
     assert asked == ["yubikey.uri"]
     assert device_download(fleet, tmp_path, "models/har/1.0.0/manifest.json") != [None]
     fleet.keys = KeyRing(fleet.keys.folder, lambda _what: "654321")
     with pytest.raises(KeyLockedError, match="yubikey"):
-        release(fleet, fleet_maker.make_bundle(tmp_path / "b2", version="1.1.0", model=b"new"), NOW)
+        release(fleet, fleets.make_bundle(tmp_path / "b2", version="1.1.0", model=b"new"), NOW)
     with pytest.raises(KeyLockedError, match="No PKCS#11 token"):
         fleet.keys.adopt_token("other", "no such token")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_maker import eventually
 from hypothesis import given
 from hypothesis import strategies as st
-from web_site import WebSite, failing, giving
+from support.makers.fleets import eventually
+from support.sites.web_site import WebSite, failing, giving
 
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, Response, pack, unpack_response

@@ -6,12 +6,12 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-import fleet_maker
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from delta_maker import applied
-from fleet_maker import NOW, make_bundle
+from support.makers import fleets
+from support.makers.deltas import applied
+from support.makers.fleets import NOW, make_bundle
 
 from edge_contracts.channel import family_target, manifest_target
 from edge_contracts.delta import Deltas, deltas_target, parse_deltas
@@ -37,7 +37,7 @@ def model(version: int) -> bytes:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> FleetWorkspace:
-    return fleet_maker.make_fleet(tmp_path)
+    return fleets.make_fleet(tmp_path)
 
 
 def released(fleet: FleetWorkspace, number: int, plan: DeltaPlan = DeltaPlan()) -> Released:  # noqa: B008

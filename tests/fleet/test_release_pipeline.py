@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pipeline_maker import changed, graph_of, make_chain
-from update_site import UpdateSite
+from support.makers.pipelines import changed, graph_of, make_chain
+from support.sites.update_site import UpdateSite
 
 from edge_contracts.errors import ContractError
 from edge_fleet.releases.release import release, versions

@@ -9,9 +9,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import fleet_maker
 import pytest
-from fleet_maker import NOW, device_download
+from support.makers import fleets
+from support.makers.fleets import NOW, device_download
 from tuf.api.exceptions import DownloadHTTPError, ExpiredMetadataError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, TargetFile
 
@@ -30,8 +30,8 @@ MANIFEST = "models/har/1.0.0/manifest.json"
 
 
 def test_a_device_downloads_channel_manifest_and_family_verified(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
     channel, manifest, family = device_download(
         fleet, tmp_path, "channels/stable.json", MANIFEST, "models/har/family.json"
     )
@@ -46,12 +46,12 @@ def test_a_device_downloads_channel_manifest_and_family_verified(tmp_path: Path)
 
 
 def test_a_device_follows_change_after_change(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
     device_download(fleet, tmp_path)
     change_rollout(fleet, "stable", channel_state.finish, NOW)
-    release(fleet, fleet_maker.make_bundle(tmp_path / "b2", version="1.1.0", model=b"new"), NOW)
-    fleet_maker.start(fleet, "1.1.0")
+    release(fleet, fleets.make_bundle(tmp_path / "b2", version="1.1.0", model=b"new"), NOW)
+    fleets.start(fleet, "1.1.0")
     (data,) = device_download(fleet, tmp_path, "channels/stable.json")
     assert data is not None
     channel = parse_channel(data)
@@ -59,7 +59,7 @@ def test_a_device_follows_change_after_change(tmp_path: Path) -> None:
 
 
 def test_the_rollouts_key_cannot_introduce_a_release(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     with fleet.change(NOW, [ROLLOUTS]) as repository, pytest.raises(FleetError, match="may not sign"):
         repository.put_target(ROLLOUTS, "models/har/9.9.9/manifest.json", b"{}")
     _list_without_asking(fleet, ROLLOUTS, "models/har/9.9.9/manifest.json", b"{}")
@@ -67,22 +67,22 @@ def test_the_rollouts_key_cannot_introduce_a_release(tmp_path: Path) -> None:
 
 
 def test_the_releases_key_cannot_sign_a_channel(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     _list_without_asking(fleet, "releases-har", "channels/stable.json", b"{}")
     assert device_download(fleet, tmp_path, "channels/stable.json") == [None]
 
 
 def test_the_role_of_one_family_cannot_sign_another_familys_release(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     add_family(fleet, "other", NOW)
-    release(fleet, fleet_maker.make_bundle(tmp_path / "b2", name="other"), NOW)
+    release(fleet, fleets.make_bundle(tmp_path / "b2", name="other"), NOW)
     _list_without_asking(fleet, "releases-har", "models/other/2.0.0/manifest.json", b"{}")
     assert device_download(fleet, tmp_path, "models/other/2.0.0/manifest.json") == [None]
 
 
 def test_metadata_signed_by_the_wrong_role_is_refused_by_the_device(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
     repository = fleet.read(NOW)
     current = repository.current_files()
     path = next(path for path in current if path.name.endswith(".rollouts.json"))
@@ -104,7 +104,7 @@ def test_expired_metadata_is_refused_and_refreshing_heals_it(tmp_path: Path) -> 
 
 
 def test_refresh_signs_what_has_a_key_and_names_what_has_none(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     (fleet.keys.folder / "root.pem").unlink()
     late = NOW + timedelta(days=80)
     done = refresh(fleet, late)
@@ -114,7 +114,7 @@ def test_refresh_signs_what_has_a_key_and_names_what_has_none(tmp_path: Path) ->
 
 
 def test_the_root_can_be_signed_again_and_devices_follow(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, root_threshold=2)
+    fleet = fleets.make_fleet(tmp_path, root_threshold=2)
     device_download(fleet, tmp_path)
     done = refresh(fleet, NOW + timedelta(days=200), ["root"])
     assert done.signed == ("root",)
@@ -129,56 +129,56 @@ def test_metadata_is_due_from_half_of_its_lifetime() -> None:
 
 
 def test_a_threshold_of_root_keys_is_needed_for_a_new_family(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, root_threshold=2)
+    fleet = fleets.make_fleet(tmp_path, root_threshold=2)
     (fleet.keys.folder / "root-2.pem").unlink()
     with pytest.raises(KeyMissingError, match=r"needs 2 key\(s\), 1 here.*root-2\.pem"):
         add_family(fleet, "har", NOW)
 
 
 def test_more_root_keys_than_are_needed_can_be_made_and_never_fewer(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path, root_keys=3, root_threshold=2)
+    fleet = fleets.make_fleet(tmp_path, root_keys=3, root_threshold=2)
     (fleet.keys.folder / "root-2.pem").unlink()
     add_family(fleet, "har", NOW)
     device_download(fleet, tmp_path)
     with pytest.raises(FleetError, match="never give 2"):
-        fleet_maker.make_fleet(tmp_path / "other", root_keys=1, root_threshold=2)
+        fleets.make_fleet(tmp_path / "other", root_keys=1, root_threshold=2)
 
 
 def test_a_change_that_fails_half_way_is_invisible_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     with pytest.raises(FleetError), fleet.change(NOW, [ROLLOUTS]) as repository:  # noqa: PT012
         repository.put_target(ROLLOUTS, "channels/stable.json", b"half")
         repository.put_target(ROLLOUTS, "models/har/1.0.0/manifest.json", b"forbidden")
     assert device_download(fleet, tmp_path / "one", "channels/stable.json") == [None]
-    fleet_maker.start(fleet)
+    fleets.start(fleet)
     assert device_download(fleet, tmp_path / "two", "channels/stable.json") != [None]
 
 
 def test_a_power_cut_before_the_timestamp_leaves_the_old_state_and_can_be_repeated(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     timestamp = fleet.repository / "metadata/timestamp.json"
     before = timestamp.read_bytes()
-    fleet_maker.start(fleet)
+    fleets.start(fleet)
     timestamp.write_bytes(before)
     assert device_download(fleet, tmp_path / "one", "channels/stable.json") == [None]
-    assert fleet_maker.start(fleet).serial == 1
+    assert fleets.start(fleet).serial == 1
     assert device_download(fleet, tmp_path / "two", "channels/stable.json") != [None]
 
 
 def test_everything_published_is_world_readable(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     for path in fleet.repository.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_an_existing_fleet_is_never_founded_again(tmp_path: Path) -> None:
-    fleet_maker.make_fleet(tmp_path)
+    fleets.make_fleet(tmp_path)
     with pytest.raises(FleetError, match="already"):
-        fleet_maker.make_fleet(tmp_path)
+        fleets.make_fleet(tmp_path)
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     (fleet.path / "fleet.toml").write_text('tenant = "a"\n[expiry_days]\ntimestamp = 0\n')
     with pytest.raises(ContractError, match=r"fleet\.toml\.expiry_days\.timestamp"):
         FleetWorkspace(fleet.path)
@@ -186,12 +186,12 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
 
 def test_lifetimes_written_at_founding_are_read_back(tmp_path: Path) -> None:
     lifetimes = Lifetimes(timestamp=0.5, releases=30.0)
-    assert fleet_maker.make_fleet(tmp_path, expiry_days=lifetimes).settings.expiry_days == lifetimes
+    assert fleets.make_fleet(tmp_path, expiry_days=lifetimes).settings.expiry_days == lifetimes
 
 
 def test_a_damaged_target_is_named_and_not_signed_over(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
-    fleet_maker.start(fleet)
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
     (document,) = (fleet.repository / "targets/channels").iterdir()
     document.write_bytes(b"{}")
     with pytest.raises(RepositoryError, match=r"stable\.json"):
@@ -204,7 +204,7 @@ def test_a_second_command_waits_for_the_lock_and_says_so_in_the_end(tmp_path: Pa
 
 
 def test_two_commands_at_once_both_take_effect(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     running = [
         subprocess.Popen([sys.executable, "-m", "edgewright.cli", "fleet", "family", "add", str(fleet.path), name])
         for name in ("one", "two", "three")
@@ -216,7 +216,7 @@ def test_two_commands_at_once_both_take_effect(tmp_path: Path) -> None:
 
 def test_the_fetcher_of_these_tests_says_not_found_as_a_carrier_does(tmp_path: Path) -> None:
     with pytest.raises(DownloadHTTPError):
-        list(fleet_maker.FolderFetcher()._fetch(f"folder:{tmp_path}/nothing"))
+        list(fleets.FolderFetcher()._fetch(f"folder:{tmp_path}/nothing"))
 
 
 def _list_without_asking(fleet: FleetWorkspace, role: str, path: str, data: bytes) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fleet_maker
 import pytest
-from broker_identities import Authority
-from brokers import BROKERS, Mosquitto, make_broker
-from fleet_maker import MqttDevice, eventually, fleet_process
-from shipped_broker import Ports, shipped_lines
+from support.brokers.broker_identities import Authority
+from support.brokers.brokers import BROKERS, Mosquitto, make_broker
+from support.brokers.shipped_broker import Ports, shipped_lines
+from support.makers import fleets
+from support.makers.fleets import MqttDevice, eventually, fleet_process
 
 from edge_contracts.codec import encode
 from edge_contracts.state import Presence, ReportedState
@@ -52,7 +52,7 @@ def publish_events(device: MqttDevice, first: int, count: int) -> None:
 
 
 def test_a_device_fetches_every_kind_of_object_from_a_depot(tmp_path: Path, broker: Any) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     blob = max(fleet.repository.glob("blobs/*/*"), key=lambda path: path.stat().st_size)
     manifest = next(fleet.repository.glob("targets/models/har/1.0.0/*"))
     with fleet_process("depot", str(fleet.path), *address(broker)) as depot:
@@ -77,7 +77,7 @@ def test_a_device_fetches_every_kind_of_object_from_a_depot(tmp_path: Path, brok
 
 
 def test_a_depot_comes_back_after_its_broker_was_killed(tmp_path: Path, broker: Any) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     with fleet_process("depot", str(fleet.repository), *address(broker)) as depot:
         depot.wait_for("depot ready")
         broker.kill()
@@ -88,20 +88,20 @@ def test_a_depot_comes_back_after_its_broker_was_killed(tmp_path: Path, broker: 
 
 
 def test_a_depot_waits_for_a_broker_that_starts_later(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     late = Mosquitto(tmp_path)
     with fleet_process("depot", str(fleet.path), *address(late)) as depot, late:
         depot.wait_for("depot ready")
 
 
 def test_the_hint_follows_the_timestamp_and_survives_the_brokers_death(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     with fleet_process("depot", str(fleet.path), *address(mosquitto)) as depot:
         depot.wait_for("depot ready")
         with MqttDevice(mosquitto.port) as device:
             device.subscribe(hint_topic("default"))
             assert json.loads(device.arrived.get(timeout=5).payload) == {"timestamp_version": 2}
-            fleet_maker.start(fleet)
+            fleets.start(fleet)
             assert json.loads(device.arrived.get(timeout=5).payload) == {"timestamp_version": 3}
         mosquitto.kill()
         mosquitto.start()
@@ -112,7 +112,7 @@ def test_the_hint_follows_the_timestamp_and_survives_the_brokers_death(tmp_path:
 
 
 def test_a_device_cannot_make_a_depot_write_to_another(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     with fleet_process("depot", str(fleet.path), *address(mosquitto)) as depot, MqttDevice(mosquitto.port) as victim:
         depot.wait_for("depot ready")
         with MqttDevice(mosquitto.port, device="dev-2") as attacker:
@@ -122,7 +122,7 @@ def test_a_device_cannot_make_a_depot_write_to_another(tmp_path: Path, mosquitto
 
 
 def test_two_depots_share_the_requests(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     arguments = ("depot", str(fleet.path), *address(mosquitto))
     with fleet_process(*arguments) as one, fleet_process(*arguments) as two:
         one.wait_for("depot ready")
@@ -138,13 +138,11 @@ def test_two_depots_share_the_requests(tmp_path: Path, mosquitto: Mosquitto) -> 
 
 
 def test_reads_are_consistent_while_releases_are_published(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     with fleet_process("depot", str(fleet.path), *address(mosquitto)) as depot, MqttDevice(mosquitto.port) as device:
         depot.wait_for("depot ready")
         for round_ in range(5):
-            fleet_maker.release(
-                fleet, fleet_maker.make_bundle(tmp_path / f"b{round_}", version=f"2.0.{round_}"), fleet_maker.NOW
-            )
+            fleets.release(fleet, fleets.make_bundle(tmp_path / f"b{round_}", version=f"2.0.{round_}"), fleets.NOW)
             timestamp = device.ask("metadata", "timestamp.json")
             assert timestamp is not None
             version = json.loads(timestamp.body)["signed"]["meta"]["snapshot.json"]["version"]
@@ -154,7 +152,7 @@ def test_reads_are_consistent_while_releases_are_published(tmp_path: Path, mosqu
 
 
 def test_a_refused_password_ends_a_depot_with_the_reason(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_released(tmp_path)
+    fleet = fleets.make_released(tmp_path)
     passwords = tmp_path / "passwords"
     passwords.write_text("")
     broker = Mosquitto(tmp_path)
@@ -166,7 +164,7 @@ def test_a_refused_password_ends_a_depot_with_the_reason(tmp_path: Path) -> None
 
 
 def test_certificates_that_cannot_be_read_end_a_depot_with_the_reason(tmp_path: Path) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     (tmp_path / "ca.pem").write_text("no certificate")
     with fleet_process("depot", str(fleet.path), "--broker", "127.0.0.1:1", "--ca", str(tmp_path / "ca.pem")) as depot:
         assert depot.process.wait(15) == 2
@@ -174,7 +172,7 @@ def test_certificates_that_cannot_be_read_end_a_depot_with_the_reason(tmp_path: 
 
 
 def test_a_certificate_the_broker_does_not_know_ends_a_depot_with_the_reason(tmp_path: Path) -> None:
-    fleet, authority, ports = fleet_maker.make_fleet(tmp_path), Authority(tmp_path), Ports()
+    fleet, authority, ports = fleets.make_fleet(tmp_path), Authority(tmp_path), Ports()
     certificate, key = Authority(tmp_path / "stranger").issue("depot")
     files = ("--ca", str(authority.file), "--cert", str(certificate), "--key", str(key))
     broker = Mosquitto(tmp_path, lines=shipped_lines(tmp_path, ports), port=ports.devices)
@@ -184,7 +182,7 @@ def test_a_certificate_the_broker_does_not_know_ends_a_depot_with_the_reason(tmp
 
 
 def test_a_controller_stores_what_devices_report(tmp_path: Path, broker: Any) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     store = TelemetryStore(fleet.store_url)
     report = ReportedState(
         device="dev-1", boot_id="b1", sequence=1, time=TIME, agent_version="0", board="pc", architecture="x86_64"
@@ -209,7 +207,7 @@ def test_a_controller_stores_what_devices_report(tmp_path: Path, broker: Any) ->
 
 
 def test_what_arrives_while_a_controller_is_dead_is_stored_later(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    fleet = fleet_maker.make_fleet(tmp_path)
+    fleet = fleets.make_fleet(tmp_path)
     store = TelemetryStore(fleet.store_url)
     arguments = ("controller", str(fleet.path), *address(mosquitto))
     with MqttDevice(mosquitto.port) as device:
@@ -227,7 +225,7 @@ def test_what_arrives_while_a_controller_is_dead_is_stored_later(tmp_path: Path,
 
 def test_a_controller_signs_the_timestamp_again_before_it_expires(tmp_path: Path, mosquitto: Mosquitto) -> None:
     lifetimes = Lifetimes(timestamp=3.0 / 86400)
-    fleet = fleet_maker.make_fleet(tmp_path, expiry_days=lifetimes)
+    fleet = fleets.make_fleet(tmp_path, expiry_days=lifetimes)
     timestamp = fleet.repository / "metadata/timestamp.json"
     before = hashlib.sha256(timestamp.read_bytes()).digest()
     with fleet_process("controller", str(fleet.path), *address(mosquitto)) as controller:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fleet_maker
 import pytest
-from brokers import BROKERS, Mosquitto, make_broker
-from fleet_maker import FleetProcess, MqttDevice, eventually, fleet_process
-from web_site import WebSite, giving
+from support.brokers.brokers import BROKERS, Mosquitto, make_broker
+from support.makers import fleets
+from support.makers.fleets import FleetProcess, MqttDevice, eventually, fleet_process
+from support.sites.web_site import WebSite, giving
 
 from edge_contracts.topics import hint_topic
 from edge_contracts.transfer import Response
@@ -22,7 +22,7 @@ class SiteFleet:
     """A fleet behind a web server, and the objects that a device would ask for."""
 
     def __init__(self, folder: Path) -> None:
-        self.fleet: FleetWorkspace = fleet_maker.make_released(folder)
+        self.fleet: FleetWorkspace = fleets.make_released(folder)
         self.cache = folder / "cache"
         self.web = WebSite(self.fleet.repository)
         self.web.start()
@@ -123,7 +123,7 @@ def test_the_hint_follows_upstream_before_any_device_asks(site: SiteFleet, mosqu
         depot.wait_for("depot ready")
         device.subscribe(hint_topic("default"))
         assert json.loads(device.arrived.get(timeout=10).payload) == {"timestamp_version": 2}
-        fleet_maker.start(site.fleet)
+        fleets.start(site.fleet)
         assert json.loads(device.arrived.get(timeout=10).payload) == {"timestamp_version": 3}
 
 
@@ -134,7 +134,7 @@ def test_a_device_verifies_what_comes_through_a_sites_cache(site: SiteFleet, mos
             kind, _, name = path.relative_to(site.fleet.repository).as_posix().partition("/")
             ask(device, "metadata" if kind == "metadata" else "target", name)
     targets = ("models/har/1.0.0/manifest.json",)
-    got = fleet_maker.device_download(site.fleet, site.cache.parent / "device", *targets, repository=site.cache)
+    got = fleets.device_download(site.fleet, site.cache.parent / "device", *targets, repository=site.cache)
     assert got == [site.objects[2][2].read_bytes()]
 
 

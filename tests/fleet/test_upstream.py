@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from web_site import Misbehavior, WebSite, failing, giving, redirecting, undeclared
+from support.sites.web_site import Misbehavior, WebSite, failing, giving, redirecting, undeclared
 
 from edge_fleet.depot import upstream
 from edge_fleet.depot.upstream import HttpUpstream

@@ -12,10 +12,10 @@ import random
 from pathlib import Path
 
 import pytest
-from fuzz_campaign import fuzz
-from fuzz_forms import mutated
-from fuzz_surfaces import DOCUMENTS, ENVELOPES, TARGETS, Surface, surfaces_of
-from fuzz_worker import REGRESSIONS, Findings
+from campaigns.fuzzing.campaign import fuzz
+from campaigns.fuzzing.forms import mutated
+from campaigns.fuzzing.surfaces import DOCUMENTS, ENVELOPES, TARGETS, Surface, surfaces_of
+from campaigns.fuzzing.worker import REGRESSIONS, Findings
 from hypothesis import given
 from hypothesis import strategies as st
 

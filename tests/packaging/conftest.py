@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from install_sites import Environment
+from support.sites.install_sites import Environment
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from install_sites import ENGINEERS_SIDE, Environment, closure, installed_mb
+from support.sites.install_sites import ENGINEERS_SIDE, Environment, closure, installed_mb
 
 COMMAND = ("-m", "edgewright.cli")
 EXTRAS = {"bench": "bench", "compress": "compress", "demo": "demo", "fleet": "fleet"}

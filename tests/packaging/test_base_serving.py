@@ -10,15 +10,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from install_sites import ENGINEERS_SIDE, Environment
+from support.makers import bundles
+from support.sites.install_sites import ENGINEERS_SIDE, Environment
 
 
 @pytest.fixture
 def server(base_install: Environment, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`agent serve` from the base install, and its address."""
-    bundle_maker.make_bundle(tmp_path / "bundle")
+    bundles.make_bundle(tmp_path / "bundle")
     command = ("-m", "edgewright.cli", "agent", "serve", tmp_path / "bundle", "--http", "127.0.0.1:0")
     process = subprocess.Popen(
         [base_install.python, "-I", *command],
@@ -51,7 +51,7 @@ def ask(url: str, body: object = None) -> object:
 
 def test_a_bundle_is_served_from_the_base_install(server: tuple[subprocess.Popen[str], str]) -> None:
     process, address = server
-    x, classes = bundle_maker.samples(8)
+    x, classes = bundles.samples(8)
     tensor = {"name": "x", "datatype": "FP32", "shape": list(x.shape), "data": x.ravel().tolist()}
     answer = ask(f"{address}/v2/models/linear/infer", {"inputs": [tensor]})
     assert isinstance(answer, dict)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-import syscall_filters
-from install_sites import PACKAGES, ROOT
 from onnx import TensorProto, helper
+from support.boxes import syscall_filters
+from support.sites.install_sites import PACKAGES, ROOT
 
 from edge_contracts.profile import DeviceProfile, parse_profile
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from install_sites import ROOT
+from support.sites.install_sites import ROOT
 
 from edgewright.commands import edgewright
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 import pytest
-from install_sites import ROOT
+from support.sites.install_sites import ROOT
 
 from edgewright.commands import COMMANDS, EXTRAS, LazyGroup, edgewright
 

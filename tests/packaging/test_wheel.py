@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
-from install_sites import PACKAGES, ROOT
+from support.sites.install_sites import PACKAGES, ROOT
 
 from edge_contracts import __version__
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brokers import BROKERS, make_broker
-from fleet_site import Site
+from support.brokers.brokers import BROKERS, make_broker
+from support.sites.fleet_site import Site
 
 
 @pytest.fixture(params=BROKERS)

@@ -9,14 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from fleet_site import CHANNEL, MODEL, Site
-from forger import Forger
 from onnx import helper, numpy_helper
+from support.makers import bundles
+from support.makers.forged_metadata import Forger
+from support.sites.fleet_site import CHANNEL, MODEL, Site
 
 from edge_contracts.channel import Channel, ChannelRelease, channel_target, manifest_target
 from edge_contracts.codec import encode
@@ -107,7 +107,7 @@ def test_channel_signed_by_the_releases_key_is_refused(serving: Site) -> None:
 
 def test_release_signed_by_the_rollouts_key_is_refused(serving: Site) -> None:
     forged = offered_but_withheld(serving)
-    manifest = bundle_maker.make_bundle(serving.folder / "evil", name=MODEL, version="9.9.9")
+    manifest = bundles.make_bundle(serving.folder / "evil", name=MODEL, version="9.9.9")
     data = (manifest.folder / "manifest.json").read_bytes()
     forged.list_target("rollouts", manifest_target(MODEL, "9.9.9"), data, key="rollouts")
     document = channel_for(serving, "9.9.9", sha256(data).hexdigest())
@@ -147,7 +147,7 @@ def fold_bomb() -> bytes:
         helper.make_node("MatMul", ["x", "w"], ["good"]),
         helper.make_node("Add", ["good", "zero"], ["y"]),
     ]
-    model = onnx.load_from_string(bundle_maker.linear_model())
+    model = onnx.load_from_string(bundles.linear_model())
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     data: bytes = model.SerializeToString()
@@ -156,7 +156,7 @@ def fold_bomb() -> bytes:
 
 def huge_claim() -> bytes:
     """Return a model whose weights claim a quadrillion numbers and hold twelve."""
-    model = onnx.load_from_string(bundle_maker.linear_model())
+    model = onnx.load_from_string(bundles.linear_model())
     model.graph.initializer[0].dims[:] = [2**25, 2**25]
     data: bytes = model.SerializeToString()
     return data
@@ -164,7 +164,7 @@ def huge_claim() -> bytes:
 
 def outside_data() -> bytes:
     """Return a model whose weights are said to be in a file of the system."""
-    model = onnx.load_model_from_string(bundle_maker.linear_model())
+    model = onnx.load_model_from_string(bundles.linear_model())
     onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../etc/passwd")
     data: bytes = model.SerializeToString()
     return data
@@ -176,7 +176,7 @@ def nested(depth: int) -> bytes:
     for _ in range(depth):
         attribute = field(1, b"then_branch") + field(6, branch) + b"\xa0\x01\x05"  # of type GRAPH
         branch = field(1, field(4, b"If") + field(5, attribute))
-    return bundle_maker.linear_model() + field(7, branch)
+    return bundles.linear_model() + field(7, branch)
 
 
 def field(number: int, data: bytes) -> bytes:
@@ -189,7 +189,7 @@ def field(number: int, data: bytes) -> bytes:
 
 def foreign_operator() -> bytes:
     """Return a model with an operator out of a library that its author would like the device to load."""
-    model = onnx.load_model_from_string(bundle_maker.linear_model())
+    model = onnx.load_model_from_string(bundles.linear_model())
     model.graph.node[0].op_type, model.graph.node[0].domain = "Backdoor", "author.library"
     model.opset_import.append(helper.make_opsetid("author.library", 1))
     data: bytes = model.SerializeToString()
@@ -197,8 +197,8 @@ def foreign_operator() -> bytes:
 
 
 HOSTILE_MODELS = {
-    "garbage": bundle_maker.crash_model(),
-    "cut off": bundle_maker.linear_model()[:-40],
+    "garbage": bundles.crash_model(),
+    "cut off": bundles.linear_model()[:-40],
     "huge claim": huge_claim(),
     "fold bomb": fold_bomb(),
     "external data": outside_data(),

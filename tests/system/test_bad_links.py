@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from brokers import EmbeddedBroker, Mosquitto
-from fault_proxy import FaultProxy
-from update_site import UpdateSite, names, troubles
-from web_site import WebSite
+from support.brokers.brokers import EmbeddedBroker, Mosquitto
+from support.brokers.fault_proxy import FaultProxy
+from support.sites.update_site import UpdateSite, names, troubles
+from support.sites.web_site import WebSite
 
 from edge_agent.backoff import RoundTrip
 from edge_agent.config.agent_toml import BrokerConfig

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import fleet_maker
 import pytest
-from brokers import EmbeddedBroker
-from web_site import WebSite, failing, giving
+from support.brokers.brokers import EmbeddedBroker
+from support.makers import fleets
+from support.sites.web_site import WebSite, failing, giving
 
 CLIENT = Path(__file__).parents[2] / "benchmarks" / "conformance" / "client.py"
 TARGET = "models/har/1.0.0/manifest.json"
@@ -21,7 +21,7 @@ class Conformance:
     """Calls the client as the suite does."""
 
     def __init__(self, folder: Path, broker: EmbeddedBroker) -> None:
-        self.fleet = fleet_maker.make_released(folder)
+        self.fleet = fleets.make_released(folder)
         self.metadata, self.targets = folder / "metadata", folder / "targets"
         self.metadata.mkdir()
         self.targets.mkdir()

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from brokers import EmbeddedBroker
-from delta_maker import ballasted
-from fault_proxy import FaultProxy
-from fleet_site import MODEL, Site
-from update_site import UpdateSite
+from support.brokers.brokers import EmbeddedBroker
+from support.brokers.fault_proxy import FaultProxy
+from support.makers.deltas import ballasted
+from support.sites.fleet_site import MODEL, Site
+from support.sites.update_site import UpdateSite
 
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.ipc.updater import DeltaUsed, FromUpdater, Stored, parse_from_updater

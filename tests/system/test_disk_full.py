@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from brokers import make_broker
-from fleet_site import Site
-from small_disk import SmallDisk
+from support.brokers.brokers import make_broker
+from support.disks.small_disk import SmallDisk
+from support.sites.fleet_site import Site
 
 from edge_agent.host.sensors import architecture
 from edge_agent.storage.audit_log import verify_audit

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fleet_site import Site
+from support.sites.fleet_site import Site
 
 from edgewright.demo.stage import command
 

@@ -6,11 +6,11 @@ import json
 import time
 from urllib.request import urlopen
 
-import bundle_maker
 import numpy as np
 import pytest
-from fleet_site import MODEL, Site
-from referenced_bundle import make_referenced_bundle
+from support.makers import bundles
+from support.makers.referenced_bundles import make_referenced_bundle
+from support.sites.fleet_site import MODEL, Site
 
 from edgewright.demo.stage import run_json, wait_for
 
@@ -33,7 +33,7 @@ def test_shifted_inputs_become_an_event_and_inputs_alike_do_not(site: Site) -> N
     site.start_depot()
     site.start_controller()
     site.start_agent()
-    x, _ = bundle_maker.samples(500, seed=6)
+    x, _ = bundles.samples(500, seed=6)
     site.serves("1.0.0")
 
     def drifts() -> list[str]:

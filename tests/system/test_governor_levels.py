@@ -13,13 +13,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from agent_process import eventually
-from memory_eater import Eater
-from pretended_board import Board, BoardAgent, factory_slot, profile
-from update_site import UpdateSite
-from web_site import WebSite, give
+from support.boxes.memory_eater import Eater
+from support.boxes.pretended_board import Board, BoardAgent, factory_slot, profile
+from support.makers import bundles
+from support.sites.agent_process import eventually
+from support.sites.update_site import UpdateSite
+from support.sites.web_site import WebSite, give
 
 from edge_contracts.channel import Gates
 
@@ -35,7 +35,7 @@ def board(tmp_path: Path) -> Board:
 
 @pytest.fixture
 def extra(tmp_path: Path) -> str:
-    bundle_maker.make_bundle(tmp_path / "extra", version="0.1.0")
+    bundles.make_bundle(tmp_path / "extra", version="0.1.0")
     return factory_slot("extra", tmp_path / "extra")
 
 
@@ -168,7 +168,7 @@ def test_process_that_eats_the_memory_is_noticed_and_its_end_as_well(tmp_path: P
 def test_slot_nobody_asks_gives_up_its_worker_while_memory_is_short_and_answers_who_comes(
     tmp_path: Path, board: Board
 ) -> None:
-    bundle_maker.make_bundle(tmp_path / "bundle", version="0.1.0")
+    bundles.make_bundle(tmp_path / "bundle", version="0.1.0")
     rare = factory_slot("rare", tmp_path / "bundle", "idle_unload_s = 1.0")
     often = factory_slot("often", tmp_path / "bundle", "priority = 5")
     agent = BoardAgent(tmp_path, None, board=board, slots=rare + often)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from fleet_site import Site
+from support.sites.fleet_site import Site
 
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.mqtt.client import MqttLink

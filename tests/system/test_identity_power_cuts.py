@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from call_stops import why_not
-from cut_disks import disks
-from disk_model import write_image
+from support.disks.call_stops import why_not
+from support.disks.cut_disks import disks
+from support.disks.disk_model import write_image
 
 from edge_agent.identity.files import IdentityFolder, IdentityPaths
 from edge_agent.identity.validity import Enrolled

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from agent_process import eventually
-from pretended_board import BoardAgent, factory_slot
-from update_site import UpdateSite
+from support.boxes.pretended_board import BoardAgent, factory_slot
+from support.makers import bundles as bundle_maker
+from support.sites.agent_process import eventually
+from support.sites.update_site import UpdateSite
 
 from edge_agent.inference.rung_health import PATIENCE
 from edge_contracts.channel import Gates

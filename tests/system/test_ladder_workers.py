@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from agent_process import eventually
-from pretended_board import BoardAgent, ask, factory_slot
-from update_site import UpdateSite
+from support.boxes.pretended_board import BoardAgent, ask, factory_slot
+from support.makers import bundles
+from support.sites.agent_process import eventually
+from support.sites.update_site import UpdateSite
 
 from edge_agent.supervisor.slots.restart_policy import PATIENCE
 from edge_contracts.channel import Gates
@@ -35,9 +35,9 @@ MEGABYTE_OF_FLOATS = 262_144.0
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[BoardAgent]:
     """An agent with a slot that serves 1.0.0 above a factory bundle, one that may hang and one that may grow."""
-    bundle_maker.make_bundle(tmp_path / "factory", version="0.1.0")
-    bundle_maker.make_bundle(tmp_path / "loops", models=[("fp32", bundle_maker.looping_model())])
-    bundle_maker.make_bundle(tmp_path / "grows", models=[("fp32", bundle_maker.exploding_model())])
+    bundles.make_bundle(tmp_path / "factory", version="0.1.0")
+    bundles.make_bundle(tmp_path / "loops", models=[("fp32", bundles.looping_model())])
+    bundles.make_bundle(tmp_path / "grows", models=[("fp32", bundles.exploding_model())])
     site = UpdateSite(tmp_path)
     site.release("1.0.0")
     site.start("1.0.0", gates=Gates(soak_s=0.3))
@@ -111,7 +111,7 @@ def test_hung_crashed_and_leaking_workers_are_replaced_each_on_its_own(agent: Bo
 def test_hung_supervisor_is_missed_by_the_watchdog_while_its_worker_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle_maker.make_bundle(tmp_path / "b")
+    bundles.make_bundle(tmp_path / "b")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(5.0)

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from brokers import make_broker
-from fault_proxy import FaultProxy
-from fleet_site import CHANNEL, MODEL, Site
+from support.brokers.brokers import make_broker
+from support.brokers.fault_proxy import FaultProxy
+from support.sites.fleet_site import CHANNEL, MODEL, Site
 
 from edge_contracts.channel import Channel, Gates, MaintenanceWindow
 from edge_contracts.limits import MIB

@@ -10,12 +10,12 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
-import bundle_maker
 import numpy as np
 import pytest
-from agent_process import AgentProcess, eventually
-from pipeline_maker import make_chain
-from update_site import UpdateSite
+from support.makers import bundles
+from support.makers.pipelines import make_chain
+from support.sites.agent_process import AgentProcess, eventually
+from support.sites.update_site import UpdateSite
 
 from edge_agent.cli.status import status_text
 from edge_contracts.channel import Gates
@@ -35,7 +35,7 @@ def classes_of(answer: dict[str, Any]) -> list[float]:
 
 def expected() -> list[float]:
     """Return what the chain answers to the sample that `AgentProcess.ask` asks."""
-    numbers: list[float] = (2 * bundle_maker.samples(1)[0] @ bundle_maker.WEIGHTS)[0].tolist()
+    numbers: list[float] = (2 * bundles.samples(1)[0] @ bundles.WEIGHTS)[0].tolist()
     return numbers
 
 
@@ -56,7 +56,7 @@ def answered(agent: AgentProcess) -> dict[str, Any]:
 
 
 def test_a_pipeline_serves_from_a_folder_and_a_failing_variant_stays_inside_its_node(tmp_path: Path) -> None:
-    models = [("nan", bundle_maker.nan_model()), ("good", bundle_maker.linear_model())]
+    models = [("nan", bundles.nan_model()), ("good", bundles.linear_model())]
     chain = make_chain(tmp_path, models=models)
     with AgentProcess(tmp_path, None, factory=chain.folder) as agent:
         usual = answered(agent)
@@ -67,7 +67,7 @@ def test_a_pipeline_serves_from_a_folder_and_a_failing_variant_stays_inside_its_
         eventually("status names the nodes", lambda: set(agent.slot().nodes) == {"first", "second"})
         assert "    node    first  by local:1.0.0/nan" in status_text(agent.status())
         poisoned = agent.ask(1000.0)
-        right = 2 * np.full((1, 4), 1000.0) @ bundle_maker.WEIGHTS
+        right = 2 * np.full((1, 4), 1000.0) @ bundles.WEIGHTS
         assert classes_of(poisoned) == pytest.approx(right[0].tolist())
         assert nodes_of(poisoned)["first"]["served_by"] == "local:1.0.0/good"
 
@@ -79,7 +79,7 @@ def test_a_node_that_takes_its_engine_down_costs_that_request_and_never_the_trut
     with AgentProcess(tmp_path, site) as agent:
         agent.bring()
         agent.wait_for("committed", "1.0.0")
-        models = [("explodes", bundle_maker.exploding_model()), ("small", bundle_maker.scaled_model(0.5))]
+        models = [("explodes", bundles.exploding_model()), ("small", bundles.scaled_model(0.5))]
         release(site.fleet, make_chain(tmp_path / "made", models=models).folder, site.now)
         site.start("2.0.0", gates=Gates(soak_s=0.3))
         agent.bring()

@@ -7,8 +7,8 @@ Whatever is killed, the device keeps answering from 1.0.0 or ends on 1.1.0, and 
 from __future__ import annotations
 
 import pytest
-from brokers import EmbeddedBroker
-from fleet_site import Site
+from support.brokers.brokers import EmbeddedBroker
+from support.sites.fleet_site import Site
 
 from edgewright.demo.stage import wait_for
 

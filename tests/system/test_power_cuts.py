@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from call_stops import EndedError, run_until, why_not
-from cut_disks import LOSSES, disks
-from disk_model import read_image, write_image
-from install_sites import ROOT
+from support.disks.call_stops import EndedError, run_until, why_not
+from support.disks.cut_disks import LOSSES, disks
+from support.disks.disk_model import read_image, write_image
+from support.sites.install_sites import ROOT
 
 from edge_agent.storage.audit_log import AuditLog, verify_audit
 from edge_agent.storage.durable import write_durably
@@ -34,7 +34,14 @@ pytestmark = [
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Cut every scenario at a few points, in a process of its own: it forks, and must have one thread."""
     out = tmp_path_factory.mktemp("power") / "report.json"
-    words = [sys.executable, str(ROOT / "tests" / "power_cuts.py"), "--points", "5", "--out", str(out)]
+    words = [
+        sys.executable,
+        str(ROOT / "tests" / "campaigns" / "power" / "power_cuts.py"),
+        "--points",
+        "5",
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found: dict[str, Any] = json.loads(out.read_text())

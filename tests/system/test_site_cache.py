@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fleet_site import Site
-from web_site import WebSite
+from support.sites.fleet_site import Site
+from support.sites.web_site import WebSite
 
 pytestmark = pytest.mark.timeout(120)
 

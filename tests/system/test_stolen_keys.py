@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from brokers import make_broker
-from fleet_site import CHANNEL, MODEL, Site
-from forger import Forger
-from runbooks import RUNBOOKS, Desk
+from support.brokers.brokers import make_broker
+from support.makers.forged_metadata import Forger
+from support.sites.fleet_site import CHANNEL, MODEL, Site
+from support.sites.runbooks import RUNBOOKS, Desk
 
 from edge_contracts.channel import Channel, channel_target, family_target, manifest_target
 from edge_contracts.codec import encode

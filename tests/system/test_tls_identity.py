@@ -7,10 +7,10 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-import bundle_maker
 import pytest
-from broker_identities import Identity
-from identity_site import TlsSite
+from support.brokers.broker_identities import Identity
+from support.makers import bundles
+from support.sites.identity_site import TlsSite
 
 from edge_agent.identity.files import IdentityFolder
 from edgewright.demo.stage import DemoError, wait_for
@@ -82,7 +82,7 @@ def test_short_lived_certificate_is_renewed_with_a_new_key_and_the_link_goes_on(
 
 def test_expired_device_answers_says_what_to_do_and_comes_back_with_a_new_claim(site: TlsSite) -> None:
     site.lifetime = "6s"
-    bundle_maker.make_bundle(site.folder / "factory", name="linear", version="0.9.0")
+    bundles.make_bundle(site.folder / "factory", name="linear", version="0.9.0")
     site.factory = site.folder / "factory"
     site.start_agent()
     assert "not enrolled" in site.status()["identity"]["advice"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 
-import bundle_maker
 import pytest
-from fleet_site import MODEL, Site, glitch
+from support.makers import bundles
+from support.sites.fleet_site import MODEL, Site, glitch
 
 from edgewright.demo.stage import run_json, wait_for
 
@@ -40,12 +40,12 @@ def test_second_release_takes_over_and_bad_ones_are_survived(any_site: Site) -> 
     site.roll_out("1.0.0")
     site.wait_for_state("committed", "1.0.0")
 
-    site.publish("1.1.0", models=[("fp32", bundle_maker.wrong_model())])
+    site.publish("1.1.0", models=[("fp32", bundles.wrong_model())])
     site.roll_out("1.1.0")
     assert "quality" in site.wait_for_state("rejected", "1.1.0")["reason"]
     site.serves("1.0.0")
 
-    site.publish("1.2.0", models=[("fp32", bundle_maker.exploding_model())])
+    site.publish("1.2.0", models=[("fp32", bundles.exploding_model())])
     site.roll_out("1.2.0", soak_s=60)
     site.wait_for_state("active", "1.2.0")
     site.serves("1.2.0")
@@ -62,7 +62,7 @@ def test_second_release_takes_over_and_bad_ones_are_survived(any_site: Site) -> 
 
 def test_release_that_hangs_in_soak_is_rolled_back(serving: Site) -> None:
     site = serving
-    site.publish("1.1.0", models=[("fp32", bundle_maker.looping_model())])
+    site.publish("1.1.0", models=[("fp32", bundles.looping_model())])
     site.roll_out("1.1.0", soak_s=120)
     site.wait_for_state("active", "1.1.0")
     site.serves("1.1.0")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
 from click.testing import CliRunner
+from support.makers import onnx_models
 
 from edge_agent.bundle import hash_file, open_bundle
 from edge_bench.task import read_task
@@ -21,7 +21,7 @@ from edge_compression.importers.prepare import prepare_model
 from edge_compression.onnx_tools.graph import opset, session
 from edge_contracts.errors import ContractError, MissingExtraError
 
-X, _ = toolchain_models.samples(8, seed=3)
+X, _ = onnx_models.samples(8, seed=3)
 MEMORY_MB = 2048
 
 
@@ -40,7 +40,7 @@ def mlflow_model(folder: Path, text: str) -> Path:
 
 
 def test_a_plain_model_is_taken_as_it_is(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     found = bring(task)
     assert found.model == found.source == tmp_path / "waves.onnx"
     assert not (tmp_path / "work").exists()
@@ -48,7 +48,7 @@ def test_a_plain_model_is_taken_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_data_beside_the_model_goes_through_the_search(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     whole = onnx.load(tmp_path / "waves.onnx")
     onnx.save(whole, tmp_path / "waves.onnx", save_as_external_data=True, location="waves.data", size_threshold=0)
     recipes = Path(__file__).resolve().parents[2] / "compression" / "recipes"
@@ -67,42 +67,42 @@ def test_data_beside_the_model_goes_through_the_search(tmp_path: Path) -> None:
 
 
 def test_axes_of_any_size_take_the_sample_s_and_the_batch_stays(tmp_path: Path) -> None:
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     made.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "T"
-    found = bring(toolchain_models.write_task(tmp_path, made=made))
+    found = bring(onnx_models.write_task(tmp_path, made=made))
     batch, channels, length = onnx.load(found.model).graph.input[0].type.tensor_type.shape.dim
     assert batch.dim_param == "N"
-    assert (channels.dim_value, length.dim_value) == (toolchain_models.CHANNELS, toolchain_models.LENGTH)
+    assert (channels.dim_value, length.dim_value) == (onnx_models.CHANNELS, onnx_models.LENGTH)
     np.testing.assert_allclose(answers(found.model), answers(found.source), atol=1e-6)
 
 
 def test_an_old_operator_set_is_raised_for_the_search(tmp_path: Path) -> None:
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     made.opset_import[0].version = 11
-    found = bring(toolchain_models.write_task(tmp_path, made=made))
+    found = bring(onnx_models.write_task(tmp_path, made=made))
     assert opset(onnx.load(found.model)) == 17
     np.testing.assert_allclose(answers(found.model), answers(found.source), atol=1e-5)
 
 
 def test_an_operator_set_that_cannot_be_raised_is_said_and_left(tmp_path: Path) -> None:
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     made.opset_import[0].version = 11
     made.graph.node[1].op_type = "Upsample"  # gone since 10: no converter knows it in 11
     said: list[str] = []
-    found = bring(toolchain_models.write_task(tmp_path, made=made), said)
+    found = bring(onnx_models.write_task(tmp_path, made=made), said)
     assert found.model == tmp_path / "waves.onnx"
     assert "Upsample" in said[-1]
 
 
 def test_a_sample_the_model_cannot_take_names_the_file(tmp_path: Path) -> None:
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     onnx.save(made, tmp_path / "m.onnx")
     with pytest.raises(ImportingError, match=r"m\.onnx.*cannot be run on a sample"):
         import_model(tmp_path / "m.onnx", X[:1, :2])
 
 
 def test_data_that_does_not_fit_one_message_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     onnx.save(made, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     large = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     large.graph.initializer[0].dims[:] = [2**20, 2**10]
@@ -151,7 +151,7 @@ def test_an_mlflow_folder_with_pickles_or_tricks_is_refused(tmp_path: Path, text
 
 
 def test_a_task_may_name_the_folder_of_an_mlflow_model(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     folder = mlflow_model(tmp_path / "model", "flavors:\n  onnx:\n    data: model.onnx\n")
     (tmp_path / "waves.onnx").rename(folder / "model.onnx")
     task.write_text(task.read_text().replace("waves.onnx", "model"))
@@ -159,7 +159,7 @@ def test_a_task_may_name_the_folder_of_an_mlflow_model(tmp_path: Path) -> None:
 
 
 def test_a_model_in_a_registry_is_refused_with_the_command_that_fetches_it(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     task.write_text(task.read_text().replace("waves.onnx", "models:/har/3"))
     with pytest.raises(ContractError, match=r"waves\.toml model") as caught:
         read_task(task)
@@ -167,7 +167,7 @@ def test_a_model_in_a_registry_is_refused_with_the_command_that_fetches_it(tmp_p
 
 
 def test_a_model_that_no_engine_takes_is_said_so_by_what_cannot_bring_it_in(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     (tmp_path / "waves.pt2").write_bytes(b"")
     task.write_text(task.read_text().replace("waves.onnx", "waves.pt2"))
     with pytest.raises(ContractError, match=r"waves\.pt2"):
@@ -210,7 +210,7 @@ except MissingExtraError as error:
     ],
 )
 def test_the_extra_that_reads_a_kind_of_model_is_named(tmp_path: Path, suffix: str, hidden: str, extra: str) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     (tmp_path / f"waves{suffix}").write_bytes(b"")
     task.write_text(task.read_text().replace("waves.onnx", f"waves{suffix}"))
     words = [sys.executable, "-c", HIDE, hidden, str(task), str(tmp_path / "work")]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toolchain_models
 from click.testing import CliRunner
 from onnx import helper
+from support.makers import onnx_models
 
 from edge_agent.bundle import open_bundle
 from edge_agent.inference.samples import read_arrays
@@ -55,7 +55,7 @@ pass = "compact"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compress")
-    toolchain_models.write_task(folder)
+    onnx_models.write_task(folder)
     recipes = folder / "recipes"
     recipes.mkdir()
     for name in ("float", "int8-pc-bias-rr", "int8-dynamic"):
@@ -199,7 +199,7 @@ def test_a_wrong_option_is_named(place: Path, option: str, value: str) -> None:
 def test_a_model_with_two_inputs_is_refused_by_their_names(place: Path, tmp_path: Path) -> None:
     shutil.copy(place / "waves.npz", tmp_path)
     shutil.copy(place / "waves.toml", tmp_path)
-    made = toolchain_models.model([helper.make_node("Add", ["x", "x"], ["y"])], {}, [3, 32], [3, 32], output="y")
+    made = onnx_models.model([helper.make_node("Add", ["x", "x"], ["y"])], {}, [3, 32], [3, 32], output="y")
     made.graph.input.append(helper.make_tensor_value_info("z", 1, ["N", 3, 32]))
     made.graph.node[0].input[1] = "z"
     (tmp_path / "waves.onnx").write_bytes(made.SerializeToString())
@@ -208,14 +208,14 @@ def test_a_model_with_two_inputs_is_refused_by_their_names(place: Path, tmp_path
 
 
 def test_a_sample_that_does_not_fit_the_model_is_named_by_array(place: Path, tmp_path: Path) -> None:
-    narrow = toolchain_models.model([helper.make_node("Relu", ["x"], ["y"])], {}, [3, 31], [3, 31], output="y")
-    task = toolchain_models.write_task(tmp_path, made=narrow)
+    narrow = onnx_models.model([helper.make_node("Relu", ["x"], ["y"])], {}, [3, 31], [3, 31], output="y")
+    task = onnx_models.write_task(tmp_path, made=narrow)
     with pytest.raises(ContractError, match=r"waves\.npz\[x\]"):
         CliRunner().invoke(compress, [str(task), *words(place, "narrow")[1:]], catch_exceptions=False)
 
 
 def test_a_file_that_is_no_model_is_refused_by_name(place: Path, tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     (tmp_path / "waves.onnx").write_bytes(b"no model")
     with pytest.raises(BundleError, match=r"waves\.onnx"):
         CliRunner().invoke(compress, [str(task), *words(place, "none")[1:]], catch_exceptions=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_agent.errors import TensorError
 from edge_agent.inference.runtime import Runtime
@@ -157,9 +157,9 @@ values = [0.0, 0.0, 0.0, 9.0]
 
 @pytest.mark.timeout(180)
 def test_a_device_that_gets_the_bundle_keeps_its_guards(tmp_path: Path) -> None:
-    (tmp_path / "waves.onnx").write_bytes(toolchain_models.conv_classifier().SerializeToString())
-    x, y = toolchain_models.samples(200, seed=1)
-    calibration, _ = toolchain_models.samples(64, seed=2)
+    (tmp_path / "waves.onnx").write_bytes(onnx_models.conv_classifier().SerializeToString())
+    x, y = onnx_models.samples(200, seed=1)
+    calibration, _ = onnx_models.samples(64, seed=2)
     write_arrays(tmp_path / "waves.npz", {"x": x, "y": y, "calib_x": calibration})
     (tmp_path / "waves.toml").write_text(WAVES)
     recipes = (parse_recipe('summary = "f"\n[[passes]]\npass = "compact"\n', "float"),)

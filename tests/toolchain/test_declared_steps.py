@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_agent.inference.runtime import Runtime
 from edge_agent.inference.samples import write_arrays
@@ -54,10 +54,10 @@ name = "pace"
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
     """The waves as a logger keeps them: int16, time first, four samples more on each end."""
-    (tmp_path / "waves.onnx").write_bytes(toolchain_models.conv_classifier().SerializeToString())
+    (tmp_path / "waves.onnx").write_bytes(onnx_models.conv_classifier().SerializeToString())
     arrays = {}
     for name, count, seed in (("x", 200, 1), ("calib_x", 64, 2)):
-        x, y = toolchain_models.samples(count, seed=seed)
+        x, y = onnx_models.samples(count, seed=seed)
         arrays[name] = np.pad(np.rint(x * 1000), ((0, 0), (0, 0), (4, 4))).astype(np.int16).transpose(0, 2, 1)
         if name == "x":
             arrays["y"] = y

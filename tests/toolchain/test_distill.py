@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pruning_models
 import pytest
-import toolchain_models
 import torch
 from onnx import helper, numpy_helper
+from support.makers import onnx_models, pruning_models
 
 from edge_compression.distillation.augmentation import Augmentation
 from edge_compression.distillation.torch_module import TorchGraph
@@ -28,8 +27,8 @@ from edge_compression.search.build_process import BuildPlan, BuildRefused, Built
 from edge_contracts.manifest import Input, SampleMapping
 
 Array = np.ndarray[Any, Any]
-TRAINING, _ = toolchain_models.samples(256, seed=10)
-X, Y = toolchain_models.samples(400, seed=9)
+TRAINING, _ = onnx_models.samples(256, seed=10)
+X, Y = onnx_models.samples(400, seed=9)
 SHAPE = (1, 4, 9, 8)
 
 CASES = [
@@ -94,7 +93,7 @@ def test_an_operator_in_torch_is_the_one_of_onnxruntime(kind: str, attributes: d
 
 
 def stored_weights() -> onnx.ModelProto:
-    data = save(toolchain_models.conv_classifier())
+    data = save(onnx_models.conv_classifier())
     return load(WeightOnly().apply(data, Context(calibration=feeds, unquantized=data)).model)
 
 
@@ -115,7 +114,7 @@ def feeds() -> Iterator[dict[str, Array]]:
 
 @pytest.fixture(scope="module")
 def context() -> Context:
-    original = save(toolchain_models.conv_classifier())
+    original = save(onnx_models.conv_classifier())
     return Context(calibration=feeds, unquantized=original, original=original, training=feeds)
 
 
@@ -193,7 +192,7 @@ steps = STEPS
 
 
 def plan(folder: Path, steps: int, seconds: float | None) -> BuildPlan:
-    toolchain_models.write_task(folder)
+    onnx_models.write_task(folder)
     np.save(folder / "train_x.npy", TRAINING)
     mapping = SampleMapping(dtype="float32", offset=0.0, scale=1.0)
     return BuildPlan(
@@ -267,7 +266,7 @@ def test_weights_in_eight_bits_are_not_drowned_in_their_rounding(context: Contex
 
 
 def test_an_operator_that_cannot_be_trained_is_named_with_its_node(context: Context) -> None:
-    model = toolchain_models.conv_classifier()
+    model = onnx_models.conv_classifier()
     model.graph.node[1].op_type = "Softsign"
     with pytest.raises(PassError, match=r"node relu \(Softsign\)"):
         Distill().apply(save(model), context)
@@ -284,7 +283,7 @@ def test_without_training_samples_or_an_original_it_says_so(pruned: bytes, conte
 
 
 def test_answers_are_compared_before_a_last_softmax() -> None:
-    model = toolchain_models.conv_classifier()
+    model = onnx_models.conv_classifier()
     assert logits_of(model) == "logits"
     model.graph.node.append(helper.make_node("Softmax", ["logits"], ["p"]))
     model.graph.output[0].name = "p"

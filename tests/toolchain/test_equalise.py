@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
 from onnx import helper
-from sequence_models import LENGTH, WIDTH
+from support.makers import onnx_models
+from support.makers.sequence_models import LENGTH, WIDTH
 
 from edge_compression.onnx_tools.graph import array, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
@@ -56,7 +56,7 @@ def convolutions(between: str, *, spread: float = 2.5) -> onnx.ModelProto:
         helper.make_node("Conv", ["b_act", "c"], ["c_out"]),
     ]
     typed = {name: values.astype(np.float32) for name, values in constants.items()}
-    return toolchain_models.model(nodes, typed, (3, 16), (5, 10), output="c_out")
+    return onnx_models.model(nodes, typed, (3, 16), (5, 10), output="c_out")
 
 
 @pytest.mark.parametrize("between", ["Relu", "LeakyRelu", "Identity"])
@@ -118,7 +118,7 @@ def normalized(*, shared: bool = False) -> onnx.ModelProto:
         helper.make_node("Add", ["p", "n" if shared else "r"], ["y"]),
     ]
     typed = {name: values.astype(np.float32) for name, values in constants.items()}
-    return toolchain_models.model(nodes, typed, (LENGTH, WIDTH), (LENGTH, WIDTH), output="y")
+    return onnx_models.model(nodes, typed, (LENGTH, WIDTH), (LENGTH, WIDTH), output="y")
 
 
 def test_smoothing_keeps_the_function_and_takes_outliers_out_of_the_activations() -> None:

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sequence_models
-import toolchain_models
-from sequence_models import LENGTH, WIDTH, Attention
+from support.makers import onnx_models, sequence_models
+from support.makers.sequence_models import LENGTH, WIDTH, Attention
 
 from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
@@ -90,8 +89,8 @@ def test_a_model_that_does_not_answer_the_same_afterwards_is_refused() -> None:
 
 
 def test_a_model_without_attention_is_said_to_have_none() -> None:
-    original = save(toolchain_models.conv_classifier())
-    calibration, _ = toolchain_models.samples(4, seed=1)
+    original = save(onnx_models.conv_classifier())
+    calibration, _ = onnx_models.samples(4, seed=1)
     alone = Context(calibration=lambda: iter([{"x": one[None]} for one in calibration]), unquantized=original)
     with pytest.raises(PassError, match="no self-attention"):
         FuseTransformer().apply(original, alone)

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 import skops.io
-import toolchain_models
 from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from support.makers import onnx_models
 
 from edge_bench.task import read_task
 from edge_compression.importers.import_process import ImportingError, import_model
@@ -25,7 +25,7 @@ from edge_contracts.errors import OperatorError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # scikit-learn warns of iterations that tests keep short
 
-X, Y = toolchain_models.samples(300, seed=1)
+X, Y = onnx_models.samples(300, seed=1)
 X = X.reshape(len(X), -1)
 
 
@@ -62,7 +62,7 @@ def test_a_regressor_gives_its_values(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_a_task_names_an_estimator(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     with np.load(tmp_path / "waves.npz") as arrays:
         flat = {name: values.reshape(len(values), -1) if values.ndim > 1 else values for name, values in arrays.items()}
     np.savez(tmp_path / "waves.npz", **flat)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
 import torch
+from support.makers import onnx_models
 from torch import nn
 
 from edge_bench.task import read_task
@@ -54,7 +54,7 @@ def test_a_file_torch_cannot_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_task_names_a_program_of_any_batch_and_every_conversion_is_the_same(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path)
+    task = onnx_models.write_task(tmp_path)
     module = nn.Sequential(nn.Conv1d(3, 4, 9), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 24, 4)).eval()
     anything = ({0: torch.export.Dim("n")},)
     torch.export.save(

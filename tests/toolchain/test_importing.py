@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_compression.importers.import_process import ImportingError, import_model, main
 from edge_compression.onnx_tools.graph import opset, session
 from edge_contracts.errors import OperatorError
 
-X, _ = toolchain_models.samples(8, seed=3)
+X, _ = onnx_models.samples(8, seed=3)
 
 
 def answers(model: bytes) -> np.ndarray:
@@ -19,7 +19,7 @@ def answers(model: bytes) -> np.ndarray:
 
 
 def test_data_beside_the_file_comes_into_it(tmp_path: Path) -> None:
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     expected = answers(made.SerializeToString())
     onnx.save(made, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     data = import_model(tmp_path / "m.onnx")
@@ -30,7 +30,7 @@ def test_data_beside_the_file_comes_into_it(tmp_path: Path) -> None:
 def test_data_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     onnx.save(made, inside / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     (inside / "m.data").rename(tmp_path / "m.data")
     graph = onnx.load(inside / "m.onnx", load_external_data=False)
@@ -43,7 +43,7 @@ def test_data_outside_the_folder_is_not_read(tmp_path: Path) -> None:
 
 
 def test_an_old_operator_set_is_raised(tmp_path: Path) -> None:
-    made = toolchain_models.conv_classifier()
+    made = onnx_models.conv_classifier()
     made.opset_import[0].version = 11
     onnx.save(made, tmp_path / "m.onnx")
     found = import_model(tmp_path / "m.onnx")
@@ -65,7 +65,7 @@ def test_a_file_that_is_no_model_and_one_of_another_kind_are_named(
 
 
 def test_the_command_writes_the_file(tmp_path: Path) -> None:
-    onnx.save(toolchain_models.conv_classifier(), tmp_path / "m.onnx")
+    onnx.save(onnx_models.conv_classifier(), tmp_path / "m.onnx")
     assert main([str(tmp_path / "m.onnx"), str(tmp_path / "out.onnx")]) == 0
     np.testing.assert_allclose(
         answers((tmp_path / "out.onnx").read_bytes()), answers((tmp_path / "m.onnx").read_bytes()), atol=1e-6

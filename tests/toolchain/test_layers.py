@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
 from onnx import numpy_helper
+from support.makers import onnx_models
 
 from edge_compression.evaluation.layer_errors import LARGEST_DB, LayersPlan, layer_errors
 from edge_contracts.manifest import Input, SampleMapping
@@ -17,9 +17,9 @@ TENSOR = Input(name="x", dtype="float32", shape=(-1, 3, 32), sample=SampleMappin
 
 
 def errors(folder: Path, variant: onnx.ModelProto) -> dict[str, float | None]:
-    onnx.save(toolchain_models.conv_classifier(), folder / "original.onnx")
+    onnx.save(onnx_models.conv_classifier(), folder / "original.onnx")
     onnx.save(variant, folder / "variant.onnx")
-    np.save(folder / "calib.npy", toolchain_models.samples(20, seed=3)[0])
+    np.save(folder / "calib.npy", onnx_models.samples(20, seed=3)[0])
     plan = LayersPlan(
         original=str(folder / "original.onnx"),
         variant=str(folder / "variant.onnx"),
@@ -31,7 +31,7 @@ def errors(folder: Path, variant: onnx.ModelProto) -> dict[str, float | None]:
 
 
 def test_equal_models_have_no_noise_whatever_their_tensors_are_called(tmp_path: Path) -> None:
-    renamed = toolchain_models.conv_classifier()
+    renamed = onnx_models.conv_classifier()
     for node in renamed.graph.node:
         node.input[:] = [{"conv": "a", "relu": "b", "mean": "c"}.get(name, name) for name in node.input]
         node.output[:] = [{"conv": "a", "relu": "b", "mean": "c"}.get(name, name) for name in node.output]
@@ -39,7 +39,7 @@ def test_equal_models_have_no_noise_whatever_their_tensors_are_called(tmp_path: 
 
 
 def test_a_layer_scaled_by_a_tenth_has_twenty_decibels(tmp_path: Path) -> None:
-    scaled = toolchain_models.conv_classifier()
+    scaled = onnx_models.conv_classifier()
     for tensor in scaled.graph.initializer:
         if tensor.name in ("weights", "offset"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.1), tensor.name))
@@ -49,11 +49,11 @@ def test_a_layer_scaled_by_a_tenth_has_twenty_decibels(tmp_path: Path) -> None:
 
 
 def test_a_layer_with_fewer_channels_has_no_counterpart(tmp_path: Path) -> None:
-    found = errors(tmp_path, toolchain_models.conv_classifier(filters=16))
+    found = errors(tmp_path, onnx_models.conv_classifier(filters=16))
     assert found["conv"] is None
 
 
 def test_what_cannot_be_compared_costs_only_the_picture(tmp_path: Path) -> None:
-    broken = toolchain_models.conv_classifier()
+    broken = onnx_models.conv_classifier()
     broken.graph.node[0].op_type = "NoSuchOperator"
     assert errors(tmp_path, broken) == {}

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toolchain_models
 from onnx import helper
+from support.makers import onnx_models
 
 from edge_compression.onnx_tools.graph import initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
@@ -19,9 +19,7 @@ NO_SAMPLES = Context(calibration=lambda: iter(()), unquantized=b"")
 def test_four_bit_products_compute_what_their_blocks_stand_for(block: Any) -> None:
     generator = np.random.default_rng(12)
     weights = generator.standard_normal((40, 24)).astype(np.float32)
-    made = toolchain_models.model(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weights}, (40,), (24,), output="y"
-    )
+    made = onnx_models.model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weights}, (40,), (24,), output="y")
     applied = Matmul4Bit(block=block).apply(save(made), NO_SAMPLES)
     packed, scales = blocks(weights, block)
     low, high = (packed & 15).astype(np.float32) - 8, (packed >> 4).astype(np.float32) - 8
@@ -35,4 +33,4 @@ def test_four_bit_products_compute_what_their_blocks_stand_for(block: Any) -> No
 
 def test_four_bit_products_need_a_product() -> None:
     with pytest.raises(PassError, match="no matrix product"):
-        Matmul4Bit().apply(save(toolchain_models.conv_classifier()), NO_SAMPLES)
+        Matmul4Bit().apply(save(onnx_models.conv_classifier()), NO_SAMPLES)

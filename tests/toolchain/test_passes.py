@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
 from onnx import helper
+from support.makers import onnx_models
 
 from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import BiasCorrection, Compact, DynamicInt8, Float16, Simplify, StaticInt8
 from edge_compression.quantization.quantized_layers import quantized_layers
 
-X, Y = toolchain_models.samples(200, seed=9)
-CALIBRATION, _ = toolchain_models.samples(32, seed=10)
+X, Y = onnx_models.samples(200, seed=9)
+CALIBRATION, _ = onnx_models.samples(32, seed=10)
 
 
 def feeds() -> Iterator[dict[str, Any]]:
@@ -25,7 +25,7 @@ def feeds() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def original() -> bytes:
-    return save(toolchain_models.conv_classifier())
+    return save(onnx_models.conv_classifier())
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_bias_correction_takes_out_the_mean_error_numpy_finds(original: bytes, c
     before, after, floats = (initializers(load(data)) for data in (quantized, corrected, original))
     kernel = quantized_layers(load(original), load(quantized))[0]
     error = kernel.dequantized - array(floats["kernel"])
-    expected = toolchain_models.conv1d(CALIBRATION, error, np.zeros(error.shape[0])).mean(axis=(0, 2))
+    expected = onnx_models.conv1d(CALIBRATION, error, np.zeros(error.shape[0])).mean(axis=(0, 2))
     scale = array(before["bias_quantized_scale"]).astype(np.float64)
     steps = array(before["bias_quantized"]).astype(np.int64) - array(after["bias_quantized"])
     np.testing.assert_allclose(steps * scale, expected, atol=float(scale.max()))
@@ -158,7 +158,7 @@ def test_compact_saves_bytes_and_changes_no_bit_of_the_answers(original: bytes, 
 def test_compact_never_takes_the_name_of_an_input_or_output_and_shares_equal_constants(context: Context) -> None:
     one = np.ones(2, dtype=np.float32)
     nodes = [helper.make_node("Add", ["x", "first"], ["sum"]), helper.make_node("Add", ["sum", "second"], ["a"])]
-    model = save(toolchain_models.model(nodes, {"first": one, "second": one}, [2], [2], output="a"))
+    model = save(onnx_models.model(nodes, {"first": one, "second": one}, [2], [2], output="a"))
     applied = load(Compact().apply(model, context).model)
     assert len(applied.graph.initializer) == 1
     found = session(save(applied)).run(None, {"x": np.zeros((1, 2), np.float32)})[0]
@@ -171,7 +171,7 @@ def test_compact_leaves_the_names_of_graphs_with_graphs_inside(context: Context)
         return helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, 1, None)])
 
     node = helper.make_node("If", ["flag"], ["y"], then_branch=branch("yes"), else_branch=branch("no"))
-    model = toolchain_models.model([node], {"flag": np.array(True)}, [2], [2], output="y")
+    model = onnx_models.model([node], {"flag": np.array(True)}, [2], [2], output="y")
     applied = load(Compact().apply(save(model), context).model)
     assert applied.graph.initializer[0].name == "flag"
     found = session(save(applied)).run(None, {"x": np.ones((1, 2), np.float32)})[0]

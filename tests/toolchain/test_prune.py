@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pruning_models
 import pytest
-import toolchain_models
+from support.makers import onnx_models, pruning_models
 
 from edge_compression.onnx_tools.graph import array, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
@@ -21,8 +20,8 @@ from edge_compression.pruning.low_rank import factors, smallest_rank
 from edge_compression.pruning.plan import first_within, grown, levels, path
 
 Array = np.ndarray[Any, Any]
-CALIBRATION, _ = toolchain_models.samples(96, seed=10)
-X, Y = toolchain_models.samples(400, seed=9)
+CALIBRATION, _ = onnx_models.samples(96, seed=10)
+X, Y = onnx_models.samples(400, seed=9)
 
 
 def feeds() -> Iterator[dict[str, Array]]:
@@ -36,7 +35,7 @@ def context(model: bytes) -> Context:
 
 @pytest.fixture(scope="module")
 def original() -> bytes:
-    return save(toolchain_models.conv_classifier())
+    return save(onnx_models.conv_classifier())
 
 
 def score(model: bytes) -> float:
@@ -141,7 +140,7 @@ def test_multiplications_may_be_the_target(original: bytes) -> None:
 
 
 def test_latency_may_be_the_target() -> None:
-    wide = save(toolchain_models.conv_classifier(filters=512))
+    wide = save(onnx_models.conv_classifier(filters=512))
     applied = Prune(keep=0.8, of="latency").apply(wide, context(wide))
     assert int(applied.changed["channels_after"]) < 512
 
@@ -207,7 +206,7 @@ def test_a_matrix_of_low_rank_becomes_two_with_the_same_answers(kind: str) -> No
     weights = (random.standard_normal((96, 4)) @ random.standard_normal((4, 32))).astype(np.float32)
     node = onnx.helper.make_node(kind, ["flat", "w"], ["y"])
     flatten = onnx.helper.make_node("Flatten", ["x"], ["flat"])
-    model = save(toolchain_models.model([flatten, node], {"w": weights}, [3, 32], [32], output="y"))
+    model = save(onnx_models.model([flatten, node], {"w": weights}, [3, 32], [32], output="y"))
     applied = LowRank(loss=0.001).apply(model, context(model))
     assert applied.changed["ranks"] == "4"
     assert "w" not in initializers(load(applied.model))

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pruning_models
 import pytest
-import toolchain_models
 from onnx import helper
+from support.makers import onnx_models, pruning_models
 
 from edge_compression.onnx_tools.graph import array, initializers, save, session
 from edge_compression.pruning.channels.graph import channel_graph, counts, remove
@@ -79,7 +78,7 @@ def classifier(between: list[onnx.NodeProto], constants: dict[str, Array] | None
         helper.make_node("Conv", ["d", "w1"], ["z"]),
         helper.make_node("ReduceMean", ["z"], ["y"], axes=[2, 3], keepdims=0),
     ]
-    return toolchain_models.model(nodes, weights, [3, 4, 4], [4], output="y")
+    return onnx_models.model(nodes, weights, [3, 4, 4], [4], output="y")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_compression import Options, Release, apply_pass, compress, quantize_static
 from edge_compression.pass_api import PassError
@@ -17,8 +17,8 @@ from edge_compression.passes import BiasCorrection, Compact
 from edge_compression.recipes.recipe import parse_recipe
 from edge_contracts.errors import ContractError
 
-MODEL = toolchain_models.conv_classifier().SerializeToString()
-SAMPLES = [{"x": sample[None]} for sample in toolchain_models.samples(32, seed=3)[0]]
+MODEL = onnx_models.conv_classifier().SerializeToString()
+SAMPLES = [{"x": sample[None]} for sample in onnx_models.samples(32, seed=3)[0]]
 
 
 def test_importing_the_package_loads_no_tool() -> None:
@@ -42,7 +42,7 @@ def test_a_model_is_quantized_in_one_call_and_another_pass_follows() -> None:
     made = quantize_static(MODEL, SAMPLES, reduce_range=True)
     smaller = apply_pass(Compact(), made)
     assert [change["pass"] for change in smaller.changes] == ["static_int8", "compact"]
-    x, y = toolchain_models.samples(100, seed=5)
+    x, y = onnx_models.samples(100, seed=5)
     session = onnxruntime.InferenceSession(smaller.data, providers=["CPUExecutionProvider"])
     answers = np.concatenate([session.run(None, {"x": sample[None]})[0] for sample in x])
     assert np.mean(answers.argmax(axis=1) == y) > 0.8
@@ -60,7 +60,7 @@ def test_a_pass_that_cannot_be_applied_alone_says_so() -> None:
 
 @pytest.mark.timeout(120)
 def test_compress_returns_the_front_and_writes_the_bundle(tmp_path: Path) -> None:
-    task = toolchain_models.write_task(tmp_path, count=200)
+    task = onnx_models.write_task(tmp_path, count=200)
     recipes = (
         parse_recipe('summary = "f"\n[[passes]]\npass = "compact"\n', "float"),
         parse_recipe('summary = "d"\n[[passes]]\npass = "dynamic_int8"\n', "small"),

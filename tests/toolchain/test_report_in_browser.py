@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import report_maker
+from support.makers import reports
 
 from edge_compression.report.html import html
 
@@ -25,7 +25,7 @@ def browse(folder: Path, *options: str) -> tuple[str, str]:
     """Return what chromium prints and says about the report when it has come to rest."""
     assert CHROMIUM is not None, "chromium is not installed"
     page = folder / "report.html"
-    page.write_text(html(report_maker.report()), encoding="utf-8")
+    page.write_text(html(reports.report()), encoding="utf-8")
     how = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={folder}/user"]
     how += ["--enable-logging=stderr", "--virtual-time-budget=2000", "--window-size=1280,2400"]
     done = subprocess.run([CHROMIUM, *how, *options, page.as_uri()], capture_output=True, text=True, check=True)

@@ -6,12 +6,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-import report_maker
+from support.makers import reports
 
 from edge_compression.report.charts import layer_line, scatter, ticks
 from edge_compression.report.html import html
 
-PAGE = html(report_maker.report())
+PAGE = html(reports.report())
 
 
 def test_nothing_is_fetched_and_nothing_runs() -> None:

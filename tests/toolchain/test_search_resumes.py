@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_agent.bundle import open_bundle
 
@@ -44,7 +44,7 @@ JUDGED = re.compile(r"^(\S+): .*; front: ")
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    toolchain_models.write_task(tmp_path, count=200)
+    onnx_models.write_task(tmp_path, count=200)
     (tmp_path / "recipes").mkdir()
     for name in ("float", "int8-dynamic", "int8-pc-minmax-rr"):
         shutil.copy(ROOT / "compression" / "recipes" / f"{name}.toml", tmp_path / "recipes")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
 from onnx import helper
+from support.makers import onnx_models
 
 from edge_compression.onnx_tools.graph import array, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
@@ -125,8 +125,8 @@ def test_rows_times_inputs_is_what_a_fully_connected_layer_computes(transposed: 
     np.testing.assert_array_equal(input_moments.from_rows(node, rows, own.shape), own)
 
 
-CALIBRATION, _ = toolchain_models.samples(48, seed=10)
-X, _ = toolchain_models.samples(200, seed=9)
+CALIBRATION, _ = onnx_models.samples(48, seed=10)
+X, _ = onnx_models.samples(200, seed=9)
 
 
 def feeds() -> Iterator[dict[str, Any]]:
@@ -136,7 +136,7 @@ def feeds() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def context() -> Context:
-    return Context(calibration=feeds, unquantized=save(toolchain_models.conv_classifier()))
+    return Context(calibration=feeds, unquantized=save(onnx_models.conv_classifier()))
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toolchain_models
 from ai_edge_litert import schema_py_generated as schema
 from click.testing import CliRunner
-from tflite_models import Sketch, answers, dense_classifier, dense_constants, parsed
+from support.makers import onnx_models
+from support.makers.tflite_models import Sketch, answers, dense_classifier, dense_constants, parsed
 
 from edge_agent.bundle import open_bundle
 from edge_compression.cli.compress import compress
@@ -39,7 +39,7 @@ def test_the_signature_and_names_that_the_quantizer_needs_are_lent_and_taken_bac
 
 def calibration(scale: float = 1.0) -> Context:
     """Return samples of ordinary size and, last but one, a single one `scale` times as large."""
-    x, _ = toolchain_models.samples(40, seed=3)
+    x, _ = onnx_models.samples(40, seed=3)
     flat = x.reshape(40, -1)
     flat[-2] *= scale
     return Context(calibration=lambda: ({"x": one[None]} for one in flat), unquantized=b"")
@@ -61,7 +61,7 @@ def test_ranges_are_the_extremes_of_all_samples_however_rare() -> None:
 def test_every_mode_takes_and_gives_floats_and_keeps_the_answers(mode: Any) -> None:
     original = dense_classifier()
     applied = TfliteInt8(mode=mode).apply(original, calibration())
-    x, _ = toolchain_models.samples(200, seed=4)
+    x, _ = onnx_models.samples(200, seed=4)
     flat = x.reshape(len(x), -1)
     truth, found = answers(original, flat), answers(applied.model, flat)
     assert len(applied.model) < 0.5 * len(original)
@@ -84,7 +84,7 @@ def with_softmax(model: bytes) -> bytes:
 
 def test_probabilities_of_a_static_model_are_not_rounded_to_eight_bits() -> None:
     applied = TfliteInt8().apply(with_softmax(dense_classifier()), calibration())
-    x, _ = toolchain_models.samples(50, seed=4)
+    x, _ = onnx_models.samples(50, seed=4)
     found = answers(applied.model, x.reshape(50, -1))
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
     assert np.mean(np.abs(found * 256 - np.rint(found * 256)) > 1e-3) > 0.5
@@ -92,7 +92,7 @@ def test_probabilities_of_a_static_model_are_not_rounded_to_eight_bits() -> None
 
 def test_a_calibrator_that_clips_is_not_led_by_a_single_sample() -> None:
     original, context = dense_classifier(), calibration(scale=30.0)
-    x, _ = toolchain_models.samples(200, seed=4)
+    x, _ = onnx_models.samples(200, seed=4)
     flat = x.reshape(200, -1)
     truth = answers(original, flat)
     clipped, whole = (TfliteInt8(calibrator=name).apply(original, context).model for name in ("average", "minmax"))
@@ -100,8 +100,8 @@ def test_a_calibrator_that_clips_is_not_led_by_a_single_sample() -> None:
 
 
 def test_a_tflite_task_ends_with_a_bundle_of_eight_bit_variants(tmp_path: Path) -> None:
-    x, y = toolchain_models.samples(300, seed=2)
-    calibration, _ = toolchain_models.samples(64, seed=3)
+    x, y = onnx_models.samples(300, seed=2)
+    calibration, _ = onnx_models.samples(64, seed=3)
     flat = {"x": x.reshape(300, -1), "y": y, "calib_x": calibration.reshape(64, -1)}
     np.savez(tmp_path / "dense.npz", **flat)
     (tmp_path / "dense.tflite").write_bytes(dense_classifier())

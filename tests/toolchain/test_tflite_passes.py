@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tflite_models
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from tflite_maker import external_tflite, linear_tflite
-from tflite_models import Array, Sketch, answers, convolutional, dense_classifier, images, packed, parsed
+from support.makers import tflite_models
+from support.makers.tflite_files import external_tflite, linear_tflite
+from support.makers.tflite_models import Array, Sketch, answers, convolutional, dense_classifier, images, packed, parsed
 
 from edge_compression.pass_api import Context, PassError
 from edge_compression.passes import TfliteCompact, TfliteInt8, TfliteRounding

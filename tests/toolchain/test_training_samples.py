@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toolchain_models
+from support.makers import onnx_models
 
 from edge_bench.task import read_task
 from edge_compression.search.build_process import BuildError, BuildPlan, build
@@ -16,23 +16,23 @@ RECIPE = 'summary = "s"\n[[passes]]\npass = "prune"\nkeep = 0.5\nsamples = "trai
 
 
 def task_with(folder: Path, training: Any) -> Path:
-    task = toolchain_models.write_task(folder)
+    task = onnx_models.write_task(folder)
     np.savez(folder / "more.npz", x=training)
     task.write_text(task.read_text().replace('file = "waves.npz"', 'file = "waves.npz"\ntrain = "more.npz"'))
     return task
 
 
 def test_samples_in_a_narrower_type_are_widened(tmp_path: Path) -> None:
-    training, _ = toolchain_models.samples(20, seed=4)
+    training, _ = onnx_models.samples(20, seed=4)
     task = read_task(task_with(tmp_path, training.astype(np.float16)))
     assert task.training is not None
     assert task.training.dtype == task.x.dtype
     assert task.training.shape == training.shape
-    assert read_task(toolchain_models.write_task(tmp_path)).training is None
+    assert read_task(onnx_models.write_task(tmp_path)).training is None
 
 
 def test_samples_that_do_not_fit_are_an_error_that_names_the_array(tmp_path: Path) -> None:
-    training, _ = toolchain_models.samples(20, seed=4)
+    training, _ = onnx_models.samples(20, seed=4)
     for wrong in (training[:, :2], training.astype(np.float64), np.full_like(training, np.nan)):
         with pytest.raises(BundleError) as caught:
             read_task(task_with(tmp_path, wrong))
@@ -44,10 +44,10 @@ def test_samples_that_do_not_fit_are_an_error_that_names_the_array(tmp_path: Pat
 
 
 def test_a_build_gives_them_to_the_passes(tmp_path: Path) -> None:
-    toolchain_models.write_task(tmp_path)
-    training, _ = toolchain_models.samples(64, seed=4)
+    onnx_models.write_task(tmp_path)
+    training, _ = onnx_models.samples(64, seed=4)
     np.save(tmp_path / "train_x.npy", training)
-    shape = (-1, toolchain_models.CHANNELS, toolchain_models.LENGTH)
+    shape = (-1, onnx_models.CHANNELS, onnx_models.LENGTH)
     tensor = Input(name="x", dtype="float32", shape=shape, sample=SampleMapping(dtype="float32", offset=0.0, scale=1.0))
 
     def plan(training: str | None) -> BuildPlan:

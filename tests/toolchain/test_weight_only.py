@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import toolchain_models
 from onnx import helper, numpy_helper
-from sequence_models import recurrent_classifier, sequences
+from support.makers import onnx_models
+from support.makers.sequence_models import recurrent_classifier, sequences
 
 from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save, session
 from edge_compression.pass_api import Context, PassError
@@ -26,8 +26,8 @@ from edge_compression.passes import (
 from edge_compression.quantization.sensitivity import Saving, affordable, output_noise
 from edge_compression.quantization.weights import along, find_weights, rounded
 
-X, Y = toolchain_models.samples(200, seed=9)
-CALIBRATION, _ = toolchain_models.samples(32, seed=10)
+X, Y = onnx_models.samples(200, seed=9)
+CALIBRATION, _ = onnx_models.samples(32, seed=10)
 
 
 def feeds() -> Iterator[dict[str, Any]]:
@@ -37,7 +37,7 @@ def feeds() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def original() -> bytes:
-    return save(toolchain_models.conv_classifier())
+    return save(onnx_models.conv_classifier())
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_four_bits_come_out_as_they_went_in(context: Context, tmp_path: Any) -> 
     generator = np.random.default_rng(1)
     kernel = generator.standard_normal((6, 3, 9)).astype(np.float32)
     weights = generator.standard_normal((33, 8)).astype(np.float32)
-    model = toolchain_models.model(
+    model = onnx_models.model(
         [
             helper.make_node("Conv", ["x", "kernel"], ["c"], kernel_shape=[9]),
             helper.make_node("ReduceMean", ["c"], ["m"], axes=[2], keepdims=0),
@@ -172,7 +172,7 @@ def test_every_layer_has_its_scales_along_its_outputs(transposed: int, context: 
     generator = np.random.default_rng(4)
     weights = (generator.standard_normal((20, 30)) * np.logspace(0, 3, 30)).astype(np.float32)
     held = np.ascontiguousarray(weights.T) if transposed else weights
-    made = toolchain_models.model(
+    made = onnx_models.model(
         [helper.make_node("Gemm", ["x", "w"], ["y"], transB=transposed)], {"w": held}, (20,), (30,), output="y"
     )
     x = generator.standard_normal((4, 20)).astype(np.float32)
@@ -183,7 +183,7 @@ def test_every_layer_has_its_scales_along_its_outputs(transposed: int, context: 
 def test_a_constant_that_two_layers_read_along_different_axes_is_left(context: Context) -> None:
     generator = np.random.default_rng(4)
     weights = generator.standard_normal((20, 20)).astype(np.float32)
-    made = toolchain_models.model(
+    made = onnx_models.model(
         [
             helper.make_node("Gemm", ["x", "w"], ["h"], transB=1),
             helper.make_node("Gemm", ["h", "w"], ["y"]),
@@ -266,7 +266,7 @@ def test_unpacking_is_refused_where_it_would_undo_something(original: bytes, con
 
 @pytest.mark.parametrize("step", [WeightOnly(), StaticInt8(reduce_range=True)])
 def test_an_operator_set_without_scales_along_an_axis_is_raised_first(step: Any, context: Context) -> None:
-    old = toolchain_models.conv_classifier()
+    old = onnx_models.conv_classifier()
     old.opset_import[0].version = 11
     found = load(step.apply(save(old), context).model)
     assert found.opset_import[0].version == 13
@@ -274,7 +274,7 @@ def test_an_operator_set_without_scales_along_an_axis_is_raised_first(step: Any,
 
 
 def test_an_operator_that_cannot_be_converted_is_named(context: Context) -> None:
-    old = toolchain_models.model([helper.make_node("Relu", ["x"], ["y"])], {}, (4,), (4,), output="y")
+    old = onnx_models.model([helper.make_node("Relu", ["x"], ["y"])], {}, (4,), (4,), output="y")
     old.opset_import[0].version = 9
     old.graph.node[0].op_type = "Upsample"
     with pytest.raises(PassError, match="Upsample"):
