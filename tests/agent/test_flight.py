@@ -9,8 +9,8 @@ from edge_agent.ipc.in_flight import InFlightCounters
 
 _CHILD = """
 import sys, time
-from edge_agent.ipc.in_flight import FlightPage
-page = FlightPage.open(int(sys.argv[1]))
+from edge_agent.ipc.in_flight import InFlightCounters
+page = InFlightCounters.open(int(sys.argv[1]))
 for _ in range(1000): page.start(); page.finish()
 for _ in range(3): page.start()
 print("flying", flush=True)

@@ -56,7 +56,7 @@ def stage(tmp_path):
 
 
 def test_it_is_over_without_a_trace_but_what_is_quicker(stage):
-    stage.rehearse()
+    stage.warm_up()
     assert not any(stage.runtime.tally.counters.values())
     assert (stage.runtime.tally.served_by, stage.runtime.seen.totals) == ({}, {})
     assert (stage.server.connections, stage.flight.connections, stage.flight.in_flight) == (0, 0, 0)
@@ -73,7 +73,7 @@ def test_no_answer_of_it_is_a_last_value(tmp_path):
     )
     with Runtime.open(made.folder) as runtime:
         poison = np.float32([[150, 0, 0, 0]])
-        Stage(runtime).rehearse()
+        Stage(runtime).warm_up()
         assert runtime.infer({"x": poison}).abstained
         runtime.infer({"x": np.float32(ROW)})
         assert not runtime.infer({"x": poison}).abstained
@@ -84,7 +84,7 @@ def test_a_model_that_fails_in_it_ends_nothing(stage, monkeypatch):
         raise RuntimeError("a mistake of ours")
 
     monkeypatch.setattr(stage.runtime, "infer", fail)
-    stage.rehearse()
+    stage.warm_up()
     assert stage.server.connections == 0
 
 
@@ -99,13 +99,13 @@ def test_without_a_first_rung_that_serves_there_is_none(tmp_path, monkeypatch):
         while runtime.usual(1.0):
             assert runtime.infer({"x": np.float32(ROW)}).served_by.endswith("/small")
         stage = Stage(runtime)
-        stage.rehearse()
+        stage.warm_up()
         assert stage.flight.started == 0
 
 
 def test_a_slow_model_is_not_rehearsed(stage):
     stage.runtime._ladder.loaded[0].warm_s = 1.0
-    stage.rehearse()
+    stage.warm_up()
     assert stage.flight.started == 0
 
 
@@ -115,7 +115,7 @@ def test_a_model_of_halves_is_rehearsed_in_binary_only(tmp_path):
     made = bundles.make_bundle(tmp_path / "b", models=[("half", _half())], inputs=inputs, outputs=outputs, golden=None)
     with Runtime.open(made.folder) as runtime:
         stage = Stage(runtime)
-        stage.rehearse()
+        stage.warm_up()
         assert len(stage.app._forms._forms) == 1
 
 

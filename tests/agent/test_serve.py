@@ -184,7 +184,7 @@ def test_scoring_that_is_killed_goes_on_and_ends_with_the_same_answers(tmp_path)
     x, _ = bundles.samples(100)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row.tolist()) + "\n" for row in x) * 200)
     words = [str(tmp_path / "b"), str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")]
-    run = "import sys; from edge_agent.cli.serve import score; score(sys.argv[1:])"
+    run = "import sys; from edge_agent.cli.score import score; score(sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", run, *words], stderr=subprocess.PIPE)
     out = tmp_path / "out.jsonl"
     eventually("answers", lambda: out.exists() and out.stat().st_size > 10_000)

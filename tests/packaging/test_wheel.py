@@ -44,7 +44,7 @@ def test_every_file_of_a_package_is_in_the_wheel(wheel: zipfile.ZipFile, package
 
 def test_profiles_units_and_recipes_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     shipped = {f"edgewright/firmware_configs/{name}" for name in files_below(ROOT / "firmware_configs")}
-    shipped |= {f"edge_compression/recipes/{name}" for name in files_below(ROOT / "compression" / "recipes")}
+    shipped |= {f"edge_compression/recipes/files/{name}" for name in files_below(ROOT / "compression" / "recipes")}
     assert shipped <= set(wheel.namelist())
     assert "edgewright/firmware_configs/profiles/pi-4.toml" in shipped
 

@@ -191,10 +191,10 @@ class Finder:
 sys.meta_path[:] = [Finder]
 from pathlib import Path
 from edge_bench.task import read_task
-from edge_compression.importers.prepare import brought_in
+from edge_compression.importers.prepare import prepare_model
 from edge_contracts.errors import MissingExtraError
 try:
-    brought_in(read_task(Path(task)), Path(folder), 2048, print)
+    prepare_model(read_task(Path(task)), Path(folder), 2048, print)
 except MissingExtraError as error:
     print(error.hint)
 """
