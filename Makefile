@@ -4,17 +4,20 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check
 FUZZ_SECONDS ?= 600
+# Processes that run tests side by side: many tests wait for real processes, so one more than there are cores.
+JOBS ?= $(shell expr $$(nproc) + 1)
 # A stamp per set of extras: installed again only when what is asked for changes.
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 TRAIN  := $(VENV)/.installed-train
 
-.PHONY: help demo dev test lint types layers tests power-cuts fuzz schemas compress-bench arm64 clean
+.PHONY: help demo dev check test lint types layers tests power-cuts fuzz schemas compress-bench arm64 clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
 	@echo "make dev     the developers' environment, in $(VENV)"
-	@echo "make test    lint, types, layers and all tests"
+	@echo "make check   lint, format, types, layers and unit tests: two minutes"
+	@echo "make test    the same and every other test: real processes, brokers, fleets"
 	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
 	@echo "make fuzz    fuzz whatever reads bytes from outside, FUZZ_SECONDS=600 for each of its targets"
 	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (three quarters of an hour), write docs/benchmarks.md;"
@@ -46,6 +49,9 @@ demo: $(DEMO)
 
 dev: $(DEV)
 
+check: lint types layers
+	$(BIN)/pytest tests/unit -n $(JOBS) --durations=10
+
 test: lint types layers tests
 
 lint: $(DEV)
@@ -59,7 +65,7 @@ layers: $(DEV)
 	$(BIN)/lint-imports
 
 tests: $(DEV)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --durations=10
 
 power-cuts: $(DEV)
 	$(BIN)/python tests/campaigns/power/power_cuts.py --out benchmarks/results/power-cuts.json

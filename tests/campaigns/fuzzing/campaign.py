@@ -5,7 +5,7 @@
 
 Each target runs in processes of its own, one after the other (`fuzz_worker`); one that died is started again for the
 time that is left, with what it had learnt. Inputs that went wrong stay in `--findings`; put right, they belong into
-`tests/fuzz/regressions/<surface>/`. Exit code 1 if there were any.
+`tests/campaigns/fuzzing/regressions/<surface>/`. Exit code 1 if there were any.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from campaigns.fuzzing.forms import mutated
 if TYPE_CHECKING:
     from campaigns.fuzzing.surfaces import Run, Surface
 
-REGRESSIONS = Path(__file__).parents[2] / "fuzz" / "regressions"
+REGRESSIONS = Path(__file__).parent / "regressions"
 """Inputs that once went wrong, in a folder for each surface."""
 
 MEMORY_MB = 384
