@@ -21,7 +21,7 @@ def unit_rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def refuse(what: str) -> None:
         pytest.fail(f"a unit test may not call {what}: move it to tests/process or tests/system")
 
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: refuse("subprocess.Popen"))
+    monkeypatch.setattr(subprocess.Popen, "__init__", lambda *_, **__: refuse("subprocess.Popen"))
     monkeypatch.setattr(os, "fork", lambda: refuse("os.fork"))
     monkeypatch.setattr(time, "sleep", lambda _: refuse("time.sleep"))
     start = time.process_time()
