@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -24,9 +24,6 @@ from edge_contracts.answering import TEXT
 from edge_contracts.codec import contract_error
 from edge_contracts.manifest import Manifest
 from edge_contracts.names import SampleTag
-
-if TYPE_CHECKING:
-    from edge_agent.http.oip_template_cache import RequestTemplate
 
 DATATYPES: Final[dict[str, str]] = {
     "BOOL": "bool",
@@ -102,13 +99,13 @@ class _FloatRequest(_Request, frozen=True, kw_only=True):
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary; `tag` says where
-    its samples come from, `form` is what `adapters.oip_forms` knows it by."""
+    its samples come from. `form` belongs to the template cache, which puts it there: the codec does not look at it."""
 
     id: str | None
     tensors: dict[str, Any]
     outputs: dict[str, bool]
     tag: str | None = None
-    form: RequestTemplate | None = None
+    form: object = None
 
 
 _any_request = msgspec.json.Decoder(_AnyRequest)

@@ -118,7 +118,7 @@ class TemplateCache:
     def encode(self, answer: Answer, request: InferRequest) -> tuple[bytes, int | None]:
         """See `oip.encode_answer`, whose answer this is."""
         form = request.form
-        if form is None or answer.warnings or answer.prediction is not None or answer.nodes:
+        if not isinstance(form, RequestTemplate) or answer.warnings or answer.prediction is not None or answer.nodes:
             return encode_answer(answer, request, self._manifest)
         letter = form.letter
         if letter is None or answer.served_by != letter.served_by or answer.model_sha256 != letter.model_sha256:
