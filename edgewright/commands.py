@@ -14,12 +14,15 @@ from edge_contracts import __version__
 from edge_contracts.errors import MissingExtraError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "agent": ("edge_agent.cli.agent:agent", "Run the agent on a device, look at it, import updates, score files."),
-    "bench": ("edge_bench.cli:bench", "Measure a model or a bundle on the agent's own engines."),
+    "agent": ("edge_agent.cli.agent:agent", "Run and inspect the agent; serve or score a bundle."),
+    "bench": ("edge_bench.cli:bench", "Measure latency, memory and quality of a model or bundle."),
     "bundle": ("edge_agent.cli.bundle:bundle", "Inspect, verify, compare and compose bundles."),
-    "compress": ("edge_compression.cli.compress:compress", "Turn a trained model into a bundle of proved variants."),
-    "demo": ("edgewright.demo.cli:demo", "Show the whole product working on this machine."),
-    "fleet": ("edge_fleet.cli.fleet:fleet", "Keys, releases, rollouts, depots and what the devices report."),
+    "compress": (
+        "edge_compression.cli.compress:compress",
+        "Compress a trained model into a bundle of measured variants.",
+    ),
+    "demo": ("edgewright.demo.cli:demo", "Demonstrate the whole product on this machine."),
+    "fleet": ("edge_fleet.cli.fleet:fleet", "Sign releases, roll them out, serve devices and watch the fleet."),
 }
 EXTRAS = {"bench": "bench", "compress": "compress", "demo": "demo", "fleet": "fleet"}
 
@@ -51,7 +54,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgewright")
 def edgewright() -> None:
-    """Edgewright: compress models, ship them signed over MQTT, serve them on small devices.
+    """Compress models, ship them signed, serve them on small devices.
 
     \b
     Examples:

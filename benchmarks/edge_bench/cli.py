@@ -24,21 +24,29 @@ from edge_contracts.errors import OperatorError
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
 @click.option(
-    "--task", "task_file", type=click.Path(path_type=Path, dir_okay=False), help="Task file: real inputs, and quality."
-)
-@click.option("--json", "json_to", metavar="FILE", help="Write the report with raw samples; - is standard output.")
-@click.option("--variants", default="", metavar="A,B", help="Only these variants of a bundle.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0.05, max=600.0), default=3.0, show_default=True, help="Time for each model."
+    "--task",
+    "task_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Task file with real inputs and labels; also measures quality.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1, max=256), default=1, show_default=True, help="Threads of the engine."
+    "--json", "json_to", metavar="FILE", help="File to write the report with raw samples to; - is standard output."
 )
+@click.option("--variants", default="", metavar="A,B", help="Variants of a bundle to measure; default: all.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.05, max=600.0),
+    default=3.0,
+    show_default=True,
+    help="Measuring time per model, in seconds.",
+)
+@click.option("--threads", type=click.IntRange(min=1, max=256), default=1, show_default=True, help="Inference threads.")
 def bench(path: Path, task_file: Path | None, json_to: str | None, variants: str, seconds: float, threads: int) -> None:
-    """Measure a model, or a bundle's variants in turns: load, first inference, latency, throughput, peak memory.
+    """Measure latency, memory and quality of a model or bundle.
 
-    Without a task, a bundle is fed its golden samples and a model random inputs of its declared shapes. A latency whose
-    rounds differ by more than 5 % is marked unstable.
+    Reports load time, first inference, latency, throughput and peak memory; a bundle's variants are measured
+    interleaved. Without a task, a bundle gets its golden samples and a model random inputs of its declared shapes. A
+    latency whose rounds differ by more than 5 % is marked unstable.
 
     \b
     Examples:
@@ -58,7 +66,10 @@ def bench(path: Path, task_file: Path | None, json_to: str | None, variants: str
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table(report))
     if not report.stable:
-        click.echo("Unstable: the rounds differ by more than 5 %; the machine was busy or changed its clock.", err=True)
+        click.echo(
+            "Unstable: rounds differ by more than 5 %; close other programs or fix the CPU frequency, and repeat.",
+            err=True,
+        )
 
 
 def run(name: str, what: Scenario, task: Task | None, *, threads: int, seconds: float) -> BenchReport:

@@ -16,16 +16,18 @@ from edge_agent.config.agent_toml import AgentConfig, load_config, missing_files
 from edge_agent.errors import ConfigError, RefusedError
 
 LAZY = {
-    "enroll": ("edge_agent.cli.enroll:enroll", "Get this device's certificate for a claim."),
-    "capture-key": ("edge_agent.cli.capture:capture_key", "Make the keys that captures are sealed and opened with."),
-    "replay": ("edge_agent.cli.capture:replay", "ControlRequest captured requests again, of one or two releases."),
-    "doctor": ("edge_agent.cli.doctor.command:doctor", "Look for what keeps this device from updating or answering."),
-    "reload": ("edge_agent.cli.reload:reload", "Let a changed agent.toml take effect in the running agent."),
-    "serve": ("edge_agent.cli.serve:serve", "Serve a local bundle for development, without a fleet."),
-    "score": ("edge_agent.cli.score:score", "Score a file of inputs or a folder of images with a bundle."),
+    "enroll": ("edge_agent.cli.enroll:enroll", "Enroll this device: exchange a claim for its certificate."),
+    "capture-key": ("edge_agent.cli.capture:capture_key", "Create the key pair that encrypts captured requests."),
+    "replay": ("edge_agent.cli.capture:replay", "Replay captured requests and report differing answers."),
+    "doctor": ("edge_agent.cli.doctor.command:doctor", "Diagnose why this device does not update or answer."),
+    "reload": ("edge_agent.cli.reload:reload", "Apply a changed agent.toml to the running agent."),
+    "serve": ("edge_agent.cli.serve:serve", "Serve a local bundle over HTTP, without a fleet."),
+    "score": ("edge_agent.cli.score:score", "Score a file of inputs or a folder of images."),
 }
 
-_state_option = click.option("--state", type=click.Path(path_type=Path), help="State folder, instead of --config.")
+_state_option = click.option(
+    "--state", type=click.Path(path_type=Path), help="State folder to read; replaces --config."
+)
 _config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="The agent's configuration, agent.toml."
 )
@@ -53,9 +55,9 @@ class AgentGroup(click.Group):
             formatter.write_dl(sorted(texts.items()))
 
 
-@click.group(cls=AgentGroup)
+@click.group(cls=AgentGroup, short_help="Run and inspect the agent; serve or score a bundle.")
 def agent() -> None:
-    """Run the agent on a device, look at it, import updates, score files.
+    """Run and inspect the agent on a device; serve or score a local bundle.
 
     \b
     Examples:
@@ -68,7 +70,7 @@ def agent() -> None:
 
 @agent.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
-@click.option("--verbose", is_flag=True, help="Log more than transitions.")
+@click.option("--verbose", is_flag=True, help="Log debug messages, too; default: state changes, warnings and errors.")
 def run(config: Path, verbose: bool) -> None:
     """Run the agent until SIGTERM or Ctrl-C.
 
@@ -86,7 +88,9 @@ def run(config: Path, verbose: bool) -> None:
 @_state_option
 @_json_option
 def status(config: Path | None, state: Path | None, as_json: bool) -> None:
-    """Show what the device serves, where its updates are and what it refused; works without a running agent, too.
+    """Show what the device serves, its updates and refusals.
+
+    Without a running agent the last saved state is shown.
 
     \b
     Examples:
@@ -101,7 +105,7 @@ def status(config: Path | None, state: Path | None, as_json: bool) -> None:
     reply = ask_agent(folder, ControlRequest(ask="status"), timeout_s=10.0)
     found = stored_status(folder) if reply is None else reply.status
     if not as_json and not folder.root.is_dir():
-        click.echo(f"no agent has run with this state: {folder.root} does not exist")
+        click.echo(f"no saved state: {folder.root} does not exist")
         return
     click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else status_text(found))
 
@@ -109,13 +113,13 @@ def status(config: Path | None, state: Path | None, as_json: bool) -> None:
 @agent.command(name="import")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait for the files to be taken over.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait until the files are copied.")
 @_json_option
 def import_(folder: Path, config: Path, timeout: float, as_json: bool) -> None:
-    """Take updates from an exported repository, for example on a USB stick.
+    """Import updates from an exported repository, such as a USB stick.
 
-    They go the same way as over the network: verified, tried, soaked. Without a running agent the import is kept for
-    its next start; the folder must be there then.
+    Imported updates pass the same steps as downloaded ones: verification, trial, soak. Without a running agent the
+    import is queued for its next start; the folder must be readable then.
 
     \b
     Example:
@@ -132,7 +136,11 @@ def import_(folder: Path, config: Path, timeout: float, as_json: bool) -> None:
         state.create()
         write_durably(state.imports, json.dumps([path]).encode())
         result: dict[str, object] = {"staged": True, "folder": path}
-        click.echo(json.dumps(result) if as_json else f"no agent runs; {path} is imported at its next start")
+        click.echo(
+            json.dumps(result)
+            if as_json
+            else f"agent not running; {path} is queued and will be imported at its next start"
+        )
         return
     for trouble in reply.troubles:
         if trouble.fault == "trust":
@@ -152,7 +160,7 @@ def import_(folder: Path, config: Path, timeout: float, as_json: bool) -> None:
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
 @_json_option
 def check(config: Path, as_json: bool) -> None:
-    """Check a configuration and show what would be used.
+    """Check a configuration file and show the settings in effect.
 
     \b
     Example:
@@ -192,8 +200,12 @@ def _words(value: object) -> str:
 
 def _check_files(config: AgentConfig) -> None:
     for field, path in missing_files(config).items():
-        hint = "`edgewright fleet init` wrote it on the fleet's side" if field == "config.trust.root" else None
-        raise ConfigError(f"{path} is no file", subject=field, hint=hint)
+        hint = (
+            "copy root.json from the fleet folder that `edgewright fleet init` made"
+            if field == "config.trust.root"
+            else None
+        )
+        raise ConfigError(f"file not found: {path}", subject=field, hint=hint)
     for slot in config.slots:
         if slot.capture is not None:
             from edge_agent.capture.sealing import load_sealer
@@ -205,5 +217,5 @@ def _state_of(config: Path | None, state: Path | None) -> Path:
     if state is not None:
         return state
     if config is None:
-        raise ConfigError("needed: --config or --state", hint="edgewright agent status --config agent.toml")
+        raise ConfigError("give --config or --state", hint="edgewright agent status --config agent.toml")
     return load_config(config).state

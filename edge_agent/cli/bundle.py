@@ -36,10 +36,12 @@ def bundle() -> None:
 
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write; absent or empty.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must be absent or empty.")
 @_JSON
 def compose(file: Path, out: Path, as_json: bool) -> None:
-    """Make one bundle of several: a pipeline of models, as FILE says. It is released and served like any other.
+    """Combine bundles into one pipeline, as declared in FILE.
+
+    The result is released and served like any other bundle.
 
     \b
     Example:
@@ -48,7 +50,7 @@ def compose(file: Path, out: Path, as_json: bool) -> None:
     from edge_agent.offline.compose import compose as write
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OperatorError("is there already and not empty", subject=str(out))
+        raise OperatorError("folder exists and is not empty", subject=str(out), hint="choose another --out or empty it")
     making = out.parent / f".{out.name}.making"
     try:
         shutil.rmtree(making, ignore_errors=True)
@@ -61,14 +63,14 @@ def compose(file: Path, out: Path, as_json: bool) -> None:
         click.echo(encode({"bundle": str(out), "manifest": plain(manifest)}))
         return
     rungs = ", ".join(variant.id for variant in manifest.variants)
-    click.echo(f"{manifest.name} {manifest.version}: {len(manifest.files)} files in {out}; rungs {rungs}")
+    click.echo(f"{manifest.name} {manifest.version}: {len(manifest.files)} files in {out}; variants {rungs}")
 
 
 @bundle.command()
 @click.argument("folder", type=_FOLDER)
 @_JSON
 def inspect(folder: Path, as_json: bool) -> None:
-    """Show what a bundle holds, without checking its files.
+    """Show the contents of a bundle without checking its files.
 
     \b
     Example:
@@ -79,7 +81,7 @@ def inspect(folder: Path, as_json: bool) -> None:
         click.echo(encode({"manifest_sha256": opened.manifest_sha256, "manifest": plain(opened.manifest)}))
         return
     manifest = opened.manifest
-    click.echo(f"{manifest.name} {manifest.version}, made {manifest.created}")
+    click.echo(f"{manifest.name} {manifest.version}, created {manifest.created}")
     click.echo(f"manifest {opened.manifest_sha256}")
     click.echo(f"{len(manifest.files)} files, {manifest.total_bytes:,} bytes")
     for what, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
@@ -91,7 +93,7 @@ def inspect(folder: Path, as_json: bool) -> None:
     for variant in manifest.variants:
         click.echo(
             f"variant {variant.id}: {variant.format}, {variant.size:,} bytes, score {_number(variant.score)}, "
-            f"drop {_number(variant.drop)} pt, latency {_number(variant.latency_ms)} ms"
+            f"accuracy loss {_number(variant.drop)} pt, latency {_number(variant.latency_ms)} ms"
         )
     for name, inner in manifest.lineage.tools.items() if _is_pipeline(manifest) else ():
         click.echo(f"node {name}: {inner}")
@@ -123,7 +125,9 @@ def _range(guard: InputGuard | OutputGuard | FeatureGuard) -> str:
 @click.argument("folder", type=_FOLDER)
 @_JSON
 def verify(folder: Path, as_json: bool) -> None:
-    """Check every file of a bundle against its manifest; signatures are checked by the fleet and the agent.
+    """Verify every file of a bundle against its manifest.
+
+    Signatures are not checked here: `edgewright fleet release` and the agent do that.
 
     \b
     Example:
@@ -153,7 +157,9 @@ def verify(folder: Path, as_json: bool) -> None:
 @click.argument("new", type=_FOLDER)
 @_JSON
 def diff(old: Path, new: Path, as_json: bool) -> None:
-    """Show what differs between two bundles and how many bytes a device that has OLD must fetch for NEW.
+    """Compare two bundles and show how many bytes an update downloads.
+
+    The count is what a device that has OLD must fetch for NEW, without deltas.
 
     \b
     Example:
@@ -168,7 +174,7 @@ def diff(old: Path, new: Path, as_json: bool) -> None:
             click.echo(f"{kind} {path}")
     for field, (before, after) in found["fields"].items():
         click.echo(f"{field}: {str(before)[:200]} -> {str(after)[:200]}")
-    click.echo(f"{found['fetch_bytes']:,} of {found['total_bytes']:,} bytes to fetch")
+    click.echo(f"{found['fetch_bytes']:,} of {found['total_bytes']:,} bytes to download")
 
 
 def compare(old: Bundle, new: Bundle) -> dict[str, Any]:

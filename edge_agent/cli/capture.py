@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
-_PASSPHRASE = click.option("--passphrase-file", type=_FILE, help="File whose first line protects the private key.")
+_PASSPHRASE = click.option(
+    "--passphrase-file", type=_FILE, help="File containing the private key's passphrase (first line)."
+)
 _REPORT_S = 0.5
 DIFFERENT = 1
 """Exit code of a replay that found answers that differ, as of diff(1)."""
@@ -28,9 +30,10 @@ DIFFERENT = 1
 @_PASSPHRASE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def capture_key(folder: Path, passphrase_file: Path | None, as_json: bool) -> None:
-    """Make the pair of keys for captures: capture.pub goes to devices, capture.key stays with you.
+    """Create the key pair that encrypts captured requests.
 
-    A device seals captures with the public key and cannot read them; without the private key nobody can.
+    capture.pub goes to devices, which encrypt captures with it and cannot read them; capture.key stays with you and
+    is the only way to read them.
 
     \b
     Example:
@@ -43,18 +46,24 @@ def capture_key(folder: Path, passphrase_file: Path | None, as_json: bool) -> No
         click.echo(encode({"private": str(private), "public": str(public)}))
         return
     click.echo(f"{public}: for devices, as `key` in [slots.capture]")
-    click.echo(f"{private}: keep it away from devices; what is sealed can only be opened with it")
+    click.echo(f"{private}: keep it off the devices; captures cannot be read without it")
 
 
 @click.command()
 @click.argument("captures", type=_FOLDER)
-@click.option("--release", "releases", multiple=True, required=True, help="Bundle folder, or a version in --state.")
-@click.option("--key", type=_FILE, required=True, help="The private key, capture.key.")
+@click.option(
+    "--release",
+    "releases",
+    multiple=True,
+    required=True,
+    help="Bundle folder, or a version in --state; give one or two.",
+)
+@click.option("--key", type=_FILE, required=True, help="Private key file, capture.key.")
 @_PASSPHRASE
-@click.option("--state", type=_FOLDER, help="State folder in which a release is looked for by version or hash.")
-@click.option("--variant", help="Variant that answers, in each release; default its first.")
-@click.option("--tolerance", default=0.0, show_default=True, help="Largest difference of numbers that is none.")
-@click.option("--limit", type=click.IntRange(min=1), help="Replay the first so many records only.")
+@click.option("--state", type=_FOLDER, help="State folder to find releases in, by version or hash.")
+@click.option("--variant", help="Variant to use in each release; default: its first.")
+@click.option("--tolerance", default=0.0, show_default=True, help="Ignore numeric differences up to this value.")
+@click.option("--limit", type=click.IntRange(min=1), help="Number of records to replay; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def replay(
     captures: Path,
@@ -67,10 +76,10 @@ def replay(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Ask captured requests again, of one or two releases, and show where answers differ.
+    """Replay captured requests and report differing answers.
 
-    With one --release, its answers are compared with those the device gave; with two, with each other. The exit code is
-    0 if no answer changed, 1 if some did, 2 and more for errors.
+    With one --release, its answers are compared with the device's; with two, with each other. Exit code: 0 no answer
+    changed, 1 some changed, 2 or more an error.
 
     \b
     Examples:
@@ -85,7 +94,7 @@ def replay(
     from edge_agent.offline.replay import replay as run
 
     if len(releases) > 2:
-        raise OperatorError("give one or two", subject="--release")
+        raise OperatorError("give --release once or twice", subject="--release")
     opener = load_opener(key, _passphrase(passphrase_file))
     sides = [Side(_release_folder(name, state), variant) for name in releases]
     damaged: list[str] = []
@@ -123,7 +132,9 @@ def replay_text(report: ReplayReport) -> str:
         f"records   {report.records}, {report.compared} compared, {report.changed} changed",
     ]
     if report.unfit or report.silent:
-        lines.append(f"left out  {report.unfit} that do not fit, {report.silent} without an answer on one side")
+        lines.append(
+            f"skipped   {report.unfit} that do not match the model, {report.silent} without an answer on one side"
+        )
     if report.agreement is not None:
         lines.append(f"agreement {report.agreement:.2%} ({report.low:.2%} to {report.high:.2%})")
     if report.confidence_shift is not None:
@@ -160,7 +171,7 @@ def _release_folder(name: str, state: Path | None) -> Path:
         and (folder.name.startswith(name) or read_manifest(folder)[0].version == name)
     ]
     if len(found) != 1:
-        text = "no such release there" if not found else "more than one: give the beginning of its hash"
+        text = "no such release" if not found else "several releases match: give the beginning of the hash"
         raise OperatorError(f"{name!r}: {text}", subject=str(state))
     return found[0]
 
@@ -170,5 +181,5 @@ def _passphrase(path: Path | None) -> bytes | None:
         return None
     words = path.read_bytes().split(b"\n", 1)[0].strip()
     if not words:
-        raise OperatorError("holds no passphrase", subject=str(path))
+        raise OperatorError("the first line is empty: no passphrase", subject=str(path))
     return words

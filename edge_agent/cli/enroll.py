@@ -17,15 +17,22 @@ from edge_contracts.limits import MAX_CLAIM_BYTES
 
 
 @click.command()
-@click.option("--claim", "claim_file", type=click.Path(path_type=Path), required=True, help="The claim file.")
+@click.option(
+    "--claim",
+    "claim_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Claim file from `edgewright fleet enroll`.",
+)
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def enroll(claim_file: Path, config: Path, timeout: float, as_json: bool) -> None:
-    """Get this device's certificate for a claim that `edgewright fleet enroll` made.
+    """Enroll this device: exchange a claim for its certificate.
 
-    The private key is made here and stays here. If the answer gets lost, run it again: the same claim gives the same
-    certificate. A running agent takes the new identity by itself; renewals are its business, too.
+    The claim comes from `edgewright fleet enroll`. The private key is generated here and never leaves the device. If
+    the reply is lost, run the command again: the same claim returns the same certificate. A running agent loads the
+    new certificate and renews it without further commands.
 
     \b
     Example:
@@ -41,15 +48,15 @@ def enroll(claim_file: Path, config: Path, timeout: float, as_json: bool) -> Non
         )
     broker = found.broker
     if broker is None or broker.identity is None or not broker.tls:
-        raise ConfigError("an identity needs a broker with tls = true", subject="config.broker.tls")
+        raise ConfigError("enrollment needs `tls = true` and `identity` in [broker]", subject="config.broker.tls")
     if broker.certificate_file is not None:
-        hint = "take certificate_file, key_file and ca_file out of the configuration"
-        raise ConfigError("names another identity", subject="config.broker.certificate_file", hint=hint)
+        hint = "remove certificate_file, key_file and ca_file from [broker]"
+        raise ConfigError("conflicts with `identity`", subject="config.broker.certificate_file", hint=hint)
     enrolled = redeem_claim(claim, IdentityFolder(Path(broker.identity)), broker, timeout)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(enrolled)))
         return
-    click.echo(f"{enrolled.device} has its certificate, in {broker.identity}. Delete {claim_file}.")
+    click.echo(f"{enrolled.device} is enrolled; its certificate is in {broker.identity}. Delete {claim_file}.")
 
 
 def _read(path: Path) -> Claim:

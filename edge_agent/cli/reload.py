@@ -15,13 +15,13 @@ from edge_agent.storage.state_dir import StateFolder
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait until it has taken effect.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the agent to apply it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def reload(config: Path, timeout: float, as_json: bool) -> None:
-    """Let a changed agent.toml take effect in the running agent, as a whole or not at all.
+    """Apply a changed agent.toml to the running agent.
 
-    Tags, polling, telemetry windows, limits of slots, data topics, and slots that come or go need no restart. SIGHUP
-    does the same, and tells the log.
+    All changes are applied, or none. Tags, polling, telemetry windows, slot limits, data topics, and added or removed
+    slots need no restart. SIGHUP does the same and logs the result.
 
     \b
     Examples:
@@ -30,10 +30,10 @@ def reload(config: Path, timeout: float, as_json: bool) -> None:
     """
     reply = ask_agent(StateFolder(load_config(config).state), ControlRequest(ask="reload"), timeout_s=timeout)
     if reply is None:
-        raise UnreachableError("no agent runs on this state folder", subject=str(config))
+        raise UnreachableError("agent not running", subject=str(config), hint="systemctl start edgewright-agent")
     if reply.refused is not None:
         raise ConfigError(reply.refused.text, hint=reply.refused.hint)
     if as_json:
         click.echo(json.dumps({"changed": reply.changed}))
     else:
-        click.echo("\n".join(reply.changed) or "nothing has changed")
+        click.echo("\n".join(reply.changed) or "no changes")

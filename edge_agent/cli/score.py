@@ -17,9 +17,10 @@ from edge_contracts.errors import OperatorError
 @click.argument("target", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def score(bundle: Path, source: Path, target: Path, as_json: bool) -> None:
-    """Answer every sample of SOURCE into TARGET (.jsonl); run again to go on where it stopped.
+    """Score every sample of SOURCE and write the answers to TARGET.
 
-    SOURCE is a .jsonl or .csv file, or a folder of PNG and JPEG images (needs the extra `images`).
+    SOURCE is a .jsonl or .csv file, or a folder of PNG and JPEG images (needs the extra `images`); TARGET is a .jsonl
+    file. An interrupted run continues where it stopped.
 
     \b
     Examples:
@@ -40,7 +41,7 @@ def score(bundle: Path, source: Path, target: Path, as_json: bool) -> None:
         click.echo(encode(scored))
     else:
         click.echo(
-            f"{scored.answered} answered, {scored.failed} refused, {scored.skipped} were there already: {target}"
+            f"{scored.answered} scored, {scored.failed} refused, {scored.skipped} skipped (already scored): {target}"
         )
     if scored.failed:
-        raise OperatorError(f"{scored.failed} samples did not fit the model", subject=str(source))
+        raise OperatorError(f"{scored.failed} samples did not match the model's inputs", subject=str(source))

@@ -17,12 +17,20 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.argument("bundle", type=_FOLDER)
-@click.option("--http", "address", default="127.0.0.1:8080", show_default=True, help="Port 0 asks the system for one.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Threads of the engine.")
-@click.option("--memory-mb", type=click.FloatRange(min=1), help="Memory the model may add; default no bound.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the URL once it serves.")
+@click.option(
+    "--http",
+    "address",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Listen address, HOST:PORT; port 0 picks a free port.",
+)
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Inference threads.")
+@click.option("--memory-mb", type=click.FloatRange(min=1), help="Memory limit of the model in MB; default: none.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the URL once ready.")
 def serve(bundle: Path, address: str, threads: int, memory_mb: float | None, as_json: bool) -> None:
-    """Serve BUNDLE over HTTP, for development: no updates, no telemetry, no signatures.
+    """Serve BUNDLE over HTTP, for development.
+
+    Updates, telemetry and signature checks are off.
 
     \b
     Examples:
@@ -52,7 +60,7 @@ def serve(bundle: Path, address: str, threads: int, memory_mb: float | None, as_
         click.echo(encode(body))
     else:
         click.echo(f"Development server for {manifest.name} {manifest.version}: {url}/v2/models/{manifest.name}")
-        click.echo("This is one local bundle: updates, telemetry and signature checks are off. Ctrl-C ends it.")
+        click.echo("Updates, telemetry and signature checks are off. Press Ctrl-C to stop.")
     code = asyncio.run(serve_plan(plan, listening, None, InFlightCounters.create()))
     if code:
         raise SystemExit(code)
@@ -64,10 +72,10 @@ def listen(address: str) -> socket.socket:
     host = host.strip("[]")
     try:
         if not 0 <= int(port) <= 65535:
-            raise ValueError("a port lies between 0 and 65535")
+            raise ValueError("port must be 0 to 65535")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host or "127.0.0.1", int(port)), family=family, backlog=1024)
     except (OSError, ValueError) as error:
-        raise OperatorError(f"cannot listen: {error}", subject=f"--http {address}") from error
+        raise OperatorError(f"cannot listen on this address: {error}", subject=f"--http {address}") from error
     listening.setblocking(False)
     return listening

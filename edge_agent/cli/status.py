@@ -77,9 +77,9 @@ def status_text(status: AgentStatus) -> str:
         advice = f" ({status.identity.advice})" if status.identity.advice else ""
         who = f"{status.identity.device} until {status.identity.expires}" if status.identity.device else "none"
         lines.append(f"identity  {who}{advice}")
-    lines.append(f"spool     {status.spooled} messages waiting, {status.dropped} dropped")
+    lines.append(f"outbox    {status.spooled} messages waiting, {status.dropped} dropped")
     if status.writes is not None:
-        saving = ", telemetry windows wait until tomorrow" if status.writes.saving else ""
+        saving = ", over budget: telemetry windows wait until tomorrow" if status.writes.saving else ""
         lines.append(f"writes    {status.writes.today_mb:.1f} of {status.writes.budget_mb:g} MB today{saving}")
     lines.append(f"audit     {status.audit_problem or (status.audit_head or '-')[:16]}")
     lines.extend(
@@ -91,7 +91,7 @@ def status_text(status: AgentStatus) -> str:
 
 def _headline(status: AgentStatus) -> str:
     if not status.running:
-        return "no agent runs here; this is what its records say"
+        return "agent not running; showing its last saved state"
     reasons = f" ({', '.join(status.level_reasons)})" if status.level_reasons else ""
     memory = "" if status.memory_mb is None else f", {status.memory_mb:.0f} MB"
     return f"device    {status.device}, agent {status.pid}{memory}, level {status.level}{reasons}"
@@ -108,7 +108,7 @@ def _slot_lines(slot: SlotStatus) -> list[str]:
     if slot.faults:
         lines.append(f"  fault     {', '.join(slot.faults)}")
     if slot.saved:
-        lines.append(f"  deltas    spared fetching {slot.saved / 1e6:.2f} MB")
+        lines.append(f"  deltas    saved {slot.saved / 1e6:.2f} MB of download")
     if slot.shadow_counts is not None:
         lines.append(f"  shadow    {words(slot.shadow_counts)}")
         lines.extend(f"            {pair}  {count}" for pair, count in most_confused(slot.shadow_counts.confusion, 3))
@@ -118,9 +118,9 @@ def _slot_lines(slot: SlotStatus) -> list[str]:
         lines.append(f"  captures  {captured.megabytes:.1f} of {captured.limit_mb:g} MB in {captured.folder}{off}")
     if slot.http is not None:
         workers = ", ".join(map(str, slot.workers)) or "none"
-        nobody = "by nobody" if slot.serving or slot.factory else "503: nothing is installed"
-        nobody = "when asked: unloaded to spare memory" if slot.unloaded else nobody
-        by = f"by {slot.served_by}" if slot.served_by else nobody
+        nobody = "served by: none" if slot.serving or slot.factory else "503: no release installed"
+        nobody = "idle, unloaded to save memory; loads on the next request" if slot.unloaded else nobody
+        by = f"served by: {slot.served_by}" if slot.served_by else nobody
         lines.append(f"  answers   http://{slot.http}  {by}  workers {workers}")
-    lines.extend(f"    node    {node}  by {served_by}" for node, served_by in slot.nodes.items())
+    lines.extend(f"    node    {node}  served by: {served_by}" for node, served_by in slot.nodes.items())
     return lines

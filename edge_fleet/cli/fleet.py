@@ -3,6 +3,7 @@ their own modules; the work itself is in `folder`, `release`, `refresh` and `exp
 
 from __future__ import annotations
 
+import copy
 import os
 from datetime import timedelta
 from functools import partial
@@ -37,10 +38,10 @@ from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
     "--passphrase-file",
     type=FILE,
     envvar=VARIABLE,
-    help="Opens encrypted keys with the first line of this file, or that of EDGEWRIGHT_PASSPHRASE_FILE; else asks.",
+    help="Passphrase file for encrypted keys (first line); default: $EDGEWRIGHT_PASSPHRASE_FILE, else a prompt.",
 )
 def fleet(passphrase_file: Path | None) -> None:
-    """Keys, releases, rollouts, depots and what the devices report.
+    """Sign releases, roll them out, serve devices and watch the fleet.
 
     \b
     Examples:
@@ -56,13 +57,13 @@ def fleet(passphrase_file: Path | None) -> None:
 
 @fleet.command()
 @fleet_argument
-@click.option("--tenant", default="default", show_default=True, help="The fleet's name on the broker.")
-@click.option("--family", "families", multiple=True, help="A model family to delegate right away; may be repeated.")
-@click.option("--root-threshold", default=1, show_default=True, help="Root keys needed to sign as root.")
-@click.option("--root-keys", type=int, help="Root keys made; as many as needed by default.")
+@click.option("--tenant", default="default", show_default=True, help="The fleet's name in broker topics.")
+@click.option("--family", "families", multiple=True, help="Model family to delegate; may be repeated.")
+@click.option("--root-threshold", default=1, show_default=True, help="Number of root keys that must sign.")
+@click.option("--root-keys", type=int, help="Number of root keys to create; default: --root-threshold.")
 @json_option
 def init(folder: Path, as_json: bool, **asked: Any) -> None:
-    """Make a new fleet: keys, settings and the first signed metadata in DIR.
+    """Create a fleet in DIR: keys, settings and signed metadata.
 
     \b
     Examples:
@@ -74,28 +75,29 @@ def init(folder: Path, as_json: bool, **asked: Any) -> None:
     emit(
         {"folder": str(fleet.path), "tenant": fleet.tenant, "root": str(fleet.path / "root.json")},
         as_json,
-        f"FleetWorkspace {fleet.tenant!r} is ready in {fleet.path}.\n"
-        f"Give every device {fleet.path / 'root.json'} as its [trust] root.\n"
-        f"Move {fleet.keys.folder / 'root.pem'} to a safe place; it is needed for new families and keys only.",
+        f"Fleet {fleet.tenant!r} is ready in {fleet.path}.\n"
+        f"Copy {fleet.path / 'root.json'} to every device and name it in agent.toml as `root` of [trust].\n"
+        f"Move {fleet.keys.folder / 'root.pem'} to offline storage; it is needed only to add families and change keys.",
     )
 
 
 @fleet.command("release")
 @fleet_argument
 @click.argument("bundle", type=FOLDER)
-@click.option("--deltas", default=3, show_default=True, help="Make deltas from this many releases before it; 0: none.")
+@click.option("--deltas", default=3, show_default=True, help="Number of earlier releases to make deltas from; 0: none.")
 @click.option(
     "--delta-codec",
     type=click.Choice(["zstd", "zlib"]),
     default="zstd",
     show_default=True,
-    help="What compresses them; 32-bit Arm devices read zlib only.",
+    help="Compression of the deltas; 32-bit Arm devices read only zlib.",
 )
 @json_option
 def release_command(folder: Path, bundle: Path, deltas: int, delta_codec: str, as_json: bool) -> None:
-    """Check the bundle folder BUNDLE and sign it as a release of its model family.
+    """Verify the folder BUNDLE and sign it as a release.
 
-    Devices that have one of the releases before it fetch a delta instead of a changed file, where that is smaller.
+    The release belongs to the model family that the bundle names. Devices that have an earlier release download a
+    delta instead of a changed file where that is smaller.
 
     \b
     Examples:
@@ -106,24 +108,33 @@ def release_command(folder: Path, bundle: Path, deltas: int, delta_codec: str, a
     done = release(FleetWorkspace(folder), bundle, utc_now(), plan)
     what = f"{done.model} {done.version}, {done.files} files, {done.bytes / 1e6:.2f} MB"
     made = f"\n{done.deltas} deltas, {done.delta_bytes / 1e6:.2f} MB" if done.deltas else ""
-    hint = f"\nNo deltas: the family is older than they are. {done.hint}" if done.hint else ""
-    head = "Released" if done.new else "Released before, unchanged:"
+    hint = f"\nNo deltas: this family was added before deltas existed. {done.hint}" if done.hint else ""
+    head = "Released" if done.new else "Already released, unchanged:"
     emit(done, as_json, f"{head} {what} ({done.manifest_sha256}){made}{hint}")
 
 
-@fleet.group()
+@fleet.group(short_help="Manage model families: signers, floors, revocations.")
 def family() -> None:
-    """What holds for every release of a model: its signers, its oldest allowed version, its revoked releases."""
+    """Manage a model family: its signers, oldest version and revocations.
+
+    \b
+    Examples:
+      edgewright fleet family add ~/fleet har
+      edgewright fleet family floor ~/fleet har 1.2.0
+      edgewright fleet family revoke ~/fleet har 1.1.0
+    """
 
 
 @family.command("add")
 @fleet_argument
 @click.argument("name")
-@click.option("--key", help="Key that signs it; by default the keys that sign the other families.")
-@click.option("--out", type=FILE, help="Propose only: write the change to this file for the root keys elsewhere.")
+@click.option("--key", help="Name of the key that signs the family; default: the keys of the other families.")
+@click.option("--out", type=FILE, help="Write the change to this file, to be signed by root keys elsewhere.")
 @json_option
 def family_add(folder: Path, name: str, key: str | None, out: Path | None, as_json: bool) -> None:
-    """Delegate the model family NAME to the releases key. Needs the root key.
+    """Add the model family NAME and delegate it to the releases key.
+
+    Needs the root key.
 
     \b
     Examples:
@@ -133,12 +144,12 @@ def family_add(folder: Path, name: str, key: str | None, out: Path | None, as_js
     fleet = FleetWorkspace(folder)
     if out is None:
         add_family(fleet, name, utc_now(), key)
-        emit({"family": name}, as_json, f"Family {name!r} may be released now.")
+        emit({"family": name}, as_json, f"Family {name!r} is added; its bundles can be released.")
         return
     signer = None if key is None else fleet.keys.public(key)
     first = signer or fleet.keys.public(RELEASES)
     change_keys(fleet, partial(key_changes.add_family, family=name, key=signer, first=first), out)
-    emit({"family": name, "proposal": str(out)}, as_json, f"Written to {out}; nothing is changed yet.")
+    emit({"family": name, "proposal": str(out)}, as_json, f"Proposal written to {out}; nothing has changed yet.")
 
 
 @family.command("floor")
@@ -147,14 +158,16 @@ def family_add(folder: Path, name: str, key: str | None, out: Path | None, as_js
 @click.argument("version")
 @json_option
 def family_floor(folder: Path, name: str, version: str, as_json: bool) -> None:
-    """Forbid every release of NAME older than VERSION, on every device and whatever a rollout says.
+    """Forbid releases of NAME older than VERSION on every device.
+
+    The floor overrides rollouts.
 
     \b
     Examples:
       edgewright fleet family floor ~/fleet har 1.2.0
     """
     document = set_floor(FleetWorkspace(folder), name, version, utc_now())
-    emit(document, as_json, f"{name}: nothing older than {document.minimum_version} may be installed.")
+    emit(document, as_json, f"{name}: releases older than {document.minimum_version} are forbidden.")
 
 
 @family.command("revoke")
@@ -163,7 +176,9 @@ def family_floor(folder: Path, name: str, version: str, as_json: bool) -> None:
 @click.argument("version")
 @json_option
 def family_revoke(folder: Path, name: str, version: str, as_json: bool) -> None:
-    """Forbid the release VERSION of NAME on every device. A release that is not yours is named by its SHA-256.
+    """Forbid the release VERSION of NAME on every device.
+
+    For a release that is not in this repository give the SHA-256 of its manifest as VERSION.
 
     \b
     Examples:
@@ -177,24 +192,28 @@ def family_revoke(folder: Path, name: str, version: str, as_json: bool) -> None:
 @fleet_argument
 @json_option
 def refresh_command(folder: Path, as_json: bool) -> None:
-    """Sign again what has passed half of its lifetime, with the keys that are here. Good for a timer.
+    """Re-sign metadata past half of its lifetime.
+
+    Signs with the keys available here; run it from a timer.
 
     \b
     Examples:
       edgewright fleet refresh ~/fleet
     """
     done = refresh(FleetWorkspace(folder), utc_now())
-    missing = f" Due, but the key is not here: {', '.join(done.missing)}." if done.missing else ""
-    emit(done, as_json, f"Signed again: {', '.join(done.signed) or 'nothing was due'}.{missing}")
+    missing = f" Due, but no key available here: {', '.join(done.missing)}." if done.missing else ""
+    emit(done, as_json, f"Re-signed: {', '.join(done.signed) or 'nothing was due'}.{missing}")
 
 
 @fleet.command("export")
 @fleet_argument
 @click.argument("out", type=FOLDER)
-@click.option("--model", help="Only this model's releases and channels.")
+@click.option("--model", help="Model family to export; default: all.")
 @json_option
 def export_command(folder: Path, out: Path, model: str | None, as_json: bool) -> None:
-    """Copy the repository to the folder OUT, for a USB stick or a web server. `edgewright agent import` reads it.
+    """Export the repository to the folder OUT.
+
+    OUT can be on a USB stick, for `edgewright agent import`, or behind a web server.
 
     \b
     Examples:
@@ -212,12 +231,18 @@ def export_command(folder: Path, out: Path, model: str | None, as_json: bool) ->
 @fleet.command("gc")
 @fleet_argument
 @click.option(
-    "--older-than", default=YOUNG.days, show_default=True, type=click.FloatRange(min=0), help="In days; younger stays."
+    "--older-than",
+    default=YOUNG.days,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Minimum age in days of files to remove.",
 )
-@click.option("--dry-run", is_flag=True, help="Only count what would go.")
+@click.option("--dry-run", is_flag=True, help="Count the files without removing them.")
 @json_option
 def gc(folder: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
-    """Remove files that nothing signed names any more: of releases that were broken off, or that newer ones replaced.
+    """Remove files that no signed metadata refers to.
+
+    Such files remain from interrupted releases and from replaced ones.
 
     \b
     Examples:
@@ -225,9 +250,18 @@ def gc(folder: Path, older_than: float, dry_run: bool, as_json: bool) -> None:
       edgewright fleet gc ~/fleet --older-than 30
     """
     done = collect_garbage(FleetWorkspace(folder), utc_now(), timedelta(days=older_than), dry=dry_run)
-    emit(done, as_json, f"{done.files} files, {done.bytes / 1e6:.2f} MB {'would go' if dry_run else 'removed'}.")
+    emit(
+        done, as_json, f"{done.files} files, {done.bytes / 1e6:.2f} MB {'would be removed' if dry_run else 'removed'}."
+    )
+
+
+def _alias(command: click.Command) -> click.Command:
+    """Return a command that works and is not listed."""
+    hidden = copy.copy(command)
+    hidden.hidden = True
+    return hidden
 
 
 for _command in (keys, rollout, depot, controller, devices, events, status, authority, enroll, enrollment, identity):
     fleet.add_command(_command)
-fleet.add_command(enrollment, "enrolment")  # the spelling of 0.1's first units
+fleet.add_command(_alias(enrollment), "enrolment")  # the spelling of 0.1's first service units

@@ -53,20 +53,27 @@ def life(text: str) -> timedelta:
     """Return a length of time such as 7d, 12h, 30m or 90s. Raises BadParameter for what is none, or over ten years."""
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
     if found is None or int(found[1]) * _UNITS[found[2]] > 3650 * 86400:
-        raise click.BadParameter("give a time such as 7d, 12h or 30m, at most 3650d")
+        raise click.BadParameter("give a duration such as 7d, 12h or 30m, at most 3650d")
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
-@click.group()
+@click.group(short_help="Manage the fleet's certificate authority.")
 def authority() -> None:
-    """The fleet's certificate authority: who is who on the broker."""
+    """Manage the certificate authority for broker, services and devices.
+
+    \b
+    Examples:
+      edgewright fleet authority init ~/fleet
+      edgewright fleet authority broker ~/fleet --host broker.example.org --out broker-files
+      edgewright fleet authority service ~/fleet depot --out ~/fleet/tls
+    """
 
 
 @authority.command("init")
 @fleet_argument
 @json_option
 def authority_init(folder: Path, as_json: bool) -> None:
-    """Make the authority's three keys in DIR/authority.
+    """Create the authority's three keys in DIR/authority.
 
     \b
     Examples:
@@ -78,20 +85,20 @@ def authority_init(folder: Path, as_json: bool) -> None:
         {"folder": str(made.folder), "keys": keys},
         as_json,
         f"The authority is ready in {made.folder}.\n"
-        "broker-ca.key is needed for a broker's certificate only: make that, then move the key to a safe place.\n"
-        "device-ca.key is needed where `edgewright fleet enrollment` runs, claim-ca.key where `fleet enroll` does.",
+        "broker-ca.key signs broker certificates only: create those, then move the key to offline storage.\n"
+        "`edgewright fleet enrollment` needs device-ca.key; `edgewright fleet enroll` needs claim-ca.key.",
     )
 
 
 @authority.command("broker")
 @fleet_argument
 @click.option(
-    "--host", "hosts", multiple=True, required=True, help="DNS name or address of the broker; may be repeated."
+    "--host", "hosts", multiple=True, required=True, help="DNS name or IP address of the broker; may be repeated."
 )
-@click.option("--out", type=FOLDER, required=True, help="Folder for the broker's files.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write the broker's files to.")
 @json_option
 def authority_broker(folder: Path, hosts: tuple[str, ...], out: Path, as_json: bool) -> None:
-    """Make what the broker needs: its certificate and key, whom it lets in, and who is revoked.
+    """Create the broker's certificate, key, CA and revocation files.
 
     \b
     Examples:
@@ -106,11 +113,13 @@ def authority_broker(folder: Path, hosts: tuple[str, ...], out: Path, as_json: b
 @authority.command("service")
 @fleet_argument
 @click.argument("name", type=click.Choice(SERVICES))
-@click.option("--out", type=FOLDER, required=True, help="Folder for its certificate, its key and ca.pem.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write the certificate, the key and ca.pem to.")
 @db_option
 @json_option
 def authority_service(folder: Path, name: str, out: Path, db: str | None, as_json: bool) -> None:
-    """Make the certificate of one of the fleet's own services, good for 825 days.
+    """Create the certificate of a fleet service.
+
+    It is valid for 825 days.
 
     \b
     Examples:
@@ -126,20 +135,30 @@ def authority_service(folder: Path, name: str, out: Path, db: str | None, as_jso
 
 @click.command()
 @fleet_argument
-@click.option("--device", required=True, help="The device's name, its `device.id`.")
-@click.option("--broker", required=True, metavar="HOST[:PORT]", help="The broker's enrollment listener; port 8884.")
+@click.option("--device", required=True, help="Device name, as `id` of [device] in agent.toml.")
 @click.option(
-    "--expires", type=life, metavar="TIME", default="7d", show_default=True, help="How long the claim can be used."
+    "--broker",
+    required=True,
+    metavar="HOST[:PORT]",
+    help="Address of the broker's enrollment listener; default port: 8884.",
 )
-@click.option("--out", type=_FILE, required=True, help="The claim file, a secret; it is never overwritten.")
+@click.option(
+    "--expires",
+    type=life,
+    metavar="TIME",
+    default="7d",
+    show_default=True,
+    help="Validity of the claim, e.g. 12h or 7d.",
+)
+@click.option("--out", type=_FILE, required=True, help="Claim file to write; secret, never overwritten.")
 @db_option
 @json_option
 def enroll(
     folder: Path, device: str, broker: str, expires: timedelta, out: Path, db: str | None, as_json: bool
 ) -> None:
-    """Make a claim: a file with which one device gets its certificate, once.
+    """Create a claim: a file that enrolls one device once.
 
-    Bring it to the device by a way you trust and run `edgewright agent enroll` there.
+    Copy it to the device over a channel you trust and run `edgewright agent enroll` there.
 
     \b
     Examples:
@@ -149,7 +168,7 @@ def enroll(
     host, _, port = broker.rpartition(":") if re.search(r":[0-9]+$", broker) else (broker, "", str(ENROLLMENT_PORT))
     asked = {"device": convert(device, Name, what="device"), "host": host.strip("[]"), "port": int(port)}
     if out.exists():
-        raise FleetError("exists already", subject=str(out))
+        raise FleetError("file exists; a claim is never overwritten", subject=str(out), hint="choose another --out")
     store = CertificateStore(db or fleet.store_url)
     claim = make_claim(fleet, store, convert(asked, ClaimOrder, what="enroll"), expires, utc_now())
     store.close()
@@ -171,13 +190,14 @@ def enroll(
     metavar="TIME",
     default="90d",
     show_default=True,
-    help="How long a device's certificate is good.",
+    help="Validity of device certificates, e.g. 30d.",
 )
 @db_option
 def enrollment(folder: Path, lifetime: timedelta, db: str | None, **broker: Any) -> None:
-    """Give devices their certificates: the first for a claim, the next ones for the certificate before.
+    """Run the service that issues device certificates.
 
-    Prints `enrollment ready` once it is subscribed. Ends cleanly on SIGTERM.
+    A device gets its first certificate for a claim and renewals for the certificate before. Prints `enrollment ready`
+    once subscribed. Stops on SIGTERM.
 
     \b
     Examples:
@@ -190,16 +210,22 @@ def enrollment(folder: Path, lifetime: timedelta, db: str | None, **broker: Any)
 
 @click.group()
 def identity() -> None:
-    """The certificates that were issued."""
+    """List and revoke issued certificates.
+
+    \b
+    Examples:
+      edgewright fleet identity list ~/fleet
+      edgewright fleet identity revoke ~/fleet dev-0001
+    """
 
 
 @identity.command("list")
 @fleet_argument
-@click.option("--device", help="Only this device's.")
+@click.option("--device", help="Device to show; default: all.")
 @db_option
 @json_option
 def identity_list(folder: Path, device: str | None, db: str | None, as_json: bool) -> None:
-    """Show issued certificates, oldest first.
+    """List issued certificates, oldest first.
 
     \b
     Examples:
@@ -218,13 +244,16 @@ def identity_list(folder: Path, device: str | None, db: str | None, as_json: boo
 @identity.command("revoke")
 @fleet_argument
 @click.argument("device")
-@click.option("--out", type=_FILE, help=f"Write the broker's list here, too; DIR/authority/{REVOKED_NAME} is always.")
+@click.option(
+    "--out", type=_FILE, help=f"Second copy of the revocation list; DIR/authority/{REVOKED_NAME} is always written."
+)
 @db_option
 @json_option
 def identity_revoke(folder: Path, device: str, out: Path | None, db: str | None, as_json: bool) -> None:
-    """Revoke every certificate and claim of DEVICE (or of a service) and write the broker's list anew.
+    """Revoke all certificates and claims of DEVICE.
 
-    The device goes on serving: what it runs does not hang on its certificate.
+    DEVICE is a device or a service. Writes the broker's revocation list. The device keeps serving: what it runs does
+    not depend on its certificate.
 
     \b
     Examples:
@@ -239,12 +268,12 @@ def identity_revoke(folder: Path, device: str, out: Path | None, db: str | None,
     if out is not None:
         out.write_bytes(path.read_bytes())
     if not gone:
-        raise FleetError("has no certificate that could be revoked; its claims are void", subject=device)
+        raise FleetError("has no certificate to revoke; its claims are void now", subject=device)
     emit(
         {"device": device, "revoked": [row.serial for row in gone], "list": str(path)},
         as_json,
         f"{device}: {len(gone)} certificates revoked. Copy {path} to the broker and send it SIGHUP;\n"
-        "restart it to end a connection that stands (docs/how-to/enroll.md).",
+        "restart the broker to end an open connection (docs/how-to/enroll.md).",
     )
 
 

@@ -34,7 +34,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 file_argument = click.argument("file", metavar="FILE", type=FILE)
 trusted_option = click.option(
-    "--trusted", type=FILE, help="Your own copy of the root in force: refuse a proposal made from another."
+    "--trusted", type=FILE, help="Your own copy of the current root.json; proposals based on another one are refused."
 )
 
 
@@ -43,7 +43,7 @@ trusted_option = click.option(
 @trusted_option
 @json_option
 def show(file: Path, trusted: Path | None, as_json: bool) -> None:
-    """Say in words what FILE changes, who may sign what afterwards, and whose signatures it has.
+    """Show the change in FILE and the signatures it has.
 
     \b
     Examples:
@@ -58,12 +58,14 @@ def show(file: Path, trusted: Path | None, as_json: bool) -> None:
 
 @click.command()
 @file_argument
-@click.option("--keys", "folder", type=FOLDER, required=True, help="Folder of keys, or a fleet folder.")
+@click.option("--keys", "folder", type=FOLDER, required=True, help="Key folder, or a fleet folder.")
 @trusted_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Sign without a prompt.")
 @json_option
 def sign(file: Path, folder: Path, trusted: Path | None, yes: bool, as_json: bool) -> None:
-    """Say what FILE changes, ask, and add the signatures of the keys that are here. Needs no network and no fleet.
+    """Show the change in FILE, confirm, and sign it with local keys.
+
+    Needs no network and no fleet folder.
 
     \b
     Examples:
@@ -72,7 +74,7 @@ def sign(file: Path, folder: Path, trusted: Path | None, yes: bool, as_json: boo
     proposal = read_proposal(file, trusted)
     say(proposal, err=True)
     if not yes:
-        click.confirm("Sign this?", abort=True, err=True)
+        click.confirm("Sign this change?", abort=True, err=True)
     signed, names = sign_proposal(proposal, key_folder(folder))
     write_file(file, pack_proposal(signed))
     emit(report(signed), as_json, "\n".join([f"Signed by {', '.join(names)}.", *map(describe_need, needs(signed))]))
@@ -83,7 +85,9 @@ def sign(file: Path, folder: Path, trusted: Path | None, yes: bool, as_json: boo
 @file_argument
 @json_option
 def apply_command(folder: Path, file: Path, as_json: bool) -> None:
-    """Put FILE in force, once enough keys have signed it: publish it, and sign again what its changes touch.
+    """Apply a key change that has enough signatures.
+
+    Publishes the metadata in FILE and re-signs the metadata it affects.
 
     \b
     Examples:
@@ -112,7 +116,7 @@ def read_proposal(file: Path, trusted: Path | None = None) -> Proposal:
 
 def say(proposal: Proposal, *, err: bool) -> None:
     """Print what a proposal means."""
-    lines = ["This changes:", *(f"  {line}" for line in changes(proposal)), "Afterwards may sign:"]
+    lines = ["Changes:", *(f"  {line}" for line in changes(proposal)), "Keys afterwards:"]
     lines += [f"  {_holding_words(holding)}" for holding in outcome(proposal)]
     lines += ["Signatures:", *(f"  {describe_need(need)}" for need in needs(proposal))]
     click.echo("\n".join(lines), err=err)
@@ -137,9 +141,9 @@ def change_keys(
         if not any(need.missing for need in needs(proposal)):
             raise
         raise KeyMissingError(
-            "too few root keys are here for this change",
+            "not enough root keys available here for this change",
             subject=str(fleet.keys.folder),
-            hint="write it to a file with --out, and sign that where they are",
+            hint="write the change to a file with --out and run `edgewright fleet keys sign` where the keys are",
         ) from error
 
 
@@ -151,18 +155,22 @@ def begun(fleet: FleetWorkspace, out: Path | None) -> Proposal:
     proposal = read_proposal(out)
     if (proposal.root.signed, proposal.targets.signed) != (current.root.signed, current.targets.signed):
         raise CeremonyError(
-            "proposes a change of what is no longer in force", subject=str(out), hint="remove it, or name another file"
+            "this proposal is based on metadata that has been replaced",
+            subject=str(out),
+            hint="remove it or choose another file",
         )
     return proposal
 
 
 def emit_applied(done: AppliedChange, as_json: bool) -> None:
     """Print what is in force now, and what waits."""
-    text = f"In force: root {done.root}, targets {done.targets}."
+    text = f"Applied: root version {done.root}, targets version {done.targets}."
     if done.signed:
-        text += f" Signed again: {', '.join(done.signed)}."
+        text += f" Re-signed: {', '.join(done.signed)}."
     if done.waiting:
-        text += f" Devices refuse {', '.join(done.waiting)} until `fleet refresh` ran where the new key is."
+        text += (
+            f" Devices refuse {', '.join(done.waiting)} until `edgewright fleet refresh` has run where the new key is."
+        )
     emit(done, as_json, text)
 
 

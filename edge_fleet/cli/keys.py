@@ -36,13 +36,13 @@ from edge_fleet.signing.passphrases import new_passphrase
 from edge_fleet.signing.workspace import FleetWorkspace
 
 out_option = click.option(
-    "--out", type=FILE, help="Propose only: write the change to this file, or add it to what the file proposes."
+    "--out", type=FILE, help="Write the change to this file for others to sign; adds to an existing proposal."
 )
 
 
-@click.group()
+@click.group(short_help="Create, rotate and revoke signing keys.")
 def keys() -> None:
-    """Which key may sign what; make, add, rotate and revoke keys; sign a change offline.
+    """Manage signing keys: create, add, rotate, revoke, sign offline.
 
     \b
     Examples:
@@ -57,7 +57,7 @@ def keys() -> None:
 @fleet_argument
 @json_option
 def list_command(folder: Path, as_json: bool) -> None:
-    """Show which key holds which role, when each role's signature expires, and where private halves are.
+    """List keys with their roles, expiry and location.
 
     \b
     Examples:
@@ -76,22 +76,23 @@ def list_command(folder: Path, as_json: bool) -> None:
         return
     show_table("Keys", list(rows[0]), [list(row.values()) for row in rows])
     for row in idle:
-        click.echo(f"signs nothing: {row['key']} [{row['id']}], private half here: {row['private'] or 'no'}")
+        click.echo(f"unused: {row['key']} [{row['id']}], private key here: {row['private'] or 'no'}")
 
 
 @keys.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("name")
-@click.option("--passphrase", is_flag=True, help="Encrypt the private half; asks for a passphrase.")
-@click.option("--passphrase-file", type=FILE, help="Encrypt it with the first line of this file.")
-@click.option("--hsm", is_flag=True, help="Use a key that is on a PKCS#11 token (PYKCS11LIB names its library).")
-@click.option("--token", help="With --hsm: label of the token, if there are several.")
-@click.option("--slot", type=int, help="With --hsm: id of the key on the token; 2 (PIV slot 9c) by default.")
+@click.option("--passphrase", is_flag=True, help="Encrypt the private key; prompts for a passphrase.")
+@click.option("--passphrase-file", type=FILE, help="Encrypt the private key with the first line of this file.")
+@click.option("--hsm", is_flag=True, help="Use a key on a PKCS#11 token; $PYKCS11LIB names its library.")
+@click.option("--token", help="With --hsm: label of the token; needed if there are several.")
+@click.option("--slot", type=int, help="With --hsm: ID of the key on the token; default: 2 (PIV slot 9c).")
 @json_option
 def create(folder: Path, name: str, as_json: bool, **asked: Any) -> None:
-    """Make the key NAME in DIR: a fleet folder, or a folder of keys on another machine.
+    """Create the key NAME in DIR.
 
-    It signs nothing until a role is given to it. Only NAME.pub leaves the machine.
+    DIR is a fleet folder, or a key folder on another machine. The key signs nothing until `keys add` gives it a role.
+    Copy only NAME.pub to other machines.
 
     \b
     Examples:
@@ -108,7 +109,7 @@ def create(folder: Path, name: str, as_json: bool, **asked: Any) -> None:
     emit(
         {"key": name, "id": public.keyid, "public": str(ring.folder / f"{name}.pub"), "private": ring.form(name)},
         as_json,
-        f"Key {name} [{public.keyid}] is made. Give {ring.folder / f'{name}.pub'} to whoever proposes its role.",
+        f"Created key {name} [{public.keyid}]. Copy {ring.folder / f'{name}.pub'} to the fleet folder's keys.",
     )
 
 
@@ -119,7 +120,9 @@ def create(folder: Path, name: str, as_json: bool, **asked: Any) -> None:
 @out_option
 @json_option
 def add(folder: Path, role: str, name: str, out: Path | None, as_json: bool) -> None:
-    """Let the key NAME (DIR/keys/NAME.pub) sign ROLE: root, releases, releases-FAMILY, rollouts, snapshot, timestamp.
+    """Allow the key NAME to sign ROLE.
+
+    NAME is a public key in DIR/keys. ROLE is root, releases, releases-FAMILY, rollouts, snapshot or timestamp.
 
     \b
     Examples:
@@ -136,7 +139,7 @@ def add(folder: Path, role: str, name: str, out: Path | None, as_json: bool) -> 
 @out_option
 @json_option
 def revoke(folder: Path, role: str, key: str, out: Path | None, as_json: bool) -> None:
-    """Take ROLE from KEY, given by its name or the beginning of its id.
+    """Remove ROLE from KEY, given by name or by the start of its ID.
 
     \b
     Examples:
@@ -152,7 +155,7 @@ def revoke(folder: Path, role: str, key: str, out: Path | None, as_json: bool) -
 @out_option
 @json_option
 def threshold(folder: Path, role: str, number: int, out: Path | None, as_json: bool) -> None:
-    """Let ROLE need the signatures of NUMBER of its keys.
+    """Set the number of keys that must sign ROLE.
 
     \b
     Examples:
@@ -164,11 +167,13 @@ def threshold(folder: Path, role: str, number: int, out: Path | None, as_json: b
 @keys.command()
 @fleet_argument
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True)
-@click.option("--key", help="The key to put in its place (its .pub is here). A new one is made here by default.")
+@click.option("--key", help="Name of the new key, whose .pub is in DIR/keys; default: create one here.")
 @out_option
 @json_option
 def rotate(folder: Path, roles: tuple[str, ...], key: str | None, out: Path | None, as_json: bool) -> None:
-    """Put a new key in place of the one that signs ROLE. Replacing snapshot and timestamp also undoes fast-forwards.
+    """Replace the key that signs ROLE by a new one.
+
+    Replacing snapshot and timestamp together also recovers from fast-forwarded versions.
 
     \b
     Examples:
@@ -192,7 +197,9 @@ def rotate(folder: Path, roles: tuple[str, ...], key: str | None, out: Path | No
 @out_option
 @json_option
 def renew(folder: Path, out: Path | None, as_json: bool) -> None:
-    """Sign root and targets again before they expire, for root keys that `fleet refresh` does not find.
+    """Re-sign root and targets before they expire.
+
+    For root keys that are kept offline, where `fleet refresh` does not find them.
 
     \b
     Examples:
@@ -241,7 +248,7 @@ def _change(
         emit(report(done), True, "")
     else:
         say(done, err=False)
-        click.echo(f"Written to {out}; nothing is changed yet.")
+        click.echo(f"Proposal written to {out}; nothing has changed yet.")
 
 
 for _command in (show, sign, apply_command):

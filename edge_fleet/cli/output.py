@@ -29,7 +29,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 fleet_argument = click.argument("folder", metavar="DIR", type=FOLDER)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-db_option = click.option("--db", metavar="URL", help="Database URL of the store; DIR/fleet.db by default.")
+db_option = click.option("--db", metavar="URL", help="Database URL; default: the file DIR/fleet.db.")
 
 
 def utc_now() -> datetime:

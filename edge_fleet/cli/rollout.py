@@ -21,41 +21,74 @@ from edge_fleet.rollouts.channel_state import Plan, Verb, phase
 from edge_fleet.rollouts.rollout import change_rollout, channels, find_release, read_channel, start_rollout
 from edge_fleet.signing.workspace import FleetWorkspace
 
-channel_option = click.option("--channel", help="The channel; may be left out when there is only one.")
+_GATES = Gates()
+channel_option = click.option("--channel", help="Channel; default: the only one.")
 
 
 @click.group()
 def rollout() -> None:
-    """Offer a release to a channel, watch it, and widen, pause, abort or finish it."""
+    """Start, watch, widen, pause, abort or finish a rollout.
+
+    \b
+    Examples:
+      edgewright fleet rollout start ~/fleet --model har --version 1.1.0 --channel stable --percent 10
+      edgewright fleet rollout status ~/fleet
+      edgewright fleet rollout advance ~/fleet --percent 50
+      edgewright fleet rollout finish ~/fleet
+    """
 
 
 @rollout.command()
 @fleet_argument
-@click.option("--model", required=True, help="Model family.")
-@click.option("--version", required=True, help="Released version.")
-@click.option("--channel", required=True, help="Channel whose devices may take it.")
-@click.option("--name", help="Name of the rollout; made of serial and version by default.")
-@click.option("--percent", default=100.0, show_default=True, help="Share of the matching devices.")
-@click.option("--select", "selects", multiple=True, metavar="FACT=V1,V2", help="board, architecture, device, tag.NAME.")
+@click.option("--model", required=True, help="Model family to roll out.")
+@click.option("--version", required=True, help="Released version to roll out.")
+@click.option("--channel", required=True, help="Channel whose devices get the release.")
+@click.option("--name", help="Name of the rollout; default: from serial and version.")
+@click.option("--percent", default=100.0, show_default=True, help="Share of matching devices, in percent.")
+@click.option(
+    "--select",
+    "selects",
+    multiple=True,
+    metavar="FACT=V1,V2",
+    help="Match devices by board, architecture, device or tag.NAME; may be repeated.",
+)
 @click.option(
     "--mode",
     type=click.Choice(["live", "shadow"]),
     default="live",
     show_default=True,
-    help="live: serve it after its trial; shadow: try it, compare its answers, serve nothing.",
+    help="live: serve the release after its trial; shadow: compare its answers without serving them.",
 )
-@click.option("--soak", "soak_s", type=float, help="Seconds a device watches it before it commits.")
-@click.option("--max-crashes", type=int, help="Worker crashes allowed in soak.")
-@click.option("--max-error-share", type=float, help="Share of failed answers allowed in soak.")
-@click.option("--min-requests", type=int, help="Requests a soak must have seen.")
-@click.option("--shadow-requests", type=int, help="Requests compared before a shadow is judged.")
-@click.option("--min-agreement", type=float, help="Share of equal answers shadow must reach.")
-@click.option("--window", metavar="HH:MM-HH:MM", help="Maintenance window, UTC.")
-@click.option("--deadline", metavar="TIME", help="Do not start on a device after this UTC time.")
+@click.option(
+    "--soak", "soak_s", type=float, help=f"Soak time in seconds before a device commits; default: {_GATES.soak_s:g}."
+)
+@click.option(
+    "--max-crashes", type=int, help=f"Number of worker crashes allowed during soak; default: {_GATES.max_crashes}."
+)
+@click.option(
+    "--max-error-share",
+    type=float,
+    help=f"Share of failed answers allowed during soak (0 to 1); default: {_GATES.max_error_share:g}.",
+)
+@click.option(
+    "--min-requests", type=int, help=f"Minimum number of requests during soak; default: {_GATES.min_requests}."
+)
+@click.option(
+    "--shadow-requests",
+    type=int,
+    help=f"Number of requests compared before a shadow is judged; default: {_GATES.shadow_requests}.",
+)
+@click.option(
+    "--min-agreement",
+    type=float,
+    help=f"Minimum agreement with the serving release (0 to 1); default: {_GATES.min_agreement:g}.",
+)
+@click.option("--window", metavar="HH:MM-HH:MM", help="Maintenance window in UTC, e.g. 01:00-04:00.")
+@click.option("--deadline", metavar="TIME", help="Last start on a device, UTC, e.g. 2027-01-31T00:00:00Z.")
 @db_option
 @json_option
 def start(folder: Path, db: str | None, as_json: bool, **asked: Any) -> None:
-    """Start a rollout: sign the release as the channel's candidate.
+    """Start a rollout: sign a release as the channel's candidate.
 
     \b
     Examples:
@@ -73,14 +106,14 @@ def start(folder: Path, db: str | None, as_json: bool, **asked: Any) -> None:
 @rollout.command()
 @fleet_argument
 @channel_option
-@click.option("--percent", type=float, help="New share of the matching devices, wider than now.")
-@click.option("--mode", type=click.Choice(["live"]), help="Let a shadow rollout serve.")
+@click.option("--percent", type=float, help="New share of matching devices in percent, above the current one.")
+@click.option("--mode", type=click.Choice(["live"]), help="Switch a shadow rollout to live.")
 @db_option
 @json_option
 def advance(
     folder: Path, channel: str | None, percent: float | None, mode: str | None, db: str | None, as_json: bool
 ) -> None:
-    """Widen a rollout, or let a shadow go live.
+    """Widen a rollout, or switch a shadow rollout to live.
 
     \b
     Examples:
@@ -102,9 +135,9 @@ def _verb_command(verb: Verb, change: Callable[[Channel], Channel], text: str) -
         _steer(folder, channel, verb, change, db, as_json)
 
 
-_verb_command("pause", channel_state.pause, "Stop new starts; devices that run the candidate go on.")
-_verb_command("resume", channel_state.resume, "Take new starts up again.")
-_verb_command("abort", channel_state.abort, "Withdraw and block the candidate; devices that run it go back.")
+_verb_command("pause", channel_state.pause, "Pause a rollout. Devices that run the candidate keep it.")
+_verb_command("resume", channel_state.resume, "Resume a paused rollout.")
+_verb_command("abort", channel_state.abort, "Abort a rollout. Devices roll back and the candidate is blocked.")
 _verb_command("finish", channel_state.finish, "Make the candidate the channel's stable release.")
 
 
@@ -114,7 +147,7 @@ _verb_command("finish", channel_state.finish, "Make the candidate the channel's 
 @db_option
 @json_option
 def rollout_status(folder: Path, channel: str | None, db: str | None, as_json: bool) -> None:
-    """Show what the channel's document says, what the devices report, and what was done.
+    """Show a channel's rollout, its devices and its history.
 
     \b
     Examples:
@@ -191,7 +224,7 @@ def _plan(offered: object, asked: dict[str, Any]) -> Plan:
 def _selector(text: str) -> dict[str, Any]:
     fact, sign, values = text.partition("=")
     if not sign:
-        raise FleetError(f"{text!r} is not FACT=V1,V2", subject="select")
+        raise FleetError(f"expected FACT=V1,V2, got {text!r}", subject="select")
     return {"fact": fact, "values": values.split(",")}
 
 
@@ -219,7 +252,7 @@ def _chosen(channel: str | None, known: list[str]) -> str:
     if channel is not None:
         return channel
     if len(known) != 1:
-        raise FleetError(f"say which one (channels here: {', '.join(known) or 'none'})", subject="channel")
+        raise FleetError(f"give --channel (channels: {', '.join(known) or 'none'})", subject="channel")
     return known[0]
 
 

@@ -24,19 +24,19 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 _BROKER_OPTIONS = (
-    click.option("--broker", required=True, metavar="HOST:PORT", help="The broker's address."),
-    click.option("--username", help="User name at the broker."),
-    click.option("--password-file", type=_FILE, help="File whose content is the password."),
-    click.option("--tls", is_flag=True, help="Speak TLS; implied by --ca."),
-    click.option("--ca", "ca_file", type=_FILE, help="Certificates of the authorities to trust."),
-    click.option("--cert", "certificate_file", type=_FILE, help="Our own certificate."),
-    click.option("--key", "key_file", type=_FILE, help="Its private key."),
+    click.option("--broker", required=True, metavar="HOST:PORT", help="Address of the broker."),
+    click.option("--username", help="User name for the broker."),
+    click.option("--password-file", type=_FILE, help="File containing the broker password."),
+    click.option("--tls", is_flag=True, help="Use TLS; implied by --ca."),
+    click.option("--ca", "ca_file", type=_FILE, help="CA certificates to trust, PEM."),
+    click.option("--cert", "certificate_file", type=_FILE, help="This service's certificate, PEM."),
+    click.option("--key", "key_file", type=_FILE, help="This service's private key, PEM."),
     click.option(
         "--protocol",
         type=click.Choice(["auto", "5", "3.1.1"]),
         default="auto",
         show_default=True,
-        help="MQTT version; auto tries 5 and falls back.",
+        help="MQTT version; auto tries 5, then 3.1.1.",
     ),
 )
 
@@ -51,17 +51,27 @@ def broker_options(command: _Command) -> _Command:
 @click.command()
 @click.argument("folder", metavar="DIR_OR_REPOSITORY", type=FOLDER)
 @broker_options
-@click.option("--tenant", help="The fleet's name on the broker; from fleet.toml by default.")
-@click.option("--group", default=DEPOT_GROUP, show_default=True, help="Depots of one group share the requests.")
-@click.option("--device-rate", type=float, default=8.0, show_default=True, help="MiB/s for one device.")
-@click.option("--total-rate", type=float, default=64.0, show_default=True, help="MiB/s for all devices.")
-@click.option("--devices", type=int, default=64, show_default=True, help="Devices served at once.")
-@click.option("--upstream", metavar="URL", help="Fetch what is missing or may be new from here; DIR is the cache.")
-@click.option("--any-names", is_flag=True, help="With --upstream: any TUF repository, whatever its names.")
+@click.option("--tenant", help="The fleet's name in broker topics; default: from fleet.toml.")
 @click.option(
-    "--cache-mb", type=click.FloatRange(min=0, min_open=True), help="With --upstream: MiB of bundle files kept."
+    "--group", default=DEPOT_GROUP, show_default=True, help="Name of the group; depots of one group share the requests."
 )
-@click.option("--poll", type=float, default=60.0, show_default=True, help="Seconds between looks upstream.")
+@click.option("--device-rate", type=float, default=8.0, show_default=True, help="Maximum MiB/s for one device.")
+@click.option("--total-rate", type=float, default=64.0, show_default=True, help="Maximum MiB/s for all devices.")
+@click.option("--devices", type=int, default=64, show_default=True, help="Maximum number of devices served at once.")
+@click.option("--upstream", metavar="URL", help="Repository to fetch from; DIR becomes a cache of it.")
+@click.option("--any-names", is_flag=True, help="With --upstream: accept any TUF role and target names.")
+@click.option(
+    "--cache-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --upstream: maximum size of cached bundle files in MiB.",
+)
+@click.option(
+    "--poll",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="With --upstream: seconds between checks for new metadata.",
+)
 def depot(
     folder: Path,
     tenant: str | None,
@@ -75,11 +85,11 @@ def depot(
     poll: float,
     **broker: Any,
 ) -> None:
-    """Answer devices' requests for signed metadata and bundles. Start more of them for more throughput.
+    """Run a depot: serve signed metadata and bundles to devices.
 
-    With --upstream it is a site's cache: it fetches from another repository (its web server's address, with
-    metadata/, targets/ and blobs/ below it) once what devices ask for many times, and goes on with what it has while
-    the uplink is down. Prints `depot ready` once it is subscribed. Ends cleanly on SIGTERM.
+    Several depots share the load. With --upstream the depot is a cache for a site: it fetches each file once from
+    another repository (a web server with metadata/, targets/ and blobs/) and keeps serving while the uplink is down.
+    Prints `depot ready` once subscribed. Stops on SIGTERM.
 
     \b
     Examples:
@@ -88,7 +98,7 @@ def depot(
       edgewright fleet depot /srv/cache --tenant acme --broker localhost:1883 --upstream https://updates.example.org/ew
     """
     if not min(device_rate, total_rate, devices, poll) > 0:
-        raise FleetError("rates, devices and poll must be above zero", subject="depot")
+        raise FleetError("--device-rate, --total-rate, --devices and --poll must be above zero", subject="depot")
     if upstream is None:
         repository, named = _repository(folder)
         site = None
@@ -110,13 +120,18 @@ def depot(
 @click.command()
 @fleet_argument
 @broker_options
-@click.option("--group", default=INGEST_GROUP, show_default=True, help="Controllers of one group share the telemetry.")
-@click.option("--client-id", help="Name at the broker, the same at every start; made of machine and DIR by default.")
+@click.option(
+    "--group",
+    default=INGEST_GROUP,
+    show_default=True,
+    help="Name of the group; controllers of one group share the telemetry.",
+)
+@click.option("--client-id", help="MQTT client ID, constant over restarts; default: from machine and DIR.")
 @db_option
 def controller(folder: Path, group: str, client_id: str | None, db: str | None, **broker: Any) -> None:
-    """Take in what devices report and sign short-lived metadata again in time.
+    """Run the controller: store device reports and re-sign metadata.
 
-    Prints `controller ready` once it is subscribed. Ends cleanly on SIGTERM.
+    Prints `controller ready` once subscribed. Stops on SIGTERM.
 
     \b
     Examples:
@@ -139,12 +154,12 @@ def _repository(folder: Path) -> tuple[Path, str]:
         return fleet.repository, fleet.tenant
     if (folder / "metadata").is_dir():
         return folder, "default"
-    raise FleetError("neither a fleet nor a repository", subject=str(folder), hint=f"edgewright fleet init {folder}")
+    raise FleetError("not a fleet or repository folder", subject=str(folder), hint=f"edgewright fleet init {folder}")
 
 
 def _cache(folder: Path) -> Path:
     if (folder / SETTINGS_NAME).exists() or (folder.parent / SETTINGS_NAME).exists():
-        raise FleetError("is a fleet, whose own metadata a cache would replace", subject=str(folder))
+        raise FleetError("is a fleet folder; a cache would overwrite its metadata", subject=str(folder))
     return folder
 
 

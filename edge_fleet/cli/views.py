@@ -24,7 +24,7 @@ MAX_GAPS_SHOWN = 20
 @db_option
 @json_option
 def devices(folder: Path, db: str | None, as_json: bool) -> None:
-    """Show every device: online, level, what its slots serve, last seen, and gaps in its telemetry.
+    """Show every device: state, slots, last contact, telemetry gaps.
 
     \b
     Examples:
@@ -60,12 +60,14 @@ def device_view(store: TelemetryStore, row: DeviceRow) -> dict[str, Any]:
 
 @click.command()
 @fleet_argument
-@click.option("--device", help="Only this device's.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The newest this many.")
+@click.option("--device", help="Device to show; default: all.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Maximum number of events."
+)
 @db_option
 @json_option
 def events(folder: Path, device: str | None, limit: int, db: str | None, as_json: bool) -> None:
-    """Show the newest events devices reported: transitions, refusals, crashes.
+    """Show the newest device events: transitions, refusals, crashes.
 
     \b
     Examples:
@@ -85,7 +87,7 @@ def events(folder: Path, device: str | None, limit: int, db: str | None, as_json
 @fleet_argument
 @json_option
 def status(folder: Path, as_json: bool) -> None:
-    """Show the signed roles with versions, expiries and which keys are here; families, releases and channels.
+    """Show signed roles, model families, releases and channels.
 
     \b
     Examples:
@@ -96,7 +98,7 @@ def status(folder: Path, as_json: bool) -> None:
         emit(report, True, "")
         return
     columns = ("role", "version", "expires", "days left", "keys here", "threshold")
-    show_table(f"FleetWorkspace {report['tenant']}", columns, [_role_line(role) for role in report["roles"]])
+    show_table(f"Fleet {report['tenant']}", columns, [_role_line(role) for role in report["roles"]])
     for family, released in report["families"].items():
         click.echo(f"{family}: {', '.join(released) or 'nothing released'}")
     click.echo(f"channels: {', '.join(report['channels']) or 'none'}")

@@ -21,14 +21,14 @@ from edgewright.demo.story import tell
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("demo-report.json"),
     show_default=True,
-    help="Where every check is written as {name, ok, detail}.",
+    help="File to write every check to, as {name, ok, detail}.",
 )
-@click.option("--keep", is_flag=True, help="Keep the folder with keys, repository, logs and device state.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report instead of the account.")
+@click.option("--keep", is_flag=True, help="Keep the working folder: keys, repository, logs, device state.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
 def demo(report: Path, keep: bool, as_json: bool) -> None:
-    """Show the whole product working on this machine, in about a minute, over loopback only.
+    """Demonstrate the whole product on this machine.
 
-    Exit code 0 only if every check holds.
+    Takes about a minute and uses only the loopback interface. Exit code: 0 if every check passes, else 1.
 
     \b
     Examples:

@@ -65,7 +65,7 @@ def test_a_pipeline_serves_from_a_folder_and_a_failing_variant_stays_inside_its_
         assert nodes_of(usual)["first"]["served_by"] == "local:1.0.0/nan"
         assert nodes_of(usual)["second"]["timing_us"] >= 0
         eventually("status names the nodes", lambda: set(agent.slot().nodes) == {"first", "second"})
-        assert "    node    first  by local:1.0.0/nan" in status_text(agent.status())
+        assert "    node    first  served by: local:1.0.0/nan" in status_text(agent.status())
         poisoned = agent.ask(1000.0)
         right = 2 * np.full((1, 4), 1000.0) @ bundles.WEIGHTS
         assert classes_of(poisoned) == pytest.approx(right[0].tolist())

@@ -26,50 +26,64 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("task_file", metavar="TASK.toml", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--profile", required=True, help="Device profile: a name or a path to a .toml.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the bundle.")
-@click.option("--report", type=click.Path(path_type=Path), help="The report for people; OUT.html if not given.")
-@click.option("--name", default=None, help="Name of the model family; the task's name if not given.")
+@click.option("--profile", required=True, help="Device profile: a name such as pi-4, or a .toml file.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the bundle to.")
+@click.option("--report", type=click.Path(path_type=Path), help="HTML report to write; default: OUT.html.")
+@click.option("--name", default=None, help="Model family; default: the task's name.")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the release.")
 @click.option(
-    "--max-drop", type=Points(), default="0.5", show_default=True, help="Points of the metric that may be lost."
+    "--max-drop", type=Points(), default="0.5", show_default=True, help="Maximum accuracy loss in points of the metric."
 )
 @click.option(
     "--confidence", type=click.FloatRange(0.5, 0.999), default=Options().confidence, show_default=True,
-    help="With which a rung's loss must be within --max-drop.",
+    help="One-sided confidence that a variant's loss stays within --max-drop.",
 )  # fmt: skip
-@click.option("--accept-undecided", is_flag=True, help="Keep rungs of which the samples cannot say so.")
-@click.option("--max-size", type=Size(), help="Bytes a variant may have: 70k, 1.5M.")
-@click.option("--max-latency", type=click.FloatRange(min=0, min_open=True), help="Milliseconds it may take, here.")
-@click.option("--max-memory", type=click.FloatRange(min=0, min_open=True), help="Megabytes it may take to run.")
-@click.option("--budget", type=Duration(), help="Time for the whole search; by the model's size if not given.")
+@click.option("--accept-undecided", is_flag=True, help="Keep variants whose loss the samples cannot resolve.")
+@click.option("--max-size", type=Size(), help="Maximum variant size in bytes, e.g. 70k or 1.5M.")
 @click.option(
-    "--variations", type=click.IntRange(min=0), default=48, show_default=True, help="Variations tried at most."
+    "--max-latency",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Maximum latency in ms, measured on this machine.",
 )
 @click.option(
-    "--memory", type=click.FloatRange(min=256), default=MEMORY_MB, show_default=True, help="Megabytes for the search."
+    "--max-memory", type=click.FloatRange(min=0, min_open=True), help="Maximum memory in MB, measured on this machine."
+)
+@click.option("--budget", type=Duration(), help="Time limit of the search, e.g. 90s or 10m; default: by model size.")
+@click.option(
+    "--variations",
+    type=click.IntRange(min=0),
+    default=48,
+    show_default=True,
+    help="Maximum number of recipe variations to try.",
 )
 @click.option(
-    "--calib", type=click.IntRange(min=1), default=256, show_default=True, help="Calibration samples at most."
+    "--memory",
+    type=click.FloatRange(min=256),
+    default=MEMORY_MB,
+    show_default=True,
+    help="Memory limit of the search in MB.",
+)
+@click.option(
+    "--calib", type=click.IntRange(min=1), default=256, show_default=True, help="Maximum number of calibration samples."
 )
 @click.option(
     "--eval", "evaluation", type=click.IntRange(min=1), default=5000, show_default=True,
-    help="Evaluation samples at most.",
+    help="Maximum number of evaluation samples.",
 )  # fmt: skip
-@click.option("--recipes", type=_FOLDER, help="Folder of recipes instead of ours.")
-@click.option("--work", type=_FOLDER, help="Folder that keeps models and study; OUT.search if not given.")
-@click.option("--storage", help="URL of a database whose study several machines share; a file in --work if not given.")
-@click.option("--force", is_flag=True, help="Replace OUT if it has content.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: the ladder and everything tried.")
+@click.option("--recipes", type=_FOLDER, help="Folder of recipe files; default: the built-in recipes.")
+@click.option("--work", type=_FOLDER, help="Folder for intermediate models and the search state; default: OUT.search.")
+@click.option("--storage", help="Database URL to share a search between machines; default: a file in --work.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document with the ladder and all candidates.")
 def compress(
     task_file: Path, profile: str, out: Path, work: Path | None, storage: str | None, recipes: Path | None,
     as_json: bool, **rest: Any,
 ) -> None:  # fmt: skip
-    """Turn a trained model into a bundle of proved variants.
+    """Compress a trained model into a bundle of measured variants.
 
-    Recipes and variations of them are built, scored on the task's data with the engine's optimizations on and off, and
-    the best are timed in turns with the original. What loses more than --max-drop or is dominated is left out, and the
-    report says why. After a kill the same command goes on where it was: OUT.search is kept until OUT is there.
+    Builds candidates from recipes, scores them on the task's data with and without engine optimizations, and times
+    the best ones interleaved with the original. Candidates that lose more than --max-drop or are dominated are left
+    out; the report says why. An interrupted search continues when the command is run again.
 
     \b
     Examples:

@@ -20,9 +20,10 @@ _SIGNS = {"ok": "ok     ", "warning": "WARNING", "failure": "FAILURE", "skipped"
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(config: Path, as_json: bool) -> None:
-    """Look for what keeps this device from updating or answering, and say what to do about it.
+    """Diagnose why this device does not update or answer.
 
-    Changes nothing; may be run beside a running agent. Exit code 1 when something has failed, 0 with warnings only.
+    Prints every check with a fix for each problem. Changes nothing and can run beside a running agent. Exit code: 1 if
+    a check failed, else 0.
 
     \b
     Examples:

@@ -166,5 +166,5 @@ def test_reload_without_an_agent_says_so(tmp_path: Path) -> None:
     bundles.make_bundle(tmp_path / "factory")
     agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory")
     agent.state.create()
-    with pytest.raises(UnreachableError, match="no agent runs"):
+    with pytest.raises(UnreachableError, match="agent not running"):
         ask(agent)

@@ -42,11 +42,11 @@ def status_of(folder, *more):
 
 def test_whoever_asks_before_the_first_start_or_mistypes_the_folder_is_told(tmp_path):
     state = tmp_path / "mistyped"
-    assert status_of(state) == f"no agent has run with this state: {state} does not exist\n"
+    assert status_of(state) == f"no saved state: {state} does not exist\n"
     assert json.loads(status_of(state, "--json"))["running"] is False, "scripts wait for an agent that starts"
 
 
 def test_an_agent_that_does_not_run_is_told_from_its_records(tmp_path):
     state = StateFolder(tmp_path)
     state.create()
-    assert status_of(tmp_path).startswith("no agent runs here; this is what its records say\n")
+    assert status_of(tmp_path).startswith("agent not running; showing its last saved state\n")

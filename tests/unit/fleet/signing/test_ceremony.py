@@ -235,7 +235,7 @@ def test_the_file_of_an_earlier_ceremony_is_not_added_to(tmp_path: Path) -> None
     run("keys", "rotate", fleet.path, "snapshot", "--out", file)
     run("keys", "sign", file, "--keys", fleet.path, "--yes")
     run("keys", "apply", fleet.path, file)
-    with pytest.raises(CeremonyError, match="no longer in force"):
+    with pytest.raises(CeremonyError, match="metadata that has been replaced"):
         run("keys", "renew", fleet.path, "--out", file)
 
 
