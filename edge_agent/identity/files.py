@@ -21,7 +21,8 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.identity.validity import Enrolled
-from edge_agent.storage.durable import StateError, delete, fsync_folder, move_durably, state_error, write_durably
+from edge_agent.storage.durable import StateError, state_error, write_durably
+from edge_io.durable_files import delete_tree, move_folder, sync_folder
 
 SECRET = 0o600
 
@@ -83,7 +84,7 @@ class IdentityFolder:
         """Make the folder if need be and hold it for writing, after whoever holds it now. Raises StateError."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fsync_folder(self.root.parent)
+            sync_folder(self.root.parent)
             lock = (self.root / "lock").open("ab")
         except OSError as error:
             raise state_error("cannot be made", error, self.root) from error
@@ -119,7 +120,7 @@ class IdentityFolder:
         before = self._readable()
         draft, final = self.root / f".{enrolled.serial}", self.root / enrolled.serial
         try:
-            delete(draft)
+            delete_tree(draft)
             draft.mkdir(mode=0o700)
             files = IdentityFiles(draft)
             write_durably(files.key, papers.key, mode=SECRET)
@@ -127,7 +128,7 @@ class IdentityFolder:
                 write_durably(path, data)
             write_durably(files.certificate, papers.certificate)
             if not final.exists():  # a power cut came after this rename before
-                move_durably(draft, final)
+                move_folder(draft, final)
         except OSError as error:
             raise state_error("cannot be written", error, draft) from error
         write_durably(self._record, msgspec.json.encode(enrolled))
@@ -142,7 +143,7 @@ class IdentityFolder:
     def _forget(self, keep: set[str]) -> None:
         for folder in self.root.iterdir():
             if folder.is_dir() and folder.name not in keep:
-                delete(folder)
+                delete_tree(folder)
 
     def _give_to_owner(self) -> None:
         """An administrator enrolls, and the agent's own user has to read it: give everything to the state's owner."""

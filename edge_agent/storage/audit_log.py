@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edge_agent.device_event import Detail
 from edge_agent.storage.audit_chain import MAX_LINE_BYTES, AuditEntry, ChainHead, follow, line_of, start_of, verify
-from edge_agent.storage.durable import StateError, fsync_folder, state_error
+from edge_agent.storage.durable import StateError, state_error
+from edge_io.durable_files import sync_folder
 
 ROTATE_BYTES = 1024 * 1024
 """One file of the log: some 4,000 transitions."""
@@ -30,7 +31,7 @@ class AuditLog:
         self._rotate_bytes = rotate_bytes
         self._head, torn, broken = _recover(path)
         self._file = path.open("ab", buffering=0)  # a buffer would keep a refused line and write it later
-        fsync_folder(path.parent)  # the name of a new file is not made durable by its lines
+        sync_folder(path.parent)  # the name of a new file is not made durable by its lines
         self._unwritten = 0
         with contextlib.suppress(StateError):  # a full disk must not keep the agent from starting
             if torn:
@@ -99,7 +100,7 @@ class AuditLog:
                 older.replace(_rotated(self._path, number))
         full, self._file = self._file, self._path.open("ab", buffering=0)
         full.close()
-        fsync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
 
 def audit_files(path: Path) -> list[Path]:

@@ -1,15 +1,13 @@
-"""Files and folders that survive a power cut: written aside, synced, renamed."""
+"""The state folder's errors, and writing into it. How a write survives a power cut is in `edge_io.durable_files`."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from pathlib import Path
 
 from edge_contracts.errors import DeviceError
-
-TEMPORARY = ".new"
+from edge_io.durable_files import write_file
 
 
 class StateError(DeviceError):
@@ -32,51 +30,10 @@ def state_error(what: str, error: OSError, path: Path) -> StateError:
     return StateError(f"{what}: {error.strerror or error}", subject=str(path))
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def write_durably(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Replace the file at `path` by `data`, all or nothing, durable on return; see `edge_io.durable_files`.
+    Raises StateError naming the path."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, data: bytes, *, mode: int = 0o640) -> None:
-    """Replace the file at `path` by `data`, all or nothing, durable on return. Raises StateError naming the path."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
+        write_file(path, data, mode, shared=False)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise state_error("cannot be written", error, path) from error
-
-
-def move_durably(source: Path, destination: Path) -> None:
-    """Rename a finished folder to its final name, durable on return."""
-    source.rename(destination)
-    fsync_folder(destination.parent)
-    fsync_folder(source.parent)
-
-
-def delete(folder: Path) -> None:
-    """Delete a folder with all that is in it, as far as that goes; of a link, only the link. For this alone `shutil`
-    would be loaded, and three compressors with it, which stay in a process that runs for years."""
-    for path, folders, files in () if folder.is_symlink() else os.walk(folder, topdown=False):
-        for name in (*files, *folders):
-            _delete_one(os.path.join(path, name))  # noqa: PTH118 - a Path would intern the name
-    _delete_one(str(folder))
-
-
-def _delete_one(path: str) -> None:
-    with contextlib.suppress(OSError):
-        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114 - as above
-            os.rmdir(path)  # noqa: PTH106 - as above
-        else:
-            os.unlink(path)  # noqa: PTH108 - as above

@@ -17,12 +17,13 @@ from typing import IO
 import msgspec
 
 from edge_agent.errors import ConfigError
-from edge_agent.storage.durable import TEMPORARY, StateError, delete, fsync_folder, write_durably
+from edge_agent.storage.durable import StateError, write_durably
 from edge_agent.update.record import UpdateRecord
 from edge_contracts import limits
 from edge_contracts.codec import decode
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from edge_io.durable_files import TEMPORARY, delete_tree, sync_folder
 
 
 class StateFolder:
@@ -49,7 +50,7 @@ class StateFolder:
         try:
             for folder in (self.root, self.releases, self.downloads, self.slots, self.tuf, self.cache):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-            fsync_folder(self.root)
+            sync_folder(self.root)
         except OSError as error:
             raise StateError(f"cannot be made: {error.strerror}", subject=str(self.root)) from error
 
@@ -69,7 +70,7 @@ class StateFolder:
         even if that comes at once. A disk that refuses it does not stop the agent."""
         with contextlib.suppress(OSError):
             self.running.touch()
-            fsync_folder(self.root)
+            sync_folder(self.root)
 
     def release(self, manifest_sha256: str) -> Path:
         """Return the folder of an installed release."""
@@ -113,9 +114,9 @@ class StateFolder:
                     doomed = entry if entry.name.startswith(".gone-") else entry.with_name(f".gone-{entry.name}")
                     if doomed is not entry:
                         entry.rename(doomed)
-                        fsync_folder(folder)
+                        sync_folder(folder)
                         gone.append(entry.name)
-                    delete(doomed)
+                    delete_tree(doomed)
         for folder in (self.root, self.slots, *(path for path in self.tuf.rglob("*") if path.is_dir())):
             for temporary in folder.glob(f".*{TEMPORARY}"):
                 temporary.unlink(missing_ok=True)

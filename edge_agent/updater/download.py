@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_agent.errors import DamagedError
 from edge_agent.ports import Transport
-from edge_agent.storage.durable import DiskFullError, fsync_folder, move_durably, state_error, write_durably
+from edge_agent.storage.durable import DiskFullError, state_error, write_durably
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.updater.byte_budget import ByteBudget
 from edge_agent.updater.chunks import ChunkFolder, Fetcher, Piece, read_piece
@@ -24,6 +24,7 @@ from edge_agent.updater.delta_rebuild import FOLDER, DeltaRebuild, Rebuilt
 from edge_contracts.delta import Deltas
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from edge_contracts.profile import NetworkBudget
+from edge_io.durable_files import move_folder, sync_folder
 
 
 @dataclass(kw_only=True)
@@ -126,13 +127,13 @@ class Download:
                 raise DamagedError("is not what the manifest pins", subject=entry.path)
         self._chunks.forget()
         for folder in (self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())):
-            fsync_folder(folder)
+            sync_folder(folder)
         write_durably(self.folder / MANIFEST_NAME, self.manifest_bytes)
         final = self.state.release(self.sha256)
         if final.exists():
             shutil.rmtree(self.folder)
             return
-        move_durably(self.folder, final)
+        move_folder(self.folder, final)
 
 
 def _hash_and_sync(path: Path) -> str:

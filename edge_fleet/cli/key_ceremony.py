@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from edge_fleet.cli.output import FOLDER, emit, fleet_argument, json_option, utc_now
-from edge_fleet.durable_files import write_file
 from edge_fleet.errors import CeremonyError, FleetError, KeyMissingError
 from edge_fleet.signing.ceremony import (
     MAX_PROPOSAL_BYTES,
@@ -29,6 +28,7 @@ from edge_fleet.signing.key_changes import Draft, Holding
 from edge_fleet.signing.keys import KeyRing
 from edge_fleet.signing.metadata import read_metadata
 from edge_fleet.signing.workspace import SETTINGS_NAME, FleetWorkspace
+from edge_io.durable_files import write_file
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_fleet.durable_files import make_folder, sync_folder
 from edge_fleet.errors import UpstreamError
+from edge_io.durable_files import make_folder, sync_folder
 
 _BEGUN = ".begun.part"
 

@@ -32,9 +32,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edge_fleet.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 from edge_fleet.errors import FleetError, KeyExposedError, KeyMissingError
 from edge_fleet.signing.keys import check_outside_git
+from edge_io.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 
 CaName = Literal["broker-ca", "device-ca", "claim-ca"]
 BROKER_CA: CaName = "broker-ca"

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge_contracts.codec import StrictRecord, encode
 from edge_contracts.enrollment import Claim
 from edge_fleet.database.certificates import CertificateStore, ClaimRow, Issued
-from edge_fleet.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 from edge_fleet.errors import FleetError
 from edge_fleet.identity.authority import (
     BROKER_CA,
@@ -32,6 +31,7 @@ from edge_fleet.identity.authority import (
 )
 from edge_fleet.identity.enrollment import issued, utc_text
 from edge_fleet.signing.workspace import FleetWorkspace
+from edge_io.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 
 REVOKED_NAME = "revoked.pem"
 

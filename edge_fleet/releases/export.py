@@ -16,12 +16,12 @@ from edge_contracts.channel import parse_channel
 from edge_contracts.codec import Record
 from edge_contracts.delta import parse_deltas
 from edge_contracts.manifest import parse_manifest
-from edge_fleet.durable_files import make_folder, replacing
 from edge_fleet.errors import FleetError, RepositoryError
 from edge_fleet.releases.release import blob_path
 from edge_fleet.signing.keys import RELEASES
 from edge_fleet.signing.repository import FleetRepository, hashed_path
 from edge_fleet.signing.workspace import FleetWorkspace
+from edge_io.durable_files import make_folder, replacing
 
 PIECE_BYTES = 1024 * 1024
 """Copied at a time."""

@@ -25,12 +25,12 @@ from edge_contracts.limits import MAX_MANIFEST_BYTES
 from edge_contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
 from edge_contracts.names import SHA256_PATTERN, Name, Sha256, Version, version_key
 from edge_contracts.pipeline import check_contents
-from edge_fleet.durable_files import make_folder, replacing
 from edge_fleet.errors import FleetError, KeyMissingError, ReleaseError
 from edge_fleet.releases.deltas.build import DeltaPlan, make_deltas
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import releases_paths, releases_role
 from edge_fleet.signing.workspace import FleetWorkspace
+from edge_io.durable_files import make_folder, replacing
 
 THREE_BEFORE = DeltaPlan()
 """The deltas made unless something else is asked for."""

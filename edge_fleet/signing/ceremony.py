@@ -20,13 +20,13 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from edge_contracts.codec import Record, StrictRecord, decode, encode
 from edge_contracts.limits import MIB
-from edge_fleet.durable_files import write_file
 from edge_fleet.errors import CeremonyError
 from edge_fleet.signing.key_changes import Draft, check_frame
 from edge_fleet.signing.keys import SNAPSHOT, KeyRing, key_name, sign
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import Lifetimes, delegated
 from edge_fleet.signing.workspace import FleetWorkspace
+from edge_io.durable_files import write_file
 
 PROPOSAL_SCHEMA = 1
 MAX_PROPOSAL_BYTES = MIB

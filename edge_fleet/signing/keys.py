@@ -35,9 +35,9 @@ from tuf.api.metadata import Metadata
 from edge_contracts.codec import convert
 from edge_contracts.errors import MissingExtraError
 from edge_contracts.names import NAME_PATTERN, Name
-from edge_fleet.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 from edge_fleet.errors import FleetError, KeyExposedError, KeyLockedError, KeyMissingError
 from edge_fleet.signing.passphrases import Secrets, ask_secret
+from edge_io.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 
 NAME_FIELD = "x-edgewright-name"
 """Where the signed metadata keeps a key's name, for people. What counts is the key id."""

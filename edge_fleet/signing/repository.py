@@ -31,11 +31,11 @@ from tuf.api.metadata import (
 )
 from tuf.repository import Repository
 
-from edge_fleet.durable_files import make_folder, write_file
 from edge_fleet.errors import FleetError, RepositoryError
 from edge_fleet.signing.keys import RELEASES, KeyRing, sign
 from edge_fleet.signing.metadata import read_metadata
 from edge_fleet.signing.roles import Lifetimes, delegate, delegated, family_roles, family_signers
+from edge_io.durable_files import make_folder, write_file
 
 
 class FleetRepository(Repository):

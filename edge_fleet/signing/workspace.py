@@ -22,12 +22,12 @@ from tuf.api.metadata import Root, Targets, Timestamp
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.names import Name
 from edge_contracts.toml import decode_toml
-from edge_fleet.durable_files import PRIVATE_FILE, make_folder, write_file
 from edge_fleet.errors import FleetBusyError, FleetError
 from edge_fleet.signing.keys import RELEASES, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing, check_outside_git, root_names
 from edge_fleet.signing.metadata import read_metadata
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import ROLLOUTS_PATHS, Lifetimes, releases_paths, releases_role
+from edge_io.durable_files import PRIVATE_FILE, make_folder, write_file
 
 SETTINGS_NAME = "fleet.toml"
 LOCK_WAIT_S = 60.0

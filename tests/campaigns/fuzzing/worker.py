@@ -49,7 +49,7 @@ MAX_BYTES = 300_000
 """Longest input: above most limits of size, so that they are tried as well."""
 
 LIBRARIES = [
-    *("edge_contracts", "edge_agent", "edge_fleet", "edge_bench", "edge_compression"),
+    *("edge_contracts", "edge_io", "edge_agent", "edge_fleet", "edge_bench", "edge_compression"),
     *("tuf", "securesystemslib", "tomllib", "zipfile"),
 ]
 """Packages whose branches steer the fuzzer."""

@@ -34,6 +34,7 @@ def loaded_by(module: str) -> set[str]:
     ("module", "kept_out"),
     [
         ("edge_contracts", (*ENGINES, *NETWORK, *TOOLCHAIN, "msgspec", "edge_agent")),
+        ("edge_io.durable_files", (*ENGINES, *NETWORK, *TOOLCHAIN, "msgspec", "edge_contracts", "edge_agent")),
         ("edge_agent", (*ENGINES, *NETWORK, *TOOLCHAIN, "psutil", "prometheus_client")),
         ("edge_agent.ports", (*ENGINES, *NETWORK, *TOOLCHAIN)),
         (

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[3]
 PACKAGES = {
     "edge_contracts": ROOT / "edge_contracts",
+    "edge_io": ROOT / "edge_io",
     "edge_agent": ROOT / "edge_agent",
     "edge_fleet": ROOT / "edge_fleet",
     "edgewright": ROOT / "edgewright",

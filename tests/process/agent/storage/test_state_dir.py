@@ -12,9 +12,10 @@ from support.makers import bundles
 
 from edge_agent.engines.registry import engine_for
 from edge_agent.ports import EngineSettings
-from edge_agent.storage.durable import DiskFullError, StateError, delete, write_durably
+from edge_agent.storage.durable import DiskFullError, StateError, write_durably
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.record import UpdateRecord
+from edge_io.durable_files import delete_tree
 
 
 def folder(path: Path) -> StateFolder:
@@ -95,18 +96,18 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_that_it_points_t
     (doomed / "empty" / "file").unlink()
     (doomed / "to-a-folder").symlink_to(kept)
     (doomed / "to-nowhere").symlink_to(tmp_path / "nowhere")
-    delete(doomed)
+    delete_tree(doomed)
     assert not doomed.exists()
     doomed.symlink_to(kept)
-    delete(doomed)
+    delete_tree(doomed)
     assert not doomed.is_symlink()
     assert (kept / "file").exists()
-    delete(doomed)
+    delete_tree(doomed)
 
 
 REFUSING = """
 import os, pathlib, sys
-from edge_agent.storage.durable import delete
+from edge_io.durable_files import delete_tree
 
 unlink = os.unlink
 
@@ -116,7 +117,7 @@ def refuse_one(path):
     unlink(path)
 
 os.unlink = refuse_one
-delete(pathlib.Path(sys.argv[1]))
+delete_tree(pathlib.Path(sys.argv[1]))
 assert not {"shutil", "bz2", "lzma"} & sys.modules.keys()
 """
 
