@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 PACKAGES = (
     "edge_contracts",
+    "edge_io",
     "edge_agent",
     "edge_fleet",
     "edgewright",

@@ -62,7 +62,7 @@ def _outcome(runtime, request):
     return outputs, answer.served_by, answer.model_sha256, answer.abstained, answer.warnings, runtime.tally.counters
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(REQUESTS)
 def test_with_and_without_it_every_request_ends_the_same(folder, request):
     with Runtime.open(folder) as quick, Runtime.open(folder) as slow:

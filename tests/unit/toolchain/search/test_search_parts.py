@@ -1,0 +1,75 @@
+"""The parts of a search that decide alone: time, memory, the shelf of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_compression.evaluation.sample_splits import CONFIRM_FROM, cut
+from edge_compression.recipes.recipe import parse_recipe
+from edge_compression.search.build_process import Built
+from edge_compression.search.memory_admission import estimate_mb
+from edge_compression.search.model_cache import ModelCache
+from edge_compression.search.time_budget import LONGEST_S, SMALL_S, BudgetSpentError, TimeBudget, default_budget
+
+RECIPE = parse_recipe('summary = "s"\n[[passes]]\npass = "compact"\n', "one")
+BUILT = Built(changes=(), seconds=1.0, peak_memory_mb=10.0)
+
+
+def test_small_models_have_less_than_two_minutes_and_none_more_than_a_quarter_of_an_hour() -> None:
+    assert default_budget(98_000) == SMALL_S < 120
+    assert SMALL_S < default_budget(18_600_000) < LONGEST_S < 900
+    assert default_budget(2_000_000_000) == LONGEST_S
+
+
+def test_time_is_kept_for_what_follows_the_trying() -> None:
+    clock = TimeBudget(100.0)
+    clock.reserve(10.0)
+    assert clock.remaining() == pytest.approx(90.0, abs=1.0)
+    clock.reserve(1000.0)  # never more than a share
+    assert clock.remaining() == pytest.approx(60.0, abs=1.0)
+    clock.stop()
+    with pytest.raises(BudgetSpentError, match="stopped"):
+        clock.remaining()
+
+
+def test_a_larger_model_is_expected_to_take_more() -> None:
+    assert estimate_mb(18_600_000, 60.0) > estimate_mb(98_000, 10.0) > 100
+
+
+def test_a_model_is_on_the_shelf_once_and_found_again(tmp_path: Path) -> None:
+    shelf = ModelCache(tmp_path, "source")
+    made = shelf.room(RECIPE)
+    made.write_bytes(b"model")
+    placed = shelf.place(RECIPE, made, BUILT)
+    assert not made.exists()
+    assert shelf.path(RECIPE, placed.sha256).read_bytes() == b"model"
+    assert ModelCache(tmp_path, "source").find(RECIPE) == placed
+    assert ModelCache(tmp_path, "another source").find(RECIPE) is None
+
+
+def test_a_damaged_model_is_built_again(tmp_path: Path) -> None:
+    shelf = ModelCache(tmp_path, "source")
+    made = shelf.room(RECIPE)
+    made.write_bytes(b"model")
+    placed = shelf.place(RECIPE, made, BUILT)
+    shelf.path(RECIPE, placed.sha256).write_bytes(b"mode")
+    assert shelf.find(RECIPE) is None
+
+
+def test_what_a_killed_build_left_is_swept(tmp_path: Path) -> None:
+    shelf = ModelCache(tmp_path, "source")
+    shelf.room(RECIPE).write_bytes(b"half")
+    shelf.sweep()
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [1, 20, 128, CONFIRM_FROM - 1, CONFIRM_FROM, 5000])
+def test_every_sample_has_its_part(count: int) -> None:
+    parts = cut(count)
+    assert parts["screen"].start == 0
+    assert parts["screen"].stop == parts["choose"].start
+    assert parts["choose"].stop == parts["confirm"].start
+    assert parts["confirm"].stop == count
+    assert (parts["confirm"].start == count) == (count < CONFIRM_FROM)
