@@ -56,7 +56,7 @@ def test_a_torn_output_is_continued_where_it_was_whole(tmp_path):
 def test_a_sample_that_does_not_fit_is_a_line_with_its_error_and_the_rest_goes_on(tmp_path):
     bundles.make_bundle(tmp_path / "b")
     (tmp_path / "in.jsonl").write_text('[1,2,3]\n{broken\n{"z":[1]}\n["a"]\n[1,2,3,4]\n')
-    with pytest.raises(OperatorError, match="4 samples did not fit"):
+    with pytest.raises(OperatorError, match="4 samples did not match"):
         run_score(tmp_path / "b", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert ["error" in line for line in lines] == [True, True, True, True, False]
@@ -75,7 +75,7 @@ def test_a_folder_of_images_is_mapped_as_the_manifest_says(tmp_path, shape):
     (photos / "d.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 100)
     (photos / "notes.txt").write_text("no image")
     (photos / "e.png").mkdir()
-    with pytest.raises(OperatorError, match="1 samples did not fit"):
+    with pytest.raises(OperatorError, match="1 samples did not match"):
         run_score(tmp_path / "b", photos, tmp_path / "out.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["file"] for line in lines] == ["a.png", "b.JPG", "c.png", "d.png"]
