@@ -2,7 +2,7 @@
 
 The reply topic and the request's id travel in the payload, so MQTT 3.1.1 needs nothing more. What is asked for is
 untrusted on the depot's side and what is answered is untrusted on the device's: trust is TUF's and the chunk
-hashes', never the broker's. MQTT itself is in `edge_agent.mqtt.client` and `edge_fleet.mqtt`.
+hashes', never the broker's. MQTT itself is in `edge_io.mqtt`.
 """
 
 from __future__ import annotations

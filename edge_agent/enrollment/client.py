@@ -19,12 +19,13 @@ from edge_agent.enrollment.certificates import CertificateSubject, accept, make_
 from edge_agent.errors import CertificateError, ConfigError, UnreachableError
 from edge_agent.identity.files import SECRET, IdentityFolder
 from edge_agent.identity.validity import Enrolled
-from edge_agent.mqtt.client import Connected, Disconnected, LinkEvent, MessageReceived, MqttLink
+from edge_agent.mqtt.client import MqttLink
 from edge_agent.storage.durable import write_durably
 from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateRequest, Claim, Refusal, parse_certificate_answer
 from edge_contracts.errors import ContractError
 from edge_contracts.topics import claim_topic, device_topic
+from edge_io.mqtt.words import Connected, Disconnected, LinkEvent, MessageReceived
 
 AGAIN_S = 5.0
 """How long an answer may take until the request is sent again."""

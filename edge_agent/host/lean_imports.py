@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
+
+from edge_io.stand_in_imports import instead
 
 
 def leave_openssl_out() -> None:
@@ -27,15 +26,3 @@ def leave_docstrings_out() -> None:
     names = [f"numpy.{core}.{docs}" for core in ("_core", "core") for docs in ("_add_newdocs", "_add_newdocs_scalars")]
     with instead({name: ModuleType(name) for name in names}):
         importlib.import_module("numpy")
-
-
-@contextmanager
-def instead(stand_ins: dict[str, ModuleType | None]) -> Iterator[None]:
-    """Within this, importing one of these modules gives its stand-in, unless it is loaded already; None fails."""
-    absent = {name: module for name, module in stand_ins.items() if name not in sys.modules}
-    sys.modules.update(absent)  # type: ignore[arg-type]  # None is what the import system knows as "not to be found"
-    try:
-        yield
-    finally:
-        for name in absent:
-            sys.modules.pop(name, None)

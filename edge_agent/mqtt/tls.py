@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import ConfigError
 from edge_agent.identity.files import IdentityFiles, IdentityFolder
 from edge_agent.storage.durable import StateError
+from edge_io.mqtt.tls import client_context
 
 X509_V_FLAG_NO_CHECK_TIME = 0x200000
 """OpenSSL's flag to leave the terms of certificates alone; Python's `ssl` has no name for it."""
@@ -27,35 +27,13 @@ def tls_context(settings: BrokerConfig, clock: float) -> ssl.SSLContext:
     if own is not None:
         ca, certificate, key = ca or str(own.ca), str(own.certificate), str(own.key)
     try:
-        context = ssl.create_default_context(cafile=ca)
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
+        context = client_context(ca, certificate, key)
     except (OSError, ssl.SSLError, ValueError) as error:
         files = ", ".join(str(path) for path in (ca, certificate, key) if path is not None)
         raise ConfigError(f"TLS files cannot be used: {error} ({files})", subject="config.broker") from error
     if ca is not None and clock < _youngest(context):
         context.verify_flags |= X509_V_FLAG_NO_CHECK_TIME
     return context
-
-
-def tls_refusal(settings: BrokerConfig, clock: float, timeout_s: float) -> str:
-    """Return why the broker refuses our certificate, or "" if it does not say within `timeout_s` seconds.
-
-    In TLS 1.3 the refusal comes after our side of the handshake is done. Whoever has sent more by then may find the
-    connection reset and the alert lost (RFC 8446, section 4.4.2, with RFC 1122, section 4.2.2.13); so nothing is sent.
-    """
-    try:
-        context = tls_context(settings, clock)
-        with (
-            socket.create_connection((settings.host, settings.port), timeout_s) as plain,
-            context.wrap_socket(plain, server_hostname=settings.host) as listening,
-        ):
-            listening.recv(1)
-    except ssl.SSLError as error:
-        return str(error) if "ALERT" in str(error) else ""
-    except (OSError, ConfigError):
-        return ""
-    return ""
 
 
 def enrolled_files(settings: BrokerConfig) -> IdentityFiles | None:

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from edge_agent.config.agent_toml import AgentConfig
-from edge_agent.mqtt.client import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, MqttLink, Will
+from edge_agent.mqtt.client import MqttLink
 from edge_agent.storage.durable import StateError
 from edge_agent.telemetry.outbox import Outbox
 from edge_contracts.codec import encode
@@ -26,6 +26,7 @@ from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event, TelemetryWindow
 from edge_contracts.topics import collector_topic, device_topic, hint_topic
 from edge_contracts.transfer import parse_hint
+from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, Will
 
 IN_FLIGHT = 20
 """Messages handed to the broker and not acknowledged: MQTT 5's common Receive Maximum, and paho's own window."""

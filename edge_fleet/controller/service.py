@@ -23,9 +23,10 @@ from edge_contracts.errors import ContractError, EdgewrightError
 from edge_contracts.topics import INGEST_GROUP, all_devices, collector_topic, shared
 from edge_fleet.controller.ingest import parse_arrival
 from edge_fleet.database.telemetry import Arrival, TelemetryStore
-from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, Delivery, Subscription
+from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, ServiceLink
 from edge_fleet.signing.refresh import ONLINE_ROLES, refresh
 from edge_fleet.signing.workspace import FleetWorkspace
+from edge_io.mqtt.words import MessageReceived, Subscription
 
 BATCH = 200
 """Messages in one transaction at most."""
@@ -47,7 +48,7 @@ class IngestQueue:
         self.counts: Counter[str] = Counter()
         self._store = store
         self._log = log
-        self._waiting: list[tuple[Arrival, Delivery]] = []
+        self._waiting: list[tuple[Arrival, MessageReceived]] = []
         self._not_before = 0.0
 
     @property
@@ -55,7 +56,7 @@ class IngestQueue:
         """Messages taken and not yet written."""
         return len(self._waiting)
 
-    def take(self, delivery: Delivery, now: float) -> None:
+    def take(self, delivery: MessageReceived, now: float) -> None:
         """Keep a message for the next batch, due `GATHER_S` after its first. What is malformed is counted, logged and
         acknowledged, since it would be so the next time too."""
         try:
@@ -63,7 +64,7 @@ class IngestQueue:
         except ContractError as error:
             self.counts["malformed"] += 1
             self._log(f"malformed message on {delivery.topic[:200]!r}: {str(error)[:300]}")
-            delivery.acknowledge()
+            acknowledge(delivery)
             return
         if not self._waiting:
             self._not_before = max(self._not_before, now + GATHER_S)
@@ -83,7 +84,7 @@ class IngestQueue:
         self._waiting = self._waiting[BATCH:]
         self.counts["stored"] += len(batch)
         for _, delivery in batch:
-            delivery.acknowledge()
+            acknowledge(delivery)
 
 
 class ControllerDuties:
@@ -134,7 +135,7 @@ def control(
     intake = IngestQueue(store, log)
     duties = ControllerDuties(fleet, log)
 
-    def receive(delivery: Delivery) -> None:
+    def receive(delivery: MessageReceived) -> None:
         intake.take(delivery, time.monotonic())
 
     def work() -> float:
@@ -143,21 +144,32 @@ def control(
         duties.look(now)
         return GATHER_S if intake.waiting else STEP_S
 
-    link = BrokerConnection(
-        post.broker,
-        subscriptions(fleet.tenant, post.group),
-        receive,
-        lambda: say("controller ready"),
+    collector = collector_topic(fleet.tenant, post.client_id)
+    place = ServiceLink(
+        broker=post.broker,
+        subscriptions=subscriptions(fleet.tenant, post.group),
         client_id=post.client_id,
         durable=True,
-        announced_at=collector_topic(fleet.tenant, post.client_id),
+        announced_at=collector,
     )
+
+    def ready() -> None:
+        link.publish(collector, b"1", qos=1, retain=True)
+        say("controller ready")
+
+    link = BrokerConnection(place, receive, ready, log)
     try:
         link.run(work, stopped)
         intake.write(math.inf)
     finally:
         store.close()
         log(" ".join(["controller", *(f"{name}={intake.counts[name]}" for name in sorted(intake.counts))]))
+
+
+def acknowledge(delivery: MessageReceived) -> None:
+    """Tell the broker that the message is in safe hands."""
+    if delivery.acknowledge is not None:
+        delivery.acknowledge()
 
 
 def subscriptions(tenant: str, group: str) -> list[Subscription]:

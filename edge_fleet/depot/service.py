@@ -18,7 +18,8 @@ from edge_fleet.depot.objects import PATTERNS, TUF_PATTERNS
 from edge_fleet.depot.pull_through import PullThrough
 from edge_fleet.depot.rate_limit import Pace
 from edge_fleet.depot.upstream import HttpUpstream
-from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, Delivery, Subscription
+from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, ServiceLink, new_client_id
+from edge_io.mqtt.words import MessageReceived, Subscription
 
 HINT_S = 1.0
 """How often a depot looks for a new timestamp."""
@@ -76,7 +77,10 @@ class _Serving:
             pull = PullThrough(service.repository, HttpUpstream(site.upstream), log, names=names, limit=site.limit)
         self.depot = Depot(service.repository, service.tenant, service.pace, now, pull=pull)
         topic = shared(service.group, all_devices(service.tenant, "req"))
-        self.link = BrokerConnection(service.broker, [Subscription(topic=topic)], self._receive, self._ready)
+        place = ServiceLink(
+            broker=service.broker, subscriptions=[Subscription(topic=topic)], client_id=new_client_id("depot")
+        )
+        self.link = BrokerConnection(place, self._receive, self._ready, log)
         self._hint_topic = hint_topic(service.tenant)
         self._watch = HintWatch(service.repository)
         self._hints = _Timer(HINT_S, now)
@@ -98,7 +102,7 @@ class _Serving:
             self._log(counts_line(self._reported))
         return TURN_S if self.depot.waits else STEP_S
 
-    def _receive(self, message: Delivery) -> None:
+    def _receive(self, message: MessageReceived) -> None:
         answer = self.depot.answer(message.topic, message.payload, time.monotonic())
         if answer is not None:
             self.link.publish(answer.topic, answer.payload)

@@ -18,8 +18,9 @@ from edge_fleet.database.certificates import CertificateStore
 from edge_fleet.identity.authority import DEVICE_CA
 from edge_fleet.identity.claims import authority_of
 from edge_fleet.identity.enrollment import DEVICE_LIFE, Enrollment
-from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, Delivery, Subscription
+from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, ServiceLink, new_client_id
 from edge_fleet.signing.workspace import FleetWorkspace
+from edge_io.mqtt.words import MessageReceived, Subscription
 
 
 class EnrollmentDesk(StrictRecord, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ def serve_enrollment(
     store = CertificateStore(desk.store_url)
     enrollment = Enrollment(fleet.tenant, authority, store, desk.life)
 
-    def receive(delivery: Delivery) -> None:
+    def receive(delivery: MessageReceived) -> None:
         before = enrollment.counts.copy()
         try:
             answer = enrollment.answer(delivery.topic, delivery.payload, datetime.now(UTC))
@@ -56,7 +57,10 @@ def serve_enrollment(
         if answer is not None:
             link.publish(*answer, qos=1)
 
-    link = BrokerConnection(desk.broker, subscriptions(fleet.tenant), receive, lambda: say("enrollment ready"))
+    place = ServiceLink(
+        broker=desk.broker, subscriptions=subscriptions(fleet.tenant), client_id=new_client_id("enrollment")
+    )
+    link = BrokerConnection(place, receive, lambda: say("enrollment ready"), log)
     try:
         link.run(lambda: STEP_S, stopped)
     finally:

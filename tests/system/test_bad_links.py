@@ -22,7 +22,7 @@ from support.sites.web_site import WebSite
 from edge_agent.backoff import RoundTrip
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError
-from edge_agent.mqtt.client import LinkEvent, MessageReceived, MqttLink
+from edge_agent.mqtt.client import MqttLink
 from edge_agent.ports import ObjectKind, Transport
 from edge_agent.storage.state_dir import read_manifest
 from edge_agent.updater.transports.directory import DirectoryTransport
@@ -30,6 +30,7 @@ from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.topics import all_devices
 from edge_contracts.transfer import Response, pack, unpack_request
+from edge_io.mqtt.words import LinkEvent, MessageReceived
 from edgewright.demo.stage import Stage
 
 pytestmark = pytest.mark.timeout(150)

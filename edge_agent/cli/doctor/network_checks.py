@@ -12,11 +12,12 @@ from edge_agent.cli.doctor.finding import Finding, Target, failure, ok
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError
 from edge_agent.ipc.control import ControlRequest, ask_agent
-from edge_agent.mqtt.client import Connected, Disconnected, LinkEvent, MqttLink
+from edge_agent.mqtt.client import MqttLink
 from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.limits import MAX_DOCUMENT_BYTES
+from edge_io.mqtt.words import Connected, Disconnected, LinkEvent
 
 BROKER_S = 12.0
 """How long the broker may take to accept a connection, and a depot to answer one request, in seconds."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_agent.config.agent_toml import AgentConfig
 from edge_agent.device_event import DeviceEvent
-from edge_agent.mqtt.client import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, MqttLink
+from edge_agent.mqtt.client import MqttLink
 from edge_agent.storage.durable import StateError
 from edge_agent.storage.state_dir import StateFolder, read_manifest
 from edge_agent.supervisor.mqtt_gateway.home_assistant import HomeAssistant
@@ -24,6 +24,7 @@ from edge_agent.supervisor.slots.slot import Slot
 from edge_contracts.limits import MAX_DATA_BYTES
 from edge_contracts.manifest import Manifest
 from edge_contracts.state import Installed, Level
+from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived
 
 IN_FLIGHT = 20
 """Answers the broker has not acknowledged; more wait, so that a slow broker fills the queues and not the memory."""

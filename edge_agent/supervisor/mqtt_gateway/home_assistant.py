@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from edge_agent.config.agent_toml import HomeAssistantConfig, MqttTopics
-from edge_agent.mqtt.client import Will
 from edge_agent.supervisor.mqtt_gateway.messages import Body, unpacked
 from edge_agent.supervisor.mqtt_gateway.top_class import top_class
 from edge_agent.supervisor.slots.slot import Slot
@@ -26,6 +25,7 @@ from edge_contracts import __version__
 from edge_contracts.codec import encode
 from edge_contracts.manifest import Manifest
 from edge_contracts.state import Level
+from edge_io.mqtt.words import Will
 
 ANSWER_S = 1.0
 """Least seconds between two states of a slot's class: Home Assistant keeps every change in its database."""

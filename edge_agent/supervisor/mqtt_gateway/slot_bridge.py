@@ -16,7 +16,6 @@ import msgspec
 from edge_agent.config.agent_toml import MqttTopics
 from edge_agent.device_event import DeviceEvent
 from edge_agent.errors import TensorError, UnreachableError
-from edge_agent.mqtt.client import MessageReceived
 from edge_agent.supervisor.mqtt_gateway.messages import Body, DataError, answer_payload, request_body, request_id
 from edge_agent.supervisor.mqtt_gateway.queue import BoundedQueue
 from edge_agent.supervisor.mqtt_gateway.slot_client import SlotAnswer, SlotClient
@@ -25,6 +24,7 @@ from edge_agent.supervisor.slots.slot import Slot
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError, EdgewrightError
 from edge_contracts.limits import MAX_DATA_BYTES, MAX_QUEUED_DATA_BYTES
+from edge_io.mqtt.words import MessageReceived
 
 _log = logging.getLogger(__name__)
 

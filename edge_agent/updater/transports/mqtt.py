@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 from edge_agent.backoff import InFlight, RoundTrip
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError, RetryAfterError, UnreachableError
-from edge_agent.mqtt.client import Connected, LinkEvent, MessageReceived, MqttLink
+from edge_agent.mqtt.client import MqttLink
 from edge_agent.ports import ObjectKind
 from edge_agent.updater.transports.directory import repository_path
 from edge_contracts.errors import ContractError
 from edge_contracts.limits import KIB
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
+from edge_io.mqtt.words import Connected, LinkEvent, MessageReceived
 
 SMALL_BYTES = 8 * KIB
 """Answers up to this size take a link no longer than its latency, give or take."""

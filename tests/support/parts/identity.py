@@ -8,7 +8,8 @@ from pathlib import Path
 from support.brokers.broker_identities import Authority
 
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_agent.mqtt.client import LinkEvent, MqttLink
+from edge_agent.mqtt.client import MqttLink
+from edge_io.mqtt.words import LinkEvent
 
 # Over TLS
 

@@ -19,7 +19,7 @@ from edge_agent.enrollment.certificates import CertificateSubject, accept, new_k
 from edge_agent.enrollment.client import renew
 from edge_agent.errors import CertificateError
 from edge_agent.identity.files import IdentityFolder
-from edge_agent.mqtt.client import LinkEvent, MessageReceived, MqttLink
+from edge_agent.mqtt.client import MqttLink
 from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateAnswer, parse_certificate_request
 from edge_contracts.topics import all_devices
@@ -27,6 +27,7 @@ from edge_fleet.database.certificates import CertificateStore
 from edge_fleet.identity.authority import BROKER_CA, DEVICE_CA, Authority, Term
 from edge_fleet.identity.claims import found_authority
 from edge_fleet.identity.enrollment import DEVICE_LIFE, Enrollment, issued
+from edge_io.mqtt.words import LinkEvent, MessageReceived
 
 DEVICE = "dev-1"
 NO_NONCE = "0" * 32

@@ -14,11 +14,12 @@ from support.brokers.brokers import BROKERS, make_broker
 
 from edge_agent.config.agent_toml import AgentConfig, BrokerConfig, DeviceConfig, SlotConfig
 from edge_agent.host.systemd_notify import Notifier
-from edge_agent.mqtt.client import LinkEvent, MessageReceived, MqttLink
+from edge_agent.mqtt.client import MqttLink
 from edge_agent.telemetry.outbox import Outbox
 from edge_agent.telemetry.uplink import Uplink, utc_now
 from edge_contracts.telemetry import Event
 from edge_contracts.topics import all_devices, collector_topic
+from edge_io.mqtt.words import LinkEvent, MessageReceived
 
 
 class Fleet:

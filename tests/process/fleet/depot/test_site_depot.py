@@ -148,7 +148,7 @@ def refused(arguments: tuple[str, ...]) -> FleetProcess:
 def test_a_fleets_own_folder_is_no_cache(site: SiteFleet) -> None:
     for folder in (site.fleet.path, site.fleet.repository):
         depot = refused(("depot", str(folder), "--broker", "127.0.0.1:1", "--upstream", site.web.url))
-        assert any("would replace" in line for line in depot.log)
+        assert any("would overwrite" in line for line in depot.log)
 
 
 def test_an_upstream_that_is_no_web_address_is_refused(site: SiteFleet) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
-from edge_agent.host.lean_imports import instead
+from edge_io.stand_in_imports import instead
 
 _absent: dict[str, ModuleType | None] = {"ssl": None}
 if importlib.util.find_spec("socks") is None:  # without PySocks it never looks for a proxy
