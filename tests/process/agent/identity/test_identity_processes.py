@@ -15,8 +15,8 @@ from support.brokers.shipped_broker import Ports, shipped_lines
 from support.parts.identity import first_event, settings
 
 from edge_agent.config.agent_toml import BrokerConfig
-from edge_io.mqtt.words import Connected, Disconnected
 from edge_agent.mqtt.tls import tls_context
+from edge_io.mqtt.words import Connected, Disconnected
 
 
 def shake_hands(context: ssl.SSLContext, port: int) -> None:

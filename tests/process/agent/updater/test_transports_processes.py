@@ -12,10 +12,10 @@ from support.parts.transports import BLOB, DATA
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError, UnreachableError
 from edge_agent.mqtt.client import MqttLink
-from edge_io.mqtt.words import LinkEvent, MessageReceived
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.topics import all_devices
 from edge_contracts.transfer import Response, Status, pack, unpack_request
+from edge_io.mqtt.words import LinkEvent, MessageReceived
 
 
 class Depot:

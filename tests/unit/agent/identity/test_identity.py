@@ -22,7 +22,6 @@ from edge_agent.identity.validity import RENEW_AFTER, SPREAD, Enrolled, believed
 from edge_agent.mqtt.tls import X509_V_FLAG_NO_CHECK_TIME, tls_context
 from edge_agent.storage.durable import StateError
 from edge_fleet.identity import authority as ca
-from edge_io.mqtt.words import Connected, Disconnected, LinkEvent
 
 DAY = 86400.0
 SPAN = Enrolled(device="dev-1", tenant="default", serial="abc", begin=1000 * DAY, end=1090 * DAY)
