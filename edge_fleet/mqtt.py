@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from edge_contracts.codec import StrictRecord
 from edge_fleet.errors import BrokerError, FleetError
-from edge_io.mqtt.connection import LinkSettings, SettingsError
 from edge_io.mqtt.link import BrokerLink
+from edge_io.mqtt.session import LinkSettings, SettingsError
 from edge_io.mqtt.words import (
     SHARED_PREFIX,
     UNAUTHORIZED,

@@ -15,8 +15,8 @@ from edge_agent.backoff import full_jitter
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import ConfigError
 from edge_contracts.limits import MAX_ENVELOPE_BYTES
-from edge_io.mqtt.connection import LinkSettings, SettingsError
 from edge_io.mqtt.link import BrokerLink
+from edge_io.mqtt.session import LinkSettings, SettingsError
 from edge_io.mqtt.words import LinkEvent, Subscription, Will
 
 if TYPE_CHECKING:

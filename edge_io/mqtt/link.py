@@ -2,7 +2,7 @@
 
 What travels over it, and how long to wait between attempts, is its owner's to say. One thread does everything: its
 owner's own (`run`) or one of the link's (`start`). Messages can be published from any thread. A single connection is
-`edge_io.mqtt.connection`.
+`edge_io.mqtt.session`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from edge_io.mqtt.connection import Connection, LinkSettings, Manner, Outgoing, SettingsError
+from edge_io.mqtt.session import BrokerSession, LinkSettings, Manner, Outgoing, SettingsError
 from edge_io.mqtt.words import (
     QOS_NOT_SUPPORTED,
     RETAIN_NOT_SUPPORTED,
@@ -71,7 +71,7 @@ class BrokerLink:
         self._lock = threading.Lock()
         self._outgoing: deque[Outgoing] = deque()
         self._number = 0
-        self._connection: Connection | None = None
+        self._connection: BrokerSession | None = None
         self._ready = threading.Event()
         self._leave = False
         self._anew = False
@@ -182,10 +182,10 @@ class BrokerLink:
             connection.leave()
         return self._learned(connection)
 
-    def _opened(self) -> Connection | Disconnected:
+    def _opened(self) -> BrokerSession | Disconnected:
         """Return a new connection, CONNECT sent, or why there is none."""
         try:
-            connection = Connection(self._settings, self._manner, self._tell_event)
+            connection = BrokerSession(self._settings, self._manner, self._tell_event)
             connection.open(time.monotonic())
         except OSError as error:
             tls = self._settings.tls is not None and type(error).__module__ == "ssl"
@@ -195,7 +195,7 @@ class BrokerLink:
             return Disconnected(reason=f"no connection: {error}", ending="settings")
         return connection
 
-    def _learned(self, connection: Connection) -> Disconnected:
+    def _learned(self, connection: BrokerSession) -> Disconnected:
         """Return why the connection ended; the next one may be tried in another manner."""
         ending, manner = connection.ending, self._manner
         if connection.refusal_code in (RETAIN_NOT_SUPPORTED, QOS_NOT_SUPPORTED):
@@ -220,7 +220,7 @@ class BrokerLink:
             return ""
         return "" if context is None else tls_refusal((settings.host, settings.port), context, REFUSAL_S)
 
-    def _await_network(self, connection: Connection, timeout_s: float) -> bool:
+    def _await_network(self, connection: BrokerSession, timeout_s: float) -> bool:
         """Wait until there is something to read or write, or somebody rings; return whether there is something to
         read."""
         stream = connection.socket
@@ -231,7 +231,7 @@ class BrokerLink:
         ready = self._poll(poller, 0 if held else timeout_s)
         return held or bool(ready.get(stream.fileno(), 0) & ~select.POLLOUT)
 
-    def _send_waiting(self, connection: Connection) -> None:
+    def _send_waiting(self, connection: BrokerSession) -> None:
         """Send what was handed over, in order, as far as the broker's window goes."""
         while self._outgoing and connection.stage == "ready":
             if self._outgoing[0].qos and not connection.room:

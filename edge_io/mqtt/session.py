@@ -105,7 +105,7 @@ class SettingsError(ValueError):
     """A file or a setting of the connection cannot be used; says which and why."""
 
 
-class Connection:
+class BrokerSession:
     """See the module. `stage` goes from opening over greeted (CONNACK) to ready (all SUBACKs), and to ended."""
 
     def __init__(self, settings: LinkSettings, manner: Manner, tell: Callable[[LinkEvent], None]) -> None:
