@@ -11,6 +11,9 @@ DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 TRAIN  := $(VENV)/.installed-train
 
+# ONNX Runtime reports to its maker unless it is told not to before it is imported; scripts may import it before us.
+export ORT_DISABLE_TELEMETRY := 1
+
 .PHONY: help demo dev check test lint types layers tests power-cuts fuzz schemas compress-bench arm64 clean
 
 help:

@@ -1,20 +1,19 @@
 """The compression toolchain: from a trained model, data and a device profile to a bundle of proved variants.
 
 The names of the Python interface are loaded when they are asked for: importing the package costs nothing.
-ONNX Runtime's reports to its maker are switched off here, before anything imports it (see `edge_agent`).
+`edge_agent` is imported first: it switches ONNX Runtime's reports to its maker off, which works before its import only.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
+
+import edge_agent  # noqa: F401 - see above
 
 if TYPE_CHECKING:
     from edge_compression.api import Front, Model, Release, apply_pass, compress, quantize_static
     from edge_compression.options import Options, Work
-
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Front", "Model", "Options", "Release", "Work", "apply_pass", "compress", "quantize_static"]
 

@@ -22,8 +22,6 @@ from edge_agent.engines.registry import is_out_of_memory
 from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.ports import Array, Engine, EngineSettings, TensorInfo, Tensors
 
-onnxruntime.disable_telemetry_events()  # for a program that imported it before us; else it is off already
-
 _QUIET: Final = 4  # only what ends the process; everything else reaches the caller as an exception
 _PROVIDERS: Final = ["CPUExecutionProvider"]
 _DTYPES: Final = {
