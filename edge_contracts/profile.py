@@ -13,6 +13,7 @@ from msgspec import Meta
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, Text
+from edge_contracts.readings import BY_NAME
 
 Positive = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
@@ -54,12 +55,17 @@ class Threshold(StrictRecord, frozen=True, kw_only=True):
 class GovernorThresholds(StrictRecord, frozen=True, kw_only=True):
     """Temperatures in degrees Celsius, memory and disk in megabytes left, CPU and battery in percent.
 
+    `available_memory_mb` is the box's; `memory_limit_left_mb` is what the agent's own limits (systemd, container) leave
+    it, which has nothing to do with the size of the board: an update takes an updater and a trial beside what serves.
     None means the reading is not watched. `dwell_s`: seconds a better level must hold before it is believed.
     """
 
     temperature_c: Threshold | None = None
     available_memory_mb: Threshold | None = None
+    memory_limit_left_mb: Threshold | None = Threshold(conserve=64.0, critical=24.0, hysteresis=16.0)
     disk_free_mb: Threshold | None = None
+    free_inodes: Threshold | None = Threshold(conserve=1000.0, critical=200.0, hysteresis=200.0)
+    tasks_left: Threshold | None = Threshold(conserve=16.0, critical=2.0, hysteresis=8.0)
     cpu_percent: Threshold | None = None
     battery_percent: Threshold | None = None
     dwell_s: NotNegative = 30.0
@@ -93,16 +99,13 @@ class DeviceProfile(StrictRecord, frozen=True, kw_only=True):
     storage: StorageBudget = StorageBudget()
 
 
-_RISING = ("temperature_c", "cpu_percent")
-
-
 def parse_profile(value: object) -> DeviceProfile:
     """Check a profile read from TOML. Raises ContractError naming the field."""
     profile = convert(value, DeviceProfile, what="profile")
     for name in GovernorThresholds.__struct_fields__:
         threshold = getattr(profile.governor, name)
         if isinstance(threshold, Threshold):
-            rising = name in _RISING
+            rising = BY_NAME[name].rises
             low, high = (threshold.conserve, threshold.critical) if rising else (threshold.critical, threshold.conserve)
             if not low < high:  # also true of NaN, which TOML can spell
                 order = "above" if rising else "below"

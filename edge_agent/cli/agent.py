@@ -162,12 +162,15 @@ def import_(folder: Path, config: Path, timeout: float, as_json: bool) -> None:
 def check(config: Path, as_json: bool) -> None:
     """Check a configuration file and show the settings in effect.
 
+    Names a profile of another board than this machine, too, as `doctor` does, and then ends with exit code 1.
+
     \b
     Example:
       edgewright agent check --config agent.toml
     """
-    from edge_agent.config.profiles import load_profile
+    from edge_agent.config.profiles import BOARD_HINT, board_problem, load_profile
     from edge_agent.engines.registry import installed_engines
+    from edge_agent.host.sensors import architecture
     from edge_agent.storage.state_dir import read_manifest
 
     found = load_config(config)
@@ -184,11 +187,15 @@ def check(config: Path, as_json: bool) -> None:
         "slots": {slot.name: {"http": slot.http, "channel": slot.channel} for slot in found.slots},
         "factory_versions": factories,
     }
+    problem = board_problem(profile, architecture())
     if as_json:
-        click.echo(json.dumps(used))
-        return
-    for name, value in used.items():
-        click.echo(f"{name:<17}{_words(value)}")
+        click.echo(json.dumps({**used, "problems": [problem] if problem else []}))
+    else:
+        for name, value in used.items():
+            click.echo(f"{name:<17}{_words(value)}")
+    if problem:
+        click.echo(f"Problem: config.device.profile: {problem}. {BOARD_HINT}", err=True)
+        raise SystemExit(1)
 
 
 def _words(value: object) -> str:

@@ -66,6 +66,8 @@ def _spooled(state: StateFolder) -> int:
 def status_text(status: AgentStatus) -> str:
     """Return the status as a screen of text."""
     lines = [_headline(status)]
+    if status.updates_wait:
+        lines.append(f"updates   nothing new is installed now: {status.updates_wait}")
     for slot in status.slots:
         lines.extend(_slot_lines(slot))
     if status.broker is not None:

@@ -34,6 +34,16 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     return parse_profile(decode_toml(data, what=str(path)))
 
 
+BOARD_HINT = "choose another profile in [device], see firmware_configs/profiles"
+
+
+def board_problem(profile: DeviceProfile, architecture: str) -> str | None:
+    """Return why a machine of this architecture is not of the profile's class, or None."""
+    if profile.board.architecture == architecture:
+        return None
+    return f"profile {profile.name} is for {profile.board.architecture}, this is {architecture}"
+
+
 def _find(name: str) -> Path:
     if name.endswith(".toml"):
         return Path(name)

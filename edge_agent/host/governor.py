@@ -13,23 +13,24 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from edge_contracts.profile import GovernorThresholds, Threshold
+from edge_contracts.readings import BY_NAME, READINGS
 from edge_contracts.state import Level
 
 LEVELS: tuple[Level, ...] = ("NORMAL", "CONSERVE", "CRITICAL")
-RISING = frozenset({"temperature_c", "cpu_percent"})
-"""Readings that are worse the higher they are; all others are worse the lower they are."""
-
 SHED_STEP_S = 1.0
 """While it stays critical the next priority is turned away after each dwell time, but no sooner than this, in seconds:
 what the last one's absence saves has to show in the readings first."""
 
 
 class Readings(Struct, frozen=True, kw_only=True):
-    """What the sensors say; None means the device has no such sensor. `throttled`: the firmware slows the CPU now."""
+    """What the sensors say, by the names in `edge_contracts.readings`; None means that the device cannot say."""
 
     temperature_c: float | None = None
     available_memory_mb: float | None = None
+    memory_limit_left_mb: float | None = None
     disk_free_mb: float | None = None
+    free_inodes: float | None = None
+    tasks_left: float | None = None
     cpu_percent: float | None = None
     battery_percent: float | None = None
     throttled: bool | None = None
@@ -38,8 +39,8 @@ class Readings(Struct, frozen=True, kw_only=True):
 class GovernorState(Struct, frozen=True, kw_only=True):
     """The level, what caused it, and since when all readings have allowed a better one.
 
-    `shed` of the slots' declared priorities, lowest first, have to turn requests away, which helps against everything
-    critical but a full disk; the first of them since `shed_since`.
+    `shed` of the slots' declared priorities, lowest first, have to turn requests away, which happens only for readings
+    that it makes better; the first of them since `shed_since`.
     """
 
     level: Level = "NORMAL"
@@ -54,11 +55,11 @@ def govern(
 ) -> GovernorState:
     """Return the next state. `now` in seconds of a clock that only goes forward, `priorities` is how many different
     ones the slots have."""
-    held = {name: _level(name, readings, thresholds, state.level) for name in _WATCHED}
+    held = {name: _level(name, readings, thresholds, state.level) for name in BY_NAME}
     worst = max(held.values(), default=0)
     current = LEVELS.index(state.level)
     reasons = tuple(_reason(name, readings) for name, level in held.items() if level and level == worst)
-    shed = any(LEVELS[level] == "CRITICAL" for name, level in held.items() if name != "disk_free_mb")
+    shed = any(LEVELS[level] == "CRITICAL" and BY_NAME[name].sheds for name, level in held.items())
     if worst >= current:
         shed_since = (now if state.shed_since is None else state.shed_since) if shed else None
         count = 0 if shed_since is None else 1 + int((now - shed_since) / max(thresholds.dwell_s, SHED_STEP_S))
@@ -75,22 +76,26 @@ def turned_away(priorities: Iterable[int], shed: int) -> frozenset[int]:
 
 
 def short_of_memory(state: GovernorState, readings: Readings, thresholds: GovernorThresholds) -> bool:
-    """Return whether the memory alone asks for more than NORMAL."""
-    return _level("available_memory_mb", readings, thresholds, state.level) > 0
+    """Return whether the box's memory, or what our own limits leave of it, asks for more than NORMAL."""
+    memory = ("available_memory_mb", "memory_limit_left_mb")
+    return any(_level(name, readings, thresholds, state.level) > 0 for name in memory)
 
 
-_WATCHED = ("temperature_c", "available_memory_mb", "disk_free_mb", "cpu_percent", "battery_percent", "throttled")
+def known(readings: Readings) -> dict[str, float]:
+    """Return the readings that could be had, by name, flags left out: for telemetry and for people."""
+    values = {reading.name: getattr(readings, reading.name) for reading in READINGS if reading.unit != "flag"}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def _level(name: str, readings: Readings, thresholds: GovernorThresholds, level: Level) -> int:
     """Return the index of the level this one reading asks for, given the level the device is at."""
     value = getattr(readings, name)
-    if name == "throttled":
+    if BY_NAME[name].unit == "flag":
         return 1 if value else 0
     threshold: Threshold | None = getattr(thresholds, name)
     if value is None or threshold is None:
         return 0
-    sign = 1.0 if name in RISING else -1.0
+    sign = 1.0 if BY_NAME[name].rises else -1.0
     current = LEVELS.index(level)
     asked = 0
     for index, limit in ((1, threshold.conserve), (2, threshold.critical)):

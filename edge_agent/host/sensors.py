@@ -1,16 +1,18 @@
-"""What the box says about itself in /proc and /sys, each reading None where the device has no such sensor.
+"""What the box says about itself in /proc and /sys, each reading None where it cannot be had.
 
-What follows from the readings is in `edge_agent.host.governor`.
+What limits of our own leave is in `edge_agent.host.control_groups`, what follows from the readings in
+`edge_agent.host.governor`.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from sys import intern
 
+from edge_agent.host.control_groups import ControlGroups
 from edge_agent.host.governor import Readings
 
 MIB = 1024 * 1024
@@ -19,50 +21,69 @@ _THROTTLED_NOW = 0b1111
 The high bits only say that it happened since boot."""
 
 _PARTS = "* class thermal thermal_zone* temp power_supply type status capacity devices platform soc soc:firmware"
-_PARTS += " get_throttled proc self meminfo fs cgroup memory.max memory.high memory.current memory.stat"
+_PARTS += " get_throttled proc meminfo hwmon hwmon* name temp*_input"
 _INTERNED = tuple(map(intern, _PARTS.split()))
 """Parts of the paths that are read every few seconds. A Path interns its parts; of strings that come and go, the
 interpreter's table of interned ones doubles in time, by half a megabyte. What is kept here stays in it."""
 
 
+_CPU_CHIPS = frozenset({"coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal", "via_cputemp", "fam15h_power"})
+_NOT_THE_BOARD = ("nvme", "drivetemp", "iwlwifi", "ath1", "mt7", "amdgpu", "radeon", "nouveau")
+"""Names of hwmon drivers: of CPUs, and of disks, radios and graphics cards, whose heat the agent does not make."""
+
+
 class Sensors:
     """Reads the sensors below `sys`, which is /sys or where a container has the host's, and the disk of `state`."""
 
-    def __init__(self, state: Path, sys: Path = Path("/sys")) -> None:
+    def __init__(self, state: Path, sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> None:
+        self.groups = ControlGroups(sys, proc)
         self._state = state
         self._sys = sys
+        self._proc = proc
         self._cpu: dict[int, float] = {}
         self._read_at: float | None = None
 
     def read(self, pids: Iterable[int], now: float) -> Readings:
         """Return all readings at `now`, seconds of a clock that only goes forward."""
+        limit, tasks = self.groups.memory(), self.groups.tasks_left()
         return Readings(
             temperature_c=self._temperature(),
-            available_memory_mb=memory_available_mb(self._sys),
+            available_memory_mb=memory_available_mb(self._proc),
+            memory_limit_left_mb=None if limit is None else limit.left_mb,
             disk_free_mb=disk_free_mb(self._state),
+            free_inodes=free_inodes(self._state),
+            tasks_left=None if tasks is None else float(tasks),
             cpu_percent=self._cpu_percent(pids, now),
             battery_percent=self._battery(),
             throttled=self._throttled(),
         )
 
     def _cpu_percent(self, pids: Iterable[int], now: float) -> float | None:
-        """Return the share of the box's CPU that the processes `pids` took since the last call, in percent.
+        """Return the share of the CPU time we may use that the processes `pids` took since the last call, in percent.
 
-        Ours only, not the whole box's: what the governor can do about CPU is to do less itself.
+        Of all CPUs, or of those, or of the quota, that we are limited to. Ours only, not the whole box's: what the
+        governor can do about CPU is to do less itself.
         """
         used = {pid: seconds for pid in pids if (seconds := cpu_seconds_of(pid)) is not None}
         spent = sum(seconds - self._cpu[pid] for pid, seconds in used.items() if pid in self._cpu)
         before, self._cpu, self._read_at = self._read_at, used, now
         if before is None or now <= before:
             return None
-        return 100.0 * spent / (now - before) / (os.cpu_count() or 1)
+        return 100.0 * spent / (now - before) / self.groups.cpus()
 
     def _temperature(self) -> float | None:
-        """Return the hottest thermal zone in degrees Celsius."""
-        zones = (_number(zone / "temp") for zone in self._sys.glob("class/thermal/thermal_zone*"))
-        # Zones that are switched off report 0 or nonsense; no working board is at 0 or above 200 degrees.
-        good = [value / 1000.0 for value in zones if value is not None and 0 < value < 200_000]
-        return max(good, default=None)
+        """Return the hottest thermal zone in degrees Celsius; without zones, the hottest of the CPU's or the board's
+        own monitoring chips."""
+        zones = _temperatures(self._sys.glob("class/thermal/thermal_zone*/temp"))
+        if zones:
+            return max(zones)
+        cpu: list[float] = []
+        other: list[float] = []
+        for chip in self._sys.glob("class/hwmon/hwmon*"):
+            name = _text(chip / "name") or ""
+            if not name.startswith(_NOT_THE_BOARD):
+                (cpu if name in _CPU_CHIPS else other).extend(_temperatures(chip.glob("temp*_input")))
+        return max(cpu or other, default=None)
 
     def _battery(self) -> float | None:
         """Return the fullest battery's percentage, if one is discharging; on mains power it limits nothing."""
@@ -81,6 +102,13 @@ class Sensors:
         return None
 
 
+def _temperatures(files: Iterable[Path]) -> list[float]:
+    """Return the degrees Celsius of sensor files in thousandths. Sensors that are switched off report 0 or nonsense; no
+    working board is at 0 or above 200 degrees."""
+    values = map(_number, files)
+    return [value / 1000.0 for value in values if value is not None and 0 < value < 200_000]
+
+
 def disk_free_mb(folder: Path) -> float | None:
     """Return the megabytes left on the file system of `folder`."""
     try:
@@ -90,34 +118,22 @@ def disk_free_mb(folder: Path) -> float | None:
     return file_system.f_bavail * file_system.f_frsize / MIB
 
 
-def memory_available_mb(sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> float:
-    """Return the megabytes of memory that can be had without swapping: the box's, or what the service's or container's
-    own limits leave of it."""
-    return min([_left_by_box_mb(proc), *_left_by_limits_mb(sys / "fs" / "cgroup")])
+def free_inodes(folder: Path) -> float | None:
+    """Return how many files can still be made on the file system of `folder`, None where it has no fixed number."""
+    try:
+        file_system = os.statvfs(folder)
+    except OSError:
+        return None
+    return float(file_system.f_favail) if file_system.f_files else None
 
 
-def _left_by_box_mb(proc: Path) -> float:
+def memory_available_mb(proc: Path = Path("/proc")) -> float | None:
+    """Return the megabytes of memory the box can give without swapping, or None where /proc does not tell (systemd's
+    ProcSubset=pid). What our own limits leave of it is another reading, in `edge_agent.host.control_groups`."""
     for line in (_text(proc / "meminfo") or "").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 1024
-    import psutil  # on a system without, for development: it was a seventh of all that the supervisor imports
-
-    return float(psutil.virtual_memory().available) / MIB
-
-
-def _left_by_limits_mb(root: Path) -> Iterator[float]:
-    """Give what each limit of this process's control group, and of those around it, leaves in megabytes. Page cache
-    that has not been used of late counts as free. Source: the kernel's cgroup-v2.rst, "Memory"."""
-    lines = (_text(Path("/proc/self/cgroup")) or "").splitlines()
-    group = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
-    for folder in (root / group, *(root / group).parents):
-        limits = [value for name in ("memory.max", "memory.high") if (value := _number(folder / name)) is not None]
-        used = _number(folder / "memory.current")
-        if limits and used is not None:
-            facts = dict(line.split(maxsplit=1) for line in (_text(folder / "memory.stat") or "").splitlines())
-            yield (min(limits) - used + float(facts.get("inactive_file", 0))) / MIB
-        if folder == root:
-            return
+    return None
 
 
 def memory_of(pid: int) -> float | None:

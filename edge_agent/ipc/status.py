@@ -55,7 +55,8 @@ class WriteStatus(Record, frozen=True, kw_only=True):
 
 
 class AgentStatus(Record, frozen=True, kw_only=True):
-    """The whole device. Without a running agent `running` is false and what only a process knows is missing."""
+    """The whole device. Without a running agent `running` is false and what only a process knows is missing.
+    `updates_wait` says why nothing new is installed now, though it may be offered."""
 
     running: bool
     device: str = ""
@@ -64,6 +65,7 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     boot_id: str | None = None
     level: Level | None = None
     level_reasons: tuple[str, ...] = ()
+    updates_wait: str = ""
     broker: str | None = None
     broker_connected: bool = False
     broker_trouble: str = ""

@@ -28,6 +28,10 @@ class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     factory: str | None = None
 
 
+GOVERNOR = "governor"
+"""The reason of a start that waits for level NORMAL."""
+
+
 class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
     """Everything an updater is told, as one JSON argument. `directory` is an exported repository to read instead of
     the network. `may_install` False looks, but starts nothing new."""
@@ -60,10 +64,11 @@ class Offer(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="offe
 
 
 class Hold(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="hold"):
-    """A new start has to wait."""
+    """A new start has to wait: of `version`, where it is the governor that holds it."""
 
     slot: str
     reason: str
+    version: str = ""
 
 
 class Withdraw(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="withdraw"):

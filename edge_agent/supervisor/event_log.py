@@ -86,7 +86,7 @@ REFUSALS = 10
 
 def refusal_of(entry: AuditEntry) -> UpdateRefusal | None:
     """Return the refusal an audit entry tells of, if it does."""
-    if entry.event not in ("update-refused", "update-rejected", "update-rolled-back"):
+    if entry.event not in ("update-refused", "update-held", "update-rejected", "update-rolled-back"):
         return None
     reason = str(entry.detail.get("reason", ""))
     return UpdateRefusal(time=entry.time, event=entry.event, slot=entry.slot, reason=reason, text=entry.text)

@@ -46,6 +46,12 @@ class ResourceMonitor:
         return self._looked and self.governor.level == "NORMAL"
 
     @property
+    def words(self) -> str:
+        """The level and its reasons, for people."""
+        reasons = ", ".join(self.governor.reasons)
+        return f"it is at {self.governor.level}" + (f" ({reasons})" if reasons else "")
+
+    @property
     def short_of_memory(self) -> bool:
         """Whether memory that nobody needs now should be given up."""
         return short_of_memory(self.governor, self.readings, self._profile.governor)

@@ -170,7 +170,7 @@ class Supervisor:
         self._box.look(children, priorities, now, self._clock())
         level = self._box.governor
         self._link.saves_writes = self._box.saves_writes
-        self._updates.allow(self._box.calm)
+        self._updates.allow(self._box.calm, self._box.words)
         for slot in self._slots.values():
             shed_s = SHED_S if slot.config.priority in self._box.away else 0.0
             slot.serving.conserve(lightest=level.level != "NORMAL", shed_s=shed_s)
@@ -286,6 +286,7 @@ class Supervisor:
             boot_id=self._boot_id,
             level=self._box.governor.level,
             level_reasons=self._box.governor.reasons,
+            updates_wait="" if self._updates.may_install else self._box.words,
             broker=None if broker is None else f"{broker.host}:{broker.port}",
             broker_connected=self._link.up,
             broker_trouble=self._link.trouble,

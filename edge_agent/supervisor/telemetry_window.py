@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_agent.host.governor import Readings
+from edge_agent.host.governor import Readings, known
 from edge_agent.supervisor.slots.slot import Slot
 from edge_agent.telemetry.outbox import Outbox
 from edge_contracts.shadow import ShadowCounts
@@ -19,11 +19,7 @@ def gauges(level: Level, readings: Readings, outbox: Outbox) -> dict[str, float]
     """Return how the box is, by name: for the slots' `/metrics` and, the box's own part, for their windows."""
     found = {"level": {"NORMAL": 0.0, "CONSERVE": 1.0, "CRITICAL": 2.0}[level]}
     found |= {"spooled": float(outbox.spooled), "dropped": float(outbox.dropped)}
-    for name in ("temperature_c", "available_memory_mb", "disk_free_mb", "cpu_percent", "battery_percent"):
-        value = getattr(readings, name)
-        if value is not None:
-            found[name] = value
-    return found
+    return found | known(readings)
 
 
 def shadow_gauges(counts: ShadowCounts | None) -> dict[str, float]:

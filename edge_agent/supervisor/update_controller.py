@@ -19,6 +19,7 @@ from edge_agent.backoff import doubling
 from edge_agent.config.agent_toml import AgentConfig
 from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.ipc.updater import (
+    GOVERNOR,
     Checking,
     DeltaUnused,
     DeltaUsed,
@@ -78,6 +79,8 @@ class UpdateController:
         self._false_hints = 0
         self._importing = False
         self._refusals: dict[str | None, Trouble] = {}
+        self._held: dict[str, str] = {}
+        self._level = ""
         self._imports: list[tuple[str, asyncio.Future[list[Trouble]]]] = []
         self._troubles: list[Trouble] = []
 
@@ -97,10 +100,12 @@ class UpdateController:
         if not self._importing:
             self.look()
 
-    def allow(self, may_install: bool) -> None:
-        """Install or only look from now on. Where that changes, an updater that runs is superseded: its download
-        pauses, and what had to wait goes on at once. An import goes on."""
-        changed, self.may_install = may_install != self.may_install, may_install
+    def allow(self, may_install: bool, level: str = "") -> None:
+        """Install or only look from now on; `level` says in words why not.
+
+        Where that changes, an updater that runs is superseded: its download pauses, and what had to wait goes on at
+        once. An import goes on."""
+        changed, self.may_install, self._level = may_install != self.may_install, may_install, level
         if changed and not self._importing:
             self.look()
 
@@ -271,9 +276,11 @@ class UpdateController:
         state = slot.record.state
         if isinstance(message, Offer):
             self._refusals.pop(message.slot, None)
+            self._held.pop(message.slot, None)
             slot.apply(Wished(candidate=message.candidate))
         elif isinstance(message, Hold):
             slot.apply(Held(reason=message.reason))
+            self._hold(message)
         elif isinstance(message, Withdraw):
             slot.apply(Withdrawn(manifest_sha256=message.manifest_sha256, reason=message.reason))
         elif isinstance(message, Checking) and state == "offered":
@@ -286,6 +293,16 @@ class UpdateController:
             slot.apply(Downloaded(saved=message.saved))
         elif isinstance(message, DeltaUsed | DeltaUnused):
             self._tell(delta_event(message))
+
+    def _hold(self, message: Hold) -> None:
+        """Tell once of each version that waits for level NORMAL."""
+        if message.reason != GOVERNOR or self._held.get(message.slot) == message.version:
+            return
+        self._held[message.slot] = message.version
+        text = f"{message.version or 'the offered release'} waits until the device is at level NORMAL: {self._level}"
+        detail: Detail = {"reason": GOVERNOR, "version": message.version}
+        news = DeviceEvent(event="update-held", severity="warning", slot=message.slot, text=text, detail=detail)
+        self._tell(news)
 
     def _trouble(self, trouble: Trouble) -> None:
         """Tell of it once, and let it count against the candidate if it is the candidate's or the device's fault.

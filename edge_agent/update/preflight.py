@@ -18,11 +18,13 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """What the device has: engine versions by name, megabytes of memory available now and of disk free."""
+    """What the device has: engine versions by name, megabytes of memory the box can give now, of memory the agent's own
+    limits leave, and of disk free. None where the device cannot say, or has no limit: then it is not judged."""
 
     architecture: str
     engines: Mapping[str, str]
-    available_memory_mb: float
+    available_memory_mb: float | None
+    memory_limit_left_mb: float | None = None
     disk_free_mb: float
 
 
@@ -47,11 +49,12 @@ def preflight(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfile, fe
     checks = (
         ("memory-budget", "memory", needs.memory_mb, profile.model.memory_mb),
         ("memory", "memory available", needs.memory_mb, facts.available_memory_mb),
+        ("memory", "left by the agent's memory limit", needs.memory_mb, facts.memory_limit_left_mb),
         ("disk-budget", "disk", size_mb, profile.model.disk_mb),
         ("disk", "disk free", to_fetch_mb + DISK_RESERVE_MB, facts.disk_free_mb),
     )
     for reason, what, needed, have in checks:
-        if needed > have:
+        if have is not None and needed > have:
             return Shortfall(reason=reason, text=f"needs {needed:.1f} MB, {what}: {have:.1f} MB")
     return None
 

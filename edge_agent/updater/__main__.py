@@ -24,6 +24,7 @@ from edge_agent.config.profiles import load_profile
 from edge_agent.errors import ConfigError, MalformedError
 from edge_agent.host.sensors import architecture
 from edge_agent.ipc.updater import (
+    GOVERNOR,
     Fault,
     FromUpdater,
     Hold,
@@ -128,7 +129,7 @@ class Updater:
             window=channel.window,
         )
         if wish.manifest_sha256 not in slot.ready and not self._plan.may_install:
-            self._say(Hold(slot=slot.slot, reason="governor"))
+            self._say(Hold(slot=slot.slot, reason=GOVERNOR, version=wish.version))
             return
         self._say(Offer(slot=slot.slot, candidate=candidate))
         if wish.manifest_sha256 not in slot.ready:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_agent.engines.registry import installed_engines
 from edge_agent.errors import HashMismatchError, MalformedError, MissingTargetError
+from edge_agent.host.control_groups import ControlGroups
 from edge_agent.host.sensors import architecture, disk_free_mb, memory_available_mb
 from edge_agent.ipc.updater import Checking, DeltaUnused, DeltaUsed, Fetching, FromUpdater, SlotPlan, Stored
 from edge_agent.ports import Transport
@@ -119,10 +120,12 @@ class Installer:
         return found
 
     def _check(self, download: Download) -> None:
+        limit = ControlGroups().memory()
         facts = DeviceFacts(
             architecture=architecture(),
             engines=installed_engines(),
             available_memory_mb=memory_available_mb(),
+            memory_limit_left_mb=None if limit is None else limit.left_mb,
             disk_free_mb=disk_free_mb(self.state.root) or 0.0,
         )
         shortfall = preflight(download.manifest, facts, self.profile, download.fetched_bytes())

@@ -152,13 +152,13 @@ def test_battery_and_firmware_are_heard_and_mains_power_ends_it(tmp_path: Path, 
 
 def test_process_that_eats_the_memory_is_noticed_and_its_end_as_well(tmp_path: Path, board: Board, extra: str) -> None:
     agent = BoardAgent(tmp_path, None, board=board, slots=extra)
-    agent.profile(profile(dwell_s=0.5, available_memory_mb=(200.0, 20.0, 10.0)))
+    agent.profile(profile(dwell_s=0.5, memory_limit_left_mb=(200.0, 20.0, 10.0)))
     with Eater(board.sys) as eater, agent:
         agent.answers_from("extra", "factory:0.1.0/fp32")
         agent.is_at("NORMAL")
         eater.leave(150.0)
         agent.is_at("CONSERVE")
-        assert agent.status().level_reasons[0].startswith("available_memory_mb=")
+        assert agent.status().level_reasons[0].startswith("memory_limit_left_mb=")
         agent.answers_from("extra", "factory:0.1.0/small")
         eater.leave(260.0)
         agent.is_at("NORMAL")
@@ -172,7 +172,7 @@ def test_slot_nobody_asks_gives_up_its_worker_while_memory_is_short_and_answers_
     rare = factory_slot("rare", tmp_path / "bundle", "idle_unload_s = 1.0")
     often = factory_slot("often", tmp_path / "bundle", "priority = 5")
     agent = BoardAgent(tmp_path, None, board=board, slots=rare + often)
-    agent.profile(profile(dwell_s=0.5, available_memory_mb=(200.0, 80.0, 10.0)))
+    agent.profile(profile(dwell_s=0.5, memory_limit_left_mb=(200.0, 80.0, 10.0)))
     with Eater(board.sys) as eater, agent:
         first = agent.answers_from("rare", "factory:0.1.0/fp32") and agent.of("rare").workers
         agent.answers_from("often", "factory:0.1.0/fp32")
@@ -183,7 +183,7 @@ def test_slot_nobody_asks_gives_up_its_worker_while_memory_is_short_and_answers_
         eventually("its worker has gone", lambda: agent.of("rare").unloaded and not agent.of("rare").workers)
         (event,) = agent.events("slot-unloaded")
         assert (event.slot, event.detail["level"]) == ("rare", "CONSERVE")
-        assert event.detail["available_memory_mb"] < 200.0
+        assert event.detail["memory_limit_left_mb"] < 200.0
         assert event.detail["idle_s"] >= 1.0
         assert agent.of("often").workers
 

@@ -1,14 +1,14 @@
 """What `agent doctor` looks at: the things that keep a device from being updated or from answering, each with a remedy.
 
 Every check looks at one thing and returns what it found; none changes anything but a file it writes and removes. Here
-are those of the box itself, in `doctor_network` those of whom it talks to. What a running agent says about itself is
-in `edge_agent.supervisor.status`; deciding what to do about a reading is the governor's.
+are those of what the agent was given and keeps, in `box_checks` those of the box, in `network_checks` those of whom it
+talks to. What a running agent says about itself is in `edge_agent.supervisor.status`; deciding what to do about a
+reading is the governor's.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Container, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,21 +16,20 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.bundle import open_bundle
-from edge_agent.cli.doctor.finding import Finding, Target, Verdict, failure, ok
+from edge_agent.cli.doctor.box_checks import BOX_CHECKS, write_fix
+from edge_agent.cli.doctor.finding import Finding, Target, failure, ok
 from edge_agent.cli.doctor.network_checks import NETWORK_CHECKS
 from edge_agent.config.agent_toml import SlotConfig, missing_files
 from edge_agent.config.profiles import load_profile
 from edge_agent.engines.registry import installed_engines
-from edge_agent.host.governor import GovernorState, Readings, govern
-from edge_agent.host.sensors import MIB, Sensors, architecture, disk_free_mb, memory_available_mb
 from edge_agent.identity.files import IdentityFolder
 from edge_agent.identity.validity import ENROL_HINT, Enrolled, believed_time, renewal_time, standing
 from edge_agent.storage.audit_log import verify_audit
-from edge_agent.storage.durable import write_durably
 from edge_agent.storage.time_floor import read_floor
-from edge_agent.update.preflight import DISK_RESERVE_MB, ENGINE_OF
+from edge_agent.update.preflight import ENGINE_OF
 from edge_agent.update.record import UpdateRecord
 from edge_contracts.errors import EdgewrightError
+from edge_contracts.limits import MIB
 from edge_contracts.manifest import Manifest, Variant
 
 EXPIRY_WARNING_DAYS = 7.0
@@ -40,16 +39,29 @@ _BUILT = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
 def examine(patient: Target) -> Iterable[Finding]:
-    """Yield what every check found, as soon as it is known. Raises ConfigError, ContractError for the profile."""
-    load_profile(patient.config.device.profile)
+    """Yield what every check found, as soon as it is known. A check that cannot be made is a failure of its own, said
+    once, and the others go on."""
     checks: tuple[Callable[[Target], Iterable[Finding]], ...] = (
-        _files, _state_folder, _sensors, _clock, _identity, _trust, _engines, *NETWORK_CHECKS, _audit, _releases,
+        _files, *BOX_CHECKS, _clock, _identity, _trust, _engines, *NETWORK_CHECKS, _audit, _releases,
     )  # fmt: skip
+    said: set[str] = set()
     for check in checks:
         try:
             yield from check(patient)
-        except EdgewrightError as error:
-            yield failure(check.__name__.strip("_").replace("_", " "), str(error), error.hint)
+        except Exception as error:  # whatever it is, the other checks are worth having
+            finding = _failed(check.__name__.strip("_").replace("_", " "), error)
+            if finding.text not in said:
+                yield finding
+            said.add(finding.text)
+
+
+def _failed(check: str, error: Exception) -> Finding:
+    if isinstance(error, EdgewrightError):
+        return failure(check, str(error), error.hint or "correct what it names, and run doctor again")
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return failure(check, f"{where}{error.strerror or error}", write_fix(error.errno))
+    return failure(check, f"this check failed itself: {type(error).__name__}: {error}", "report it with this line")
 
 
 def _files(patient: Target) -> Iterable[Finding]:
@@ -64,59 +76,6 @@ def _files(patient: Target) -> Iterable[Finding]:
             yield Finding(check="files", verdict="warning", text="others can read the device's private key", fix=fix)
     if not missing:
         yield ok("files", "every file the configuration names is there")
-
-
-def _state_folder(patient: Target) -> Iterable[Finding]:
-    root = patient.state.root
-    if not root.is_dir():
-        yield Finding(check="state folder", verdict="skipped", text=f"{root} does not exist yet; the agent makes it")
-        return
-    probe = root / "doctor.tmp"
-    started = time.monotonic()
-    try:
-        write_durably(probe, b"doctor")
-    finally:
-        probe.unlink(missing_ok=True)
-    spent_ms = (time.monotonic() - started) * 1000
-    free = disk_free_mb(root) or 0.0
-    if free < DISK_RESERVE_MB:
-        fix = "delete what is not the agent's; nothing is installed until there is room"
-        yield failure("state folder", f"{free:.0f} MB free, {DISK_RESERVE_MB:.0f} MB are kept in reserve", fix)
-    elif spent_ms > 1000:
-        text, fix = f"a durable write took {spent_ms:.0f} ms", "a worn SD card does this; look for I/O errors in dmesg"
-        yield Finding(check="state folder", verdict="warning", text=text, fix=fix)
-    else:
-        yield ok("state folder", f"{root}: writable, {free:.0f} MB free")
-
-
-def _sensors(patient: Target) -> Iterable[Finding]:
-    """Judge the box's readings by the profile's own thresholds."""
-    profile = load_profile(patient.config.device.profile)
-    state = patient.state.root if patient.state.root.is_dir() else Path("/")
-    readings = Sensors(state, Path(patient.config.device.sensors)).read((), 0.0)
-    judged = govern(GovernorState(), readings, profile.governor, 0.0)
-    known = ", ".join(f"{name} {value:g}" for name, value in msgspec.structs.asdict(_shown(readings)).items() if value)
-    if profile.board.architecture != architecture():
-        text = f"profile {profile.name} is for {profile.board.architecture}, this is {architecture()}"
-        yield failure("board", text, "choose another profile in [device], see firmware_configs/profiles")
-    if judged.level == "NORMAL":
-        yield ok("sensors", known)
-        return
-    fix = "cooling, power supply, memory or disk, as named; the agent saves and sheds load until then"
-    verdict: Verdict = "failure" if judged.level == "CRITICAL" else "warning"
-    text = f"level {judged.level}: {', '.join(judged.reasons)}"
-    yield Finding(check="sensors", verdict=verdict, text=text, fix=fix)
-
-
-class _Shown(msgspec.Struct, frozen=True, kw_only=True):
-    temperature_c: float | None
-    battery_percent: float | None
-    memory_mb: int
-
-
-def _shown(readings: Readings) -> _Shown:
-    memory = round(memory_available_mb())
-    return _Shown(temperature_c=readings.temperature_c, battery_percent=readings.battery_percent, memory_mb=memory)
 
 
 def _clock(patient: Target) -> Iterable[Finding]:

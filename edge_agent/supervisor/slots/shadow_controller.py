@@ -152,7 +152,9 @@ class ShadowController:
 
     def _has_room(self, plan: ShadowPlan) -> bool:
         readings = self._readings
-        memory, cpu = readings.available_memory_mb, readings.cpu_percent
+        left = (readings.available_memory_mb, readings.memory_limit_left_mb)
+        memory = min((value for value in left if value is not None), default=None)
+        cpu = readings.cpu_percent
         needs_mb = (plan.memory_limit_mb or 0.0) + SPARE_MEMORY_MB
         fits = (memory is None or memory >= needs_mb) and (cpu is None or cpu <= BUSY_PERCENT)
         return self._calm and fits and asyncio.get_running_loop().time() >= self._not_before

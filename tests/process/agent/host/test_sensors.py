@@ -13,19 +13,16 @@ import pytest
 
 from edge_agent.host.sensors import MIB, cpu_seconds_of, memory_available_mb
 
-NOWHERE = Path("/nowhere")
 
-
-@pytest.mark.parametrize("proc", [Path("/proc"), NOWHERE])
-def test_memory_that_can_be_had_is_what_psutil_says_with_and_without_proc(proc: Path) -> None:
+def test_memory_that_the_box_can_give_is_what_psutil_says() -> None:
     def apart() -> float:
-        return abs(memory_available_mb(NOWHERE, proc) - psutil.virtual_memory().available / MIB)
+        return abs((memory_available_mb() or 0.0) - psutil.virtual_memory().available / MIB)
 
     assert min(apart() for _ in range(20)) < 16.0, "the machine does other things meanwhile, but not always"
 
 
 def test_cpu_time_of_a_process_is_what_psutil_says() -> None:
-    busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\ntime.sleep(60)"
+    busy = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass\ntime.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", busy])
     try:
         while (used := cpu_seconds_of(process.pid) or 0.0) < 0.3:

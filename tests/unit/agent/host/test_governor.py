@@ -9,6 +9,7 @@ import pytest
 from edge_agent.host.governor import GovernorState, Readings, govern, turned_away
 from edge_agent.host.sensors import Sensors
 from edge_contracts.profile import GovernorThresholds, Threshold
+from edge_contracts.readings import READINGS
 
 LIMITS = GovernorThresholds(
     temperature_c=Threshold(conserve=70, critical=80, hysteresis=5),
@@ -92,6 +93,55 @@ def test_sensors_of_a_bare_box_are_none(tmp_path: Path) -> None:
     assert (readings.temperature_c, readings.battery_percent, readings.throttled) == (None, None, None)
 
 
+def test_temperature_comes_from_monitoring_chips_where_there_are_no_thermal_zones(tmp_path: Path) -> None:
+    chips = {"hwmon0": ("nvme", 79_000), "hwmon1": ("coretemp", 61_500), "hwmon2": ("it8728", 88_000)}
+    for folder, (name, value) in chips.items():
+        path = tmp_path / "sys/class/hwmon" / folder
+        path.mkdir(parents=True)
+        (path / "name").write_text(f"{name}\n")
+        (path / "temp1_input").write_text(f"{value}\n")
+    sensors = Sensors(tmp_path, tmp_path / "sys")
+    assert sensors.read((), 0.0).temperature_c == 61.5, "the CPU's own chip"
+    (tmp_path / "sys/class/hwmon/hwmon1/name").write_text("unknown\n")
+    assert sensors.read((), 0.0).temperature_c == 88.0, "the board's hottest, never a disk's"
+    zone = tmp_path / "sys/class/thermal/thermal_zone0/temp"
+    zone.parent.mkdir(parents=True)
+    zone.write_text("55000\n")
+    assert sensors.read((), 0.0).temperature_c == 55.0
+
+
+def test_memory_of_a_proc_without_meminfo_is_unknown_and_judged_by_nothing(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    readings = Sensors(tmp_path, tmp_path / "sys", tmp_path / "proc").read((), 0.0)
+    assert readings.available_memory_mb is None
+    assert govern(GovernorState(), Readings(), LIMITS, 0.0).level == "NORMAL"
+
+
+def test_one_list_of_readings_is_what_is_read_judged_and_shown() -> None:
+    names = [reading.name for reading in READINGS]
+    assert list(Readings.__struct_fields__) == names
+    judged = set(GovernorThresholds.__struct_fields__) - {"dwell_s"}
+    assert judged == {reading.name for reading in READINGS if reading.unit != "flag"}
+
+
+def test_box_and_limits_of_our_own_are_judged_by_thresholds_of_their_own() -> None:
+    """A gateway of 4 GB whose service may have 320 MB: the board's eighth says nothing about what the limit leaves."""
+    thresholds = GovernorThresholds(available_memory_mb=Threshold(conserve=512, critical=256, hysteresis=256))
+    fine = Readings(available_memory_mb=3000.0, memory_limit_left_mb=235.0)
+    assert govern(GovernorState(), fine, thresholds, 0.0).level == "NORMAL"
+    short = Readings(available_memory_mb=3000.0, memory_limit_left_mb=49.0)
+    judged = govern(GovernorState(), short, thresholds, 0.0)
+    assert (judged.level, judged.reasons) == ("CONSERVE", ("memory_limit_left_mb=49",))
+    box = Readings(available_memory_mb=200.0, memory_limit_left_mb=235.0)
+    assert govern(GovernorState(), box, thresholds, 0.0).reasons == ("available_memory_mb=200",)
+
+
+def test_few_tasks_or_inodes_hold_updates_and_turn_no_request_away() -> None:
+    for readings in (Readings(tasks_left=1.0), Readings(free_inodes=0.0)):
+        state = govern(GovernorState(), readings, GovernorThresholds(), 0.0)
+        assert (state.level, state.shed) == ("CRITICAL", 0)
+
+
 def test_full_disk_is_critical_and_turns_no_request_away() -> None:
     limits = GovernorThresholds(
         disk_free_mb=Threshold(conserve=100, critical=50), cpu_percent=Threshold(conserve=80, critical=95)
@@ -116,18 +166,3 @@ def test_the_lowest_priority_is_turned_away_first_and_the_next_after_each_dwell(
         assert (state.level, state.shed) == (level, shed), now
     assert turned_away([5, 0, 5, 2], 2) == {0, 2}
     assert turned_away([5, 0], 0) == frozenset()
-
-
-def test_memory_is_what_the_tightest_limit_around_the_process_leaves(tmp_path: Path) -> None:
-    group = tmp_path / "sys" / "fs" / "cgroup"
-    group.mkdir(parents=True)
-    facts = {"memory.max": 400, "memory.high": 320, "memory.current": 310}
-    for name, megabytes in facts.items():
-        (group / name).write_text(f"{megabytes * 1024 * 1024}\n")
-    (group / "memory.stat").write_text(f"anon 1\ninactive_file {30 * 1024 * 1024}\n")
-    assert Sensors(tmp_path, tmp_path / "sys").read((), 0.0).available_memory_mb == 40.0
-    for name in ("memory.max", "memory.high"):
-        (group / name).write_text("max\n")
-    whole = Sensors(tmp_path, tmp_path / "sys").read((), 0.0).available_memory_mb
-    assert whole is not None
-    assert whole > 40.0
