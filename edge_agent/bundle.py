@@ -67,7 +67,7 @@ def check_file(folder: Path, entry: FileEntry, chunk_size: int) -> None:
             raise BundleError(f"{size} bytes, the manifest says {entry.size}", subject=entry.path)
         whole, chunks = _hash(file.fileno(), chunk_size)
     if whole != entry.sha256 or chunks != entry.chunks:
-        raise BundleError("its bytes are not the ones the manifest pins", subject=entry.path)
+        raise BundleError("SHA-256 differs from the manifest", subject=entry.path)
 
 
 def file_entry(path: Path, root: Path, chunk_size: int = limits.CHUNK_BYTES) -> FileEntry:
@@ -101,7 +101,7 @@ def open_inside(folder: Path, name: str) -> int:
             os.close(before)
         fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
     except OSError as error:
-        hint = f"{folder} is no bundle; `edgewright compress` writes one" if name == MANIFEST_NAME else None
+        hint = f"{folder} has no manifest.json; `edgewright compress` writes bundles" if name == MANIFEST_NAME else None
         raise BundleError(error.strerror or "cannot be opened", subject=name, hint=hint) from error
     finally:
         os.close(at)
@@ -112,7 +112,7 @@ def open_inside(folder: Path, name: str) -> int:
 
 
 def _missing(folder: Path) -> int:
-    raise BundleError("no such folder", subject=str(folder), hint="a bundle is a folder with a manifest.json")
+    raise BundleError("folder not found", subject=str(folder), hint="a bundle is a folder with a manifest.json")
 
 
 def _read_bounded(folder: Path, name: str, limit: int) -> bytes:

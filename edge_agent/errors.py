@@ -47,7 +47,7 @@ class RetryAfterError(TransportError):
     reason = "retry-after"
 
     def __init__(self, delay_s: float) -> None:
-        super().__init__(f"the depot asks to wait {delay_s:g} s")
+        super().__init__(f"the depot is busy; retry in {delay_s:g} s")
         self.delay_s = delay_s
 
 

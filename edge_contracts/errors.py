@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from edge_contracts import __version__
+
 
 class EdgewrightError(Exception):
     """Root of all deliberate errors. `reason` is a stable machine-readable code."""
@@ -71,6 +73,7 @@ class MissingExtraError(OperatorError):
 
     def __init__(self, extra: str, module: str) -> None:
         super().__init__(
-            f"this needs the extra {extra!r} ({module} is not installed)",
-            hint=f"pip install 'edgewright[{extra}]'",
+            f"needs the extra {extra!r}: {module} is not installed",
+            hint=f"from a checkout: pip install '.[{extra}]'; from a wheel: pip install "
+            f"'./edgewright-{__version__}-py3-none-any.whl[{extra}]'",
         )

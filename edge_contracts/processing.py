@@ -161,7 +161,7 @@ def _channels(step: Channels, shape: Shape, what: str) -> Shape:
     if step.to == "reversed":
         return shape
     if not shape or shape[-1] != 3:
-        raise ContractError(f"grey is made of three channels on the last axis, not of {list(shape)}", subject=what)
+        raise ContractError(f"grey needs three channels on the last axis, not of {list(shape)}", subject=what)
     return (*shape[:-1], 1)
 
 

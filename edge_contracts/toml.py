@@ -30,7 +30,7 @@ def decode_toml(data: bytes, *, what: str) -> dict[str, Any]:
     except ContractError:
         raise
     except (ValueError, RecursionError) as error:
-        raise ContractError(f"is no TOML: {error}", subject=what) from error
+        raise ContractError(f"invalid TOML: {error}", subject=what) from error
 
 
 def _check_keys(text: str, what: str) -> None:

@@ -165,7 +165,7 @@ class BrokerConnection:
         elif event.ending == "tls":
             self._refusal = BrokerError(event.reason, subject=self._address)
         elif event.ending == "refused" and event.code in UNAUTHORIZED:
-            self._refusal = BrokerError(f"the broker refuses us: {event.reason}", subject=self._address)
+            self._refusal = BrokerError(f"the broker refused the connection: {event.reason}", subject=self._address)
 
 
 def new_client_id(service: str) -> str:

@@ -61,8 +61,8 @@ class Measurement:
 
 
 _HINTS = {
-    "engine": "is it a whole model, of the format its name ends in, with operators this engine has?",
-    "engine-memory": "it needs more memory than there is, or than the limit allows",
+    "engine": "check that the file is complete, matches its suffix and uses operators this engine supports",
+    "engine-memory": "not enough memory, or the memory limit is too low",
 }
 
 
@@ -145,7 +145,7 @@ class Runner:
         while b"\n" not in self._pending:
             ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise RunnerError("no answer in time", subject=self._name)
+                raise RunnerError("timed out", subject=self._name)
             data = os.read(descriptor, 1 << 16)
             if not data:
                 raise self._ended()
@@ -158,8 +158,8 @@ class Runner:
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - 2000))
         words = self._log.read().decode(errors="replace").strip().splitlines()
-        last = words[-1] if words else "nothing said"
-        return RunnerError(f"the measuring process ended with {code}: {last[:400]}", subject=self._name)
+        last = words[-1] if words else "no output"
+        return RunnerError(f"the measuring process exited with code {code}: {last[:400]}", subject=self._name)
 
 
 def measure_interleaved(
@@ -184,7 +184,7 @@ def measure_interleaved(
             left = LOAD_TIMEOUT_S if name in needed else min(LOAD_TIMEOUT_S, deadline - time.monotonic())
             with _collect(failures, name):
                 if left <= 0:
-                    raise RunnerError("no time was left to measure it", subject=name)
+                    raise RunnerError("no time left to measure it", subject=name)
                 runner = stack.enter_context(Runner(plan, patience_s=left))
                 runner.loaded()
                 runners[name] = runner

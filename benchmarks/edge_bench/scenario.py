@@ -65,9 +65,9 @@ def scenario(path: Path, task: Task | None, variants: Collection[str], folder: P
 
 def _model_subject(path: Path, variants: Collection[str]) -> Subject:
     if not path.is_file():
-        raise OperatorError("no such model or bundle", subject=str(path))
+        raise OperatorError("no such model file or bundle folder", subject=str(path))
     if path.suffix not in FORMATS:
-        raise OperatorError(f"{path.suffix!r} is neither .onnx nor .tflite", subject=str(path))
+        raise OperatorError(f"{path.suffix!r} is not supported; use .onnx or .tflite", subject=str(path))
     if variants:
         raise OperatorError("only a bundle has variants", subject="--variants")
     return Subject(name=path.stem, model=path, format=FORMATS[path.suffix])

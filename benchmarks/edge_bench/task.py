@@ -127,8 +127,8 @@ class Task:
     def format(self) -> Format:
         """The engines' name for the model's kind. Raises ContractError for a model that is to be brought in first."""
         if self.model.suffix not in FORMATS:
-            what = f"no engine takes {self.model.name}"
-            raise ContractError(what, subject=f"{self.path.name} model", hint="`edgewright compress` brings it in")
+            what = f"no engine runs {self.model.name}"
+            raise ContractError(what, subject=f"{self.path.name} model", hint="`edgewright compress` converts it")
         return FORMATS[self.model.suffix]
 
     @property
@@ -148,9 +148,7 @@ def read_task(path: Path) -> Task:
     file = _read_file(path)
     if file.metric not in METRICS:
         known = ", ".join(sorted(METRICS))
-        raise OperatorError(
-            f"{file.metric[:80]!r} is not known", subject=f"{path.name} metric", hint=f"one of: {known}"
-        )
+        raise OperatorError(f"{file.metric[:80]!r} is unknown", subject=f"{path.name} metric", hint=f"one of: {known}")
     if file.input.scale == 0.0 or not np.isfinite([file.input.scale, file.input.offset]).all():
         raise ContractError("scale must be finite and not 0, offset finite", subject=f"{path.name} input.scale")
     model, data = path.parent / file.model, path.parent / file.data.file
@@ -191,13 +189,13 @@ def _read_file(path: Path) -> TaskFile:
 def _check_model_path(named: str, model: Path, subject: str) -> None:
     if "://" in named or named.startswith(REGISTRIES):
         hint = f"mlflow artifacts download --artifact-uri {named} --dst-path FOLDER, then model = FOLDER"
-        raise ContractError("is in a registry, a task names files", subject=subject, hint=hint)
+        raise ContractError("is a registry URI; a task needs local files", subject=subject, hint=hint)
     if _is_file(model / MLFLOW_MODEL):
         return
     known = (*FORMATS, *IMPORTED)
     if model.suffix not in known:
         hint = f"one of {', '.join(known)}, or the folder of an MLflow model"
-        raise ContractError(f"{model.suffix!r} is no kind of model known here", subject=subject, hint=hint)
+        raise ContractError(f"{model.suffix!r} is not a supported model format", subject=subject, hint=hint)
     if not _is_file(model):
         raise ContractError(f"no such file: {model}", subject=subject, hint=RELATIVE)
 
@@ -212,9 +210,9 @@ def _is_file(path: Path) -> bool:
 
 def _array(arrays: dict[str, Array], name: str, what: str) -> Array:
     if name not in arrays:
-        raise BundleError("no such array", subject=f"{what}[{name}]", hint="a task's data has x, y and calib_x")
+        raise BundleError("array not found", subject=f"{what}[{name}]", hint="a task's data has x, y and calib_x")
     if arrays[name].ndim == 0 or arrays[name].shape[0] == 0:
-        raise BundleError("it has no sample", subject=f"{what}[{name}]")
+        raise BundleError("contains no samples", subject=f"{what}[{name}]")
     return arrays[name]
 
 
@@ -228,7 +226,7 @@ def _check_arrays(x: Array, y: Array, calibration: Array, what: str) -> None:
         )
     for name, values in (("x", x), ("y", y), ("calib_x", calibration)):
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise BundleError("it holds infinite values or NaN", subject=f"{what}[{name}]")
+            raise BundleError("contains NaN or infinity", subject=f"{what}[{name}]")
 
 
 def _check_shape(section: InputSection, given: tuple[int, ...], what: str) -> None:
@@ -245,7 +243,7 @@ def _check_shape(section: InputSection, given: tuple[int, ...], what: str) -> No
 def _slices(arrays: dict[str, Array], name: str, count: int, what: str) -> Array | None:
     if name not in arrays:
         if name != "slices":
-            raise BundleError("no such array", subject=f"{what}[{name}]")
+            raise BundleError("array not found", subject=f"{what}[{name}]")
         return None
     if arrays[name].shape != (count,):
         raise BundleError(f"shape {arrays[name].shape}, one label a sample is ({count},)", subject=f"{what}[{name}]")
@@ -261,7 +259,7 @@ def _training(data: Path, x: Array, task: str) -> Array:
         what = f"samples of {found.shape[1:]} {found.dtype}, in {task}'s x of {x.shape[1:]} {x.dtype}"
         raise BundleError(what, subject=f"{data.name}[x]")
     if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise BundleError("it holds infinite values or NaN", subject=f"{data.name}[x]")
+        raise BundleError("contains NaN or infinity", subject=f"{data.name}[x]")
     return found.astype(x.dtype, copy=False)
 
 
@@ -285,7 +283,9 @@ def check_model(task: Task, inputs: Sequence[TensorInfo], outputs: Sequence[Tens
     name = task.path.name
     if len(inputs) != 1:
         names = ", ".join(info.name for info in inputs)
-        raise ContractError(f"the model has {len(inputs)} inputs ({names}); a task feeds one", subject=f"{name} model")
+        raise ContractError(
+            f"the model has {len(inputs)} inputs ({names}); a task supports one", subject=f"{name} model"
+        )
     info = inputs[0]
     if info.dtype != task.file.input.dtype:
         raise ContractError(f"the model takes {info.dtype}", subject=f"{name} input.dtype")

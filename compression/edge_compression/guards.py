@@ -84,7 +84,7 @@ def objections(tensor: Input, x: Array) -> Iterator[str]:
     for action in filter(counts.__getitem__, _ENDS):
         yield (
             f"{counts[action]} of {x.shape[0]} evaluation samples {_ENDS[action]} on a device, the first because "
-            f"{tensor.name}: {first[action]}; here they were judged as they are"
+            f"{tensor.name}: {first[action]}; they were scored unchanged here"
         )
 
 

@@ -113,20 +113,22 @@ def read_captures(folder: Path, opener: Opener, damaged: Callable[[str, str], No
     """
     files = capture_files(folder)
     if not files:
-        raise OperatorError("holds no captures", subject=str(folder), hint="it is captures/<slot> in a state folder")
+        raise OperatorError(
+            "no captures in this folder", subject=str(folder), hint="give captures/<slot> of a state folder"
+        )
     others = 0
     for path in files:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
             if len(head) < _HEAD_BYTES or not head.startswith(_MAGIC):
-                damaged(path.name, "does not begin like a capture")
+                damaged(path.name, "not a capture file")
             elif head[-KEY_BYTES:] != opener.public_bytes:
                 others += 1
-                damaged(path.name, "is sealed for another key")
+                damaged(path.name, "encrypted for another key")
             else:
                 yield from _records(file, head, opener, damaged)
     if others == len(files):
-        raise OperatorError("everything in it is sealed for another key", subject=str(folder))
+        raise OperatorError("all captures in it are encrypted for another key", subject=str(folder))
 
 
 def _records(

@@ -79,7 +79,7 @@ class Opener:
             agreed = self._private.exchange(X25519PublicKey.from_public_bytes(half))
             return ChaCha20Poly1305(_box_key(agreed, half, self.public_bytes)).decrypt(_NONCE, box[KEY_BYTES:], context)
         except (InvalidTag, ValueError) as error:  # ValueError: not a point, or too short
-            raise SealError("cannot be opened with this key, or was changed", subject="box") from error
+            raise SealError("cannot be decrypted: wrong key, or the record was changed", subject="box") from error
 
 
 def make_keys(folder: Path, passphrase: bytes | None) -> tuple[Path, Path]:
@@ -95,8 +95,8 @@ def make_keys(folder: Path, passphrase: bytes | None) -> tuple[Path, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, _, _ in files:
             if (folder / name).exists():
-                hint = "what was sealed for it can only be opened with it; give another folder"
-                raise OperatorError("is there already", subject=str(folder / name), hint=hint)
+                hint = "captures encrypted for this key need it; choose another folder"
+                raise OperatorError("file exists; a key is never overwritten", subject=str(folder / name), hint=hint)
         for name, data, mode in files:
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:
@@ -113,13 +113,13 @@ def load_sealer(path: Path) -> Sealer:
     data = _key_file(path)
     if b"PRIVATE KEY" in data:
         hint = f"give the device {PUBLIC_NAME} and keep {PRIVATE_NAME} elsewhere"
-        raise OperatorError("is a private key", subject=str(path), hint=hint)
+        raise OperatorError("this is a private key", subject=str(path), hint=hint)
     try:
         key = load_pem_public_key(data)
     except ValueError as error:
-        raise OperatorError("is no public key in PEM", subject=str(path), hint=_HINT) from error
+        raise OperatorError("not a public key in PEM form", subject=str(path), hint=_HINT) from error
     if not isinstance(key, X25519PublicKey):
-        raise OperatorError("is no X25519 key", subject=str(path), hint=_HINT)
+        raise OperatorError("not an X25519 key", subject=str(path), hint=_HINT)
     return Sealer(key)
 
 
@@ -128,17 +128,17 @@ def load_opener(path: Path, passphrase: bytes | None) -> Opener:
     try:
         key = load_pem_private_key(_key_file(path), passphrase)
     except TypeError as error:  # one is needed and not given, or the other way round
-        hint = "give --passphrase-file" if passphrase is None else "leave out --passphrase-file"
+        hint = "give --passphrase-file" if passphrase is None else "remove --passphrase-file"
         raise OperatorError("encrypted and passphrase do not go together", subject=str(path), hint=hint) from error
     except ValueError as error:
-        hint = f"another passphrase, or {_HINT}"
-        raise OperatorError("cannot be read as a private key", subject=str(path), hint=hint) from error
+        hint = f"check the passphrase, or {_HINT}"
+        raise OperatorError("not a readable private key", subject=str(path), hint=hint) from error
     if not isinstance(key, X25519PrivateKey):
-        raise OperatorError("is no X25519 key", subject=str(path), hint=_HINT)
+        raise OperatorError("not an X25519 key", subject=str(path), hint=_HINT)
     return Opener(key)
 
 
-_HINT = "`edgewright agent capture-key FOLDER` makes a pair"
+_HINT = "`edgewright agent capture-key FOLDER` creates a key pair"
 
 
 def _key_file(path: Path) -> bytes:

@@ -202,12 +202,12 @@ def parse_config(value: object) -> AgentConfig:
     _check_data(config)
     _check_captures(config)
     if config.trust is None and any(slot.channel for slot in config.slots):
-        raise ConfigError("needed as soon as a slot has a channel", subject="config.trust.root")
+        raise ConfigError("required when a slot has a channel", subject="config.trust.root")
     for field, url in (("updates.http", config.updates.http), ("telemetry.otlp", config.telemetry.otlp)):
         if url is not None and not url.startswith(("http://", "https://")):
             raise ConfigError("must begin with http:// or https://", subject=f"config.{field}")
     if config.broker is not None and (config.broker.certificate_file is None) != (config.broker.key_file is None):
-        raise ConfigError("certificate_file and key_file belong together", subject="config.broker.key_file")
+        raise ConfigError("give both certificate_file and key_file", subject="config.broker.key_file")
     return config
 
 
@@ -243,16 +243,16 @@ def _check_data(config: AgentConfig) -> None:
     """Refuse topics through which answers could come back as questions, and topics of the fleet's own tree."""
     topics = {f"config.slots[{i}].mqtt": slot.mqtt for i, slot in enumerate(config.slots) if slot.mqtt is not None}
     if config.data_broker is None and (topics or config.home_assistant is not None):
-        raise ConfigError("needed for data topics: [broker] or [data.broker]", subject="config.data.broker")
+        raise ConfigError("data topics need [broker] or [data.broker]", subject="config.data.broker")
     outputs = [mqtt.output for mqtt in topics.values()]
     for what, mqtt in topics.items():
         for field, topic in (("input", mqtt.input), ("output", mqtt.output)):
             if topic.startswith(f"{ROOT}/"):
-                raise ConfigError(f"{topic!r} belongs to the fleet's own topics", subject=f"{what}.{field}")
+                raise ConfigError(f"{topic!r} is one of the fleet's own topics", subject=f"{what}.{field}")
         if outputs.count(mqtt.output) > 1:
             raise ConfigError(f"{mqtt.output!r} appears twice", subject=f"{what}.output")
         if any(mqtt.input == output or mqtt.input.startswith(f"{output}/") for output in outputs):
-            text = f"{mqtt.input!r} is an output or lies below one: answers would come back as questions"
+            text = f"{mqtt.input!r} is an output topic or below one: answers would be read as requests"
             raise ConfigError(text, subject=f"{what}.input")
 
 
@@ -263,9 +263,9 @@ def _check_captures(config: AgentConfig) -> None:
         if slot.capture is None:
             continue
         if "uncertain" in slot.capture.only and slot.certainty is None:
-            raise ConfigError("nothing is uncertain in a slot without `certainty`", subject=f"{what}.only")
+            raise ConfigError("needs `certainty` in the same slot", subject=f"{what}.only")
         if slot.capture.folder in folders:
-            raise ConfigError("belongs to another slot's captures", subject=f"{what}.folder")
+            raise ConfigError("is used by another slot's captures", subject=f"{what}.folder")
         if slot.capture.folder is not None:
             folders.add(slot.capture.folder)
 

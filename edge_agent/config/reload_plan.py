@@ -43,8 +43,8 @@ def plan_reload(old: AgentConfig, new: AgentConfig) -> ReloadPlan:
     changed = tuple(_changes(_plain(old), _plain(new)))
     fixed = [name for name in changed if not LIVE.fullmatch(name)]
     if fixed:
-        hint = "restart the agent for these, or set them back; nothing was changed"
-        raise ConfigError("cannot change while the agent runs", subject=", ".join(fixed), hint=hint)
+        hint = "restart the agent, or restore the old values; no change was applied"
+        raise ConfigError("cannot be changed while the agent is running", subject=", ".join(fixed), hint=hint)
     before = {slot.name: slot for slot in old.slots}
     after = {slot.name: slot for slot in new.slots}
     return ReloadPlan(

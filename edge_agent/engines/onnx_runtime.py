@@ -202,7 +202,7 @@ def _cpu() -> str:
 def _tensor_info(node: Any) -> TensorInfo:
     dtype = _DTYPES.get(node.type)
     if dtype is None:
-        raise EngineError(f"type {node.type} is not served", subject=node.name)
+        raise EngineError(f"type {node.type} is not supported", subject=node.name)
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
     return TensorInfo(name=node.name, dtype=dtype, shape=shape)
 

@@ -25,10 +25,16 @@ _ENGINES: tuple[tuple[Format, str, str, tuple[str, ...], str], ...] = (
         "litert",
         "edge_agent.engines.litert",
         ("ai-edge-litert", "tflite-runtime"),
-        "pip install 'edgewright[tflite]'",
+        "pip install ai-edge-litert",
     ),
     # Not an engine of its own: it runs those of its nodes, and comes with the agent.
-    ("pipeline", "pipeline", "edge_agent.inference.pipeline_engine", (), "pip install edgewright"),
+    (
+        "pipeline",
+        "pipeline",
+        "edge_agent.inference.pipeline_engine",
+        (),
+        "install edgewright again: docs/how-to/install-device.md",
+    ),
 )
 
 OUT_OF_MEMORY_MARKS = ("bad_alloc", "bad allocation", "failed to allocate", "out of memory", "cannot allocate")

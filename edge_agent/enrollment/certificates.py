@@ -71,11 +71,11 @@ def accept(der: bytes, wanted: CertificateSubject) -> tuple[Enrolled, IdentityPa
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(wanted.issuer))
         same_key = _public(certificate.public_key()) == _public(_load(wanted.key).public_key())
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
-        raise CertificateError("the answer is no certificate of the fleet's authority") from error
+        raise CertificateError("the reply does not contain a certificate of the fleet's authority") from error
     names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
     if not same_key or names != [wanted.device] or not begin < end:
-        raise CertificateError("the certificate in the answer is not for this device's name and key")
+        raise CertificateError("the certificate in the reply is for another device name or key")
     enrolled = Enrolled(
         device=wanted.device,
         tenant=wanted.tenant,

@@ -31,12 +31,12 @@ AGAIN_S = 5.0
 """How long an answer may take until the request is sent again."""
 
 NEXT_STEP: dict[Refusal, str] = {
-    "malformed": "agent and enrollment service must be of versions that understand each other",
-    "unknown": "the claim or certificate is another fleet's: make a claim with `edgewright fleet enroll`",
-    "expired": "make a new claim with `edgewright fleet enroll` and run `edgewright agent enroll`",
-    "used": "another key has used this claim; if that was not this device, `edgewright fleet identity revoke` it",
-    "revoked": "an operator revoked this device; if by mistake, make a new claim with `edgewright fleet enroll`",
-    "too-often": "this certificate was renewed several times already: make a claim with `edgewright fleet enroll`",
+    "malformed": "update the agent or the enrollment service: their versions are incompatible",
+    "unknown": "the claim or certificate belongs to another fleet: create a claim with `edgewright fleet enroll`",
+    "expired": "create a new claim with `edgewright fleet enroll` and run `edgewright agent enroll`",
+    "used": "this claim was used with another key; if that was not this device, run `edgewright fleet identity revoke`",
+    "revoked": "this device was revoked by an operator; create a new claim with `edgewright fleet enroll`",
+    "too-often": "this certificate was renewed too often: create a claim with `edgewright fleet enroll`",
 }
 
 
@@ -84,7 +84,7 @@ def renew(folder: IdentityFolder, broker: BrokerConfig, timeout_s: float) -> Enr
     """
     current = folder.current()
     if current is None:
-        raise ConfigError("this device has not enrolled", subject="identity", hint="edgewright agent enroll")
+        raise ConfigError("this device is not enrolled", subject="identity", hint="edgewright agent enroll")
     files = folder.files(current)
     wanted = CertificateSubject(
         claim=current.claim,
@@ -159,7 +159,7 @@ def _await(
             event = Connected() if link.connected else None
         if isinstance(event, Connected):
             link.publish(desk.asks, encode(request), qos=1)
-            trouble = "no enrollment service answered"
+            trouble = "no reply from the enrollment service"
         elif isinstance(event, Disconnected):
             trouble = event.reason
         elif isinstance(event, MessageReceived):

@@ -42,7 +42,7 @@ class RepeatLimit(logging.Filter):
             self._seen.clear()
         self._seen[kind] = (begun, count + 1)
         if left_out > 0:
-            record.msg, record.args = f"{record.getMessage()} ({left_out} lines like this were left out)", ()
+            record.msg, record.args = f"{record.getMessage()} ({left_out} similar lines suppressed)", ()
         return count < BURST
 
 

@@ -186,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
         except httptools.HttpParserCallbackError:
             raise  # a mistake of ours; asyncio logs it and ends the connection
         except httptools.HttpParserError as error:
-            self._refuse(HttpError(400, f"this is no HTTP/1.1: {error}", closing=True))
+            self._refuse(HttpError(400, f"malformed HTTP/1.1 request: {error}", closing=True))
         if not self._deaf:
             self._count(len(received))
         if self._expects and self._current is not None and not self._queue and self._task is None:

@@ -96,7 +96,7 @@ class Exchange:
 def check_body(headers: dict[bytes, bytes]) -> None:
     """Raise the Refusal of a body that will not be read, by what its head says of it."""
     if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise HttpError(415, "content-encoding: compressed bodies are not read", closing=True)
+        raise HttpError(415, "content-encoding: compressed bodies are not supported", closing=True)
     declared = headers.get(b"content-length", b"0")
     if not declared.isdigit():
         raise HttpError(400, f"content-length: not a number: {declared[:20]!r}", closing=True)
@@ -106,7 +106,9 @@ def check_body(headers: dict[bytes, bytes]) -> None:
 
 def too_large(size: int | str) -> HttpError:
     """Return the refusal of a body over the limit."""
-    return HttpError(413, f"a body of {size} bytes or more, over {limits.MAX_REQUEST_BYTES}", closing=True)
+    return HttpError(
+        413, f"request body too large: at least {size} bytes, limit {limits.MAX_REQUEST_BYTES}", closing=True
+    )
 
 
-FAILED: Final = HttpError(500, "this answer failed; the agent's log says why", closing=True).response
+FAILED: Final = HttpError(500, "internal error, see the agent log", closing=True).response

@@ -82,10 +82,10 @@ class OipApp:
         runtime = self._runtime()
         manifest = runtime.manifest
         if name != manifest.name:
-            raise HttpError(404, f"no model {name[:80]!r} here, this slot serves {manifest.name}")
+            raise HttpError(404, f"unknown model {name[:80]!r}; this slot serves {manifest.name}")
         if rest[:1] == ["versions"] and len(rest) > 1:
             if rest[1] != manifest.version:
-                raise HttpError(404, f"no version {rest[1][:80]!r} of {name} here, this slot serves {manifest.version}")
+                raise HttpError(404, f"unknown version {rest[1][:80]!r} of {name}; this slot serves {manifest.version}")
             rest = rest[2:]
         match rest:
             case ["infer"]:
@@ -141,7 +141,7 @@ class OipApp:
 
     def _shed(self, runtime: Runtime) -> HttpError:
         runtime.tally.count("shed")
-        return retry(self._serving.retry_after_s, "this device sheds load")
+        return retry(self._serving.retry_after_s, "overloaded: this device is reducing load")
 
     def _refusal(self, error: TensorError | EngineMemoryError | MemoryError) -> HttpError:
         if isinstance(error, TensorError):
@@ -150,7 +150,7 @@ class OipApp:
             if self._serving.on_memory_error is not None:
                 self._serving.on_memory_error(error)  # does not return in a worker
             return retry(1.0, str(error))
-        return retry(1.0, "no memory for a request of this size now")  # an array of the request's own size
+        return retry(1.0, "not enough memory for a request of this size now")  # an array of the request's own size
 
     def _runtime(self) -> Runtime:
         if self._serving.runtime is None:
@@ -160,9 +160,9 @@ class OipApp:
     def _ready(self) -> Runtime:
         runtime = self._runtime()
         if self._serving.retry_after_s > 0:
-            raise retry(self._serving.retry_after_s, "this device sheds load")
+            raise retry(self._serving.retry_after_s, "overloaded: this device is reducing load")
         if self._serving.draining:
-            raise retry(1.0, "this worker is ending")
+            raise retry(1.0, "this worker is shutting down")
         return runtime
 
     def _metrics(self) -> HttpResponse:
@@ -178,7 +178,7 @@ def _get(head: RequestHead, body: Callable[[], object]) -> Answering:
 
 def _allow(head: RequestHead, method: str) -> None:
     if head.method not in ((method, "HEAD") if method == "GET" else (method,)):
-        reason = f"{head.method} is not allowed here, {method} is"
+        reason = f"{head.method} is not allowed; use {method} is"
         raise HttpError(405, reason, (b"allow", method.encode()), closing=True)
 
 

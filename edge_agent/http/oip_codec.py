@@ -264,7 +264,7 @@ def _wanted(request: _Request, manifest: Manifest) -> dict[str, bool]:
         if output.name not in known:
             raise TensorError(f"no output {output.name[:80]!r}; there is {', '.join(known)}", subject=f"{where}.name")
         if output.parameters.classification is not None or output.parameters.shared_memory_region is not None:
-            raise TensorError("classification and shared memory are not served", subject=f"{where}.parameters")
+            raise TensorError("classification and shared memory are not supported", subject=f"{where}.parameters")
         binary = output.parameters.binary_data
         wanted[output.name] = default if binary is None else binary
     return wanted

@@ -27,7 +27,7 @@ def parse_numbers(data: bytes, shape: list[int], dtype: np.dtype[Any], where: st
     if not data:
         raise TensorError("missing", subject=where)
     if dtype == np.float16:
-        raise TensorError("FP16 has no JSON form, send it in binary", subject=where)
+        raise TensorError("FP16 has no JSON form; send it as binary data", subject=where)
     try:
         array = _array(DECODERS[dtype.kind].decode(data), dtype)
     except msgspec.ValidationError:

@@ -87,7 +87,7 @@ class IdentityFolder:
             sync_folder(self.root.parent)
             lock = (self.root / "lock").open("ab")
         except OSError as error:
-            raise state_error("cannot be made", error, self.root) from error
+            raise state_error("cannot be created", error, self.root) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:

@@ -68,4 +68,4 @@ def standing(enrolled: Enrolled | None, now: float, chance: float = 0.0) -> Stan
     return "due" if now >= renewal_time(enrolled, chance) else "good"
 
 
-ENROL_HINT = "make a claim with `edgewright fleet enroll` and redeem it here with `edgewright agent enroll`"
+ENROL_HINT = "create a claim with `edgewright fleet enroll` and run `edgewright agent enroll` here"

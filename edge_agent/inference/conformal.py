@@ -56,7 +56,7 @@ def predictor(manifest: Manifest, variant: Variant, coverage: float) -> Predicto
         return None
     best = max(enough, key=lambda threshold: (threshold.alpha, threshold.score == "lac"))
     if best.model_sha256 != sha256:
-        raise ContractError("its conformal threshold is of another file", subject=f"variant {variant.id}")
+        raise ContractError("its conformal threshold was computed for another file", subject=f"variant {variant.id}")
     return Predictor(best, manifest.outputs[0])
 
 

@@ -19,12 +19,12 @@ _BIT_LENGTHS = 64
 COUNTERS = {
     "requests": "Inference requests answered",
     "errors": "Failures of a rung: loading, running or an answer its guard refused",
-    "rejected": "Requests refused: a tensor did not fit, or its guard rejects it",
-    "abstained": "AnswerCounters that said nothing",
-    "fallbacks": "AnswerCounters not given by the first rung",
-    "shed": "Requests asked to come back later",
-    "guard_input": "Inputs an input guard objected to",
-    "guard_output": "AnswerCounters an output guard refused",
+    "rejected": "Requests refused: a tensor did not match the model, or its guard rejected it",
+    "abstained": "Answers that abstained",
+    "fallbacks": "Answers not given by the first rung",
+    "shed": "Requests refused with Retry-After",
+    "guard_input": "Inputs outside an input guard",
+    "guard_output": "Answers refused by an output guard",
     "out_of_distribution": "Samples unlike the calibration data",
 }
 

@@ -41,7 +41,7 @@ PASS = GuardVerdict(action="pass")
 def judge_input(guard: InputGuard, spread: Spread) -> GuardVerdict:
     """Judge a tensor about to be fed. Not-finite numbers are judged first: they have no place in a range."""
     if not spread.finite:
-        return GuardVerdict(action=guard.not_finite, text="holds NaN or infinity")
+        return GuardVerdict(action=guard.not_finite, text="contains NaN or infinity")
     text = _outside(spread, guard.minimum, guard.maximum)
     return PASS if text is None else GuardVerdict(action=guard.out_of_range, text=text)
 
@@ -50,7 +50,7 @@ def judge_feature(guard: FeatureGuard, spread: Spread, unknown: float | None) ->
     """Judge the numbers of one feature; `unknown` is one that is none of its categories, None if there is none."""
     what = guard.name or f"feature {guard.index}"
     if unknown is not None:
-        return GuardVerdict(action=guard.action, text=f"{what}: {unknown:.6g} is none of its categories")
+        return GuardVerdict(action=guard.action, text=f"{what}: {unknown:.6g} is not one of its categories")
     text = _outside(spread, guard.minimum, guard.maximum)
     return PASS if text is None else GuardVerdict(action=guard.action, text=f"{what}: {text}")
 
@@ -58,7 +58,7 @@ def judge_feature(guard: FeatureGuard, spread: Spread, unknown: float | None) ->
 def judge_output(guard: OutputGuard, spread: Spread) -> GuardVerdict:
     """Judge an answer: one that is not finite or out of range is no answer and goes down the ladder."""
     if not spread.finite:
-        return GuardVerdict(action="fallback", text="answered NaN or infinity")
+        return GuardVerdict(action="fallback", text="answer contains NaN or infinity")
     text = _outside(spread, guard.minimum, guard.maximum)
     return PASS if text is None else GuardVerdict(action="fallback", text=text)
 
@@ -82,5 +82,5 @@ def _outside(spread: Spread, minimum: float | None, maximum: float | None) -> st
     if minimum is not None and spread.minimum < minimum:
         return f"{spread.minimum:.6g} is below the minimum {minimum:.6g}"
     if maximum is not None and spread.maximum > maximum:
-        return f"{spread.maximum:.6g} is over the maximum {maximum:.6g}"
+        return f"{spread.maximum:.6g} is above the maximum {maximum:.6g}"
     return None

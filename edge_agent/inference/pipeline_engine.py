@@ -72,7 +72,7 @@ def engine() -> PipelineEngine:
 def _open(folder: Path, node: ModelNode) -> Bundle:
     bundle = open_bundle(folder, verify=False)  # a runtime checks each file before it opens it
     if bundle.manifest_sha256 != node.manifest_sha256:
-        raise EngineError("its manifest is not the one the pipeline pins", subject=f"node {node.name}")
+        raise EngineError("its manifest differs from the one the pipeline pins", subject=f"node {node.name}")
     return bundle
 
 
@@ -165,7 +165,7 @@ class PipelineSession:
             except _NoAnswerError as error:
                 way.failed[node.name] = str(error)
             except (ValueError, IndexError) as error:  # sizes that were open until now
-                way.failed[node.name] = f"what it is given does not fit: {error}"
+                way.failed[node.name] = f"its inputs do not match: {error}"
             done = NodeAnswer(
                 node=node.name,
                 served_by=served,

@@ -47,7 +47,7 @@ def score(metric: str, outputs: Sequence[Array], targets: Array) -> float:
     """
     if metric not in METRICS:
         raise OperatorError(
-            f"{metric[:80]!r} is not known here", subject="metric", hint=f"one of: {', '.join(sorted(METRICS))}"
+            f"{metric[:80]!r} is unknown", subject="metric", hint=f"one of: {', '.join(sorted(METRICS))}"
         )
     return METRICS[metric](outputs[0], targets)
 

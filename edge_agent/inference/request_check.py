@@ -75,7 +75,7 @@ class RequestCheck:
         if check.as_is:
             return array
         if array.dtype.kind == "f" and check.tensor.dtype[0] not in "fb" and not is_finite(array):
-            raise TensorError("holds NaN or infinity, which no integer can stand for", subject=check.name)
+            raise TensorError("contains NaN or infinity, which has no integer value", subject=check.name)
         try:
             return to_model(array, check.tensor)
         except ContractError as error:  # a sample of open size that a step cannot take

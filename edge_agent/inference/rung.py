@@ -163,7 +163,7 @@ def load_rung(rung: Rung, settings: EngineSettings) -> LoadedRung:
 
 def first_manifest(ladder: Sequence[Rung]) -> Manifest:
     """Return the first manifest of a ladder that can be read. Raises BundleError if there is none."""
-    problem: EdgewrightError = BundleError("no rung to serve from", subject="ladder")
+    problem: EdgewrightError = BundleError("no release or factory bundle to serve", subject="ladder")
     for rung in ladder:
         try:
             return open_bundle(Path(rung.folder), verify=False).manifest

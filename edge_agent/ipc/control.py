@@ -94,11 +94,11 @@ def ask_agent(state: StateFolder, ask: ControlRequest, *, timeout_s: float) -> C
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except OSError as error:
-            raise UnreachableError(f"agent cannot be asked: {error.strerror}", subject=str(path)) from error
+            raise UnreachableError(f"cannot connect to the agent: {error.strerror}", subject=str(path)) from error
         try:
             connection.sendall(msgspec.json.encode(ask) + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline(MAX_LINE_BYTES)
             return msgspec.json.decode(line, type=ControlReply)
         except (OSError, msgspec.MsgspecError) as error:
-            raise UnreachableError("the agent does not answer", subject=str(path)) from error
+            raise UnreachableError("no reply from the agent", subject=str(path)) from error

@@ -164,7 +164,7 @@ def _parts(path: Path) -> _Parts:
         graphs[LIGHT] = _graph(file, bundles, last=True)
     outputs = check_pipeline(graphs[FULL], {name: bundle.manifest for name, bundle in bundles.items()})
     if (file.metric is None) != (file.min_score is None):
-        raise ContractError("metric and min_score belong together", subject=path.name)
+        raise ContractError("give both metric and min_score", subject=path.name)
     check_last_resort(file.last_resort, [spec.shape for spec in outputs.values()], f"{path.name} last_resort")
     arrays = read_arrays(path.parent / file.samples, what=file.samples)
     samples = {
@@ -242,7 +242,7 @@ def _requirements(manifests: Sequence[Manifest]) -> Requirements:
             own = set(needs.architectures)
             architectures = own if architectures is None else architectures & own
     if architectures is not None and not architectures:
-        raise ContractError("no architecture suits all models", subject="nodes")
+        raise ContractError("no architecture is supported by all models", subject="nodes")
     return Requirements(
         engines=tuple(
             convert({"name": name, "minimum": one}, EngineFloor, what="engines") for name, one in minimum.items()

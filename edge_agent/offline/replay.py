@@ -159,7 +159,7 @@ def replay(
         progress(found.records)
     if found.records and found.unfit == found.records:
         hint = "give the bundle of the model that was captured"
-        raise OperatorError(f"not one record fits {a.name}; {found.first_misfit}", subject="captures", hint=hint)
+        raise OperatorError(f"no record matches {a.name}; {found.first_misfit}", subject="captures", hint=hint)
     names = ("what was answered", a.name) if b is None else (a.name, b.name)
     return _report(found, names, damaged)
 

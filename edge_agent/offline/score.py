@@ -158,8 +158,8 @@ def _image_samples(folder: Path, manifest: Manifest, done: int, last: bytes) -> 
     if done:
         answered = msgspec.json.decode(last, type=dict[str, msgspec.Raw]).get("file", b"null")
         if done > len(files) or msgspec.json.decode(answered) != files[done - 1].name:
-            hint = "give another file for the answers"
-            raise OperatorError("the answers in it are not of these images", subject=str(folder), hint=hint)
+            hint = "choose another TARGET file"
+            raise OperatorError("it contains answers to other images", subject=str(folder), hint=hint)
 
     def samples() -> Iterator[Sample]:
         for path in files[done:]:

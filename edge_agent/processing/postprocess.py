@@ -39,7 +39,9 @@ class Postprocessor:
             for act in self._acts:
                 known |= act(known, tensors)
         except (ValueError, IndexError, KeyError) as error:
-            raise EngineError(f"its outputs do not fit the steps behind it: {error}", subject="answer") from error
+            raise EngineError(
+                f"its outputs do not match the postprocessing steps: {error}", subject="answer"
+            ) from error
         return known
 
     def _bound(self, step: Any) -> Callable[[Arrays, Mapping[str, Array]], Arrays]:

@@ -54,7 +54,7 @@ def follow(head: ChainHead, line: bytes) -> ChainHead:
     try:
         entry = msgspec.json.decode(line, type=AuditEntry)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"no audit entry: {error}") from error
+        raise ValueError(f"not an audit entry: {error}") from error
     if entry.previous != head.digest:
         raise ValueError("does not follow the line before it")
     if entry.serial != head.serial + 1:
@@ -67,7 +67,7 @@ def start_of(line: bytes) -> ChainHead:
     try:
         entry = msgspec.json.decode(line, type=AuditEntry)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"no audit entry: {error}") from error
+        raise ValueError(f"not an audit entry: {error}") from error
     return ChainHead(digest=entry.previous, serial=entry.serial - 1)
 
 

@@ -35,7 +35,7 @@ class AuditLog:
         self._unwritten = 0
         with contextlib.suppress(StateError):  # a full disk must not keep the agent from starting
             if torn:
-                self.append("audit-repaired", 0.0, text=f"{torn} bytes of a torn line were cut off")
+                self.append("audit-repaired", 0.0, text=f"{torn} bytes of an incomplete last line were removed")
             if broken:
                 self.append("audit-broken", 0.0, text=broken)
 

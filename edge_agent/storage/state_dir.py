@@ -52,7 +52,7 @@ class StateFolder:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             sync_folder(self.root)
         except OSError as error:
-            raise StateError(f"cannot be made: {error.strerror}", subject=str(self.root)) from error
+            raise StateError(f"cannot be created: {error.strerror}", subject=str(self.root)) from error
 
     def lock(self) -> IO[bytes]:
         """Take the folder for this process; the kernel gives it back whatever ends the process. Raises ConfigError."""
@@ -61,8 +61,10 @@ class StateFolder:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
-            hint = f"look with `edgewright agent status --state {self.root}`"
-            raise ConfigError("another agent runs with this state", subject=str(self.root), hint=hint) from error
+            hint = f"see `edgewright agent status --state {self.root}`"
+            raise ConfigError(
+                "another agent is running on this state folder", subject=str(self.root), hint=hint
+            ) from error
         return file
 
     def mark_running(self) -> None:
@@ -146,7 +148,7 @@ def read_manifest(folder: Path, *, expected: str | None = None) -> tuple[Manifes
         raise StateError(f"cannot be read: {error.strerror}", subject=str(path)) from error
     digest = hashlib.sha256(data).hexdigest()
     if expected is not None and digest != expected:
-        raise StateError("is not the manifest its folder is named after", subject=str(path))
+        raise StateError("SHA-256 differs from the name of its folder", subject=str(path))
     try:
         return parse_manifest(data), digest
     except ContractError as error:

@@ -54,14 +54,14 @@ class ConfigReload:
         async with self._one:
             try:
                 if self._path is None:
-                    raise ConfigError("this agent was not started from a file", subject="reload")
+                    raise ConfigError("this agent was started without a configuration file", subject="reload")
                 new = load_config(self._path)
                 plan = plan_reload(self._current(), new)
                 await self._take(new, plan)
             except EdgewrightError as error:
                 self._tell(DeviceEvent(event="config-refused", severity="warning", text=str(error)))
                 return ReloadOutcome(refused=ControlError(text=str(error), hint=error.hint))
-            self._tell(DeviceEvent(event="config-reloaded", text=", ".join(plan.changed) or "nothing has changed"))
+            self._tell(DeviceEvent(event="config-reloaded", text=", ".join(plan.changed) or "no changes"))
             return ReloadOutcome(changed=plan.changed)
 
 

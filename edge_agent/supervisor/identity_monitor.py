@@ -114,7 +114,7 @@ class IdentityMonitor:
 
     def _take(self, found: Enrolled) -> None:
         self._current, self._advice, self._expired, self._failures = found, "", False, 0
-        text = f"{found.device} has a certificate until {_utc(found.end)}"
+        text = f"{found.device} has a certificate valid until {_utc(found.end)}"
         self._tell(DeviceEvent(event="identity-changed", text=text, detail={"serial": found.serial}))
         self._changed()
 
@@ -130,7 +130,7 @@ class IdentityMonitor:
         delay = doubling(self._failures, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S) * (0.5 + _random.random())
         self._renew_after = now + delay
         self._failures += 1
-        advice = f"not renewed: {outcome.text}" + (f"; {outcome.hint}" if outcome.hint else "")
+        advice = f"certificate not renewed: {outcome.text}" + (f"; {outcome.hint}" if outcome.hint else "")
         if advice != self._advice:
             self._advice = advice
             detail: Detail = {"reason": outcome.reason}
@@ -153,7 +153,7 @@ class IdentityMonitor:
             await process.wait()
             return msgspec.json.decode(line, type=RenewalOutcome)
         except (OSError, msgspec.MsgspecError) as error:
-            return RenewalOutcome(renewed=False, reason="process", text=f"the renewal's process failed: {error}")
+            return RenewalOutcome(renewed=False, reason="process", text=f"the renewal process failed: {error}")
 
     def _read(self) -> Enrolled | None:
         if self._broker is None or self._broker.identity is None:

@@ -79,7 +79,7 @@ class ResourceMonitor:
         """Tell of another level, or of more or fewer priorities turned away, with all that was read."""
         severity = "info" if after.level == "NORMAL" else "warning"
         step = after.level if after.level == before.level else f"{before.level} -> {after.level}"
-        text = f"{step}: {', '.join(after.reasons) or 'better for the dwell time'}"
+        text = f"{step}: {', '.join(after.reasons) or 'readings stayed better for the dwell time'}"
         self._tell(DeviceEvent(event="level", severity=severity, text=text, detail=self.detail))
 
     @property
@@ -102,7 +102,7 @@ class ResourceMonitor:
         detail = {"today_mb": self.writes.today_mb, "budget_mb": self.writes.budget_mb}
         if saving:
             self._meter.save()
-            text = f"{written}: windows stay open until tomorrow, events become durable in batches"
-            self._tell(DeviceEvent(event="writes-saved", severity="warning", text=text, detail=dict(detail)))
+            text = f"{written}: telemetry windows wait until tomorrow, events are written in batches"
+            self._tell(DeviceEvent(event="write-budget-exceeded", severity="warning", text=text, detail=dict(detail)))
         else:
-            self._tell(DeviceEvent(event="writes-free", text=written, detail=dict(detail)))
+            self._tell(DeviceEvent(event="write-budget-restored", text=written, detail=dict(detail)))

@@ -112,7 +112,7 @@ class Supervisor:
         self._data.start()
         self._updates.bring_staged()
         self._notifier.ready()
-        _log.info("agent %s runs, state in %s", self._config.device.id, self._state.root)
+        _log.info("agent %s started, state folder %s", self._config.device.id, self._state.root)
         while not self._stop.is_set():
             self._tick(loop.time())
             try:
@@ -178,7 +178,7 @@ class Supervisor:
                 slot.unload_if_idle(self._box.detail)
             slot.beside.allow(self._box.readings, calm=self._box.calm and not self._box.saves_writes)
             slot.serving.view(self._gauges(slot) | shadow_gauges(slot.beside.shadowing.totals))
-        self._notifier.status(f"{level.level}, {self._outbox.spooled} messages spooled")
+        self._notifier.status(f"{level.level}, {self._outbox.spooled} messages in the outbox")
 
     def _gauges(self, slot: Slot) -> dict[str, float]:
         box = gauges(self._box.governor.level, self._box.readings, self._outbox)
@@ -202,9 +202,9 @@ class Supervisor:
         keep = frozenset[str]().union(*(slot.keeps() for slot in self._slots.values()))
         try:
             for gone in self._state.collect_garbage(keep):
-                _log.info("release %s is not needed any more", gone[:16])
+                _log.info("removed release %s, no longer needed", gone[:16])
         except OSError as error:
-            _log.warning("garbage stays: %s", error)
+            _log.warning("cannot remove unused files: %s", error)
 
     def _reported(self) -> ReportedState:
         config = self._config.device
@@ -230,7 +230,7 @@ class Supervisor:
 
     def _tell_start(self) -> None:
         detail: Detail = {"clean": self._clean, "version": __version__}
-        text = "after a clean stop" if self._clean else "the last run ended without a stop"
+        text = "after a clean stop" if self._clean else "after an unclean stop"
         self.tell(
             DeviceEvent(event="agent-started", severity="info" if self._clean else "warning", text=text, detail=detail)
         )

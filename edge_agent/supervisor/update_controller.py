@@ -144,7 +144,7 @@ class UpdateController:
             self._follow_hint(now)
         if self._task is not None:
             if now > self._deadline:
-                _log.warning("the updater is over its time")
+                _log.warning("the updater timed out")
                 self._kill()
             return
         if not self._slots:
@@ -248,7 +248,7 @@ class UpdateController:
             try:
                 message = parse_from_updater(line)
             except msgspec.MsgspecError:
-                _log.error("the updater speaks nonsense: %r", line[:200])
+                _log.error("ignored a malformed message from the updater: %r", line[:200])
                 continue
             if not self._again:
                 self._hear(message)
@@ -334,7 +334,7 @@ def trouble_event(trouble: Trouble) -> DeviceEvent:
 def delta_event(message: DeltaUsed | DeltaUnused) -> DeviceEvent:
     """Return what is told of a delta that was tried."""
     if isinstance(message, DeltaUsed):
-        text = f"{message.path} was made from an older one: {message.spared} bytes were not fetched"
+        text = f"{message.path} was rebuilt from an older release: {message.spared} bytes of download saved"
         spared: Detail = {"path": message.path, "fetched": message.fetched, "spared": message.spared}
         return DeviceEvent(event="delta-used", slot=message.slot, text=text, detail=spared)
     problem: Detail = {"path": message.path, "reason": message.reason}

@@ -81,14 +81,16 @@ class DriftMonitor:
                 self._tell(_begins(self._slot, name, judged.get(name)))
             elif not alarm and name in self._alarms:
                 self._alarms.discard(name)
-                self._tell(DeviceEvent(event="drift-over", severity="info", slot=self._slot, text=name))
+                self._tell(DeviceEvent(event="drift-ended", severity="info", slot=self._slot, text=name))
 
 
 def _begins(slot: str, name: str, drift: Drift | None) -> DeviceEvent:
     if drift is None:
-        text = f"{name}: the mean has moved step by step from where it was"
+        text = f"{name}: the mean has drifted gradually"
         return DeviceEvent(event="drift", severity="warning", slot=slot, text=text)
-    text = f"{name}: {drift.by} {drift.value:.3g}, chance keeps below {drift.bound:.3g} in {drift.samples} samples"
+    text = (
+        f"{name}: {drift.by} {drift.value:.3g}, expected by chance: below {drift.bound:.3g} in {drift.samples} samples"
+    )
     figures: dict[str, str | int | float | bool] = {"psi": drift.psi, "jsd": drift.jsd, "ks": drift.ks}
     return DeviceEvent(
         event="drift", severity="warning", slot=slot, text=text, detail=figures | {"samples": drift.samples}

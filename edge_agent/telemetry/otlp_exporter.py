@@ -53,10 +53,10 @@ class OtlpExporter:
         try:
             status = await asyncio.to_thread(_post, url, body)
         except (OSError, ValueError) as error:
-            _log.warning("no OpenTelemetry collector: %s", error)
+            _log.warning("OpenTelemetry collector unreachable: %s", error)
             return
         if status >= 400:
-            _log.warning("OpenTelemetry collector answers %d", status)
+            _log.warning("OpenTelemetry collector returned HTTP status %d", status)
         if status not in TRY_AGAIN:
             for window in windows:
                 if self._waiting and self._waiting[0] is window:

@@ -194,7 +194,7 @@ class Uplink:
             self._pump()
         elif isinstance(event, Disconnected):
             if event.reason != self._silence:
-                _log.info("no broker: %s", event.reason)
+                _log.info("broker disconnected: %s", event.reason)
                 self._silence = event.reason
             self._collectors.clear()
             self._in_flight.clear()

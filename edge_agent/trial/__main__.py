@@ -46,7 +46,7 @@ def _try_variant(plan: TrialPlan, variant: str) -> VariantTrial:
             env=os.environ | LEAN_ENVIRONMENT,
         )
     except subprocess.TimeoutExpired:
-        return VariantTrial(variant=variant, reason="time", text=f"not done after {plan.time_s:g} s, killed")
+        return VariantTrial(variant=variant, reason="time", text=f"timed out after {plan.time_s:g} s, killed")
     return read_outcome(variant, done)
 
 

@@ -94,7 +94,9 @@ class _Trial:
         self.seen["score"] = reached
         floor = self._variant.min_score
         if floor is not None and not reached >= floor:
-            raise _Failed("quality", f"{manifest.metric} {reached:.4f} on the probe set, at least {floor:.4f} is asked")
+            raise _Failed(
+                "quality", f"{manifest.metric} {reached:.4f} on the probe set, at least {floor:.4f} is required"
+            )
 
     def _latency_ms(self, session: Session) -> float:
         """Median time of one run of the first sample, in milliseconds."""

@@ -40,7 +40,9 @@ def preflight(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfile, fe
     """Return what the device lacks for the release, or None. `fetched_bytes` of it lie on the disk already."""
     needs = manifest.requirements
     if needs.architectures and facts.architecture not in needs.architectures:
-        return Shortfall(reason="architecture", text=f"{facts.architecture} is not in {list(needs.architectures)}")
+        return Shortfall(
+            reason="architecture", text=f"{facts.architecture} is not one of {', '.join(needs.architectures)}"
+        )
     lacking = _engine_lacking(manifest, facts, profile)
     if lacking is not None:
         return Shortfall(reason="engine", text=lacking)

@@ -101,7 +101,7 @@ class Updater:
         for manifest, reason in decision.withdraw:
             self._say(Withdraw(slot=slot.slot, manifest_sha256=manifest, reason=reason))
         if decision.refused is not None:
-            text = f"channel {channel.channel} serial {channel.serial} names a release that may not be installed"
+            text = f"channel {channel.channel} serial {channel.serial} names a release that is not allowed"
             self._say(Trouble(fault="operator", reason=decision.refused, text=text, slot=slot.slot))
         elif decision.hold is not None:
             self._say(Hold(slot=slot.slot, reason=decision.hold))
@@ -111,7 +111,7 @@ class Updater:
     def _channel(self, name: str) -> Channel:
         channel = parse_channel(self._repository.fetch(channel_target(name), limits.MAX_DOCUMENT_BYTES))
         if channel.channel != name:
-            raise MalformedError(f"is the document of channel {channel.channel!r}", subject=channel_target(name))
+            raise MalformedError(f"contains channel {channel.channel!r}", subject=channel_target(name))
         return channel
 
     def _have(self, slot: SlotPlan, channel: Channel, wish: ChannelRelease) -> None:

@@ -34,7 +34,7 @@ class ByteBudget:
         """Raise BudgetError if `count` more bytes are too many."""
         with self._lock:
             if self.used + count > self.limit:
-                raise BudgetError(f"{self.used} bytes fetched, the limit is {self.limit}")
+                raise BudgetError(f"{self.used} bytes downloaded, limit {self.limit}")
             self.used += count
 
 

@@ -156,7 +156,9 @@ class Fetcher:
                 continue
             if piece.fits(data):
                 return data
-            last = DamagedError(f"chunk at {piece.offset} is not what is pinned", subject=piece.entry.path)
+            last = DamagedError(
+                f"chunk at {piece.offset} has a SHA-256 that differs from the manifest", subject=piece.entry.path
+            )
         raise last
 
 

@@ -101,7 +101,7 @@ class DeltaRebuild:
         made = apply_delta(self.held[delta.base], file, delta.codec, entry.size)
         for piece, data in _cut(made, pieces):
             if not piece.fits(data):
-                raise DeltaError(f"makes another chunk at {piece.offset} than the manifest pins", subject=entry.path)
+                raise DeltaError(f"rebuilt chunk at {piece.offset} differs from the manifest", subject=entry.path)
             if piece.number in missing:
                 self.chunks.store(piece, data)
                 self.told()

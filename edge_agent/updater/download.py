@@ -81,7 +81,7 @@ class Download:
             self._fetch()
             self._finish()
         except OSError as error:
-            raise state_error("download cannot be stored", error, self.folder) from error
+            raise state_error("cannot store the download", error, self.folder) from error
 
     def _copy(self) -> None:
         """Take chunks from files of the same hash that the device has, instead of fetching them."""
@@ -124,7 +124,7 @@ class Download:
             path = self.folder / entry.path
             if _hash_and_sync(path) != entry.sha256:
                 self._chunks.forget()
-                raise DamagedError("is not what the manifest pins", subject=entry.path)
+                raise DamagedError("SHA-256 differs from the manifest", subject=entry.path)
         self._chunks.forget()
         for folder in (self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())):
             sync_folder(folder)

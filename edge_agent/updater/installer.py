@@ -98,7 +98,7 @@ class Installer:
         target = manifest_target(wish.model, wish.version)
         data = self.repository.fetch(target, limits.MAX_MANIFEST_BYTES)
         if hashlib.sha256(data).hexdigest() != wish.manifest_sha256:
-            raise HashMismatchError("is not the manifest the channel names", subject=target)
+            raise HashMismatchError("differs from the manifest named by the channel", subject=target)
         manifest = parse_manifest(data)
         if (manifest.name, manifest.version) != (wish.model, wish.version):
             raise MalformedError(f"says it is {manifest.name} {manifest.version}", subject=target)

@@ -104,7 +104,7 @@ class TrustedRepository:
         self._check_floor()
         self._raise_floor(self._now)
         if info is None:
-            raise MissingTargetError("does not exist yet, or no role entitled to it has signed it", subject=target)
+            raise MissingTargetError("not found, or not signed by a role that may sign it", subject=target)
         if info.length > limit:
             raise TooLargeError(f"{info.length} bytes signed, over the limit of {limit}", subject=target)
         if known is not None and _is(info, known):
@@ -162,7 +162,7 @@ class TrustedRepository:
         """python-tuf's refresh, with our time set between the root and what it vouches for."""
         self._updater._load_root()
         if self._set.root.version < self._floor.root:
-            raise RolledBackError(f"root {self._set.root.version}, {self._floor.root} was verified before")
+            raise RolledBackError(f"root {self._set.root.version}, {self._floor.root} was verified earlier")
         if self._floor.keys != _online_keys(self._set.root):
             self._floor = Floor(root=self._floor.root)
         # python-tuf has no public way to give the time; the clock of a box without a battery may stand at 1970.
@@ -175,7 +175,7 @@ class TrustedRepository:
         """Refuse what is older than ever verified under the same keys."""
         for role, version in self.versions().items():
             if version < self._floor.versions.get(role, 0):
-                raise RolledBackError(f"version {version}, {self._floor.versions[role]} was seen", subject=role)
+                raise RolledBackError(f"version {version}, {self._floor.versions[role]} was seen earlier", subject=role)
 
     def _raise_floor(self, moment: float) -> None:
         """Remember versions, and `moment` as past. No time is believed at which anything verified here would have
@@ -201,7 +201,7 @@ class TrustedRepository:
             return Floor()
         except ContractError as error:
             raise MalformedError(
-                "our own record of the newest time is damaged", subject=str(self._floor_path)
+                "the stored record of the newest time is damaged", subject=str(self._floor_path)
             ) from error
 
 

@@ -249,7 +249,7 @@ class Worker:
 
     def _die(self, error: EngineMemoryError) -> None:
         """End at once, after `_fault` has told the supervisor. Requests in flight stay counted in the flight page."""
-        sys.stderr.write(f"worker {self._plan.slot}: {error}; ending\n")
+        sys.stderr.write(f"worker {self._plan.slot}: {error}; exiting\n")
         sys.stderr.flush()
         os._exit(EXIT_MEMORY)
 

@@ -77,6 +77,6 @@ class CaptureWriter:
                     self.written = (self.written[0] + 1, self.written[1] + size)
             except OSError as error:
                 paused_until = time.monotonic() + PAUSE_S
-                self._failed(f"nothing is captured for {PAUSE_S:.0f} s: {error}")
+                self._failed(f"capture paused for {PAUSE_S:.0f} s: {error}")
         if ring is not None:
             ring.close()

@@ -37,7 +37,7 @@ def parse_arrival(topic: str, payload: bytes) -> Arrival:
     elif address.topic == "tele":
         arrival = _parse_telemetry(payload)
     else:
-        raise ContractError("nothing to store comes here", subject=topic)
+        raise ContractError("unexpected topic", subject=topic)
     if arrival.device != address.device:
         raise ContractError(f"the payload says it is from {arrival.device!r}", subject=topic)
     _check_keys(arrival)

@@ -79,7 +79,7 @@ class IngestQueue:
             self._store.ingest([arrival for arrival, _ in batch], utc_text(datetime.now(UTC)))
         except SQLAlchemyError as error:
             self._not_before = now + RETRY_S
-            self._log(f"the store failed, trying again: {str(error)[:300]}")
+            self._log(f"database error, retrying: {str(error)[:300]}")
             return
         self._waiting = self._waiting[BATCH:]
         self.counts["stored"] += len(batch)
@@ -105,12 +105,12 @@ class ControllerDuties:
         try:
             done = refresh(self._fleet, datetime.now(UTC), ONLINE_ROLES)
         except (EdgewrightError, OSError) as error:
-            self._log(f"signing again failed: {error}")
+            self._log(f"re-signing failed: {error}")
             return
         if done.signed:
-            self._log(f"signed again: {', '.join(done.signed)}")
+            self._log(f"re-signed: {', '.join(done.signed)}")
         if done.missing and done.missing != self._missing:
-            self._log(f"due, but the key is not here: {', '.join(done.missing)}")
+            self._log(f"due, but no key available here: {', '.join(done.missing)}")
         self._missing = done.missing
 
 

@@ -26,13 +26,13 @@ def open_database(url: str, tables: MetaData, *, durable: bool = False) -> tuple
         raise FleetError(str(error), subject="db", hint="for example postgresql+psycopg://user@host/fleet") from error
     dialects: dict[str, Insert] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
     if engine.dialect.name not in dialects:
-        raise FleetError(f"{engine.dialect.name} is neither SQLite nor PostgreSQL", subject="db")
+        raise FleetError(f"{engine.dialect.name} is not supported; use SQLite or PostgreSQL", subject="db")
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _preparation(durable))
     try:
         tables.create_all(engine)
     except DBAPIError as error:
-        raise FleetError(f"the database cannot be opened: {error.orig}", subject="db") from error
+        raise FleetError(f"cannot open the database: {error.orig}", subject="db") from error
     return engine, dialects[engine.dialect.name]
 
 

@@ -118,7 +118,7 @@ class ObjectReader:
 
 def _piece(file: int, size: int, offset: int, length: int) -> bytes:
     if offset > size or (offset == size and size > 0):
-        raise ObjectMissingError(f"{size} bytes long, nothing at {offset}")
+        raise ObjectMissingError(f"{size} bytes long, no data at {offset}")
     try:
         return os.pread(file, length, offset)
     except OSError as error:

@@ -156,7 +156,7 @@ class PullThrough:
             return "missing"
         except UpstreamObjectError as error:
             # There is no object that its name describes; what came instead is not kept.
-            self._log(f"not kept: {error}")
+            self._log(f"not cached: {error}")
             return "missing"
         self._reachable(True)
         self._roots.found(name)
@@ -182,7 +182,7 @@ class PullThrough:
                 self._room.keep(path, _verified(rest, promised, place, begun), begun)
             except UpstreamObjectError as error:
                 begun.unlink(missing_ok=True)
-                self._log(f"begun again: {error}")
+                self._log(f"download restarted: {error}")
             else:
                 return
         self._room.keep(path, _verified(self._upstream.read(place, LIMITS["blob"]), promised, place), None)
@@ -191,7 +191,7 @@ class PullThrough:
         """Log a change, and only a change: an uplink may be down for days."""
         if answers != self._answers:
             self._answers = answers
-            self._log("upstream answers again" if answers else f"cannot fetch, serving what is here: {why}")
+            self._log("upstream reachable again" if answers else f"upstream unreachable, serving cached files: {why}")
 
 
 class _NewestRoot:
@@ -236,7 +236,7 @@ def _verified(pieces: Iterator[bytes], promised: str | None, place: str, begun: 
         digest.update(piece)
         yield piece
     if promised is not None and digest.hexdigest() != promised:
-        raise UpstreamObjectError("is not what its name says", subject=place)
+        raise UpstreamObjectError("does not match the hash in its name", subject=place)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -100,7 +100,7 @@ def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:
     if error.code in (403, 404, 410):
         return ObjectMissingError(what, subject=url)
     if error.code == 416:
-        return UpstreamObjectError("has fewer bytes than came of it before", subject=url)
+        return UpstreamObjectError("is shorter than before", subject=url)
     wish = error.headers.get("Retry-After", "")
     if error.code in (429, 503) and wish.isdecimal():
         return UpstreamBusyError(what, subject=url, delay_s=min(float(wish[:9]), MAX_LATER_S))
@@ -137,7 +137,7 @@ def _body(answer: Any, url: str, limit: int) -> Iterator[bytes]:
             raise UpstreamError(f"too slow: {received} bytes in {time.monotonic() - started:.0f} s", subject=url)
         yield piece
     if size is not None and received != size:
-        raise UpstreamError(f"broke off after {received} of {size} bytes", subject=url)
+        raise UpstreamError(f"download ended after {received} of {size} bytes", subject=url)
 
 
 def _checked(base: str) -> str:
@@ -148,7 +148,7 @@ def _checked(base: str) -> str:
         good = False
     if not good or parts.query or parts.fragment or parts.username is not None:
         raise FleetError(
-            f"{base[:80]!r} is no http or https address of a repository",
+            f"{base[:80]!r} is not an http or https URL",
             subject="upstream",
             hint="for example https://updates.example.org/repository",
         )

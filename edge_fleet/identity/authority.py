@@ -79,9 +79,7 @@ class Authority:
         """Make the three keys and their certificates. Raises FleetError if there are any, KeyExposedError in git."""
         check_outside_git(self.folder)
         if any((self.folder / f"{name}.pem").exists() for name in CA_NAMES):
-            raise FleetError(
-                "there is an authority here already, and it is never overwritten", subject=str(self.folder)
-            )
+            raise FleetError("an authority exists here and is never overwritten", subject=str(self.folder))
         make_folder(self.folder, PRIVATE_FOLDER)
         for name in CA_NAMES:
             key = ec.generate_private_key(ec.SECP256R1())
@@ -103,7 +101,7 @@ class Authority:
             hint = f"edgewright fleet authority init {self.folder.parent}"
             raise FleetError("the fleet has no certificate authority", subject=str(path), hint=hint) from error
         except (OSError, ValueError) as error:
-            raise FleetError(f"is no certificate: {error}", subject=str(path)) from error
+            raise FleetError(f"not a certificate: {error}", subject=str(path)) from error
 
     def pem(self, ca: CaName) -> bytes:
         """Return that certificate as PEM."""
@@ -156,10 +154,10 @@ class Authority:
     def _key(self, ca: CaName) -> ec.EllipticCurvePrivateKey:
         path = self.folder / f"{ca}.key"
         if not path.exists():
-            hint = "run this where the key is kept, or bring the file here for as long as it takes"
-            raise KeyMissingError("this needs a key that is not here", subject=str(path), hint=hint)
+            hint = "run this on the machine that has the key, or copy the key file here temporarily"
+            raise KeyMissingError("the key is not available here", subject=str(path), hint=hint)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise KeyExposedError("others can read this private key", subject=str(path), hint=f"chmod 600 {path}")
+            raise KeyExposedError("private key is readable by other users", subject=str(path), hint=f"chmod 600 {path}")
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -213,7 +211,7 @@ def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.DNSName(host)
     except ValueError as error:
-        raise FleetError(f"{host!r} is no host name", subject="host") from error
+        raise FleetError(f"{host!r} is not a host name", subject="host") from error
 
 
 def _key_usage(

@@ -87,7 +87,7 @@ def make_claim(
 def write_claim(claim: Claim, path: Path) -> None:
     """Write a claim file, readable by its owner only. Raises FleetError rather than replace a file."""
     if path.exists():
-        raise FleetError("exists already", subject=str(path))
+        raise FleetError("file exists; a claim is never overwritten", subject=str(path))
     write_file(path, encode(claim) + b"\n", PRIVATE_FILE)
 
 

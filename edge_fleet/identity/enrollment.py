@@ -83,7 +83,7 @@ class Enrollment:
             return CLAIM_CA, claim, claim_topic(self._tenant, claim, "rsp")
         address = parse_device_topic(topic)
         if address.topic != "renew":
-            raise ContractError("nobody asks for certificates here", subject=topic)
+            raise ContractError("unexpected topic", subject=topic)
         return DEVICE_CA, address.device, device_topic(self._tenant, address.device, "certificate")
 
     def _redeem(self, claim: str, request: CertificateRequest, now: datetime) -> Issued:

@@ -50,7 +50,7 @@ def serve_enrollment(
         try:
             answer = enrollment.answer(delivery.topic, delivery.payload, datetime.now(UTC))
         except (EdgewrightError, SQLAlchemyError, OSError) as error:
-            log(f"no answer on {delivery.topic[:200]!r}: {str(error)[:300]}")  # the device asks again
+            log(f"cannot reply on {delivery.topic[:200]!r}: {str(error)[:300]}")  # the device asks again
             return
         outcome = ", ".join(enrollment.counts - before)
         log(f"{outcome}: {delivery.topic[:200]!r}")

@@ -53,11 +53,11 @@ def export(
     known, RepositoryError naming a damaged file.
     """
     if out.exists() and any(out.iterdir()) and not (out / "metadata").is_dir():
-        raise FleetError("this folder holds something that is not an export", subject=str(out))
+        raise FleetError("folder contains files that are not an export", subject=str(out))
     with fleet.hold(now) as repository:
         if model is not None and model not in repository.families():
             known = ", ".join(repository.families()) or "none"
-            raise FleetError(f"no such model family (families here: {known})", subject=model)
+            raise FleetError(f"no such model family (families: {known})", subject=model)
         items = [*contents(repository, model), *_metadata(repository)]
     total = sum(item.size for item in items)
     done = copied = 0
@@ -121,10 +121,10 @@ def _copy(source: Path, destination: Path, item: Item) -> bool:
             else:
                 out.write(item.data)
     except FileNotFoundError as error:
-        raise RepositoryError("named by signed metadata, but not here", subject=str(source)) from error
+        raise RepositoryError("named in signed metadata but missing here", subject=str(source)) from error
     if not _is_same(destination, item):
         destination.unlink()
-        raise RepositoryError("does not have the hash its name says", subject=str(source))
+        raise RepositoryError("does not match the hash in its name", subject=str(source))
     return True
 
 

@@ -87,7 +87,7 @@ def release(fleet: FleetWorkspace, bundle: Path, now: datetime, plan: DeltaPlan 
         new=new,
         deltas=len(deltas.deltas),
         delta_bytes=sum(delta.size for delta in deltas.deltas),
-        hint=f"where the root key is kept: edgewright fleet family add DIR {manifest.name}" if barred else None,
+        hint=f"on the machine with the root key: edgewright fleet family add DIR {manifest.name}" if barred else None,
     )
 
 
@@ -99,7 +99,7 @@ def add_family(fleet: FleetWorkspace, family: str, now: datetime, key: str | Non
     convert(family, Name, what="family")
     known = fleet.read(now)
     if _may_sign_deltas(known, family):
-        raise FleetError("this family exists already", subject=family)
+        raise FleetError("this family exists", subject=family)
     with fleet.change(now, [Targets.type]) as repository:
         if family in known.families():
             repository.set_paths(releases_role(family), releases_paths(family))
@@ -135,7 +135,7 @@ def read_family(repository: FleetRepository, family: str) -> Family:
     data = repository.read_target(role, family_target(family)) if family in repository.families() else None
     if data is None:
         known = ", ".join(repository.families()) or "none"
-        raise FleetError(f"nothing is released in this family (families here: {known})", subject=family)
+        raise FleetError(f"no releases in this family (families: {known})", subject=family)
     return parse_family(data)
 
 
@@ -174,7 +174,7 @@ def _is_released(repository: FleetRepository, manifest: Manifest, data: bytes) -
         return False
     if manifest_hash(repository, manifest.name, manifest.version) != hashlib.sha256(data).hexdigest():
         raise ReleaseError(
-            "this version is released with other bytes, and a release never changes",
+            "this version is already released with different contents, and releases are immutable",
             subject=f"{manifest.name} {manifest.version}",
             hint="give the bundle a new version",
         )
@@ -219,9 +219,9 @@ def _roles_to_sign(repository: FleetRepository, family: str) -> list[str]:
         repository.require([Targets.type])
     except KeyMissingError as error:
         raise KeyMissingError(
-            f"{family!r} is a new family, and its delegation needs the root key",
+            f"{family!r} is a new family; adding it needs the root key",
             subject=error.subject,
-            hint=f"where the root key is kept: edgewright fleet family add DIR {family}",
+            hint=f"on the machine with the root key: edgewright fleet family add DIR {family}",
         ) from error
     return [Targets.type]
 

@@ -74,10 +74,14 @@ def start(before: Channel | None, plan: Plan) -> Channel:
     if channel.model != plan.model:
         raise RolloutError(f"this channel is for {channel.model!r}, not {plan.model!r}", subject=plan.channel)
     if channel.stable == plan.release:
-        raise RolloutError(f"{plan.release.version} is stable here already", subject=plan.channel)
+        raise RolloutError(
+            f"{plan.release.version} is already the stable release of this channel", subject=plan.channel
+        )
     if plan.release.manifest_sha256 in channel.blocked:
         raise RolloutError(
-            f"{plan.release.version} was aborted here", subject=plan.channel, hint="release it under a new version"
+            f"{plan.release.version} was aborted on this channel",
+            subject=plan.channel,
+            hint="release it under a new version",
         )
     return replace(
         channel,
@@ -112,9 +116,9 @@ def advance(channel: Channel, percentage: float | None = None, mode: Mode | None
     wider = channel.percentage if percentage is None else percentage
     if wider < channel.percentage or (channel.mode == "live" and mode == "shadow"):
         raise RolloutError(
-            f"a rollout only widens ({channel.percentage:g} % {channel.mode} now)",
+            f"a rollout can only be widened ({channel.percentage:g} % {channel.mode} now)",
             subject=channel.channel,
-            hint="pause it, or abort it to bring every device back",
+            hint="pause it, or abort it to roll every device back",
         )
     if wider == channel.percentage and mode in (None, channel.mode):
         raise RolloutError("nothing to advance", subject=channel.channel, hint="give --percent or --mode")
@@ -134,7 +138,7 @@ def finish(channel: Channel) -> Channel:
     check_allowed("finish", channel)
     if channel.mode == "shadow":
         raise RolloutError(
-            "the candidate ran in shadow only and has served nothing",
+            "the candidate has only run in shadow",
             subject=channel.channel,
             hint="edgewright fleet rollout advance --mode live",
         )

@@ -45,7 +45,7 @@ def change_rollout(fleet: FleetWorkspace, channel: str, change: Callable[[Channe
         before = read_channel(repository, channel)
         if before is None:
             known = ", ".join(channels(repository)) or "none"
-            raise RolloutError(f"no such channel (channels here: {known})", subject=channel)
+            raise RolloutError(f"no such channel (channels: {known})", subject=channel)
         return _sign(repository, change(before))
 
 

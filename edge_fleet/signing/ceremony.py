@@ -140,7 +140,9 @@ def sign_proposal(proposal: Proposal, keys: KeyRing) -> tuple[Proposal, list[str
         names |= {key_name(entitled[signer.public_key.keyid]) for signer in signers}
     if not names:
         raise CeremonyError(
-            "no key here may sign this", subject=str(keys.folder), hint="edgewright fleet keys show FILE says who may"
+            "no key here may sign this",
+            subject=str(keys.folder),
+            hint="see who may sign with `edgewright fleet keys show FILE`",
         )
     return signed, sorted(names)
 
@@ -170,13 +172,13 @@ def check_base(proposal: Proposal, trusted: Root | None = None) -> None:
     """
     root, targets = proposal.root, proposal.targets
     if trusted is not None and root.signed != trusted:
-        raise CeremonyError("was not made from the root that you trust", subject=f"root {root.signed.version}")
+        raise CeremonyError("not based on the root that you trust", subject=f"root {root.signed.version}")
     for role, metadata in ((Root.type, root), (Targets.type, targets)):
         if not root.signed.get_verification_result(role, metadata.signed_bytes, metadata.signatures).verified:
-            raise CeremonyError("what it calls the present state is not signed by the root keys", subject=role)
+            raise CeremonyError("the state it starts from is not signed by the root keys", subject=role)
     for before, after in ((root, proposal.new_root), (targets, proposal.new_targets)):
         if after is not None and after.signed.version != before.signed.version + 1:
-            raise CeremonyError("does not follow the version in force", subject=after.signed.type)
+            raise CeremonyError("does not follow the current version", subject=after.signed.type)
     check_frame(
         Draft(root=root.signed, targets=targets.signed),
         Draft(root=proposal.root_after, targets=proposal.targets_after),
@@ -228,7 +230,7 @@ def parse_proposal(data: bytes) -> Proposal:
     """Read the file of a proposal. Raises ContractError or CeremonyError naming what is wrong."""
     file = decode(data, _File, limit=MAX_PROPOSAL_BYTES, what="proposal")
     if file.schema != PROPOSAL_SCHEMA:
-        raise CeremonyError(f"schema {file.schema} is not known here", subject="proposal.schema")
+        raise CeremonyError(f"schema {file.schema} is unknown; use a newer version", subject="proposal.schema")
     return Proposal(
         root=_metadata(file.root, Root),
         targets=_metadata(file.targets, Targets),
@@ -245,9 +247,9 @@ def _follow(before: Metadata[_Kind], signed: _Kind, now: datetime, lifetimes: Li
 
 def _authorities(proposal: Proposal, role: str) -> dict[str, tuple[list[Key], Root]]:
     """Return who must sign a document: for a root, the keys in force as well as its own."""
-    roots = {"the root in force" if proposal.new_root is None else "the new root": proposal.root_after}
+    roots = {"the current root" if proposal.new_root is None else "the new root": proposal.root_after}
     if role == Root.type:
-        roots = {"the root in force": proposal.root.signed, **roots}
+        roots = {"the current root": proposal.root.signed, **roots}
     return {under: ([root.keys[keyid] for keyid in root.roles[role].keyids], root) for under, root in roots.items()}
 
 
@@ -259,7 +261,7 @@ def _check_complete(proposal: Proposal, now: datetime) -> None:
             raise CeremonyError(
                 f"{need.missing} more signature(s) needed by the keys of {need.under}: {', '.join(need.unsigned)}",
                 subject=need.document,
-                hint="edgewright fleet keys sign FILE --keys FOLDER, where such a key is",
+                hint="run `edgewright fleet keys sign FILE --keys FOLDER` where such a key is",
             )
     for role, metadata in proposal.documents:
         if metadata.signed.is_expired(now):
@@ -270,7 +272,7 @@ def _check_current(repository: FleetRepository, role: str, before: Metadata[Any]
     current = repository.open(role).signed
     if current not in (before.signed, after.signed):
         raise CeremonyError(
-            f"was made from version {before.signed.version}, {current.version} is in force: propose it again",
+            f"is based on version {before.signed.version}, {current.version} is current: propose it again",
             subject=role,
         )
 

@@ -33,7 +33,7 @@ def changes(proposal: Proposal) -> list[str]:
         more = [path for path in have[role].paths or () if path not in (had[role].paths or ())]
         said += [f"+ {role}: may sign {path}" for path in more]
     if not any(": version" not in line for line in said):
-        said.append("no keys and no thresholds change: the same again, for a new lifetime")
+        said.append("no key or threshold changes: renewal only")
     return said
 
 
@@ -58,9 +58,7 @@ def key_words(key: Key) -> str:
 def _role_changes(role: str, old: Holding | None, new: Holding | None) -> list[str]:
     before, after = _keys(old), _keys(new)
     said = [f"+ {role}: key {key_words(after[keyid])} may sign" for keyid in after if keyid not in before]
-    said += [
-        f"- {role}: key {key_words(before[keyid])} may not sign any more" for keyid in before if keyid not in after
-    ]
+    said += [f"- {role}: key {key_words(before[keyid])} may no longer sign" for keyid in before if keyid not in after]
     was, becomes = (0 if holding is None else holding.threshold for holding in (old, new))
     if was != becomes:
         said.append(f"! {role}: {becomes} signature(s) needed instead of {was}")

@@ -62,7 +62,7 @@ def add(draft: Draft, role: str, key: Key) -> None:
     """Let one more key sign a role. Raises CeremonyError if it may already."""
     for delegator, name in _places(draft, role):
         if key.keyid in _role(delegator, name).keyids:
-            raise CeremonyError(f"key {key_name(key)} may sign it already", subject=name)
+            raise CeremonyError(f"key {key_name(key)} may already sign it", subject=name)
         delegator.add_key(key, name)
 
 
@@ -76,7 +76,7 @@ def revoke(draft: Draft, role: str, named: str) -> None:
         left, threshold = len(_role(delegator, name).keyids) - 1, _role(delegator, name).threshold
         if left < threshold:
             raise CeremonyError(
-                f"{left} key(s) would be left where {threshold} must sign",
+                f"{left} key(s) would remain, {threshold} must sign",
                 subject=name,
                 hint="add a key first, or lower the threshold",
             )
@@ -88,7 +88,7 @@ def set_threshold(draft: Draft, role: str, threshold: int) -> None:
     for delegator, name in _places(draft, role):
         held = len(_role(delegator, name).keyids)
         if not 1 <= threshold <= held:
-            raise CeremonyError(f"{threshold} of {held} key(s) cannot be asked for", subject=name)
+            raise CeremonyError(f"{threshold} of {held} keys is not possible", subject=name)
         _role(delegator, name).threshold = threshold
 
 
@@ -113,7 +113,7 @@ def add_family(draft: Draft, family: str, key: Key | None, first: Key) -> None:
     role = delegated(draft.targets).get(releases_role(family))
     if role is not None:
         if role.paths == releases_paths(family):
-            raise CeremonyError("this family exists already", subject=family)
+            raise CeremonyError("this family exists", subject=family)
         role.paths = releases_paths(family)
         return
     keys, threshold = ([key], 1) if key is not None else family_signers(draft.targets) or ([first], 1)
@@ -152,7 +152,7 @@ def _places(draft: Draft, role: str) -> list[tuple[Root | Targets, str]]:
     known = delegated(draft.targets)
     if not names or any(name not in known for name in names):
         roles = ", ".join([Root.type, Snapshot.type, Timestamp.type, RELEASES, *known])
-        raise CeremonyError(f"no such role (roles here: {roles})", subject=role)
+        raise CeremonyError(f"no such role (roles: {roles})", subject=role)
     return [(draft.targets, name) for name in names]
 
 

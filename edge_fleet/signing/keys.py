@@ -85,7 +85,9 @@ class KeyRing:
         except UnsupportedLibraryError as error:
             raise MissingExtraError("hsm", "python-pkcs11") from error
         except ValueError as error:
-            raise KeyLockedError(str(error), subject=name, hint="PYKCS11LIB must name the token's library") from error
+            raise KeyLockedError(
+                str(error), subject=name, hint="set PYKCS11LIB to the path of the token's PKCS#11 library"
+            ) from error
         write_file(self.folder / f"{name}.pub", key.keyval["public"].encode())
         write_file(self.folder / f"{name}.uri", uri.encode(), PRIVATE_FILE)
 
@@ -144,9 +146,9 @@ class KeyRing:
                 missing.append(str(path))
         if len(found) < threshold:
             raise KeyMissingError(
-                f"signing {role!r} needs {threshold} key(s), {len(found)} here; not found: {', '.join(missing)}",
+                f"signing {role!r} needs {threshold} key(s), {len(found)} available; missing: {', '.join(missing)}",
                 subject=missing[0],
-                hint="run this where the key is kept, or bring the file here for as long as it takes",
+                hint="run this on the machine that has the key, or copy the key file here temporarily",
             )
         return found
 
@@ -174,7 +176,7 @@ class KeyRing:
         except UnsupportedLibraryError as error:
             raise MissingExtraError("hsm", "python-pkcs11") from error
         except (ValueError, OSError) as error:
-            raise FleetError(f"names no key that can be used: {error}", subject=str(path)) from error
+            raise FleetError(f"no usable key: {error}", subject=str(path)) from error
 
     def _in_file(self, path: Path, key: Key) -> Signer:
         data = path.read_bytes()
@@ -183,18 +185,18 @@ class KeyRing:
             private = load_pem_private_key(data, password)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             if password is not None:
-                raise KeyLockedError("this passphrase does not open it", subject=str(path)) from error
+                raise KeyLockedError("wrong passphrase", subject=str(path)) from error
             raise FleetError("not a private key in PEM form", subject=str(path)) from error
         if not isinstance(private, Ed25519PrivateKey):
             raise FleetError("not an ed25519 key", subject=str(path))
         signer = CryptoSigner(private)
         if signer.public_key.keyid != key.keyid:
-            raise FleetError("not the private half of the key the metadata names", subject=str(path))
+            raise FleetError("does not belong to the public key in the metadata", subject=str(path))
         return signer
 
     def _refuse_existing(self, name: str) -> None:
         if self._private(name).exists():
-            raise FleetError("this key exists already and is never overwritten", subject=str(self._private(name)))
+            raise FleetError("key exists and is never overwritten", subject=str(self._private(name)))
 
     def _create_one(self, name: str, encryption: KeySerializationEncryption) -> None:
         self._refuse_existing(name)
@@ -229,7 +231,7 @@ def check_outside_git(folder: Path) -> None:
     for parent in (place, *place.parents):
         if (parent / ".git").exists():
             raise KeyExposedError(
-                f"keys do not belong in a git work tree ({parent})",
+                f"keys must not be in a git work tree ({parent})",
                 subject=str(folder),
                 hint="choose a folder outside any repository, for example ~/fleet",
             )
@@ -237,4 +239,4 @@ def check_outside_git(folder: Path) -> None:
 
 def _check_private(path: Path) -> None:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise KeyExposedError("others can read this private key", subject=str(path), hint=f"chmod 600 {path}")
+        raise KeyExposedError("private key is readable by other users", subject=str(path), hint=f"chmod 600 {path}")

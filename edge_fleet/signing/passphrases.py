@@ -31,9 +31,9 @@ def ask_secret(what: str) -> str:
         return read_secret(Path(named))
     if not sys.stdin.isatty():
         raise KeyLockedError(
-            "needs a passphrase, and there is no terminal to ask on",
+            "needs a passphrase, and there is no terminal for a prompt",
             subject=what,
-            hint=f"put it into a file that only you can read, and name that in {VARIABLE} or with --passphrase-file",
+            hint=f"write it to a file that only you can read, named in {VARIABLE} or by --passphrase-file",
         )
     return getpass.getpass(f"Passphrase or PIN for {what}: ")
 
@@ -42,10 +42,12 @@ def read_secret(path: Path) -> str:
     """Return the first line of a file that only its owner can read. Raises KeyExposedError or FleetError."""
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise KeyExposedError("others can read this passphrase", subject=str(path), hint=f"chmod 600 {path}")
+            raise KeyExposedError(
+                "passphrase file is readable by other users", subject=str(path), hint=f"chmod 600 {path}"
+            )
         return path.read_text().partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
-        raise FleetError(f"the passphrase cannot be read: {error}", subject=str(path)) from error
+        raise FleetError(f"cannot read the passphrase: {error}", subject=str(path)) from error
 
 
 def new_passphrase(path: Path | None) -> bytes:
@@ -54,8 +56,8 @@ def new_passphrase(path: Path | None) -> bytes:
         found = read_secret(path)
     else:
         found = ask_secret("the new key")
-        if VARIABLE not in os.environ and getpass.getpass("The same again: ") != found:
-            raise FleetError("the two differ", subject="passphrase")
+        if VARIABLE not in os.environ and getpass.getpass("Repeat passphrase: ") != found:
+            raise FleetError("the passphrases differ", subject="passphrase")
     if len(found) < MIN_CHARS:
         raise FleetError(f"{len(found)} characters, at least {MIN_CHARS} are needed", subject="passphrase")
     return found.encode()

@@ -174,7 +174,7 @@ class FleetRepository(Repository):
         except OSError as error:
             raise RepositoryError("listed in the metadata but not readable", subject=str(place)) from error
         if hashlib.sha256(data).hexdigest() != digest:
-            raise RepositoryError("does not have the hash its signer gave it", subject=str(place))
+            raise RepositoryError("does not match the signed hash", subject=str(place))
         return data
 
     def publish(self) -> None:

@@ -80,6 +80,6 @@ def family_signers(targets: Targets) -> tuple[list[Key], int] | None:
     if not families:
         return None
     if len({(frozenset(role.keyids), role.threshold) for role in families}) > 1:
-        raise FleetError("families here have different signers", subject="family", hint="say whose it is with --key")
+        raise FleetError("the families have different signers", subject="family", hint="choose the signer with --key")
     assert targets.delegations is not None
     return [targets.delegations.keys[keyid] for keyid in families[0].keyids], families[0].threshold

@@ -101,7 +101,7 @@ def found(path: Path, founding: NewFleet, now: datetime) -> FleetWorkspace:
     Raises FleetError if there is one already, KeyExposedError inside a git work tree.
     """
     if (path / SETTINGS_NAME).exists() or (path / "keys").exists():
-        raise FleetError("there is a fleet here already, and its keys are never overwritten", subject=str(path))
+        raise FleetError("a fleet exists here and its keys are never overwritten", subject=str(path))
     check_outside_git(path)
     make_folder(path)
     threshold = founding.root_threshold
@@ -129,7 +129,9 @@ def read_settings(path: Path) -> FleetSettings:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise FleetError(f"no {SETTINGS_NAME} here", subject=str(path), hint=f"edgewright fleet init {path}") from error
+        raise FleetError(
+            f"no {SETTINGS_NAME} in this folder", subject=str(path), hint=f"edgewright fleet init {path}"
+        ) from error
     return convert(decode_toml(data, what=str(file)), FleetSettings, what=SETTINGS_NAME)
 
 
@@ -172,10 +174,10 @@ def _sign_first(repository: FleetRepository, keys: KeyRing, roots: list[str], th
 
 def _settings_text(founding: NewFleet) -> str:
     lines = [
-        "# The fleet's name on the broker: first level of every topic.",
+        "# The fleet's name: first level of every broker topic.",
         f'tenant = "{founding.tenant}"',
         "",
-        "# Days from signing to expiry. `edgewright fleet controller` and `fleet refresh` sign again in time.",
+        "# Days from signing to expiry. `edgewright fleet controller` and `fleet refresh` re-sign in time.",
         "[expiry_days]",
     ]
     lines += [f"{name} = {getattr(founding.expiry_days, name)!r}" for name in Lifetimes.__struct_fields__]

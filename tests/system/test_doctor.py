@@ -58,7 +58,7 @@ def test_a_dead_broker_is_told_from_a_refusing_one(site: Site) -> None:
     site.broker.stop()
     _, found = examine(site.config)
     broker = next(finding for finding in found["failure"] if finding["check"] == "broker")
-    assert "no broker listens there" in broker["fix"]
+    assert "check host, port and firewall" in broker["fix"]
 
 
 def test_expired_metadata_and_a_clock_before_what_was_signed_are_named(serving: Site) -> None:

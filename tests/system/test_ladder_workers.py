@@ -99,7 +99,7 @@ def test_hung_crashed_and_leaking_workers_are_replaced_each_on_its_own(agent: Bo
         agent.answers_from("main", "active:1.0.0/fp32")
     crash(agent)
     agent.answers_from("main", "factory:0.1.0/fp32")  # a release whose workers keep dying rests
-    assert [event.slot for event in agent.events("release-rests")] == ["main"]
+    assert [event.slot for event in agent.events("release-quarantined")] == ["main"]
 
     eventually("the hung worker is replaced", lambda: hung not in agent.of("loops").workers, timeout_s=60)
     agent.answers_from("loops", "factory:1.0.0/fp32")

@@ -88,7 +88,7 @@ def check_free(out: Path, *, replace: bool) -> None:
     if out.exists() and not out.is_dir():
         raise OperatorError("is not a folder", subject=str(out))
     if out.is_dir() and any(out.iterdir()) and not replace:
-        raise OperatorError("the folder is not empty", subject=str(out), hint="--force replaces it")
+        raise OperatorError("the folder is not empty", subject=str(out), hint="use --force to replace it")
 
 
 def write_bundle(folder: Path, writing: BundleWriter) -> Manifest:

@@ -130,7 +130,7 @@ def check_worth(steps: int, expected_s: float, allowed_s: float) -> None:
     if allowed_s < WORTH * expected_s:
         raise PassError(
             f"{steps} steps of training take {expected_s:.0f} s, {max(allowed_s, 0.0):.0f} s are left for them; "
-            "a longer --budget helps"
+            "use a longer --budget"
         )
 
 

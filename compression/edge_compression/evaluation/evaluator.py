@@ -100,12 +100,12 @@ class Evaluator:
             candidate.confirmation = compare(self._asked, *held_back, self._arena.slices(where))
             if refuted(self._asked, *held_back) and not candidate.is_float:
                 lost = candidate.confirmation.drop
-                candidate.drop_out("left out", f"the samples kept back refute it: {lost:.2f} points lost on them")
+                candidate.drop_out("left out", f"the held-back samples refute it: {lost:.2f} points lost on them")
 
     def _weigh(self, candidate: Candidate, answers: Array) -> None:
         """Compare the answers so far; drop out what is surely over, or over with all samples for choosing seen."""
         if not np.isfinite(answers).all():
-            candidate.drop_out("failed", "it answers infinite values or NaN")
+            candidate.drop_out("failed", "its outputs contain NaN or infinity")
             return
         where = slice(0, answers.shape[0])
         found = compare(
@@ -114,9 +114,9 @@ class Evaluator:
         candidate.quality = found
         last = answers.shape[0] == self._arena.parts["choose"].stop
         if not candidate.is_float and (found.surely_over or (last and found.verdict == "over")):
-            seen = "" if last else f" in {answers.shape[0]} samples, enough to tell"
+            seen = "" if last else f" in {answers.shape[0]} samples, enough to decide"
             allowed = self._asked.limit
-            candidate.drop_out("left out", f"loses {found.drop:.2f} points{seen}, {allowed:g} are allowed")
+            candidate.drop_out("left out", f"loses {found.drop:.2f} points{seen}, limit {allowed:g}")
 
     def _exact(self, candidate: Candidate, answers: Array, count: int, timeout_s: float) -> None:
         patience = min(LOAD_TIMEOUT_S, timeout_s)

@@ -65,13 +65,13 @@ class Limits:
     def objection(self, costs: Costs) -> str | None:
         """Return which limit a candidate does not keep, or None."""
         if exceeds(costs.drop, self.max_drop):
-            return f"loses {costs.drop:.2f} points, {self.max_drop:g} are allowed"
+            return f"loses {costs.drop:.2f} points, limit {self.max_drop:g}"
         if self.max_size is not None and costs.size > self.max_size:
-            return f"{costs.size} bytes, {self.max_size} are allowed"
+            return f"{costs.size} bytes, limit {self.max_size}"
         if self.max_latency_ms is not None and costs.latency_ms > self.max_latency_ms:
-            return f"takes {costs.latency_ms:.3g} ms, {self.max_latency_ms:g} are allowed"
+            return f"takes {costs.latency_ms:.3g} ms, limit {self.max_latency_ms:g}"
         if self.max_memory_mb is not None and costs.memory_mb > self.max_memory_mb:
-            return f"takes {costs.memory_mb:.1f} MB of memory, {self.max_memory_mb:g} are allowed"
+            return f"takes {costs.memory_mb:.1f} MB of memory, limit {self.max_memory_mb:g}"
         if costs.bound is not None and exceeds(costs.bound, self.max_drop) and not self.accept_undecided:
             return undecided(costs.drop, costs.bound, self.max_drop)
         return None
@@ -90,7 +90,7 @@ def undecided(drop: float, bound: float, limit: float) -> str:
     """Return in words that the samples cannot decide a limit, all three in points."""
     return (
         f"{UNDECIDED}: loses {drop:.2f} points here, but with the confidence asked for at most {bound:.2f}, and "
-        f"{limit:g} are allowed; --accept-undecided keeps it"
+        f"{limit:g} is the limit; keep it with --accept-undecided"
     )
 
 
@@ -146,7 +146,7 @@ def _varied(
     chosen: set[str] = set()
     for name in dict.fromkeys([worthy[0], fastest, smallest, *worthy]):
         if len(chosen) >= MAX_RUNGS - 1:
-            left_out[name] = f"the ladder has its {MAX_RUNGS} rungs"
+            left_out[name] = f"the ladder is full ({MAX_RUNGS} variants)"
         elif candidates[name].size > left:
             left_out[name] = "no room left in the profile's disk budget"
         else:
@@ -217,7 +217,7 @@ def shortlist(
     orders = [sorted(rest, key=key) for key in _orders(seen, prefer)]
     turns = [name for turn in zip(*orders, strict=True) for name in turn]
     chosen = list(dict.fromkeys([*turns, *sorted(beaten, key=lambda name: seen[name].pace)]))
-    left_out = {name: beaten.get(name, f"{wanted} others looked better") for name in chosen[wanted:]}
+    left_out = {name: beaten.get(name, f"{wanted} others measured better") for name in chosen[wanted:]}
     return tuple(chosen[:wanted]), left_out
 
 

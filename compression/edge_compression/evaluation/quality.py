@@ -177,5 +177,5 @@ def _hazard(differing: int, count: int) -> str | None:
     return (
         f"{differing} of {count} answers differ between this CPU's fused kernels and exact arithmetic: its quality "
         "depends on the target's CPU (8-bit weights saturate 16-bit sums without VNNI or dot products; 7-bit "
-        "weights cure that)"
+        "weights avoid that)"
     )

@@ -74,7 +74,7 @@ def import_model(path: Path, sample: Array | None = None) -> bytes:
     if path.is_dir():
         path = model_in(path)
     if path.suffix not in SUFFIXES:
-        raise OperatorError("no format that can be imported", subject=path.name, hint=f"one of {', '.join(SUFFIXES)}")
+        raise OperatorError("unknown model format", subject=path.name, hint=f"one of {', '.join(SUFFIXES)}")
     check_extra(path)
     model, reference = _read(path, sample)
     _check_size(model, path.name)
@@ -161,10 +161,10 @@ def _compare(data: bytes, reference: Reference, sample: Array, name: str) -> Non
     except Exception as error:  # the frameworks and the engine raise their own
         raise ImportingError(f"cannot be run on a sample: {_innermost(error)}", subject=name) from error
     if wanted.shape != found.shape:
-        raise ImportingError(f"answers {found.shape} where its source answers {wanted.shape}", subject=name)
+        raise ImportingError(f"outputs {found.shape}, the source outputs {wanted.shape}", subject=name)
     gap = float(np.max(np.abs(wanted - found), initial=0.0))
     if not gap <= TOLERANCE * max(1.0, float(np.ptp(wanted))):
-        raise ImportingError(f"answers a sample differently after the conversion, by {gap:.3g}", subject=name)
+        raise ImportingError(f"outputs differ after the conversion, by {gap:.3g}", subject=name)
 
 
 def main(arguments: list[str]) -> int:

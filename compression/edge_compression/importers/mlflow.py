@@ -40,7 +40,9 @@ def model_in(folder: Path) -> Path:
         if found is not None:
             return _inside(folder, found, f"{file} flavors.{name}")
     has = ", ".join(sorted(flavours))[:200] or "none"
-    raise MlflowModelError(f"no flavour that is read without unpickling (it has: {has})", subject=str(file), hint=HINT)
+    raise MlflowModelError(
+        f"no flavor that can be read without unpickling (flavors: {has})", subject=str(file), hint=HINT
+    )
 
 
 def _named(folder: Path, flavour: str, said: dict[str, object]) -> str | None:

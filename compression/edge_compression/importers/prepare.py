@@ -58,14 +58,14 @@ def prepare_model(task: Task, folder: Path, memory_mb: float, say: Callable[[str
     made = folder / f"imported-{hash_file(source)[:16]}.onnx"
     if source.suffix in IMPORTED and made.is_file():  # by a search that was killed; an .onnx may have changed beside it
         return replace(task, model=made, source=source)
-    say(f"bringing in {source.name}: {', '.join(reasons)}")
+    say(f"importing {source.name}: {', '.join(reasons)}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         convert(source, made, sample, memory_mb)
     except ImportingError as error:
         if reasons != [OLD]:
             raise
-        say(f"{source.name} stays as it is: {error}")
+        say(f"{source.name} is used unchanged: {error}")
         return as_it_is
     return replace(task, model=made, source=source)
 
@@ -123,5 +123,5 @@ def _failed(code: int, said: list[str], name: str) -> ImportingError:
         if line.startswith(ERROR):
             hint = after.removeprefix(HINT) if after.startswith(HINT) else None
             return ImportingError(line.removeprefix(ERROR), hint=hint)
-    last = said[-1][:400] if said else "nothing said"
-    return ImportingError(f"the converter ended with {code}: {last}", subject=name)
+    last = said[-1][:400] if said else "no output"
+    return ImportingError(f"the converter exited with code {code}: {last}", subject=name)

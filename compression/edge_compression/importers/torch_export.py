@@ -65,7 +65,7 @@ def without_pickles(path: Path) -> io.BytesIO:
         with zipfile.ZipFile(path) as archive:
             return _copied(archive)
     except (zipfile.BadZipFile, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArchiveError(f"is no program saved by torch.export: {str(error)[:200]}") from error
+        raise ArchiveError(f"is not a program saved by torch.export: {str(error)[:200]}") from error
 
 
 def _copied(archive: zipfile.ZipFile) -> io.BytesIO:

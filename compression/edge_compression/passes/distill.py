@@ -58,10 +58,10 @@ class Distill(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="di
         if importlib.util.find_spec("torch") is None:
             raise MissingExtraError("train", "torch")
         if context.original is None:
-            raise PassError("there is no original to learn from; this pass is for recipes")
+            raise PassError("no original model to learn from; use this pass in a recipe")
         first = next(iter(self._source(context)()), None)
         if first is None:
-            raise PassError("there is no sample to train on", subject="data.train")
+            raise PassError("no training samples", subject="data.train")
         if len(first) != 1:
             raise PassError(f"the model has {len(first)} inputs; one can be trained with")
         expected = ANSWERS_A_STEP * self.batch * self.steps * seconds_per_answer(model, first)

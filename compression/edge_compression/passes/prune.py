@@ -51,7 +51,7 @@ class Prune(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="prun
         if not graph.sites:
             raise PassError(
                 "no channel of this model can be removed: every one is tied to an input, an output or an "
-                "operator that is not understood"
+                "unsupported operator"
             )
         self._check_time(model, graph, samples)
         losses = site_losses(original, graph, samples, multiple=self.multiple)
@@ -81,7 +81,7 @@ class Prune(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="prun
         expected = answers * seconds_per_answer(model, _first(samples()))
         if expected > self.seconds:
             hint = "fewer calibration samples, or more `seconds` in the recipe"
-            raise PassError(f"would take {expected:.0f} s, {self.seconds:g} are allowed", hint=hint)
+            raise PassError(f"would take {expected:.0f} s, limit {self.seconds:g}", hint=hint)
 
     def _plan(self, model: onnx.ModelProto, graph: ChannelGraph, losses: list[SiteLoss], feeds: Feeds) -> Kept:
         place = 0 if self.of == "weights" else 1
@@ -100,7 +100,9 @@ class Prune(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="prun
             )
         found = first_within(plans, fits)
         if found is None:
-            raise PassError(f"with the fewest channels everywhere more than {self.keep:g} of its {self.of} is left")
+            raise PassError(
+                f"target not reachable: even at minimum width more than {self.keep:g} of its {self.of} is left"
+            )
         return grown(found, [one.losses for one in losses], fits)
 
 

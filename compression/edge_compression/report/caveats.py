@@ -38,7 +38,7 @@ def eight_bit(found: SearchResult) -> EightBit:
     pool = good or on_ladder or drops
     best = min(pool, key=lambda name: sizes[name] if good else pool[name], default=None)
     if best is None:
-        statement = "no 8-bit variant could be made; the float original is kept"
+        statement = "no 8-bit variant could be built; the float original is kept"
     elif not on_ladder:
         statement = f"no 8-bit variant is on the ladder; {best} came closest with {pool[best]:.2f} points lost"
     else:
@@ -78,13 +78,13 @@ def _samples(task: Task, found: SearchResult) -> Iterator[str]:
     yield from objections(found.tensor, found.x)
     missed = sum(one.status == "not tried" and one.reason in (USED_UP, STOPPED) for one in found.candidates)
     if missed:
-        yield f"{missed} recipes were not tried: the time was used up or the search stopped; a longer --budget helps"
+        yield f"{missed} recipes were not tried: the time ran out or the search was stopped; use a longer --budget"
     judged = sum(one.quality is not None for one in found.candidates)
     count, held_back = found.x.shape[0], found.confirming.stop - found.confirming.start
     if held_back == 0:
         yield (
-            f"the same {count} samples chose among {judged} candidates and judge the rungs: their drops may be "
-            "flattered by the choice"
+            f"the same {count} samples chose among {judged} candidates and judge the rungs: their losses may be "
+            "underestimated"
         )
         return
     yield f"{count - held_back} samples chose among {judged} candidates, {held_back} others confirm the rungs"
@@ -92,7 +92,7 @@ def _samples(task: Task, found: SearchResult) -> Iterator[str]:
         if one.choosing is not None and one.confirmation is not None and not one.is_float:
             yield (
                 f"{one.id} lost {one.choosing.drop:.2f} points on the samples that chose it and "
-                f"{one.confirmation.drop:.2f} on those kept back"
+                f"{one.confirmation.drop:.2f} on the held-back ones"
             )
 
 
@@ -105,7 +105,7 @@ def cut_short(candidates: Iterable[Candidate]) -> Iterator[str]:
         if int(change.get("steps", 0)) < int(change.get("steps_wanted", 0))
     ]
     if short:
-        yield f"trained for fewer steps than asked for, for want of time: {', '.join(short)}; a longer --budget helps"
+        yield f"trained for fewer steps than asked for, because time ran out: {', '.join(short)}; use a longer --budget"
 
 
 def _verdicts(found: SearchResult, confidence: float) -> Iterator[str]:
@@ -115,8 +115,8 @@ def _verdicts(found: SearchResult, confidence: float) -> Iterator[str]:
         interval, limit = one.quality.drop_interval, found.limits.max_drop
         if one.quality.undecided:
             yield (
-                f"{one.id}: {one.quality.samples} samples cannot decide the drop limit (95 % interval "
-                f"{interval.low:.2f} to {interval.high:.2f} points); kept because undecided rungs are accepted"
+                f"{one.id}: {one.quality.samples} samples cannot resolve the loss limit (95 % interval "
+                f"{interval.low:.2f} to {interval.high:.2f} points); kept because of --accept-undecided"
             )
         elif interval.high > limit:
             yield (
@@ -127,7 +127,7 @@ def _verdicts(found: SearchResult, confidence: float) -> Iterator[str]:
         one.id for one in found.candidates if one.status == "left out" and (one.reason or "").startswith(UNDECIDED)
     ]
     if undecided:
-        yield f"undecided and left out, --accept-undecided would admit: {', '.join(sorted(undecided))}"
+        yield f"undecided and left out (keep them with --accept-undecided): {', '.join(sorted(undecided))}"
 
 
 def _speed(found: SearchResult) -> Iterator[str]:

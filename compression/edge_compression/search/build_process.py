@@ -89,8 +89,8 @@ def build(plan: BuildPlan, *, timeout_s: float, starter: Starter = start) -> Bui
         raise BuildError(f"took longer than {timeout_s:.0f} s", subject=plan.recipe_id) from None
     if not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        last = said[-1] if said else "nothing said"
-        raise BuildError(f"the tool ended with {done.returncode}: {last[:400]}", subject=plan.recipe_id)
+        last = said[-1] if said else "no output"
+        raise BuildError(f"the build process exited with code {done.returncode}: {last[:400]}", subject=plan.recipe_id)
     result = _result.decode(done.stdout)
     if isinstance(result, BuildRefused):
         raise BuildError(f"{result.step}: {result.text}", subject=plan.recipe_id)

@@ -41,8 +41,8 @@ class Builder:
         shelved = self.shelf.find(candidate.recipe)
         if shelved is None:
             if self.estimate_mb > self.memory_mb:
-                needs = f"it needs about {self.estimate_mb:.0f} MB of memory, {self.memory_mb:g} are allowed"
-                raise BuildError(needs, subject=candidate.id, hint="--memory allows more")
+                needs = f"needs about {self.estimate_mb:.0f} MB of memory, limit {self.memory_mb:g}"
+                raise BuildError(needs, subject=candidate.id, hint="increase --memory")
             with self.admission.room(self.estimate_mb):
                 self.progress.said(f"building {candidate.id}")
                 made = self.shelf.room(candidate.recipe)

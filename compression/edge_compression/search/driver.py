@@ -52,7 +52,7 @@ PARALLEL = min(4, os.cpu_count() or 1)
 LOOK_S, IDLE_S = 0.1, 0.5
 """How often the main thread looks whether somebody pressed Ctrl-C, and a worker without a turn whether there is one."""
 
-LOST = "the search was killed each time it was being tried"
+LOST = "the search was killed each time this candidate was built"
 
 RUNGS_CONFIRMED = 4
 """For the time kept at the end: rungs to confirm."""
@@ -127,7 +127,7 @@ class Search:
             raise BundleError(
                 f"no variant is within the limits; the float original {reason}",
                 subject=self._task.file.name,
-                hint="what was built is kept: the same command with other limits goes on from there",
+                hint="built candidates are kept: run the same command with other limits to continue",
             )
 
     def _set_up(self, beside: Runner) -> Builder:
@@ -166,9 +166,9 @@ class Search:
         self._candidates[recipe.id] = candidate
         if not self._try(candidate, None):
             raise BudgetSpentError(
-                f"{self._clock.why()} before the float original was judged",
+                f"{self._clock.why()} before the float original was scored",
                 subject=self._task.file.name,
-                hint="what was built is kept: the same command with a larger --budget goes on from there",
+                hint="built candidates are kept: run the same command with a larger --budget to continue",
             )
         if not candidate.racing:
             what = f"the float original cannot be served: {candidate.reason}"
@@ -183,7 +183,7 @@ class Search:
                 self._candidates[record.id] = restored(record)
                 count += 1
         if count:
-            self._progress.said(f"taking over {count} finished trials")
+            self._progress.said(f"reusing {count} finished candidates")
 
     def _try_all(self, study: Study) -> None:
         with ThreadPoolExecutor(PARALLEL) as pool:
@@ -194,7 +194,7 @@ class Search:
         for worker in workers:
             worker.result()
         if self._clock.stopped:
-            self._progress.said("stopping: what was judged so far is timed and written")
+            self._progress.said("stopping: candidates scored so far are timed and written")
 
     def _work(self, study: Study) -> None:
         """Take turns until there are none or the time is over. What goes wrong with one worker stops all."""
@@ -253,7 +253,7 @@ class Search:
             self._workshop.supply(candidate, first)
             self._claim(candidate)
             if candidate.racing:
-                self._progress.said(f"judging {candidate.id}")
+                self._progress.said(f"scoring {candidate.id}")
                 self._judge.judge(candidate, timeout_s=self._clock.remaining())
         except (BuildError, RunnerError) as error:
             if self._clock.over:
@@ -269,7 +269,7 @@ class Search:
         if recipe.full_range_weights and self._profile.model.reduce_range:
             return "the profile asks for 7-bit weights (model.reduce_range)"
         if recipe.trains and self._arena.training is None:
-            return "it learns from training samples, and the task names none (data.train)"
+            return "needs training samples; the task has no data.train"
         return None
 
     def _claim(self, candidate: Candidate) -> None:
@@ -279,7 +279,7 @@ class Search:
             same = next((o for o in others if o.sha256 == candidate.sha256 and o.id != candidate.id), None)
             self._candidates.setdefault(candidate.id, candidate)
         if same is not None:
-            candidate.drop_out("duplicate", f"the same bytes as {same.id}: what it adds changed nothing here")
+            candidate.drop_out("duplicate", f"the same bytes as {same.id}: the extra steps had no effect")
 
     def _twin(self, candidate: Candidate) -> tuple[Quality | None, float | None]:
         """Return what is known by now of the candidate that has the same bytes."""
@@ -305,7 +305,7 @@ class Search:
                 continue
             reason = self._clock.why() if self._clock.over else LOST
             if first is not None and first.status in ("failed", "duplicate", "left out"):
-                reason = f"it comes after {first.id}, which did not hold: {first.reason}"
+                reason = f"depends on {first.id}, which was left out: {first.reason}"
             one.drop_out("not tried", reason)
 
 

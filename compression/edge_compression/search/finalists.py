@@ -120,7 +120,7 @@ class FinalSelection:
     def _hopeless(self, one: Candidate) -> str | None:
         """Return why a candidate cannot become a rung however fast it is, or None."""
         if self._limits.max_size is not None and one.size > self._limits.max_size:
-            return f"{one.size} bytes, {self._limits.max_size} are allowed"
+            return f"{one.size} bytes, limit {self._limits.max_size}"
         final = self._arena.parts["confirm"].start == self._arena.parts["confirm"].stop
         if final and one.quality is not None and one.quality.undecided and not self._limits.accept_undecided:
             return undecided(one.quality.drop, one.quality.bound, self._limits.max_drop)
@@ -133,7 +133,7 @@ class FinalSelection:
             ORIGINAL: self._arena.plan(self._task.model),
             **{name: self._arena.plan(one.model) for name, one in racing.items()},
         }
-        self._progress.said(f"timing {len(plans)} models in turns")
+        self._progress.said(f"timing {len(plans)} models, interleaved")
         measured, failures = measure_interleaved(
             plans, seconds=TIMING_SECONDS, deadline=deadline, needed=(ORIGINAL, first.id)
         )

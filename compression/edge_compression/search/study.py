@@ -206,8 +206,10 @@ def _open(url: str, name: str) -> optuna.Study:
             )
         except Exception as error:  # drivers raise anything: a missing module, a refused password
             if left == 0 or not isinstance(error, _passing()):
-                what = f"the study cannot be opened: {type(error).__name__}: {str(error)[:300]}"
-                raise OperatorError(what, subject="--storage", hint="a URL such as sqlite:////path/study.db") from error
+                what = f"cannot open the search database: {type(error).__name__}: {str(error)[:300]}"
+                raise OperatorError(
+                    what, subject="--storage", hint="give a URL such as sqlite:////path/study.db"
+                ) from error
         time.sleep(OPEN_WAIT_S)
     raise AssertionError
 

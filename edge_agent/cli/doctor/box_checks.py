@@ -24,7 +24,7 @@ INODE_RESERVE = 200
 def _state_folder(patient: Target) -> Iterable[Finding]:
     root = patient.state.root
     if not root.is_dir():
-        yield Finding(check="state folder", verdict="skipped", text=f"{root} does not exist yet; the agent makes it")
+        yield Finding(check="state folder", verdict="skipped", text=f"{root} does not exist yet; the agent creates it")
         return
     started = time.monotonic()
     try:
@@ -37,8 +37,8 @@ def _state_folder(patient: Target) -> Iterable[Finding]:
     spent_ms = (time.monotonic() - started) * 1000
     free, inodes = disk_free_mb(root) or 0.0, free_inodes(root)
     if free < DISK_RESERVE_MB:
-        fix = "delete what is not the agent's; nothing is installed until there is room"
-        yield failure("state folder", f"{free:.0f} MB free, {DISK_RESERVE_MB:.0f} MB are kept in reserve", fix)
+        fix = "free disk space by deleting files that are not the agent's; updates wait until then"
+        yield failure("state folder", f"{free:.0f} MB free, {DISK_RESERVE_MB:.0f} MB are required", fix)
     elif inodes is not None and inodes < INODE_RESERVE:
         fix = "delete files, however small: each one takes an inode; `df -i` shows them"
         yield failure("state folder", f"{inodes:.0f} inodes free, whatever the megabytes", fix)
@@ -97,7 +97,7 @@ def _sensors(patient: Target) -> Iterable[Finding]:
         unknown = f"; cannot be read here: {', '.join(silent)}" if silent else ""
         yield ok("sensors", ", ".join(f"{name} {value:g}" for name, value in had.items()) + unknown)
         return
-    fix = "cooling, power supply, memory or disk, as named; the agent saves and sheds load until then"
+    fix = "fix cooling, power supply, memory or disk, as named; the agent reduces load until then"
     if any(reason.startswith("memory_limit") for reason in judged.reasons):
         fix = "raise MemoryHigh and MemoryMax of the unit, or the container's limit, by what the models need"
     verdict: Verdict = "failure" if judged.level == "CRITICAL" else "warning"

@@ -67,23 +67,25 @@ def _failed(check: str, error: Exception) -> Finding:
 def _files(patient: Target) -> Iterable[Finding]:
     missing = missing_files(patient.config)
     for field, path in missing.items():
-        yield failure("files", f"{field}: {path} is no file", "put it there, or correct the path in agent.toml")
+        yield failure("files", f"{field}: file not found: {path}", "create the file or correct the path in agent.toml")
     broker = patient.config.broker
     if broker is not None and broker.key_file is not None and Path(broker.key_file).is_file():
         mode = Path(broker.key_file).stat().st_mode
         if mode & 0o077:
             fix = f"chmod 600 {broker.key_file}"
-            yield Finding(check="files", verdict="warning", text="others can read the device's private key", fix=fix)
+            yield Finding(
+                check="files", verdict="warning", text="the device's private key is readable by other users", fix=fix
+            )
     if not missing:
-        yield ok("files", "every file the configuration names is there")
+        yield ok("files", "all files named in the configuration exist")
 
 
 def _clock(patient: Target) -> Iterable[Finding]:
-    fix = "set the clock: `timedatectl set-ntp true`; updates use the newest signed time meanwhile"
+    fix = "set the clock: `sudo timedatectl set-ntp true`; updates use the newest signed time meanwhile"
     floor = _json(patient.state.tuf / "floor.json").get("time", 0.0)
     behind = max(_BUILT, float(floor) if isinstance(floor, int | float) else 0.0) - patient.now
     if behind > 0:
-        text = f"the clock says {_date(patient.now)}, which is {behind / _DAY_S:.1f} days before what was signed"
+        text = f"the clock says {_date(patient.now)}, which is {behind / _DAY_S:.1f} days before the newest signature"
         yield Finding(check="clock", verdict="warning", text=text, fix=fix)
     else:
         yield ok("clock", _date(patient.now))
@@ -99,7 +101,7 @@ def _identity(patient: Target) -> Iterable[Finding]:
         if enrolled is not None:
             files = identity.files(enrolled)
             gone = [path for path in (files.certificate, files.key, files.ca) if not path.is_file()]
-            yield _enrolled(enrolled, patient) if not gone else failure("identity", f"{gone[0]} is gone", ENROL_HINT)
+            yield _enrolled(enrolled, patient) if not gone else failure("identity", f"{gone[0]} is missing", ENROL_HINT)
         elif broker.username is None:
             yield failure("identity", f"not enrolled: nothing in {folder}", ENROL_HINT)
 
@@ -112,12 +114,12 @@ def _enrolled(enrolled: Enrolled, patient: Target) -> Finding:
         )
         return failure("identity", text, f"correct [device], or {ENROL_HINT}")
     now = believed_time(patient.now, read_floor(patient.state.floor), enrolled)
-    text = f"{enrolled.device}'s certificate, serial {enrolled.serial}, holds until {_date(enrolled.end)}"
+    text = f"{enrolled.device}'s certificate, serial {enrolled.serial}, is valid until {_date(enrolled.end)}"
     match standing(enrolled, now, chance=1.0):  # the last moment at which a renewal begins
         case "expired":
             return failure("identity", f"the certificate expired on {_date(enrolled.end)}", ENROL_HINT)
         case "due":
-            fix = "`edgewright agent status` says why it is not renewed; the broker and `fleet enrollment` must run"
+            fix = "see `edgewright agent status` for the reason; broker and `edgewright fleet enrollment` must run"
             return Finding(check="identity", verdict="warning", text=f"{text}; its renewal is overdue", fix=fix)
         case _:
             return ok("identity", f"{text}, renewal from {_date(renewal_time(enrolled, 0.0))} on")
@@ -126,25 +128,25 @@ def _enrolled(enrolled: Enrolled, patient: Target) -> Finding:
 def _trust(patient: Target) -> Iterable[Finding]:
     """Look at the expiry of what is trusted. Who signed it was verified when it was stored."""
     if patient.config.trust is None:
-        yield Finding(check="trust", verdict="skipped", text="no slot has a channel, so nothing is updated")
+        yield Finding(check="trust", verdict="skipped", text="no slot has a channel: updates are off")
         return
     folder = patient.state.tuf / "trusted"
     if not (folder / "timestamp.json").is_file():
-        yield Finding(check="trust", verdict="skipped", text="no signed metadata was fetched yet")
+        yield Finding(check="trust", verdict="skipped", text="no signed metadata downloaded yet")
         return
     for name in ("timestamp", "snapshot", "targets"):
         signed = _json(folder / f"{name}.json").get("signed", {})
         expires = signed.get("expires", "") if isinstance(signed, dict) else ""
         left_days = (_moment(str(expires)) - patient.now) / _DAY_S
         if left_days < 0:
-            fix = "`edgewright fleet controller` signs it again; nothing new is installed until then, serving goes on"
+            fix = "run `edgewright fleet controller`, which re-signs it; until then updates wait and serving continues"
             yield failure("trust", f"{name} metadata expired on {expires}", fix)
         elif name == "targets" and left_days < EXPIRY_WARNING_DAYS:
-            fix = "its keys' holders sign it again, see docs/runbooks/expired-metadata.md"
+            fix = "re-sign it with its keys: docs/runbooks/expired-metadata.md"
             text = f"{name} metadata expires on {expires}"
             yield Finding(check="trust", verdict="warning", text=text, fix=fix)
         else:
-            yield ok("trust", f"{name} metadata holds until {expires}")
+            yield ok("trust", f"{name} metadata is valid until {expires}")
 
 
 def _engines(patient: Target) -> Iterable[Finding]:
@@ -152,7 +154,7 @@ def _engines(patient: Target) -> Iterable[Finding]:
     profile = load_profile(patient.config.device.profile)
     usable = {name: version for name, version in engines.items() if name in profile.engines}
     if not usable:
-        fix = "pip install edgewright brings onnxruntime; 'edgewright[tflite]' LiteRT"
+        fix = "install onnxruntime (base install) or LiteRT (extra `tflite`): docs/how-to/install-device.md"
         yield failure("engines", f"none of {', '.join(profile.engines)} is installed", fix)
         return
     yield ok("engines", ", ".join(f"{name} {version}" for name, version in usable.items()))
@@ -166,8 +168,15 @@ def _factory(slot: SlotConfig, engines: Container[str]) -> Finding:
     runnable = [variant.id for variant in bundle.manifest.variants if _has_engine(variant, bundle.manifest, engines)]
     name = f"factory bundle of {slot.name}"
     if not runnable:
-        return failure(name, "no installed engine runs any of its variants", "install its engine or another bundle")
-    return ok(name, f"{bundle.manifest.name} {bundle.manifest.version}, whole; runs {', '.join(runnable)}")
+        return failure(
+            name,
+            "none of its variants can run on the installed engines",
+            "install the engine of one of its variants, or use another bundle",
+        )
+    return ok(
+        name,
+        f"{bundle.manifest.name} {bundle.manifest.version}, all files intact; usable variants: {', '.join(runnable)}",
+    )
 
 
 def _has_engine(variant: Variant, manifest: Manifest, engines: Container[str]) -> bool:
@@ -181,9 +190,11 @@ def _audit(patient: Target) -> Iterable[Finding]:
         return
     try:
         verify_audit(patient.state.audit)
-        yield ok("audit log", "its chain is whole")
+        yield ok("audit log", "hash chain intact")
     except (OSError, ValueError) as error:
-        yield failure("audit log", str(error), "somebody or a failing disk changed it: keep a copy, ask who")
+        yield failure(
+            "audit log", str(error), "the log was changed by a person or a failing disk: keep a copy and investigate"
+        )
 
 
 def _releases(patient: Target) -> Iterable[Finding]:
@@ -199,9 +210,9 @@ def _releases(patient: Target) -> Iterable[Finding]:
             name = f"release {release.version} ({path.stem}, {role.replace('_', ' ')})"
             try:
                 open_bundle(patient.state.release(release.manifest_sha256))
-                yield ok(name, "every file is whole")
+                yield ok(name, "all files intact")
             except EdgewrightError as error:
-                fix = "it is not served any more; a new release, or the factory bundle, takes its place"
+                fix = "it is no longer served; publish a new release, or the factory bundle serves"
                 yield failure(name, str(error), fix)
 
 

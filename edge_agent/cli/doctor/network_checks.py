@@ -25,7 +25,7 @@ BROKER_S = 12.0
 
 def _broker(patient: Target) -> Iterable[Finding]:
     if patient.config.broker is None:
-        yield Finding(check="broker", verdict="skipped", text="none is configured: this device works offline")
+        yield Finding(check="broker", verdict="skipped", text="none configured: this device works offline")
         return
     yield _accepts("broker", patient.config.broker, patient)
 
@@ -45,7 +45,7 @@ def _accepts(check: str, broker: BrokerConfig, patient: Target) -> Finding:
     finally:
         link.stop()
     if isinstance(event, Connected):
-        return ok(check, f"{where} accepts this device")
+        return ok(check, f"{where} accepted this device")
     reason = event.reason if isinstance(event, Disconnected) else f"no answer in {BROKER_S:g} s"
     return failure(check, f"{where}: {reason}", _broker_fix(reason, tls=broker.tls))
 
@@ -70,12 +70,12 @@ def _until(events: queue.SimpleQueue[LinkEvent], patience_s: float) -> LinkEvent
 
 def _broker_fix(reason: str, *, tls: bool) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return "ca_file must hold the authority that signed the broker's certificate, and the clock must be right"
+        return "ca_file must contain the CA of the broker's certificate, and the clock must be right"
     if "refused" in reason.lower() and "connection" in reason.lower() and "accept" not in reason:
-        return "no broker listens there: check host, port and firewall, and that the broker runs"
+        return "check host, port and firewall, and that the broker is running"
     if "accept" in reason:
         what = "the certificate (revoked? expired?)" if tls else "username and password_file"
-        return f"the broker answered and said no: check {what}, and the broker's own log"
+        return f"the broker refused the connection: check {what} and the broker's log"
     return "check host, port, cable or wireless network"
 
 
@@ -88,9 +88,13 @@ def _depot(patient: Target) -> Iterable[Finding]:
         carrier.read("metadata", "timestamp.json", 0, MAX_DOCUMENT_BYTES)
         yield ok("depot", "answers over the broker")
     except NotFoundError:
-        yield failure("depot", "answers, and has no metadata", "`edgewright fleet init`, then `fleet depot` there")
+        yield failure(
+            "depot",
+            "answered without metadata",
+            "run `edgewright fleet init`, then `edgewright fleet depot`, on the fleet host",
+        )
     except EdgewrightError as error:
-        fix = "run `edgewright fleet depot`; if it runs: tenant and device id must be those the broker allows"
+        fix = "run `edgewright fleet depot`; if it is running, check that the broker allows this tenant and device ID"
         yield failure("depot", str(error), fix)
     finally:
         carrier.close()
@@ -104,7 +108,7 @@ def _mirror(patient: Target) -> Iterable[Finding]:
         HttpTransport(mirror, timeout_s=BROKER_S).read("metadata", "timestamp.json", 0, 1)
         yield ok("mirror", f"{mirror} answers")
     except EdgewrightError as error:
-        fix = "updates.http must point at the folder that holds metadata/, targets/ and blobs/"
+        fix = "`http` of [updates] must be the URL of the folder with metadata/, targets/ and blobs/"
         yield Finding(check="mirror", verdict="warning", text=str(error), fix=fix)
 
 
@@ -113,14 +117,14 @@ def _agent(patient: Target) -> Iterable[Finding]:
         ask_agent(patient.state, ControlRequest(ask="status"), timeout_s=10.0) if patient.state.root.is_dir() else None
     )
     if reply is None:
-        fix = "systemctl start edgewright-agent, or `edgewright agent run`"
-        yield Finding(check="agent", verdict="warning", text="does not run", fix=fix)
+        fix = "sudo systemctl start edgewright-agent"
+        yield Finding(check="agent", verdict="warning", text="not running", fix=fix)
         return
-    yield ok("agent", f"runs as process {reply.status.pid}, level {reply.status.level}")
+    yield ok("agent", f"running as process {reply.status.pid}, level {reply.status.level}")
     for slot in reply.status.slots:
         name = f"slot {slot.slot}"
         if slot.http is None or not _ready(slot.http):
-            fix = "`edgewright agent status` says what it waits for; the log says why a worker ends"
+            fix = "see `edgewright agent status` for what it waits for, and the log for why a worker exited"
             yield failure(name, f"http://{slot.http} is not ready", fix)
         else:
             yield ok(name, f"http://{slot.http} answers, served by {slot.served_by}")

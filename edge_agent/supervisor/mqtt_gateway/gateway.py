@@ -145,7 +145,7 @@ class MqttGateway:
                 self._home.announce_at(self._loop.time())
         elif isinstance(event, Disconnected):
             if event.reason != self._trouble:
-                _log.info("no data broker: %s", event.reason)
+                _log.info("data broker disconnected: %s", event.reason)
                 self._trouble = event.reason
             self._in_flight.clear()
             self._room.set()

@@ -74,12 +74,12 @@ class SlotBridge:
         if message.retained:
             return
         if self._fresh.seen(self._loop.time()):
-            self._news("input-fresh", "info", f"input on {self.topics.input} again")
+            self._news("input-fresh", "info", f"input on {self.topics.input} resumed")
         self._count("mqtt_received")
         dropped = self._intake.offer(message, len(message.payload))
         if dropped:
             self._count("mqtt_dropped", dropped)
-            _log.warning("slot %s: input is dropped, it comes faster than it is answered", self.slot.config.name)
+            _log.warning("slot %s: input dropped, messages arrive faster than they are answered", self.slot.config.name)
         self._waiting.set()
 
     def look(self, now: float) -> None:
@@ -113,7 +113,7 @@ class SlotBridge:
             body = await self._ask(message.payload)
             payload = answer_payload(body)
             if len(payload) > MAX_DATA_BYTES:
-                raise ContractError(f"{len(payload)} bytes, over {MAX_DATA_BYTES}: ask over HTTP", subject="answer")
+                raise ContractError(f"{len(payload)} bytes, over {MAX_DATA_BYTES}: send it over HTTP", subject="answer")
         except EdgewrightError as error:
             await self._refuse(message, error)
             return
@@ -127,7 +127,7 @@ class SlotBridge:
         request = request_body(payload)
         model = self.slot.model
         if model is None:
-            raise UnreachableError("nothing is installed here yet", subject=self.slot.config.name)
+            raise UnreachableError("no release installed yet", subject=self.slot.config.name)
         answer = await self._client.infer(model, request, self.topics.timeout_s)
         if answer.status != 200:
             raise _refusal(answer)
@@ -150,7 +150,7 @@ class SlotBridge:
         if wish is None:
             return output
         if not wish.startswith(f"{output}/") or wish == self.topics.error or set(wish) & set("+#\0"):
-            raise ContractError(f"{wish[:200]!r} does not lie below {output}/", subject="response topic")
+            raise ContractError(f"{wish[:200]!r} is not below {output}/", subject="response topic")
         return wish
 
     def _count(self, name: str, number: int = 1) -> None:

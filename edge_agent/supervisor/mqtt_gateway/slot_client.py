@@ -44,7 +44,7 @@ class SlotClient:
             raise UnreachableError(f"no answer within {timeout_s:g} s", subject=model) from error
         except (OSError, EOFError, ValueError) as error:
             await self.close()
-            raise UnreachableError(f"nobody answers here now: {error}", subject=model) from error
+            raise UnreachableError(f"no worker is serving: {error}", subject=model) from error
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -74,11 +74,11 @@ class SlotClient:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError as error:
-            raise ValueError("the head of the answer is too long") from error
+            raise ValueError("response head too long") from error
         status, fields = _parsed(head)
         size = int(fields.get("content-length", ""))
         if not 0 <= size <= MAX_REQUEST_BYTES:
-            raise ValueError(f"an answer of {size} bytes")
+            raise ValueError(f"response of {size} bytes, too long")
         data = await reader.readexactly(size)
         if fields.get("connection", "").lower() == "close":
             await self.close()

@@ -28,7 +28,7 @@ def bind(config: SlotConfig) -> socket.socket:
                 time.sleep(0.1)
                 continue
             text = f"cannot listen on {config.http}: {error.strerror}"
-            hint = "another program listens there, or the address is not this machine's"
+            hint = "another program uses this address, or it does not belong to this machine"
             raise ConfigError(text, subject=f"config.slots[{config.name}].http", hint=hint) from error
         bound.setblocking(False)
         return bound

@@ -164,7 +164,7 @@ class ShadowController:
         try:
             self._process = await ShadowProcess.start(plan, deadline_s)
         except OSError as error:
-            _log.error("slot %s: no shadow can be started: %s", self._slot, error)
+            _log.error("slot %s: cannot start the shadow: %s", self._slot, error)
             self._not_before = asyncio.get_running_loop().time() + RESTART_CAP_S
         finally:
             self._starting = None

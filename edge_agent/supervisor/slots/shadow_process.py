@@ -120,7 +120,7 @@ class ShadowProcess:
             self.beat = _beats.decode(data)
             self._last_news = asyncio.get_running_loop().time()
         except msgspec.MsgspecError as error:
-            _log.error("shadow %d speaks nonsense: %s", self.pid, error)
+            _log.error("ignored a malformed message from shadow %d: %s", self.pid, error)
             self.kill("protocol")
 
 

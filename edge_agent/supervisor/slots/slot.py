@@ -152,7 +152,7 @@ class Slot:
         if limit_s is None or idle_s < limit_s or self.record.state == "active":
             return
         self.serving.unload()
-        text = f"nobody has asked for {idle_s:.0f} s, and memory is short: the next request starts a worker"
+        text = f"no request for {idle_s:.0f} s, and memory is low: unloaded; the next request starts a worker"
         self._news("slot-unloaded", text=text, detail=readings | {"idle_s": idle_s})
 
     async def stop(self) -> None:
@@ -238,7 +238,11 @@ class Slot:
             self.apply(Crashed(reason=death.reason))
 
     def demoted(self, rung: Rung) -> None:
-        self._news("release-rests", "error", text=f"{rung.served_by} keeps dying; the next rung serves for a while")
+        self._news(
+            "release-quarantined",
+            "error",
+            text=f"{rung.served_by} is crash-looping; falling back to the next rung for 10 minutes",
+        )
 
     def _ladder(self) -> tuple[Rung, ...]:
         state = self._around.state

@@ -46,7 +46,7 @@ class StaleInputMonitor:
         if asked != self._asked:
             self._asked = asked
             if self._fresh.seen(now):
-                self._say("input-fresh", "info", "requests come again")
+                self._say("input-fresh", "info", "requests resumed")
         elif self._fresh.look(now):
             self._say("input-stale", "warning", f"no request for {now - self._fresh.last:.1f} s")
 

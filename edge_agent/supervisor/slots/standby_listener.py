@@ -18,7 +18,7 @@ import msgspec
 
 from edge_contracts.limits import KIB
 
-NOTHING = "nothing is installed here yet; see `edgewright agent status`"
+NOTHING = "no release installed yet; see `edgewright agent status`"
 RETRY_AFTER_S = 10.0
 AT_ONCE = 32
 """Connections answered at one time; more wait in the backlog."""

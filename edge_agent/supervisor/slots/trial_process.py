@@ -41,7 +41,7 @@ async def try_release(plan: TrialPlan, variants: int) -> TrialVerdict:
     try:
         output, _ = await asyncio.wait_for(process.communicate(), plan.time_s * variants + GRACE_S)
     except TimeoutError:
-        return TrialVerdict(reason="time", text="the trial did not end in time")
+        return TrialVerdict(reason="time", text="the trial timed out")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -53,7 +53,7 @@ def _verdict(output: bytes, code: int | None) -> TrialVerdict:
     try:
         report = msgspec.json.decode(output[:MAX_REPORT_BYTES], type=TrialReport)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return TrialVerdict(reason="crash", text=f"the trial ended with code {code} and without a report")
+        return TrialVerdict(reason="crash", text=f"the trial exited with code {code} without a report")
     text = "; ".join(f"{trial.variant}: {trial.reason} {trial.text}".strip() for trial in report.variants)
     if report.usable:
         return TrialVerdict(usable=report.usable, text=text)

@@ -26,7 +26,7 @@ from edge_contracts.profile import DeviceProfile
 BACKLOG = 128
 """Connections that wait in the kernel while a worker is replaced."""
 
-SHEDDING = "this device sheds load"
+SHEDDING = "overloaded: this device is reducing load"
 
 _log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ class WorkerLifecycle:
             return
         self._growth = grow(self._growth, memory_mb, now)
         if self._growth.leaks:
-            text = f"grew steadily to {memory_mb:.0f} MB; a new worker takes over"
+            text = f"memory leak: grew steadily to {memory_mb:.0f} MB; a new worker takes over"
             self._owner.fault(worker, Fault(served_by=self.served_by or "", reason="leak", text=text))
             self._growth = self._no_growth()
             self._launch()
@@ -289,7 +289,7 @@ class WorkerLifecycle:
         try:
             self._next = await WorkerProcess.start(plan, self._listener, callbacks)
         except OSError as error:
-            _log.error("slot %s: no worker can be started: %s", self._config.name, error)
+            _log.error("slot %s: cannot start a worker: %s", self._config.name, error)
             self._restarts.died(asyncio.get_running_loop().time())
         finally:
             self._starting = None

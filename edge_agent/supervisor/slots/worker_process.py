@@ -191,7 +191,7 @@ class WorkerProcess:
         try:
             message = parse_to_supervisor(data)
         except msgspec.MsgspecError as error:
-            _log.error("worker %d speaks nonsense: %s", self.pid, error)
+            _log.error("ignored a malformed message from worker %d: %s", self.pid, error)
             self.kill("protocol")
             return
         self._last_news = asyncio.get_running_loop().time()

@@ -21,7 +21,7 @@ _NAMES: dict[ObjectKind, re.Pattern[str]] = {
 def repository_path(kind: ObjectKind, name: str) -> str:
     """Return where an object lies below a repository's root. Raises NotFoundError for a name no object can have."""
     if not _NAMES[kind].fullmatch(name):
-        raise NotFoundError("no such name", subject=f"{kind} {name[:80]}")
+        raise NotFoundError("invalid name", subject=f"{kind} {name[:80]}")
     if kind == "blob":
         return f"blobs/{name[:2]}/{name}"
     return f"{'metadata' if kind == 'metadata' else 'targets'}/{name}"
@@ -39,13 +39,13 @@ class DirectoryTransport:
             # Not blocking and no link followed: the stick may hold a FIFO or a link under an object's name.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         except FileNotFoundError as error:
-            raise NotFoundError("no such file", subject=str(path)) from error
+            raise NotFoundError("file not found", subject=str(path)) from error
         except OSError as error:
             raise UnreachableError(f"cannot be read: {error.strerror}", subject=str(path)) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise UnreachableError("is no file", subject=str(path))
+                raise UnreachableError("not a regular file", subject=str(path))
             return os.pread(descriptor, length, offset), status.st_size
         except OSError as error:
             raise UnreachableError(f"cannot be read: {error.strerror}", subject=str(path)) from error

@@ -55,7 +55,7 @@ class HttpTransport:
     def _from_whole(self, url: str, answer: IO[bytes], offset: int, length: int) -> tuple[bytes, int]:
         body = answer.read(MAX_WHOLE_BYTES + 1)
         if len(body) > MAX_WHOLE_BYTES:
-            raise UnreachableError("the server ignores Range on a large object", subject=url)
+            raise UnreachableError("the server does not support Range requests", subject=url)
         self._whole = (url, body)
         return body[offset : offset + length], len(body)
 

@@ -129,7 +129,7 @@ class MqttTransport:
         finally:
             with self._changed:
                 del self._waiting[number]
-        what = f"no depot answered in {self._timeout_s:g} s" if pending.tries else "no connection to the broker"
+        what = f"no reply from a depot in {self._timeout_s:g} s" if pending.tries else "no connection to the broker"
         raise UnreachableError(what, subject=pending.subject)
 
     def _register(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[int, _Pending]:
@@ -178,9 +178,9 @@ class MqttTransport:
 
 def _body(response: Response, subject: str, offset: int, length: int) -> tuple[bytes, int]:
     if response.status == "not_found":
-        raise NotFoundError("the depot has no such object", subject=subject)
+        raise NotFoundError("not found at the depot", subject=subject)
     if response.status == "retry_after":
         raise RetryAfterError(response.retry_after)
     if response.status == "refused" or response.offset != offset or len(response.body) > length:
-        raise UnreachableError("the depot's answer does not fit the request", subject=subject)
+        raise UnreachableError("the depot's reply does not match the request", subject=subject)
     return response.body, response.total

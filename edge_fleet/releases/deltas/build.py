@@ -119,7 +119,7 @@ def _read(repository: Path, entry: FileEntry) -> bytes:
     try:
         data = place.read_bytes()
     except OSError as error:
-        raise RepositoryError("named by signed metadata, but not here", subject=str(place)) from error
+        raise RepositoryError("named in signed metadata but missing here", subject=str(place)) from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise RepositoryError("does not have the hash its name says", subject=str(place))
+        raise RepositoryError("does not match the hash in its name", subject=str(place))
     return data

@@ -69,6 +69,6 @@ def _compressor(codec: Codec) -> Compress:
         import zstandard
     except ModuleNotFoundError as error:
         hint = "pip install zstandard, or write deltas with --delta-codec zlib"
-        raise FleetError("zstandard is not installed here", subject="delta codec", hint=hint) from error
+        raise FleetError("zstandard is not installed", subject="delta codec", hint=hint) from error
     parameters = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=WINDOW_LOG)
     return zstandard.ZstdCompressor(compression_params=parameters).compress

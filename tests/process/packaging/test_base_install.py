@@ -61,7 +61,7 @@ def test_the_version_is_told_without_loading_a_command(base_install: Environment
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(base_install: Environment, command: str) -> None:
     result = base_install.run(*COMMAND, command, "--help")
     assert result.returncode == 2, result.stdout
-    assert f"pip install 'edgewright[{EXTRAS[command]}]'" in result.stderr
+    assert f"pip install '.[{EXTRAS[command]}]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -257,7 +257,7 @@ def test_a_drift_in_one_tag_is_told_by_its_name_where_the_whole_shows_none(tmp_p
     assert found["x/mean"] < 1.0
     assert [(news.event, news.text.split(":")[0]) for news in told] == [("drift", "x/mean@line-2")]
     watch.close(manifest, alike)
-    assert [(news.event, news.text) for news in told[1:]] == [("drift-over", "x/mean@line-2")]
+    assert [(news.event, news.text) for news in told[1:]] == [("drift-ended", "x/mean@line-2")]
 
 
 def test_small_windows_of_a_tag_are_gathered_by_themselves(tmp_path):

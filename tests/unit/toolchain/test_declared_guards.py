@@ -78,10 +78,10 @@ def test_what_the_device_would_do_with_the_evaluation_samples_is_said(tmp_path: 
     clipped = '[[guard.input.features]]\nindex = 0\nmaximum = 2.5\naction = "clip"\n'
     task = table(tmp_path, clipped + MODE)
     assert list(objections(guarded(task, tensor_of(task)), task.x)) == [
-        "1 of 5 evaluation samples would be rejected on a device, the first because x: mode: 2 is none of its "
-        "categories; here they were judged as they are",
-        "2 of 5 evaluation samples would be clipped on a device, the first because x: feature 0: 3 is over the maximum "
-        "2.5; here they were judged as they are",
+        "1 of 5 evaluation samples would be rejected on a device, the first because x: mode: 2 is not one of "
+        "its categories; they were scored unchanged here",
+        "2 of 5 evaluation samples would be clipped on a device, the first because x: feature 0: 3 is above the "
+        "maximum 2.5; they were scored unchanged here",
     ]
     assert list(objections(guarded(task := table(tmp_path, ""), tensor_of(task)), task.x + 100)) == []
 

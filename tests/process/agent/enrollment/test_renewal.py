@@ -118,6 +118,6 @@ def test_renewal_takes_no_certificate_that_is_not_for_its_key(
 ) -> None:
     first = folder.current()
     service.instead = CertificateAnswer(nonce=NO_NONCE, certificate=certify(service.authority, new_key()))
-    with pytest.raises(CertificateError, match="not for this device"):
+    with pytest.raises(CertificateError, match="another device name or key"):
         renew(folder, broker, 10)
     assert folder.current() == first

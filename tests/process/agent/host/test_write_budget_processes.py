@@ -61,7 +61,7 @@ def test_agent_over_its_budget_says_so_keeps_counting_and_sends_one_long_window(
     spent = {"day": int(time.time() // DAY_S), "bytes": 10**12}
     (agent.state.root / WRITES_NAME).write_text(json.dumps(spent))
     with agent:
-        eventually("it is said", lambda: "writes-saved" in agent.log)
+        eventually("it is said", lambda: "write-budget-exceeded" in agent.log)
         agent.served_by()
         for _ in range(5):
             agent.ask()
@@ -74,6 +74,6 @@ def test_agent_over_its_budget_says_so_keeps_counting_and_sends_one_long_window(
     (window,) = [message for message in found if message["kind"] == "window"]
     assert window["counters"]["requests"] >= 6  # type: ignore[index]
     assert window["resources"]["written_today_mb"] > 900_000  # type: ignore[index]
-    (said,) = [message for message in found if message.get("event") == "writes-saved"]
-    assert "windows stay open until tomorrow" in str(said["text"])
+    (said,) = [message for message in found if message.get("event") == "write-budget-exceeded"]
+    assert "telemetry windows wait until tomorrow" in str(said["text"])
     assert json.loads((agent.state.root / WRITES_NAME).read_text())["bytes"] >= 10**12

@@ -64,7 +64,7 @@ def test_what_takes_effect(tables: dict[str, object], names: tuple[str, ...]) ->
     ],
 )
 def test_what_needs_a_restart_is_named(tables: dict[str, object], names: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{names}: cannot change while the agent runs"):
+    with pytest.raises(ConfigError, match=f"^{names}: cannot be changed while the agent is running"):
         plan_reload(parse_config(MINIMAL), parse_config(changed(**tables)))
 
 

@@ -172,7 +172,7 @@ def test_second_agent_on_the_same_state_is_refused(agent: AgentProcess) -> None:
         words = [sys.executable, "-m", "edgewright.cli", "agent", "run", "--config", str(agent.config)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "another agent runs" in done.stderr
+    assert "another agent is running" in done.stderr
 
 
 def test_shadow_candidate_waits_until_its_rollout_turns_live(agent: AgentProcess, site: UpdateSite) -> None:

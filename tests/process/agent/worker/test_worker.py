@@ -70,12 +70,12 @@ def test_a_worker_keeps_the_guards_of_its_bundle(tmp_path, listening, hosted):
     url = url_of(listening)
     assert "warnings" not in infer_json(url, ROW)["parameters"]
     clipped = infer_json(url, [[7.0, -0.5, -0.5, 0.0]])
-    assert clipped["parameters"]["warnings"] == "x: load: 7 is over the maximum 1"
+    assert clipped["parameters"]["warnings"] == "x: load: 7 is above the maximum 1"
     assert clipped["outputs"] == infer_json(url, [[1.0, -0.5, -0.5, 0.0]])["outputs"]
     with pytest.raises(urllib.error.HTTPError) as refused:
         infer_json(url, [[0.9, 3.0, -0.5, 0.0]])
     assert refused.value.code == 400
-    assert json.loads(refused.value.read()) == {"error": "x: state: 3 is none of its categories"}
+    assert json.loads(refused.value.read()) == {"error": "x: state: 3 is not one of its categories"}
     instead = infer_json(url, [[0.9, -0.5, -9.0, 0.0]])
     assert instead["parameters"]["served_by"] == "last-resort/constant"
     assert instead["outputs"][0]["data"] == [0.0, 0.0, 1.0]

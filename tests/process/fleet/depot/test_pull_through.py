@@ -161,7 +161,7 @@ def test_a_poisoned_object_is_not_kept(cache: Cache, kind: Kind, name: str, body
     cache.site.answers[f"/{locate(kind, name)}"] = giving(body)
     assert cache.look(kind, name) == "missing"
     assert cache.files() == []
-    assert "not what its name says" in cache.log[0]
+    assert "does not match the hash in its name" in cache.log[0]
     del cache.site.answers[f"/{locate(kind, name)}"]
     assert cache.look(kind, name) == "here"
 
@@ -184,7 +184,7 @@ def test_an_object_that_broke_off_is_not_kept_and_comes_later(cache: Cache, kind
     assert cache.files() == ([f".{name}.begun.part"] if kind == "blob" else [])
     del cache.site.answers[place]
     assert cache.look(kind, name) == "here"
-    assert cache.log[-1] == "upstream answers again"
+    assert cache.log[-1] == "upstream reachable again"
 
 
 def test_false_metadata_heals_after_a_while(cache: Cache) -> None:

@@ -103,7 +103,7 @@ def test_a_site_goes_on_without_its_uplink_even_after_a_restart(site: SiteFleet,
         assert (absent.status, absent.body) == ("retry_after", b"")
         site.web.start()
         assert ask(device, "metadata", "9.snapshot.json").status == "not_found"
-    assert any("cannot fetch, serving what is here" in line for line in depot.log)
+    assert any("upstream unreachable, serving cached files" in line for line in depot.log)
 
 
 def test_a_poisoned_blob_reaches_nobody(site: SiteFleet, mosquitto: Mosquitto) -> None:
@@ -153,4 +153,4 @@ def test_a_fleets_own_folder_is_no_cache(site: SiteFleet) -> None:
 
 def test_an_upstream_that_is_no_web_address_is_refused(site: SiteFleet) -> None:
     depot = refused(("depot", str(site.cache), "--broker", "127.0.0.1:1", "--upstream", "file:///etc"))
-    assert any("no http or https address" in line for line in depot.log)
+    assert any("is not an http or https URL" in line for line in depot.log)

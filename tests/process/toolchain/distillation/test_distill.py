@@ -224,7 +224,7 @@ def test_a_build_with_too_little_time_for_its_training_does_not_begin(tmp_path: 
     assert isinstance(made, BuildRefused)
     assert made.step == "distill"
     assert made.text.startswith("2000 steps of training take")
-    assert made.text.endswith("a longer --budget helps")
+    assert made.text.endswith("use a longer --budget")
 
 
 def test_the_report_names_what_was_trained_for_too_short_a_time() -> None:

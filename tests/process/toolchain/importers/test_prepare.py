@@ -138,7 +138,7 @@ def test_a_flavour_that_is_no_pickle_is_found_in_an_mlflow_folder(tmp_path: Path
         ("flavors: [onnx]\n", "cannot be read"),
         ("flavors: {onnx: ]\n", "cannot be read"),
         ("x: " + "[" * 5000, "cannot be read"),
-        ("a: !!python/object/apply:os.system [id]\nflavors: {}\n", "it has: none"),
+        ("a: !!python/object/apply:os.system [id]\nflavors: {}\n", "flavors: none"),
         ("a: &a {k: v}\n" + "".join(f"b{n}: &a {{<<: [*a, *a], k{n}: v}}\n" for n in range(60)), "cannot be read"),
         ("#" * 300_000, "over the limit"),
     ],
@@ -215,7 +215,7 @@ def test_the_extra_that_reads_a_kind_of_model_is_named(tmp_path: Path, suffix: s
     task.write_text(task.read_text().replace("waves.onnx", f"waves{suffix}"))
     words = [sys.executable, "-c", HIDE, hidden, str(task), str(tmp_path / "work")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"pip install 'edgewright[{extra}]'"
+    assert f"pip install '.[{extra}]'" in done.stdout
 
 
 def test_missing_extras_are_the_operator_s_to_install() -> None:

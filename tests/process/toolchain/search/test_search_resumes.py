@@ -95,7 +95,7 @@ def test_a_killed_search_goes_on_where_it_was(place: Path) -> None:
     assert not (place / "bundle").exists()
 
     report, said = finish(start(place, "bundle", "--variations", "2"))
-    assert any(re.match(r"taking over [23] finished trials", line) for line in said)
+    assert any(re.match(r"reusing [23] finished candidates", line) for line in said)
     by_id = {one["id"]: one for one in report["candidates"]}
     assert all(by_id[name]["taken_over"] for name in finished)
     assert not built(said) & {"float", *finished}

@@ -219,7 +219,7 @@ def test_a_file_that_is_no_capture_is_told_of_and_passed_over(tmp_path: Path, se
     (tmp_path / "0.capture").write_bytes(b"hello")
     records, damaged = read(tmp_path, opener)
     assert [record.content for record in records] == [b"one"]
-    assert damaged == ["does not begin like a capture"]
+    assert damaged == ["not a capture file"]
 
 
 def test_length_beyond_every_record_is_not_allocated(tmp_path: Path, sealer: Sealer, opener: Opener) -> None:
@@ -235,7 +235,7 @@ def test_keys_are_never_written_over_and_the_private_one_is_private(tmp_path: Pa
     private, public = make_keys(tmp_path, None)
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     before = private.read_bytes()
-    with pytest.raises(OperatorError, match="there already"):
+    with pytest.raises(OperatorError, match="file exists"):
         make_keys(tmp_path, None)
     assert private.read_bytes() == before
     with pytest.raises(OperatorError, match="is a private key"):

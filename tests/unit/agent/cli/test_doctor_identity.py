@@ -32,7 +32,7 @@ def found(config: AgentConfig, check: str, now: float = BEGIN) -> list[Finding]:
 
 @pytest.mark.parametrize(
     ("day", "verdict", "says"),
-    [(1, "ok", "holds until"), (61, "ok", "renewal from"), (75, "warning", "overdue"), (90, "failure", "expired")],
+    [(1, "ok", "is valid until"), (61, "ok", "renewal from"), (75, "warning", "overdue"), (90, "failure", "expired")],
 )
 def test_end_and_renewal_of_the_certificate_are_told(tmp_path: Path, day: int, verdict: str, says: str) -> None:
     config = device(tmp_path, broker=enrolled(tmp_path))
@@ -70,4 +70,4 @@ def test_missing_key_is_named(tmp_path: Path) -> None:
 def test_refusing_broker_of_the_data_topics_is_a_failure_with_a_remedy(tmp_path: Path) -> None:
     (finding,) = found(device(tmp_path, data={"broker": NOBODY}), "data broker")
     assert finding.verdict == "failure"
-    assert "no broker listens there" in (finding.fix or "")
+    assert "check host, port and firewall" in (finding.fix or "")

@@ -53,7 +53,7 @@ def test_repeated_line_is_left_out_and_the_next_one_says_how_many(
     logger.warning("another line")
     clock.now += WINDOW_S
     logger.warning("disk error %d", 99)
-    assert lines(stream)[BURST:] == ["<4>another line", "<4>disk error 99 (25 lines like this were left out)"]
+    assert lines(stream)[BURST:] == ["<4>another line", "<4>disk error 99 (25 similar lines suppressed)"]
     logger.warning("disk error %d", 100)
     assert lines(stream)[-1] == "<4>disk error 100"
 

@@ -42,7 +42,7 @@ def test_flat_and_nested_numbers_mean_the_same(served):
         ({"shape": "x"}, "request.inputs[0].shape"),
         ({"data": [1, 2, "three", 4]}, "inputs[0].data"),
         ({"data": [[1, 2], [3, 4]]}, "not nested like the shape"),
-        ({"data": [1e300, 0, 0, 0]}, "x: holds NaN or infinity"),
+        ({"data": [1e300, 0, 0, 0]}, "x: contains NaN or infinity"),
         ({"data": None}, "inputs[0].data"),
         ({"parameters": {"binary_data_size": 16}}, "inputs[0].parameters.binary_data_size"),
         ({"parameters": {"binary_data_size": -1}}, "inputs[0].parameters.binary_data_size"),

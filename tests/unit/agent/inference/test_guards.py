@@ -52,9 +52,9 @@ def test_confidence_only_ever_warns():
 def test_a_feature_is_called_by_its_name_or_its_place():
     wide = Spread(minimum=-2.0, maximum=2.0)
     named = FeatureGuard(index=3, name="mode", categories=(0.0, 1.0), action="reject")
-    assert judge_feature(named, wide, 7.0).text == "mode: 7 is none of its categories"
+    assert judge_feature(named, wide, 7.0).text == "mode: 7 is not one of its categories"
     assert judge_feature(named, wide, None).action == "pass"
-    assert judge_feature(FeatureGuard(index=3, maximum=1.0), wide, None).text == "feature 3: 2 is over the maximum 1"
+    assert judge_feature(FeatureGuard(index=3, maximum=1.0), wide, None).text == "feature 3: 2 is above the maximum 1"
 
 
 ACCELERATION = FeatureGuard(index=0, name="acceleration", minimum=-2.0, maximum=2.0, action="clip")
@@ -73,8 +73,8 @@ def judge(array, shape=(-1, 3), **guard):
     ("row", "fed", "objections"),
     [
         ([1.0, 99.0, 3.0], [1.0, 99.0, 3.0], []),
-        ([2.5, 99.0, 0.0], [2.0, 99.0, 0.0], [("clip", "acceleration: 2.5 is over the maximum 2")]),
-        ([1.0, 99.0, 2.0], [1.0, 99.0, 2.0], [("warn", "mode: 2 is none of its categories")]),
+        ([2.5, 99.0, 0.0], [2.0, 99.0, 0.0], [("clip", "acceleration: 2.5 is above the maximum 2")]),
+        ([1.0, 99.0, 2.0], [1.0, 99.0, 2.0], [("warn", "mode: 2 is not one of its categories")]),
     ],
 )
 def test_each_feature_has_a_guard_of_its_own(row, fed, objections):
@@ -85,7 +85,7 @@ def test_a_category_is_compared_as_the_tensor_holds_it():
     assert judge(np.float32([[0, 0, 0.1]]), features=(MODE,))[1] == []
     assert judge(np.int64([[0, 0, 0]]), features=(MODE,))[1] == []
     half = FeatureGuard(index=0, categories=(0.5,))
-    assert judge(np.int64([[0, 0, 0]]), features=(half,))[1] == [("warn", "feature 0: 0 is none of its categories")]
+    assert judge(np.int64([[0, 0, 0]]), features=(half,))[1] == [("warn", "feature 0: 0 is not one of its categories")]
 
 
 def test_all_samples_and_places_of_a_feature_are_judged():
@@ -101,8 +101,8 @@ def test_a_missing_number_hides_nothing_and_is_no_category():
     lenient = {"not_finite": "warn", "features": (ACCELERATION, MODE)}
     fed, objections = judge(np.float32([[math.nan, 0, 0], [9, 0, math.nan]]), **lenient)
     assert [text for _, text in objections] == [
-        "holds NaN or infinity",
-        "acceleration: 9 is over the maximum 2",
-        "mode: nan is none of its categories",
+        "contains NaN or infinity",
+        "acceleration: 9 is above the maximum 2",
+        "mode: nan is not one of its categories",
     ]
     assert fed[1][0] == 2.0

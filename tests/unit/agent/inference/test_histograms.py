@@ -52,7 +52,7 @@ def test_fresh_samples_alike_raise_no_alarm_and_shifted_ones_do_once(tmp_path):
     assert len(begun) == len(set(begun))
     assert all(news.event == "drift" and news.detail["samples"] == 200 for news in told)
     watch.close(manifest, _see(tmp_path / "b", alike))
-    assert {news.text for news in told if news.event == "drift-over"} == set(begun)
+    assert {news.text for news in told if news.event == "drift-ended"} == set(begun)
 
 
 def test_small_windows_are_gathered_until_they_say_something(tmp_path):
@@ -89,7 +89,7 @@ def test_a_slow_change_of_confidence_is_told_of(tmp_path):
     for step in range(60):
         moved = share + np.array([0.02, 0, 0, -0.02]) * min(max(step - 20, 0) / 10, 3.0)
         watch.close(manifest, {name: rng.multinomial(200, moved / moved.sum()).tolist()})
-    assert any("step by step" in news.text for news in told)
+    assert any("gradually" in news.text for news in told)
 
 
 def test_what_cannot_be_read_is_not_judged():

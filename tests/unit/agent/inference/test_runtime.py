@@ -57,7 +57,7 @@ def test_one_call_on_a_bundle_folder_answers(tmp_path):
         ({"x": X[:, :2]}, r"x: shape is \[8, 2\]"),
         ({"x": X[:0]}, "x: shape .* holds no element"),
         ({"x": X.tolist()}, "x: not a NumPy array"),
-        ({"x": np.full((1, 4), np.nan, np.float32)}, "x: holds NaN"),
+        ({"x": np.full((1, 4), np.nan, np.float32)}, "x: contains NaN"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_refused_by_name(tmp_path, tensors, says):
@@ -89,7 +89,7 @@ def test_an_input_out_of_range_is_treated_as_declared(tmp_path, action, served):
     with Runtime.open(tmp_path / "b") as runtime:
         answer = runtime.infer({"x": POISON})
         assert answer.served_by == served
-        assert answer.warnings == ("x: 150 is over the maximum 1",)
+        assert answer.warnings == ("x: 150 is above the maximum 1",)
         if action == "clip":
             clipped = runtime.infer({"x": np.clip(POISON, -1, 1)})
             np.testing.assert_array_equal(answer.outputs["y"], clipped.outputs["y"])
@@ -105,13 +105,13 @@ def test_an_unknown_category_is_treated_as_declared(tmp_path, action, served):
     with Runtime.open(tmp_path / "b") as runtime:
         assert runtime.infer({"x": np.float32([[150, 150, 9, 0]])}).warnings == ()
         if served is None:
-            with pytest.raises(TensorError, match="x: mode: 9 is none of its categories"):
+            with pytest.raises(TensorError, match="x: mode: 9 is not one of its categories"):
                 runtime.infer({"x": np.float32([[150, 9, 9, 0]])})
             assert runtime.tally.counters["rejected"] == 1
             return
         answer = runtime.infer({"x": np.float32([[150, 9, 9, 0]])})
         assert answer.served_by == served
-        assert answer.warnings == ("x: mode: 9 is none of its categories",)
+        assert answer.warnings == ("x: mode: 9 is not one of its categories",)
         assert runtime.tally.counters["guard_input"] == 1
 
 
@@ -129,7 +129,7 @@ def test_a_nan_answer_goes_down_the_ladder_and_one_bad_request_demotes_nobody(tm
     answer = runtime.infer({"x": POISON})
     assert answer.served_by == "last-good:1.0.0/fp32"
     assert answer.version == "1.0.0"
-    assert "y: answered NaN or infinity" in answer.warnings[0]
+    assert "y: answer contains NaN or infinity" in answer.warnings[0]
     assert faults == [("2.0.0", "guard")]
     assert runtime.infer({"x": X}).served_by == "active:2.0.0/fp32"
     assert runtime.tally.counters["fallbacks"] == runtime.tally.counters["guard_output"] == 1

@@ -64,7 +64,7 @@ def test_two_slots_cannot_answer_each_other(tmp_path: Path) -> None:
     first = f'{SLOT}[slots.mqtt]\ninput = "b/error"\noutput = "a"\n'
     second = SLOT.replace("wrist", "other") + 'http = "127.0.0.1:0"\n[slots.mqtt]\ninput = "a/error"\noutput = "b"\n'
     (tmp_path / "agent.toml").write_text(BASE + first + second)
-    with pytest.raises(ConfigError, match="would come back as questions"):
+    with pytest.raises(ConfigError, match="would be read as requests"):
         load_config(tmp_path / "agent.toml")
 
 

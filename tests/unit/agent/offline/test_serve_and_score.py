@@ -106,7 +106,7 @@ def test_answers_of_other_images_are_not_gone_on_with(tmp_path):
     done = run_score(tmp_path / "b", photos, tmp_path / "out.jsonl", "--json")
     assert json.loads(done.stdout) == {"skipped": 2, "answered": 1, "failed": 0}
     Image.new("RGB", (6, 8)).save(photos / "a.png")
-    with pytest.raises(OperatorError, match="not of these images"):
+    with pytest.raises(OperatorError, match="answers to other images"):
         run_score(tmp_path / "b", photos, tmp_path / "out.jsonl")
 
 

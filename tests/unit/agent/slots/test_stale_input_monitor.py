@@ -33,7 +33,7 @@ def test_a_silence_is_told_once_and_ends_with_the_next_request() -> None:
     assert slot.after(5.0) == ("no-input",)
     assert slot.watch.gauges == {"request_age_s": 16.0}
     assert slot.after(1.0, requests=1) == ()
-    assert slot.news == [("input-stale", "no request for 11.0 s"), ("input-fresh", "requests come again")]
+    assert slot.news == [("input-stale", "no request for 11.0 s"), ("input-fresh", "requests resumed")]
     assert slot.watch.gauges == {"request_age_s": 0.0}
 
 

@@ -57,7 +57,7 @@ def test_torn_last_line_is_cut_and_said(tmp_path: Path) -> None:
     path.write_bytes(whole + b'{"serial":6,"ev')
     AuditLog(path).close()
     assert verify_audit(path).serial == 6
-    assert b"15 bytes of a torn line" in path.read_bytes()
+    assert b"15 bytes of an incomplete last line" in path.read_bytes()
 
 
 def test_log_goes_on_provably_after_damage(tmp_path: Path) -> None:

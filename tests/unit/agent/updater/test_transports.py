@@ -94,7 +94,7 @@ def test_traversal_names_are_refused(repository: Path, name: str) -> None:
 
 def test_fifo_on_the_stick_does_not_hang(repository: Path) -> None:
     os.mkfifo(repository / "metadata" / "1.root.json")
-    with pytest.raises(UnreachableError, match="is no file"):
+    with pytest.raises(UnreachableError, match="not a regular file"):
         DirectoryTransport(repository).read("metadata", "1.root.json", 0, 10)
 
 

@@ -95,7 +95,7 @@ def test_a_message_that_no_database_could_hold_is_refused_at_the_door(message: A
 
 
 def test_a_database_that_cannot_be_opened_is_an_operators_error(tmp_path: Path) -> None:
-    with pytest.raises(FleetError, match="cannot be opened"):
+    with pytest.raises(FleetError, match="cannot open the database"):
         TelemetryStore(f"sqlite:///{tmp_path}/missing/fleet.db")
 
 

@@ -34,7 +34,7 @@ def test_releasing_the_same_bytes_again_changes_nothing(tmp_path: Path) -> None:
 
 def test_other_bytes_under_a_released_version_are_refused(tmp_path: Path) -> None:
     fleet = fleets.make_released(tmp_path)
-    with pytest.raises(ReleaseError, match="other bytes"):
+    with pytest.raises(ReleaseError, match="different contents"):
         release(fleet, make_bundle(tmp_path / "other", model=b"different"), NOW)
 
 
@@ -134,9 +134,9 @@ def test_an_unknown_version_names_the_known_ones(tmp_path: Path) -> None:
 
 def test_a_family_without_releases_says_so(tmp_path: Path) -> None:
     fleet = fleets.make_fleet(tmp_path, families=("har",))
-    with pytest.raises(FleetError, match="nothing is released"):
+    with pytest.raises(FleetError, match="no releases in this family"):
         read_family(fleet.read(NOW), "har")
-    with pytest.raises(FleetError, match="exists already"):
+    with pytest.raises(FleetError, match="this family exists"):
         add_family(fleet, "har", NOW)
 
 

@@ -139,7 +139,7 @@ def test_a_family_older_than_deltas_is_released_without_and_may_be_let_sign_them
     assert "family add" in done.hint
     add_family(fleet, "har", NOW + timedelta(seconds=1))
     assert released(fleet, 1).deltas == 1
-    with pytest.raises(FleetError, match="exists already"):
+    with pytest.raises(FleetError, match="this family exists"):
         add_family(fleet, "har", NOW)
 
 

@@ -73,7 +73,7 @@ def test_the_blocked_list_forgets_its_oldest_when_full() -> None:
 
 
 def test_what_is_stable_already_is_not_offered() -> None:
-    with pytest.raises(RolloutError, match="stable here already"):
+    with pytest.raises(RolloutError, match="already the stable release"):
         start(STABLE, plan(ONE))
 
 
@@ -90,10 +90,10 @@ def test_a_wave_only_widens(percentage: float | None) -> None:
 
 def test_a_shadow_must_go_live_before_it_can_be_finished() -> None:
     shadow = start(STABLE, plan(mode="shadow"))
-    with pytest.raises(RolloutError, match="shadow only"):
+    with pytest.raises(RolloutError, match="only run in shadow"):
         finish(shadow)
     assert finish(advance(shadow, mode="live")).stable == TWO
-    with pytest.raises(RolloutError, match="only widens"):
+    with pytest.raises(RolloutError, match="can only be widened"):
         advance(RUNNING, mode="shadow")
 
 

@@ -54,7 +54,7 @@ def test_a_key_that_others_can_read_is_not_used(tmp_path: Path) -> None:
 def test_a_private_key_under_a_wrong_name_signs_nothing(tmp_path: Path) -> None:
     fleet = fleets.make_fleet(tmp_path, families=("har",))
     (fleet.keys.folder / "rollouts.pem").rename(fleet.keys.folder / "releases.pem")
-    with pytest.raises(FleetError, match=r"releases\.pem: not the private half"):
+    with pytest.raises(FleetError, match=r"releases\.pem: does not belong"):
         release(fleet, fleets.make_bundle(tmp_path / "bundle"), fleets.NOW)
 
 

@@ -129,7 +129,7 @@ def test_metadata_is_due_from_half_of_its_lifetime() -> None:
 def test_a_threshold_of_root_keys_is_needed_for_a_new_family(tmp_path: Path) -> None:
     fleet = fleets.make_fleet(tmp_path, root_threshold=2)
     (fleet.keys.folder / "root-2.pem").unlink()
-    with pytest.raises(KeyMissingError, match=r"needs 2 key\(s\), 1 here.*root-2\.pem"):
+    with pytest.raises(KeyMissingError, match=r"needs 2 key\(s\), 1 available.*root-2\.pem"):
         add_family(fleet, "har", NOW)
 
 
@@ -171,7 +171,7 @@ def test_everything_published_is_world_readable(tmp_path: Path) -> None:
 
 def test_an_existing_fleet_is_never_founded_again(tmp_path: Path) -> None:
     fleets.make_fleet(tmp_path)
-    with pytest.raises(FleetError, match="already"):
+    with pytest.raises(FleetError, match="a fleet exists"):
         fleets.make_fleet(tmp_path)
 
 
