@@ -26,13 +26,14 @@ Topic = Annotated[
 
 class DeviceConfig(StrictRecord, frozen=True, kw_only=True):
     """Who this device is, where it keeps its state, and where its sensors are: /sys, or the host's as a container sees
-    it."""
+    it. Members of `status_group`, a group of this machine, may ask for the agent's status, and for nothing else."""
 
     id: Name
     tenant: Name = "default"
     profile: str = "x86-gateway"
     state: str = "/var/lib/edgewright"
     sensors: str = "/sys"
+    status_group: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     tags: Annotated[dict[str, str], Meta(max_length=limits.MAX_TAGS)] = {}
 
 

@@ -66,6 +66,7 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     level: Level | None = None
     level_reasons: tuple[str, ...] = ()
     updates_wait: str = ""
+    storage_trouble: str = ""
     broker: str | None = None
     broker_connected: bool = False
     broker_trouble: str = ""

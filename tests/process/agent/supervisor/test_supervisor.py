@@ -19,7 +19,7 @@ from support.makers import bundles
 from support.sites.agent_process import AgentProcess, eventually
 from support.sites.update_site import MODEL, UpdateSite
 
-from edge_agent.ipc.control import MAX_SOCKET_PATH, socket_path
+from edge_agent.ipc.control import MAX_SOCKET_PATH, control_paths
 from edge_agent.storage.audit_log import verify_audit
 from edge_agent.storage.state_dir import StateFolder
 from edge_contracts.channel import Gates
@@ -187,8 +187,8 @@ def test_shadow_candidate_waits_until_its_rollout_turns_live(agent: AgentProcess
 
 def test_long_state_path_gets_a_short_socket(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / ("d" * 120))
-    assert len(os.fsencode(socket_path(state))) <= MAX_SOCKET_PATH
-    assert socket_path(state) == socket_path(StateFolder(tmp_path / ("d" * 120)))
+    assert all(len(os.fsencode(path)) <= MAX_SOCKET_PATH for path in control_paths(state))
+    assert control_paths(state) == control_paths(StateFolder(tmp_path / ("d" * 120)))
 
 
 def test_slot_with_nothing_installed_answers_503_with_retry_after(tmp_path: Path, site: UpdateSite) -> None:
