@@ -66,6 +66,8 @@ def _spooled(state: StateFolder) -> int:
 def status_text(status: AgentStatus) -> str:
     """Return the status as a screen of text."""
     lines = [_headline(status)]
+    if status.storage_trouble:
+        lines.append(f"storage   {status.storage_trouble}; look for I/O errors in dmesg, a worn card ends like this")
     if status.updates_wait:
         lines.append(f"updates   nothing new is installed now: {status.updates_wait}")
     for slot in status.slots:

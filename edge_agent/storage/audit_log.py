@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from io import FileIO
 from pathlib import Path
 
 from edge_agent.device_event import Detail
@@ -26,16 +27,15 @@ class AuditLog:
     """The device's own account of every transition and refusal. One writer."""
 
     def __init__(self, path: Path, *, rotate_bytes: int = ROTATE_BYTES) -> None:
-        """Open or create the log; a torn last line is cut off and said so in a line of its own. Raises OSError."""
+        """Open or create the log; a torn last line is cut off and said so in a line of its own. On a disk that takes
+        nothing that waits for the first line it takes. Raises OSError for a log that cannot be read."""
         self._path = path
         self._rotate_bytes = rotate_bytes
-        self._head, torn, broken = _recover(path)
-        self._file = path.open("ab", buffering=0)  # a buffer would keep a refused line and write it later
-        sync_folder(path.parent)  # the name of a new file is not made durable by its lines
+        self._head, broken = _recover(path)
+        self._file: FileIO | None = None
         self._unwritten = 0
-        with contextlib.suppress(StateError):  # a full disk must not keep the agent from starting
-            if torn:
-                self.append("audit-repaired", 0.0, text=f"{torn} bytes of an incomplete last line were removed")
+        with contextlib.suppress(StateError, OSError):  # the state of the disk must not keep the agent from starting
+            self._open()
             if broken:
                 self.append("audit-broken", 0.0, text=broken)
 
@@ -43,6 +43,11 @@ class AuditLog:
     def head(self) -> str:
         """SHA-256 of the last line."""
         return self._head.digest
+
+    @property
+    def unwritten(self) -> int:
+        """Lines that the disk has not taken since the last one it took."""
+        return self._unwritten
 
     def append(
         self,
@@ -56,6 +61,7 @@ class AuditLog:
         """Add one line, durable on return. Raises StateError when the disk does not take it; the next line that it
         takes is preceded by one that says how many are missing."""
         try:
+            self._open()
             if self._unwritten:
                 self._add("audit-gap", time, None, f"{self._unwritten} lines could not be written", {})
                 self._unwritten = 0
@@ -65,7 +71,18 @@ class AuditLog:
             raise state_error("cannot be written", error, self._path) from error
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _open(self) -> FileIO:
+        """Return the file to append to, opened if it is not. Raises OSError."""
+        if self._file is None:
+            torn = _cut_torn_line(self._path) if self._path.exists() else 0
+            self._file = FileIO(self._path, "ab")  # a buffer would keep a refused line and write it later
+            sync_folder(self._path.parent)  # the name of a new file is not made durable by its lines
+            if torn:
+                self._add("audit-repaired", 0.0, None, f"{torn} bytes of an incomplete last line were removed", {})
+        return self._file
 
     def _add(self, event: str, time: float, slot: str | None, text: str, detail: Detail) -> None:
         entry = AuditEntry(
@@ -80,13 +97,14 @@ class AuditLog:
         line = line_of(entry)
         if len(line) > MAX_LINE_BYTES:
             line = line_of(AuditEntry(serial=entry.serial, time=time, event=event, slot=slot, previous=entry.previous))
-        start = self._file.seek(0, os.SEEK_END)
+        file = self._open()
+        start = file.seek(0, os.SEEK_END)
         try:
-            if self._file.write(line) != len(line):
+            if file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
+            os.fsync(file.fileno())
         except OSError:
-            self._file.truncate(start)
+            file.truncate(start)
             raise
         self._head = follow(self._head, line)
         if start + len(line) > self._rotate_bytes:
@@ -98,8 +116,9 @@ class AuditLog:
             older = _rotated(self._path, number - 1)
             if older.exists():
                 older.replace(_rotated(self._path, number))
-        full, self._file = self._file, self._path.open("ab", buffering=0)
-        full.close()
+        full, self._file = self._file, FileIO(self._path, "ab")
+        if full is not None:
+            full.close()
         sync_folder(self._path.parent)
 
 
@@ -126,21 +145,18 @@ def _rotated(path: Path, number: int) -> Path:
     return path if number == 0 else path.with_name(f"{path.name}.{number}")
 
 
-def _recover(path: Path) -> tuple[ChainHead, int, str | None]:
-    """Return the head, the bytes of a torn last line (cut off) and what else is wrong with the newest file."""
-    files = audit_files(path)
-    if not files:
-        return ChainHead(), 0, None
-    torn = _cut_torn_line(path) if path.exists() else 0
-    newest = [file for file in files if file.stat().st_size]
-    if not newest:
-        return ChainHead(), torn, None
-    lines = newest[-1].read_bytes().splitlines(keepends=True)
-    try:
-        return verify(lines), torn, None
-    except ValueError as error:
-        # Goes on from the last line as it stands, so that everything after the damage is provable again.
-        return _last_head(lines), torn, str(error)
+def _recover(path: Path) -> tuple[ChainHead, str | None]:
+    """Return the head and what is wrong with the newest file that holds a whole line, a torn last one left aside."""
+    for file in reversed(audit_files(path)):
+        lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        if not lines:
+            continue
+        try:
+            return verify(lines), None
+        except ValueError as error:
+            # Goes on from the last line as it stands, so that everything after the damage is provable again.
+            return _last_head(lines), str(error)
+    return ChainHead(), None
 
 
 def _last_head(lines: list[bytes]) -> ChainHead:

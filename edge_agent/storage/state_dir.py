@@ -8,11 +8,12 @@ come in whole folders by one rename and are immutable from then on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -24,6 +25,16 @@ from edge_contracts.codec import decode
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from edge_io.durable_files import TEMPORARY, delete_tree, sync_folder
+
+
+class FolderLock:
+    """The right to write into a state folder, until it is closed or the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 class StateFolder:
@@ -45,27 +56,52 @@ class StateFolder:
         self.traffic = root / "traffic.json"
         self.floor = self.tuf / "floor.json"
 
+    @property
+    def writable(self) -> bool:
+        """Whether the folder is on a file system that is mounted writable, and ours to write."""
+        return os.access(self.root, os.W_OK)
+
+    def takes_files(self) -> bool:
+        """Return whether a file can be made here now, by making one and removing it."""
+        return takes_files(self.root)
+
     def create(self) -> None:
-        """Make the folders. Raises StateError."""
+        """Make the folders. A folder that is there and read-only stays as it is. Raises StateError."""
         try:
             for folder in (self.root, self.releases, self.downloads, self.slots, self.tuf, self.cache):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             sync_folder(self.root)
         except OSError as error:
+            if self.root.is_dir() and not self.takes_files():
+                return
             raise StateError(f"cannot be created: {error.strerror}", subject=str(self.root)) from error
 
-    def lock(self) -> IO[bytes]:
-        """Take the folder for this process; the kernel gives it back whatever ends the process. Raises ConfigError."""
-        file = (self.root / "lock").open("ab")
+    def lock(self) -> FolderLock:
+        """Take the folder for this process; the kernel gives it back whatever ends the process. Raises ConfigError,
+        StateError."""
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = self._open_lock()
         except OSError as error:
-            file.close()
+            raise StateError(f"cannot be opened: {error.strerror}", subject=str(self.root / "lock")) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
             hint = f"see `edgewright agent status --state {self.root}`"
             raise ConfigError(
                 "another agent is running on this state folder", subject=str(self.root), hint=hint
             ) from error
-        return file
+        return FolderLock(descriptor)
+
+    def _open_lock(self) -> int:
+        """Open what is locked: the lock file, or the folder itself where no file can be made. Raises OSError."""
+        path = self.root / "lock"
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError:
+            if self.takes_files():
+                raise
+        return os.open(path if path.exists() else self.root, os.O_RDONLY | os.O_CLOEXEC)
 
     def mark_running(self) -> None:
         """Leave the file that only an unclean end leaves behind, durably: the next start has to know of a power cut
@@ -73,6 +109,11 @@ class StateFolder:
         with contextlib.suppress(OSError):
             self.running.touch()
             sync_folder(self.root)
+
+    def mark_stopped(self) -> None:
+        """Take that file away: this run ended in order."""
+        with contextlib.suppress(OSError):
+            self.running.unlink(missing_ok=True)
 
     def release(self, manifest_sha256: str) -> Path:
         """Return the folder of an installed release."""
@@ -135,6 +176,21 @@ class StateFolder:
         for entry in self.cache.iterdir() if self.cache.is_dir() else ():
             if entry.is_file() and entry.name.partition("-")[0] not in models:
                 entry.unlink(missing_ok=True)
+
+
+def takes_files(folder: Path) -> bool:
+    """Return whether a file can be made in `folder`, by making one. A card that fails is often still mounted writable:
+    ext4 refuses every change and tells nobody who only asks. A disk without room is another matter and counts as one
+    that takes files."""
+    if not os.access(folder, os.W_OK):
+        return False
+    probe = folder / f".probe{TEMPORARY}"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        probe.unlink()
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def read_manifest(folder: Path, *, expected: str | None = None) -> tuple[Manifest, str]:

@@ -24,9 +24,10 @@ from edge_agent.config.agent_toml import AgentConfig, load_config
 from edge_agent.config.profiles import load_profile
 from edge_agent.config.reload_plan import ReloadPlan
 from edge_agent.device_event import Detail, DeviceEvent
+from edge_agent.errors import ConfigError
 from edge_agent.host.sensors import Sensors, architecture, memory_of
 from edge_agent.host.systemd_notify import Notifier
-from edge_agent.ipc.control import ControlReply, ControlRequest, serve_control
+from edge_agent.ipc.control import ControlReply, ControlRequest, serve_control, serve_status
 from edge_agent.ipc.status import AgentStatus
 from edge_agent.storage.audit_log import AuditLog
 from edge_agent.storage.state_dir import StateFolder
@@ -37,6 +38,7 @@ from edge_agent.supervisor.mqtt_gateway.gateway import MqttGateway, open_data
 from edge_agent.supervisor.resource_monitor import ResourceMonitor
 from edge_agent.supervisor.slots.slot import Slot, Surroundings
 from edge_agent.supervisor.status import slot_status
+from edge_agent.supervisor.storage_monitor import StorageMonitor
 from edge_agent.supervisor.telemetry_window import gauges, shadow_gauges, window_message
 from edge_agent.supervisor.update_controller import UpdateController
 from edge_agent.telemetry.otlp_exporter import OtlpExporter
@@ -74,6 +76,7 @@ class Supervisor:
         self._boot_id = uuid.uuid4().hex
         self._epoch = time.time() - time.monotonic()
         self._clean = not self._state.running.exists()
+        self._first = not self._state.audit.exists()
         self._audit = AuditLog(self._state.audit)
         limit = int(self._profile.storage.spool_mb * MIB)
         self._outbox = Outbox(self._state.outbox, device=config.device.id, boot_id=self._boot_id, limit_bytes=limit)
@@ -83,6 +86,7 @@ class Supervisor:
         self.tell = self._journal.tell
         self._sensors = Sensors(config.state, Path(config.device.sensors))
         self._box = ResourceMonitor(self._state.root, self._profile, self._sensors, self.tell)
+        self._storage = StorageMonitor(self._state, self._audit, self._outbox, self.tell, self._link.reconnect)
         self._notifier = Notifier()
         self._otlp = OtlpExporter(__version__)
         self._stop = asyncio.Event()
@@ -107,7 +111,7 @@ class Supervisor:
         self._tell_start()
         for slot in self._slots.values():
             slot.start(clean=self._clean)
-        control = await serve_control(self._state, self._answer)
+        listeners = await self._listen()
         self._link.start()
         self._data.start()
         self._updates.bring_staged()
@@ -119,8 +123,21 @@ class Supervisor:
                 await asyncio.wait_for(self._stop.wait(), TICK_S)
             except TimeoutError:
                 continue
-        control.close()
+        for listener in listeners:
+            listener.close()
         await self._shut_down()
+
+    async def _listen(self) -> list[asyncio.Server]:
+        """Let commands on this machine ask; without that the agent still serves."""
+        listeners: list[asyncio.Server] = []
+        group = self._config.device.status_group
+        try:
+            listeners.append(await serve_control(self._state, self._answer))
+            if group is not None:
+                listeners.append(await serve_status(self._state, self._answer, group))
+        except (OSError, ConfigError) as error:
+            _log.error("commands cannot ask this agent for everything: %s", error)
+        return listeners
 
     # What the link hears (link.Listener)
 
@@ -170,6 +187,8 @@ class Supervisor:
         self._box.look(children, priorities, now, self._clock())
         level = self._box.governor
         self._link.saves_writes = self._box.saves_writes
+        self._storage.look()
+        self._updates.storage_trouble = self._storage.trouble
         self._updates.allow(self._box.calm, self._box.words)
         for slot in self._slots.values():
             shed_s = SHED_S if slot.config.priority in self._box.away else 0.0
@@ -225,12 +244,13 @@ class Supervisor:
         )
 
     def _slot_state(self, slot: Slot) -> SlotState:
-        faults = dict.fromkeys((*self._data.faults(slot.config.name), *slot.input.faults))
+        faults = dict.fromkeys((*self._data.faults(slot.config.name), *slot.input.faults, *self._storage.faults))
         return msgspec.structs.replace(slot.reported(), faults=tuple(faults))
 
     def _tell_start(self) -> None:
         detail: Detail = {"clean": self._clean, "version": __version__}
         text = "after a clean stop" if self._clean else "after an unclean stop"
+        text = "for the first time" if self._first and self._clean else text
         self.tell(
             DeviceEvent(event="agent-started", severity="info" if self._clean else "warning", text=text, detail=detail)
         )
@@ -286,7 +306,8 @@ class Supervisor:
             boot_id=self._boot_id,
             level=self._box.governor.level,
             level_reasons=self._box.governor.reasons,
-            updates_wait="" if self._updates.may_install else self._box.words,
+            updates_wait=self._storage.trouble or ("" if self._updates.may_install else self._box.words),
+            storage_trouble=self._storage.trouble,
             broker=None if broker is None else f"{broker.host}:{broker.port}",
             broker_connected=self._link.up,
             broker_trouble=self._link.trouble,
@@ -314,7 +335,7 @@ class Supervisor:
         await self._link.stop()
         self._box.close()
         self._audit.close()
-        self._state.running.unlink(missing_ok=True)
+        self._state.mark_stopped()
         self._lock.close()
 
 

@@ -79,6 +79,7 @@ class UpdateController:
         self._false_hints = 0
         self._importing = False
         self._refusals: dict[str | None, Trouble] = {}
+        self.storage_trouble = ""
         self._held: dict[str, str] = {}
         self._level = ""
         self._imports: list[tuple[str, asyncio.Future[list[Trouble]]]] = []
@@ -147,12 +148,22 @@ class UpdateController:
                 _log.warning("the updater timed out")
                 self._kill()
             return
-        if not self._slots:
+        if not self._slots or self._storage_refuses():
             return
         if self._imports:
             self._launch(*self._imports.pop(0))
         elif now >= self._due and self._reachable():
             self._launch(None, None)
+
+    def _storage_refuses(self) -> bool:
+        """Return whether the disk takes nothing, so that no updater can work; whoever wants an import is told."""
+        if not self.storage_trouble:
+            return False
+        for _, outcome in self._imports:
+            if outcome is not None and not outcome.done():
+                outcome.set_result([Trouble(fault="device", reason="state", text=self.storage_trouble)])
+        self._imports.clear()
+        return True
 
     def _follow_hint(self, now: float) -> None:
         hint, self._hint = self._hint, None

@@ -9,12 +9,15 @@ commit per message costs an SD card ten times the bytes. What gives way when it 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
 from edge_agent.storage.durable import StateError
+from edge_agent.storage.state_dir import takes_files
 from edge_agent.telemetry.outbox_policy import ROW_OVERHEAD_BYTES, Gap, Kind, Spooled, give_way, merge_gaps
 from edge_contracts.codec import decode, encode
 from edge_contracts.limits import MAX_MESSAGE_BYTES
@@ -27,6 +30,8 @@ CREATE TABLE IF NOT EXISTS messages (
 """
 
 
+_ALL = "SELECT row, boot_id, sequence, kind, body FROM messages"
+_COPY = "INSERT INTO messages (row, boot_id, sequence, kind, body) VALUES (?, ?, ?, ?, ?)"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -37,7 +42,9 @@ class Outbox:
         self._device = device
         self._boot_id = boot_id
         self._limit = limit_bytes
-        self._database = _open(path)
+        self._path = path
+        self._database, self.durable = _open(path)
+        self._moved = 0  # rows on the disk up to this one were taken into memory, and count there
         self._bytes = self._count = 0
         self._measure()
         self._sequence = 0
@@ -45,6 +52,27 @@ class Outbox:
         self._lost = 0  # numbers from `_kept` to below this one are none of these
         self._offered = 0
         self.dropped = 0
+
+    def restore(self) -> bool:
+        """Spool to the disk again, with what memory holds, if the disk takes it; return whether it does."""
+        if self.durable:
+            return True
+        rows = self._database.execute(_ALL).fetchall()
+        try:
+            disk = _connect(self._path)
+        except sqlite3.Error:
+            return False
+        try:
+            disk.execute("DELETE FROM messages WHERE row <= ?", (self._moved,))
+            disk.executemany(_COPY, rows)
+            disk.commit()
+        except sqlite3.Error:
+            disk.close()
+            return False
+        memory, self._database, self.durable = self._database, disk, True
+        memory.close()
+        self._measure()
+        return True
 
     @property
     def spooled(self) -> int:
@@ -101,7 +129,24 @@ class Outbox:
             self._database.rollback()
             self._measure()
             self._lost = self._sequence
+            self._leave_read_only_disk()
             raise StateError(f"outbox cannot be written: {error}") from error
+
+    def _leave_read_only_disk(self) -> None:
+        """Go on in memory where the disk takes nothing any more, with what waits there: it may still reach the fleet,
+        and so does what is told from now on."""
+        if not self.durable or takes_files(self._path.parent):
+            return
+        disk, rows = self._database, []
+        with contextlib.suppress(sqlite3.Error):
+            rows = disk.execute(_ALL).fetchall()
+        self._moved = max((row[0] for row in rows), default=0)
+        self._database, self.durable = _in_memory(self._moved), False
+        self._database.executemany(_COPY, rows)
+        self._database.commit()
+        with contextlib.suppress(sqlite3.Error):
+            disk.close()
+        self._measure()
 
     def _measure(self) -> None:
         query = "SELECT count(*), coalesce(sum(length(body)), 0) FROM messages"
@@ -153,18 +198,29 @@ class Outbox:
         return decode(body, Tombstone, limit=MAX_MESSAGE_BYTES, what="tombstone")
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
     """Open the spool, because telemetry must not stop the agent: one that is damaged beyond reading is set aside; one
-    that cannot be opened now, for example on a full disk, stays as it is and memory spools until the next start."""
+    that cannot be opened now, for example on a full or read-only disk, stays as it is and memory spools. Return also
+    whether it is on the disk."""
     try:
-        return _connect(path)
+        return _connect(path), True
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in _DAMAGED:
-            return _connect(":memory:")
+        if error.sqlite_errorcode & 0xFF not in _DAMAGED or not os.access(path.parent, os.W_OK):
+            return _in_memory(), False
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.replace(path.with_name(f"{path.name}.damaged"))
-        return _connect(path)
+        return _connect(path), True
+
+
+def _in_memory(newest: int = 0) -> sqlite3.Connection:
+    """Return a spool in memory, whose new rows are numbered beyond `newest` and any on the disk: they may lie side by
+    side later. Microseconds since 1970 are more than a disk can hold messages."""
+    database = _connect(":memory:")
+    first = max(newest, time.time_ns() // 1000)
+    database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('messages', ?)", (first,))
+    database.commit()
+    return database
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:

@@ -34,6 +34,14 @@ class SmallDisk:
         """Give the disk plenty of room again."""
         assert self._mount("-o", f"remount,size={int(ROOMY_MB * MIB)}", "tmpfs") is None
 
+    def read_only(self) -> None:
+        """Take no change from now on, as the kernel mounts a worn card at boot. Nothing may be open for writing."""
+        assert self._mount("-o", "remount,ro", "tmpfs") is None
+
+    def writable(self) -> None:
+        """Take changes again."""
+        assert self._mount("-o", "remount,rw", "tmpfs") is None
+
     def free_mb(self) -> float:
         """Return how much is free."""
         facts = os.statvfs(self.folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -106,3 +108,31 @@ def test_lines_a_full_disk_refused_are_counted_in_the_next_one(tmp_path: Path) -
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert [line["event"] for line in lines[-2:]] == ["audit-gap", "transition"]
     assert lines[-2]["text"].startswith("3 lines")
+
+
+def test_log_on_a_read_only_disk_is_read_and_names_afterwards_what_it_could_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    filled(path).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"torn')
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as read_only:
+        read_only.setattr("edge_agent.storage.audit_log.FileIO", refuse)
+        read_only.setattr("edge_agent.storage.audit_log._cut_torn_line", refuse)
+        log = AuditLog(path)
+        assert log.unwritten == 0
+        for _ in range(3):
+            with pytest.raises(StateError, match="Read-only"):
+                log.append("level", 2000.0)
+        assert log.unwritten == 3
+    log.append("state-writable", 3000.0)
+    log.close()
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["event"] for line in lines[5:]] == ["audit-repaired", "audit-gap", "state-writable"]
+    assert lines[6]["text"].startswith("3 lines")
+    assert verify_audit(path).digest == log.head

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from support.makers import bundles
 from edge_agent.engines.registry import engine_for
 from edge_agent.ports import EngineSettings
 from edge_agent.storage.durable import DiskFullError, StateError, write_durably
-from edge_agent.storage.state_dir import StateFolder
+from edge_agent.storage.state_dir import StateFolder, takes_files
 from edge_agent.update.record import UpdateRecord
 from edge_io.durable_files import delete_tree
 
@@ -101,3 +103,17 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_that_it_points_t
     assert not doomed.is_symlink()
     assert (kept / "file").exists()
     delete_tree(doomed)
+
+
+@pytest.mark.parametrize(("number", "takes"), [(errno.EROFS, False), (errno.EIO, False), (errno.ENOSPC, True)])
+def test_a_folder_takes_files_if_one_can_be_made_and_a_full_disk_is_another_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, takes: bool
+) -> None:
+    assert takes_files(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("edge_agent.storage.state_dir.os.open", refuse)
+    assert takes_files(tmp_path) is takes

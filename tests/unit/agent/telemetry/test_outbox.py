@@ -175,3 +175,65 @@ def test_spool_that_cannot_be_opened_now_is_kept_and_memory_spools(tmp_path: Pat
     put_and_commit(spool(tmp_path), event("in memory"))
     assert len(drain(_open[-1])) == 1
     assert path.is_dir()
+
+
+def refuse(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the disk takes nothing, as the kernel makes a failing card."""
+    monkeypatch.setattr("edge_agent.telemetry.outbox.takes_files", lambda _: False)
+    box._database.execute("PRAGMA query_only = 1")  # SQLite's own "attempt to write a readonly database"
+
+
+def test_card_that_becomes_read_only_keeps_nothing_from_the_fleet_but_what_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = spool(tmp_path)
+    for _ in range(3):
+        put_and_commit(box, event("on the card"))
+    refuse(box, monkeypatch)
+    with pytest.raises(StateError):
+        put_and_commit(box, event("refused"))
+    assert not box.durable
+    put_and_commit(box, event("in memory"))
+    messages = drain(box)
+    assert accounted(messages) == {0, 1, 2, 3, 4}
+    assert [message["sequence"] for message in messages if message["kind"] == "event"] == [0, 1, 2, 4]
+
+
+def test_what_memory_held_lies_on_the_disk_once_that_takes_it_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = spool(tmp_path)
+    for _ in range(3):
+        put_and_commit(box, event("on the card"))
+    refuse(box, monkeypatch)
+    with pytest.raises(StateError):
+        put_and_commit(box, event("refused"))
+    put_and_commit(box, event("in memory"))
+    ((first, _),) = box.pending(0, 1)
+    box.acknowledge(first)  # the broker has it, though the disk could not be told
+    assert box.restore()
+    assert box.durable
+    put_and_commit(box, event("on the disk again"))
+    box.close()
+    _open.clear()
+    again = spool(tmp_path, "b2")
+    messages = drain(again)
+    assert accounted(messages) == {1, 2, 3, 4, 5}
+    assert len(messages) == 5
+
+
+def test_spool_that_was_opened_in_memory_is_joined_with_the_older_one_on_the_disk(tmp_path: Path) -> None:
+    box = spool(tmp_path)
+    put_and_commit(box, event("older"))
+    box.close()
+    _open.clear()
+    path, kept = tmp_path / "outbox.db", tmp_path / "kept.db"
+    path.rename(kept)
+    path.mkdir()
+    box = spool(tmp_path, "b2")
+    put_and_commit(box, event("newer"))
+    assert not box.restore(), "still nothing that can be opened"
+    path.rmdir()
+    kept.rename(path)
+    assert box.restore()
+    assert [message["text"] for message in drain(box)] == ["older", "newer"]
