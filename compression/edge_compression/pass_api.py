@@ -24,6 +24,13 @@ class PassError(BundleError):
     reason = "pass"
 
 
+class NothingToDoError(PassError):
+    """A pass finds nothing in this model that it would change: no failure of its recipe as long as another of the
+    recipe's passes does its work."""
+
+    reason = "nothing-to-do"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What a pass may use besides the model.
@@ -51,7 +58,8 @@ class Applied:
 
 
 class Pass(Protocol):
-    """One step of a recipe. `quantizes`: its result no longer serves as the float reference of later passes."""
+    """One step of a recipe. `quantizes`: its result no longer serves as the float reference of later passes. A pass
+    with a class variable `refines` only betters what others made: where it fails it is left out of its recipe."""
 
     format: ClassVar[Format]
     quantizes: ClassVar[bool]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from edge_compression.pass_api import Applied, Context
 from edge_compression.tflite_tools.graph import load, save
 from edge_contracts.codec import StrictRecord
@@ -14,11 +16,13 @@ KEPT_NOTES = (b"reduced_precision_support",)
 
 
 class TfliteCompact(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="tflite_compact"):
-    """Take away what inference does not need: inner tensors' names, notes, extremes seen in training, constants that
-    nothing reads; equal constants are kept once. Graphs' inputs and outputs and signatures keep their names."""
+    """Take away what inference does not need: inner tensors' names, notes, extremes seen in training, tensors and
+    constants that nothing reads; equal constants are kept once. Graphs' inputs and outputs and signatures keep their
+    names."""
 
     format: ClassVar[Format] = "tflite"
     quantizes: ClassVar[bool] = False
+    refines: ClassVar[bool] = True
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         parsed = load(model)
@@ -30,8 +34,11 @@ class TfliteCompact(StrictRecord, frozen=True, kw_only=True, tag_field="pass", t
                 if index not in named:
                     tensor.name = None
                 _forget_extremes(tensor)
+            _drop_unread(parsed, graph)
         _keep_each_buffer_once(parsed)
         compacted = save(parsed)
+        if len(compacted) >= len(model):
+            return Applied(model=model, changed={"bytes_saved": 0})
         return Applied(model=compacted, changed={"bytes_saved": len(model) - len(compacted)})
 
 
@@ -42,6 +49,34 @@ def _forget_extremes(tensor: Any) -> None:
     quantization.min = quantization.max = None
     if quantization.scale is None and quantization.details is None:
         tensor.quantization = None
+
+
+def _drop_unread(model: Any, graph: Any) -> None:
+    """Take away the tensors that no operator and no signature of the graph names, and number the others anew."""
+    place = next(index for index, one in enumerate(model.subgraphs) if one is graph)
+    signed = [
+        entry
+        for signature in model.signatureDefs or []
+        if signature.subgraphIndex == place
+        for entry in (*(signature.inputs or []), *(signature.outputs or []))
+    ]
+    lists = [graph.inputs, graph.outputs]
+    for operator in graph.operators:
+        lists += [operator.inputs, operator.outputs, operator.intermediates]
+    used = {int(index) for one in lists if one is not None for index in one} | {int(e.tensorIndex) for e in signed}
+    kept = [index for index in range(len(graph.tensors)) if index in used]
+    numbers = {-1: -1} | {old: new for new, old in enumerate(kept)}
+
+    def numbered(values: Any) -> Any:
+        return None if values is None else np.array([numbers[int(index)] for index in values], np.int32)
+
+    graph.tensors = [graph.tensors[index] for index in kept]
+    graph.inputs, graph.outputs = numbered(graph.inputs), numbered(graph.outputs)
+    for operator in graph.operators:
+        operator.inputs, operator.outputs = numbered(operator.inputs), numbered(operator.outputs)
+        operator.intermediates = numbered(operator.intermediates)
+    for entry in signed:
+        entry.tensorIndex = numbers[int(entry.tensorIndex)]
 
 
 def _keep_each_buffer_once(model: Any) -> None:

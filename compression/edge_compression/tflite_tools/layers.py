@@ -17,7 +17,7 @@ from onnx import NodeProto, helper
 
 from edge_compression.quantization.input_moments import inputs
 from edge_compression.quantization.quantized_layers import QuantizedLayer
-from edge_compression.tflite_tools.graph import constant
+from edge_compression.tflite_tools.graph import constant, is_constant
 
 Array = NDArray[Any]
 
@@ -56,13 +56,13 @@ def tflite_layers(model: Any, quantized: Any) -> Iterator[TfliteLayer]:
         node, axes = known
         weight, bias = int(operator.inputs[1]), int(operator.inputs[2]) if len(operator.inputs) > 2 else -1
         before, after = graph.tensors[weight], changed.tensors[weight]
-        if after.type != schema.TensorType.INT8 or not _same(before, after) or not _is_constant(quantized, after):
+        if after.type != schema.TensorType.INT8 or not _same(before, after) or not is_constant(quantized, after):
             continue
         values, found = constant(model, before, np.float32), after.quantization
         scale, zero_point = (np.asarray(one, np.float64) for one in (found.scale, found.zeroPoint))
         if scale.size > 1 and (found.quantizedDimension != axes[0] or scale.size != values.shape[axes[0]]):
             continue
-        own_bias = bias >= 0 and readers[bias] == 1 and _is_constant(quantized, changed.tensors[bias])
+        own_bias = bias >= 0 and readers[bias] == 1 and is_constant(quantized, changed.tensors[bias])
         by_channel = (-1, *[1] * (values.ndim - 1)) if scale.size > 1 else ()
         yield TfliteLayer(
             node=node,
@@ -74,10 +74,6 @@ def tflite_layers(model: Any, quantized: Any) -> Iterator[TfliteLayer]:
             zero_point=zero_point.reshape(by_channel),
             axes=axes,
         )
-
-
-def _is_constant(model: Any, tensor: Any) -> bool:
-    return model.buffers[tensor.buffer].data is not None
 
 
 def _same(before: Any, after: Any) -> bool:
@@ -94,7 +90,7 @@ def _described(model: Any, graph: Any, operator: Any) -> tuple[NodeProto, tuple[
     if kind not in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED):
         return None
     read, weights = (graph.tensors[int(index)] for index in operator.inputs[:2])
-    if {read.type, weights.type} != {schema.TensorType.FLOAT32} or not _is_constant(model, weights):
+    if {read.type, weights.type} != {schema.TensorType.FLOAT32} or not is_constant(model, weights):
         return None
     names, options = [str(int(operator.inputs[0])), "weights"], operator.builtinOptions
     if kind == kinds.FULLY_CONNECTED:

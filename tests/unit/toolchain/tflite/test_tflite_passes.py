@@ -122,7 +122,7 @@ def test_compacting_again_and_quantizing_what_was_compacted_give_the_same_bytes(
 
 def test_a_model_with_constants_elsewhere_is_refused(context: Context) -> None:
     behind = parsed(context.unquantized)
-    behind.buffers[1].offset, behind.buffers[1].size = 4096, 64
+    behind.buffers[1].offset, behind.buffers[1].size = 1 << 20, 64
     for model in (packed(behind), external_tflite(np.ones((4, 3), np.float32)), b"no model"):
         with pytest.raises(PassError):
             compacted(model, context)
