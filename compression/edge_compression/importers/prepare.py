@@ -22,9 +22,10 @@ from google.protobuf.message import DecodeError
 from edge_agent.bundle import hash_file
 from edge_agent.inference.samples import to_model
 from edge_bench.task import FORMATS, IMPORTED, Task
-from edge_compression.importers.import_process import ERROR, HINT, ImportingError, check_extra, fix_axes
+from edge_compression.importers.import_process import ERROR, HINT, ONLY, ImportingError, Sample, check_extra, fix_axes
+from edge_compression.importers.label_outputs import has_text_outputs
 from edge_compression.importers.mlflow import model_in
-from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, Array, opset
+from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, opset
 from edge_contracts.errors import MissingExtraError
 from edge_contracts.limits import MIB
 from edge_contracts.manifest import Input
@@ -51,8 +52,8 @@ def prepare_model(task: Task, folder: Path, memory_mb: float, say: Callable[[str
         _check_tflite()
         return as_it_is
     check_extra(source)
-    sample = to_model(task.calibration[:1], _input(task))
-    reasons = _reasons(source, sample.shape)
+    sample = {ONLY: to_model(task.calibration[:1], _input(task))}
+    reasons = _reasons(source, sample)
     if not reasons:
         return as_it_is
     made = folder / f"imported-{hash_file(source)[:16]}.onnx"
@@ -80,7 +81,7 @@ def _check_tflite() -> None:
             raise MissingExtraError("compress-tflite", distribution)
 
 
-def _reasons(source: Path, shape: tuple[int, ...]) -> list[str]:
+def _reasons(source: Path, sample: Sample) -> list[str]:
     """Return why a file cannot be searched as it is. A file that is no model is left to the engine to refuse."""
     if source.suffix not in FORMATS:
         return [f"a {source.suffix} file"]
@@ -91,17 +92,18 @@ def _reasons(source: Path, shape: tuple[int, ...]) -> list[str]:
     outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     found = {
         "data in other files": outside,
-        "axes of any size": fix_axes(model, shape),
+        "axes of any size": fix_axes(model, {name: array.shape for name, array in sample.items()}),
+        "outputs that are no arrays of numbers": has_text_outputs(model),
         OLD: opset(model) < SCALES_ALONG_AXES,
     }
     return [reason for reason, holds in found.items() if holds]
 
 
-def convert(source: Path, out: Path, sample: Array, memory_mb: float) -> None:
+def convert(source: Path, out: Path, sample: Sample, memory_mb: float) -> None:
     """Convert a model in a child process with at most so many megabytes. Raises ImportingError with its reason."""
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        made, fed, said = (Path(scratch) / name for name in ("model.onnx", "sample.npy", "said"))
-        np.save(fed, sample, allow_pickle=False)
+        made, fed, said = (Path(scratch) / name for name in ("model.onnx", "sample.npz", "said"))
+        np.savez(fed, allow_pickle=False, **sample)
         words = [sys.executable, "-m", "edge_compression.importers.import_process", str(source), str(made), str(fed)]
         with said.open("wb") as stderr, subprocess.Popen(words, stdout=stderr, stderr=stderr) as child:
             try:
