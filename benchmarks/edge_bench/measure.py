@@ -51,6 +51,10 @@ class RunnerError(BundleError):
     reason = "runner"
 
 
+class ModelRefusedError(RunnerError):
+    """The engine itself refused the model, or could not run it on what it was fed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """What was measured of one model file; `rounds` are the raw latencies in milliseconds."""
@@ -136,7 +140,8 @@ class Runner:
     def _answer(self, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
         answer = parse_answer(self._line(time.monotonic() + timeout_s))
         if isinstance(answer, RunnerFailed):
-            raise RunnerError(answer.text, hint=_HINTS.get(answer.reason))
+            kind = ModelRefusedError if answer.reason == "engine" else RunnerError
+            raise kind(answer.text, hint=_HINTS.get(answer.reason))
         return answer
 
     def _line(self, deadline: float) -> bytes:

@@ -11,11 +11,12 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_bench.children import Starter
-from edge_bench.measure import LOAD_TIMEOUT_S, Runner
+from edge_bench.measure import LOAD_TIMEOUT_S, ModelRefusedError, Runner
 from edge_bench.protocol import Opened
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.quality import QualityRequest, compare, compare_exact, refuted
@@ -121,9 +122,15 @@ class Evaluator:
     def _exact(self, candidate: Candidate, answers: Array, count: int, timeout_s: float) -> None:
         patience = min(LOAD_TIMEOUT_S, timeout_s)
         plan = self._arena.plan(candidate.model, optimize=False)
+        unseen: str | None = None
         with Runner(plan, patience_s=patience, starter=self._starter) as runner:
-            exact = self._arena.first(runner, min(count, answers.shape[0]), timeout_s=timeout_s)
-        candidate.exactness = compare_exact(self._asked.metric, answers, exact, self._arena.y)
+            try:
+                runner.loaded()
+                exact = self._arena.first(runner, min(count, answers.shape[0]), timeout_s=timeout_s)
+            except ModelRefusedError as error:  # operators that the engine has in its delegates only
+                exact, unseen = answers[:count], f"it runs with the engine's optimizations only: {error}"
+        found = compare_exact(self._asked.metric, answers, exact, self._arena.y)
+        candidate.exactness = found if unseen is None else msgspec.structs.replace(found, hazard=unseen)
 
     def _pace(self, runner: Runner) -> float:
         """Return the latency relative to the original's: the median of a few turns, one pair at a time."""

@@ -17,13 +17,27 @@ from edge_compression.pass_api import Feeds, PassError
 
 Array = NDArray[Any]
 
+STANDARD = ("", "ai.onnx")
+
 SCALES_ALONG_AXES = 13
 """The first operator set whose DequantizeLinear takes one scale for each entry of an axis."""
 
 
+UNLISTED_CONSTANTS = 4
+"""The first IR version whose constants need not be inputs as well."""
+
+
 def load(data: bytes) -> onnx.ModelProto:
-    """Parse a model. Raises google.protobuf's DecodeError, which the build reports."""
-    return onnx.load_model_from_string(data)
+    """Parse a model, with no constant listed among its inputs: old exporters did so, and tools take such a name for
+    something that is fed. Raises google.protobuf's DecodeError, which the build reports."""
+    model = onnx.load_model_from_string(data)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    listed = [info for info in model.graph.input if info.name in constants]
+    for info in listed:
+        model.graph.input.remove(info)
+    if listed:
+        model.ir_version = max(model.ir_version, UNLISTED_CONSTANTS)
+    return model
 
 
 def save(model: onnx.ModelProto) -> bytes:
@@ -96,8 +110,13 @@ def operators(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def opset(model: onnx.ModelProto) -> int:
-    """Return the version of the ONNX operators a model uses."""
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    """Return the version of the ONNX operators a model uses; the newest for one of other domains' operators only,
+    which need not say any (onnxmltools' trees do not)."""
+    declared = [entry.version for entry in model.opset_import if entry.domain in STANDARD]
+    if declared:
+        return max(declared)
+    used = any(node.domain in STANDARD for node in model.graph.node)
+    return 1 if used else int(onnx.defs.onnx_opset_version())
 
 
 def upgraded(model: onnx.ModelProto, least: int) -> onnx.ModelProto:

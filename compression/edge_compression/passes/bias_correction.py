@@ -28,6 +28,7 @@ class BiasCorrection(StrictRecord, frozen=True, kw_only=True, tag_field="pass", 
 
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = True
+    refines: ClassVar[bool] = True
 
     def apply(self, model: bytes, context: Context) -> Applied:
         quantized = load(model)

@@ -19,6 +19,7 @@ class Compact(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="co
 
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = False
+    refines: ClassVar[bool] = True
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         graph = load(model)
@@ -30,6 +31,8 @@ class Compact(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="co
         if not _has_graphs_inside(graph):
             _rename(graph.graph, _shared_constants(graph.graph))
         compacted = save(graph)
+        if len(compacted) >= len(model):
+            return Applied(model=model, changed={"bytes_saved": 0})
         return Applied(model=compacted, changed={"bytes_saved": len(model) - len(compacted)})
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from edge_compression.onnx_tools.graph import count_operators, load, save
-from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.onnx_tools.precision import refuse_half, refuse_quantized
+from edge_compression.pass_api import Applied, Context, NothingToDoError
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 
@@ -25,6 +26,10 @@ class DynamicInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag
     reduce_range: bool = False
     operators: tuple[str, ...] = ()
 
+    def foresee(self, model: bytes, context: Context) -> None:  # noqa: ARG002 - the contract of passes that foresee
+        refuse_quantized(model)
+        refuse_half(model)
+
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -41,7 +46,7 @@ class DynamicInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag
             quantized = load(out.read_bytes())
         integer = count_operators(quantized, INTEGER_OPERATORS)
         if integer == 0:
-            raise PassError("no operator to quantize dynamically")
+            raise NothingToDoError("no operator to quantize dynamically")
         return Applied(
             model=save(quantized),
             changed={"integer_operators": integer},

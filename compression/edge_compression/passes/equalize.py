@@ -29,6 +29,8 @@ HOMOGENEOUS = frozenset(
 )
 """Operators with f(s x) = s f(x) for every channel and s > 0."""
 
+NO_PAIR = "no two layers in a row with only ReLU or poolings between"
+
 MAX_ROUNDS = 20
 CONVERGED = 1e-2
 """Largest change of any scale in a round after which no more rounds are made."""
@@ -54,11 +56,15 @@ class Equalize(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="e
 
     rounds: Annotated[int, Meta(ge=1, le=100)] = MAX_ROUNDS
 
+    def foresee(self, model: bytes, context: Context) -> None:  # noqa: ARG002 - the contract of passes that foresee
+        if not _pairs(load(model)):
+            raise PassError(NO_PAIR)
+
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         graph = load(model)
         pairs = _pairs(graph)
         if not pairs:
-            raise PassError("no two layers in a row with only ReLU or poolings between")
+            raise PassError(NO_PAIR)
         constants = initializers(graph)
         weights = {name: np.array(array(constants[name])) for pair in pairs for name in _parameters(pair)}
         largest = np.inf

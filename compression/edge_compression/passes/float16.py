@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from edge_compression.onnx_tools.graph import load, save
+from edge_compression.onnx_tools.precision import refuse_half, refuse_quantized
 from edge_compression.pass_api import Applied, Context
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
@@ -18,6 +19,10 @@ class Float16(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="fl
     quantizes: ClassVar[bool] = True
 
     blocked: tuple[str, ...] = ()
+
+    def foresee(self, model: bytes, context: Context) -> None:  # noqa: ARG002 - the contract of passes that foresee
+        refuse_quantized(model)
+        refuse_half(model)
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16

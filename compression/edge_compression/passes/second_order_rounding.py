@@ -28,6 +28,7 @@ class SecondOrderRounding(StrictRecord, frozen=True, kw_only=True, tag_field="pa
 
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = True
+    refines: ClassVar[bool] = True
 
     damping: Annotated[float, Meta(gt=0.0, le=1.0)] = DAMPING
 

@@ -4,33 +4,65 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import onnx
+
 from edge_compression.onnx_tools.equivalence import largest_difference
-from edge_compression.onnx_tools.graph import load, save
-from edge_compression.pass_api import Applied, Context
+from edge_compression.onnx_tools.graph import count_operators, load, save
+from edge_compression.onnx_tools.precision import is_quantized
+from edge_compression.pass_api import Applied, Context, PassError
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
+
+UNPACKING = ("DequantizeLinear",)
+GROWTH, NOTES = 0.01, 512
+"""By how much a simplified graph may be larger: constants that were computed once are worth a hundredth, and onnxslim
+signs what it writes in bytes that do not grow with the model."""
+
+WITHOUT_FOLDING = ["constant_folding"]
 
 
 class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="simplify"):
     """Simplify the graph. The result must agree with the given model on the first calibration samples within
-    `tolerance`, relative to the range of each output; otherwise the model is left as it was and the report says so."""
+    `tolerance`, relative to the range of each output, and must not be much larger: computed once, `Expand` of a few
+    bytes is a megabyte. Otherwise it is tried without folding constants, and then left as it was; the report says
+    so."""
 
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = False
+    refines: ClassVar[bool] = True
 
     tolerance: float = 1e-4
 
     def apply(self, model: bytes, context: Context) -> Applied:
+        reasons = []
+        for skipped in ([], WITHOUT_FOLDING):
+            found = self._simplified(model, skipped, context)
+            if isinstance(found, Applied):
+                return found
+            reasons.append(found)
+        # What went wrong first is the reason; without folding there is often just nothing to gain.
+        raise PassError(reasons[0])
+
+    def _simplified(self, model: bytes, skipped: list[str], context: Context) -> Applied | str:
+        """Return the simplified graph, or why it is not kept."""
         import onnxslim
 
         before = load(model)
-        after = onnxslim.slim(load(model))
+        try:
+            after = onnxslim.slim(load(model), skip_optimizations=skipped)
+        except Exception as error:  # it raises whatever its rules run into
+            return f"onnxslim failed: {type(error).__name__}: {str(error)[:300]}"
         if after is None:
-            return Applied(model=model, changed={"kept": "onnxslim gave no model back"})
+            return "onnxslim gave no model back"
+        had, has = _bare_bytes(before), _bare_bytes(after)
+        if has > had * (1.0 + GROWTH) + NOTES:
+            return f"the simplified graph has {has} bytes, far more than the {had} before"
         slim = save(after)
+        if is_quantized(before) and count_operators(after, UNPACKING) < count_operators(before, UNPACKING):
+            return "the simplified graph lost scales of the quantized model"
         difference = largest_difference(model, slim, context)
         if not difference <= self.tolerance:
-            return Applied(model=model, changed={"kept": f"the simplified graph differs by {difference:.2g}"})
+            return f"the simplified graph differs by {difference:.2g}"
         return Applied(
             model=slim,
             changed={
@@ -39,3 +71,10 @@ class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="s
                 "largest_difference": difference,
             },
         )
+
+
+def _bare_bytes(model: onnx.ModelProto) -> int:
+    """Return a model's size without the notes that onnxslim adds and `compact` takes away: inferred shapes and names
+    of nodes."""
+    notes = sum(info.ByteSize() for info in model.graph.value_info) + sum(len(node.name) for node in model.graph.node)
+    return int(model.ByteSize()) - notes

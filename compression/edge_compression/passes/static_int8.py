@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from edge_compression.onnx_tools.graph import (
     SCALES_ALONG_AXES,
+    attributes,
     count_operators,
     float_activations,
     float_array,
@@ -21,7 +22,8 @@ from edge_compression.onnx_tools.graph import (
     with_names,
     with_outputs,
 )
-from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.onnx_tools.precision import refuse_half, refuse_quantized
+from edge_compression.pass_api import Applied, Context, NothingToDoError
 from edge_compression.quantization.calibration import HISTOGRAMS, Calibrator, Tensors, choose, collect
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
@@ -49,6 +51,10 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
     reduce_range: bool = False
     operators: tuple[str, ...] = ()
 
+    def foresee(self, model: bytes, context: Context) -> None:  # noqa: ARG002 - the contract of passes that foresee
+        refuse_quantized(model)
+        refuse_half(model)
+
     def apply(self, model: bytes, context: Context) -> Applied:
         graph = with_names(upgraded(load(model), SCALES_ALONG_AXES))
         kinds = self._kinds()
@@ -56,7 +62,7 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
         quantized = self._quantized(graph, kinds, ranges)
         pairs = count_operators(quantized, ("QuantizeLinear",))
         if pairs == 0:
-            raise PassError(f"no operator to quantize among {', '.join(sorted(kinds))}")
+            raise NothingToDoError(f"no operator to quantize among {', '.join(sorted(kinds))}")
         return Applied(model=save(quantized), changed={"activations_calibrated": len(ranges), "quantizers": pairs})
 
     def _quantized(self, graph: Any, kinds: frozenset[str], ranges: dict[str, Any]) -> Any:
@@ -71,7 +77,7 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
             activation,
             TensorsData(CalibrationMethod.MinMax, ranges),
             [],  # nodes to quantize: all of these kinds
-            [],  # nodes to leave
+            grouped_transposed(graph) if self.per_channel else [],  # nodes to leave
             sorted(kinds),
             {"ActivationSymmetric": self.activations != "u8"},
         )
@@ -91,10 +97,20 @@ class StaticInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
     def _ranges(self, graph: Any, kinds: frozenset[str], context: Context) -> dict[str, Any]:
         names = float_activations(graph, kinds)
         if not names:
-            raise PassError(f"no operator to quantize among {', '.join(sorted(kinds))}")
+            raise NothingToDoError(f"no operator to quantize among {', '.join(sorted(kinds))}")
         found = collect(partial(_activations, graph, names, context), histograms=self.calibrator in HISTOGRAMS)
         chosen = {name: choose(r, self.calibrator, percentile=self.percentile) for name, r in found.items()}
         return {name: (float_array(low), float_array(high)) for name, (low, high) in chosen.items()}
+
+
+def grouped_transposed(graph: Any) -> list[str]:
+    """Return the names of grouped ConvTranspose nodes: their output channels lie along two axes of the weights, and
+    ONNX Runtime's quantizer takes scales along one."""
+    return [
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "ConvTranspose" and attributes(node).get("group", 1) > 1
+    ]
 
 
 def _activations(graph: Any, names: list[str], context: Context) -> Iterator[Tensors]:

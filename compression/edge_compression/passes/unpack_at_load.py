@@ -32,6 +32,7 @@ class UnpackAtLoad(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
 
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = True
+    refines: ClassVar[bool] = True
 
     def apply(self, model: bytes, context: Context) -> Applied:  # noqa: ARG002 - the contract of every pass
         graph = load(model)

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
-from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.pass_api import Applied, Context, NothingToDoError
 from edge_compression.quantization.quantized_layers import QUANTIZED
 from edge_compression.quantization.weights import LARGEST, Weight, find_weights, rounded
 from edge_contracts.codec import StrictRecord
@@ -48,7 +48,7 @@ def storable(graph: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]
     """Return the weights to store. Raises PassError when there are none."""
     weights = find_weights(graph, operators)
     if not weights:
-        raise PassError("no weights to store in fewer bits")
+        raise NothingToDoError("no weights to store in fewer bits")
     return weights
 
 

@@ -8,6 +8,7 @@ from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.pareto import LATENCY_STEP, UNDECIDED, loses
 from edge_compression.guards import objections
+from edge_compression.search.build_process import LEFT_OUT
 from edge_compression.search.finalists import SearchResult
 from edge_compression.search.time_budget import STOPPED, USED_UP
 from edge_contracts.codec import StrictRecord
@@ -61,7 +62,7 @@ def fastest(found: SearchResult) -> str:
 def notes(task: Task, found: SearchResult, confidence: float) -> tuple[str, ...]:
     """Return the notes, the general ones first."""
     general = (*_samples(task, found), *cut_short(found.candidates))
-    return (*general, *_verdicts(found, confidence), *_speed(found), *_hazards(found))
+    return (*general, *_verdicts(found, confidence), *_speed(found), *_hazards(found), *_passes_left_out(found))
 
 
 def _rungs(found: SearchResult) -> list[Candidate]:
@@ -143,6 +144,14 @@ def _speed(found: SearchResult) -> Iterator[str]:
             f"8 bits are not faster than float on this CPU: the fastest of {len(eight)} 8-bit variants takes "
             f"{min(eight):.2f} times the original's latency"
         )
+
+
+def _passes_left_out(found: SearchResult) -> Iterator[str]:
+    """Say of every rung which passes of its recipe were left out: the float original's are those of all others too."""
+    for one in _rungs(found):
+        for change in one.changes:
+            if LEFT_OUT in change:
+                yield f"{one.id}: {change['pass']} was left out: {change[LEFT_OUT]}"
 
 
 def _hazards(found: SearchResult) -> Iterator[str]:

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ import numpy as np
 from edge_agent.inference.samples import to_model
 from edge_bench.children import Starter, die_with, run, start
 from edge_bench.runner import peak_memory
-from edge_compression.pass_api import Changes, Context, Feeds, Foreseeing, Pass
+from edge_compression.pass_api import Changes, Context, Feeds, Foreseeing, NothingToDoError, Pass
 from edge_compression.recipes.recipe import parse_recipe
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import BundleError, EdgewrightError
@@ -40,6 +40,12 @@ class BuildError(BundleError):
     """A recipe could not be applied to this model; the message is the tool's reason."""
 
     reason = "build"
+
+
+class UnfitError(BuildError):
+    """A recipe is not for this model: one of its passes says so before any work."""
+
+    reason = "unfit"
 
 
 class BuildPlan(StrictRecord, frozen=True, kw_only=True):
@@ -69,11 +75,15 @@ class Built(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="buil
 
 
 class BuildRefused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="refused"):
-    """The pass that failed and why."""
+    """The pass that failed and why; `foreseen`: before any work was done."""
 
     step: str
     text: str
+    foreseen: bool = False
 
+
+LEFT_OUT = "left_out"
+"""In a pass's entry: why it was left out of its recipe."""
 
 _result = msgspec.json.Decoder(Built | BuildRefused)
 Result = TypeVar("Result")
@@ -93,7 +103,8 @@ def build(plan: BuildPlan, *, timeout_s: float, starter: Starter = start) -> Bui
         raise BuildError(f"the build process exited with code {done.returncode}: {last[:400]}", subject=plan.recipe_id)
     result = _result.decode(done.stdout)
     if isinstance(result, BuildRefused):
-        raise BuildError(f"{result.step}: {result.text}", subject=plan.recipe_id)
+        kind = UnfitError if result.foreseen else BuildError
+        raise kind(f"{result.step}: {result.text}", subject=plan.recipe_id)
     return result
 
 
@@ -112,33 +123,68 @@ def apply_recipe(plan: BuildPlan) -> Built | BuildRefused:
     )
     steps = recipe.passes[plan.skip :]
     for step in steps:
-        refusal = _tried(partial(step.foresee, model, context)) if isinstance(step, Foreseeing) else None
-        if refusal is not None:
-            return BuildRefused(step=_name(step), text=refusal)
-    changes: list[Changes] = []
-    quantized = False
+        unfit = _tried(partial(step.foresee, model, context)) if isinstance(step, Foreseeing) else None
+        if unfit is not None:
+            return BuildRefused(step=_name(step), text=unfit.text, foreseen=True)
+    made = _applied(steps, model, context)
+    if isinstance(made, BuildRefused):
+        return made
+    Path(plan.out).write_bytes(made.model)
+    seconds = time.monotonic() - started
+    return Built(changes=made.changes, seconds=seconds, peak_memory_mb=peak_memory() / MIB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    model: bytes
+    changes: tuple[Changes, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unfit:
+    """Why a pass gave nothing; `idle`: there was nothing for it to do."""
+
+    text: str
+    idle: bool
+
+
+def _applied(steps: Sequence[Pass], model: bytes, context: Context) -> _Made | BuildRefused:
+    """Apply passes one after another. One that finds nothing to do, or only refines and fails, is left out and its
+    entry says why; the recipe is refused when no other pass of it but those that refine did anything."""
+    given, changes = model, list[Changes]()
+    quantized = worked = False
+    idle: BuildRefused | None = None
     for step in steps:
-        applied = _tried(partial(step.apply, model, context))
-        if isinstance(applied, str):
-            return BuildRefused(step=_name(step), text=applied)
-        model = applied.model
-        changes.append({"pass": _name(step), **applied.changed})
+        result = _tried(partial(step.apply, model, context))
+        refines = bool(getattr(step, "refines", False))
+        if isinstance(result, _Unfit):
+            refusal = BuildRefused(step=_name(step), text=result.text)
+            if not refines and not result.idle:
+                return refusal
+            idle = idle or (None if refines else refusal)
+            changes.append({"pass": _name(step), LEFT_OUT: result.text})
+            continue
+        model, worked = result.model, worked or not refines
+        changes.append({"pass": _name(step), **result.changed})
         quantized = quantized or step.quantizes
         if not quantized:
             context = replace(context, unquantized=model)
-    Path(plan.out).write_bytes(model)
-    seconds = time.monotonic() - started
-    return Built(changes=tuple(changes), seconds=seconds, peak_memory_mb=peak_memory() / MIB)
+    if idle is not None and not worked:
+        return idle
+    if not worked and len(model) > len(given):
+        changes = [{"pass": _name(step), LEFT_OUT: "the file would be larger than it was"} for step in steps]
+        model = given
+    return _Made(model=model, changes=tuple(changes))
 
 
-def _tried(action: Callable[[], Result]) -> Result | str:
+def _tried(action: Callable[[], Result]) -> Result | _Unfit:
     """Return what a pass gave, or why it gave nothing."""
     try:
         return action()
     except EdgewrightError as error:
-        return str(error)
+        return _Unfit(text=str(error), idle=isinstance(error, NothingToDoError))
     except Exception as error:  # the tools raise anything; its kind and text are the reason reported
-        return f"{type(error).__name__}: {str(error)[:500]}"
+        return _Unfit(text=f"{type(error).__name__}: {str(error)[:500]}", idle=False)
 
 
 def _name(step: Pass) -> str:

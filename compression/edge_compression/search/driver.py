@@ -35,7 +35,7 @@ from edge_compression.evaluation.sample_splits import (
 from edge_compression.guards import check_answers, guarded
 from edge_compression.options import Options, Work
 from edge_compression.recipes.recipe import Recipe
-from edge_compression.search.build_process import BuildError
+from edge_compression.search.build_process import BuildError, UnfitError
 from edge_compression.search.builder import Builder
 from edge_compression.search.cache_keys import build_identity, study_identity
 from edge_compression.search.finalists import FINALIST_S, FINALISTS, FinalSelection, SearchResult
@@ -258,7 +258,8 @@ class Search:
         except (BuildError, RunnerError) as error:
             if self._clock.over:
                 return False
-            candidate.drop_out("failed", str(error).removeprefix(f"{error.subject}: "))
+            unfit = isinstance(error, UnfitError)
+            candidate.drop_out("not tried" if unfit else "failed", str(error).removeprefix(f"{error.subject}: "))
         except BudgetSpentError as over:
             candidate.drop_out("not tried", str(over))
             return False

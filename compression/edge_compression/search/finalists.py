@@ -119,6 +119,9 @@ class FinalSelection:
 
     def _hopeless(self, one: Candidate) -> str | None:
         """Return why a candidate cannot become a rung however fast it is, or None."""
+        size = self._task.model.stat().st_size
+        if one.size > size:
+            return f"{one.size} bytes, more than the original's {size}"
         if self._limits.max_size is not None and one.size > self._limits.max_size:
             return f"{one.size} bytes, limit {self._limits.max_size}"
         final = self._arena.parts["confirm"].start == self._arena.parts["confirm"].stop
