@@ -9,6 +9,7 @@ The arithmetic is in `edge_agent.processing`, the way to the model in `edge_cont
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -100,7 +101,27 @@ class Nms(StrictRecord, frozen=True, kw_only=True, tag_field="step", tag="nms"):
     input: Text | None = None
 
 
-AnswerStep = Softmax | Sigmoid | Swap | Part | TopK | Labels | Nms
+class Ctc(StrictRecord, frozen=True, kw_only=True, tag_field="step", tag="ctc"):
+    """Text of a recognizer's classes for each step in time, [batch, time, classes]: the likeliest class of each step,
+    repeats merged, blanks dropped (best path; A. Graves et al., ICML 2006). The characters of `charset` are the
+    classes in order, without the class `blank`."""
+
+    of: Text
+    name: Name
+    blank: Annotated[int, Meta(ge=0, le=limits.MAX_CHARSET)] = 0
+    charset: Annotated[str, Meta(min_length=1, max_length=limits.MAX_CHARSET)]
+
+
+class Over(StrictRecord, frozen=True, kw_only=True, tag_field="step", tag="over"):
+    """1 where a score is at least `threshold`, else 0 (int64). A variant whose scores lie elsewhere has them mapped to
+    the original's first: see `manifest.ScoreMap`."""
+
+    of: Text
+    name: Name
+    threshold: float
+
+
+AnswerStep = Softmax | Sigmoid | Swap | Part | TopK | Labels | Nms | Ctc | Over
 AnswerSteps = Annotated[tuple[AnswerStep, ...], Meta(max_length=limits.MAX_STEPS)]
 
 
@@ -133,7 +154,7 @@ def outputs_after(outputs: Mapping[str, Spec], steps: Sequence[AnswerStep], what
 
 def given(names: Sequence[str], steps: Sequence[AnswerStep]) -> tuple[str, ...]:
     """Return which of all outputs are given unasked: all but what detecting, transposing and cutting read."""
-    taken = {name for step in steps if isinstance(step, Nms | Swap | Part) for name in reads(step)}
+    taken = {name for step in steps if isinstance(step, Nms | Swap | Part | Ctc) for name in reads(step)}
     return tuple(name for name in names if name not in taken)
 
 
@@ -191,6 +212,23 @@ def _nms(step: Nms, known: Mapping[str, Spec], what: str) -> dict[str, Spec]:
     }
 
 
+def _ctc(step: Ctc, known: Mapping[str, Spec], what: str) -> dict[str, Spec]:
+    shape = known[step.of].shape
+    classes = len(step.charset) + 1
+    if len(shape) != 3 or shape[2] not in (ANY, classes):
+        text = f"takes [batch, time, {classes}] with this charset and a blank, not {list(shape)}"
+        raise ContractError(text, subject=what)
+    if step.blank >= classes:
+        raise ContractError(f"the blank is class {step.blank} of {classes}", subject=what)
+    return {step.name: Spec(dtype=TEXT, shape=shape[:1])}
+
+
+def _over(step: Over, known: Mapping[str, Spec], what: str) -> dict[str, Spec]:
+    if not math.isfinite(step.threshold):
+        raise ContractError("the threshold is no number", subject=what)
+    return {step.name: Spec(dtype="int64", shape=known[step.of].shape)}
+
+
 def _ranked(spec: Spec, least: int, what: str) -> Shape:
     if len(spec.shape) < least:
         raise ContractError(f"takes at least {least} dimensions, not {list(spec.shape)}", subject=what)
@@ -205,4 +243,6 @@ _RULES: dict[type[Any], Callable[[Any, Mapping[str, Spec], str], dict[str, Spec]
     TopK: _top_k,
     Labels: _labels,
     Nms: _nms,
+    Ctc: _ctc,
+    Over: _over,
 }

@@ -62,6 +62,15 @@ MAX_THRESHOLDS = 16
 MAX_TENSORS = 64
 """Inputs or outputs of one model."""
 
+MAX_CONSTANTS = 4096
+"""Numbers of one constant input: a sampling rate is one, a table belongs into the model."""
+
+MAX_CHARSET = 100_000
+"""Characters of one alphabet: all of Unicode's assigned ones are 155,000, the largest recognizers know 20,000."""
+
+MAX_KNOTS = 64
+"""Points of one mapping of scores."""
+
 MAX_RANK = 8
 """Dimensions of one tensor: what both engines accept."""
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from edge_contracts import limits
-from edge_contracts.answering import AnswerStep, AnswerSteps, Nms, Spec, given, outputs_after
+from edge_contracts.answering import AnswerStep, AnswerSteps, Ctc, Nms, Over, Spec, given, outputs_after
 from edge_contracts.codec import Record, StrictRecord, decode, encode
 from edge_contracts.errors import ContractError
 from edge_contracts.guards import GuardAction as GuardAction
@@ -35,6 +36,7 @@ from edge_contracts.tensors import DType as DType
 from edge_contracts.tensors import Input as Input
 from edge_contracts.tensors import Output as Output
 from edge_contracts.tensors import SampleMapping as SampleMapping
+from edge_contracts.tensors import check_inputs as check_tensors
 from edge_contracts.tensors import check_sample
 
 MANIFEST_SCHEMA = 1
@@ -43,6 +45,9 @@ PROCESSING_SCHEMA = 2
 
 FEATURES_SCHEMA = 3
 """Of a manifest with guards of features, for the same reason."""
+
+STATE_SCHEMA = 4
+"""Of a manifest with constants, states, text out of a recognizer or mapped scores, for the same reason."""
 
 MANIFEST_NAME = "manifest.json"
 
@@ -61,10 +66,30 @@ class FileEntry(Record, frozen=True, kw_only=True):
     chunks: tuple[Sha256, ...]
 
 
+class ScoreMap(StrictRecord, frozen=True, kw_only=True):
+    """How scores of a variant become scores as the original gives them, so that a threshold that was chosen for the
+    original finds the same: straight lines between the points (`own`, `original`), both rising. `of` names the scores
+    that a step `nms` or `over` reads."""
+
+    of: Text
+    own: Annotated[tuple[float, ...], Meta(min_length=2, max_length=limits.MAX_KNOTS)]
+    original: Annotated[tuple[float, ...], Meta(min_length=2, max_length=limits.MAX_KNOTS)]
+
+
+class OutputFloor(Record, frozen=True, kw_only=True):
+    """The largest relative error of an output against the original's answers to the golden samples; see
+    `edge_agent.inference.quality_metrics.relative_error`. A device's proof is against the original, not against the
+    variant itself alone: a wreck proves nothing by answering as it did where it was made."""
+
+    output: Text
+    relative_error: Positive
+
+
 class Variant(Record, frozen=True, kw_only=True):
     """One rung of the ladder: a model file with what was measured of it where it was made.
 
-    `score` is the task's metric on the evaluation set and `drop` the points (hundredths) lost against the original;
+    `score` is the first metric on the evaluation set, higher is better; `drop` what is lost against the original, in
+    the unit of the output that decides; `judged` the score for each of the manifest's `judged`, as people know it.
     `min_score` is the floor the probe set must reach on every device. `tolerance` is the largest difference from the
     golden outputs, relative to their range. `latency_ms` is the median, `peak_memory_mb` the growth of a process that
     loads and runs it. None means it was not measured.
@@ -85,13 +110,17 @@ class Variant(Record, frozen=True, kw_only=True):
     confidence: Confidence = Confidence()
     conformal: Annotated[tuple[ConformalThreshold, ...], Meta(max_length=limits.MAX_THRESHOLDS)] = ()
     reference: AnswerReference | None = None
+    score_maps: Annotated[tuple[ScoreMap, ...], Meta(max_length=limits.MAX_STEPS)] = ()
+    floors: Annotated[tuple[OutputFloor, ...], Meta(max_length=limits.MAX_TENSORS)] = ()
+    judged: Annotated[tuple[float | None, ...], Meta(max_length=limits.MAX_TENSORS)] = ()
 
 
 class SampleSet(Record, frozen=True, kw_only=True):
     """A file of samples in NumPy's .npz format. `input_<i>` holds the samples of input i, in its `sample.dtype`.
 
-    Golden sets add `<variant id>/output_<j>`, the outputs seen where the bundle was made; probe sets add `y`, the
-    labels or target values.
+    Golden sets add `<variant id>/output_<j>`, the outputs seen where the bundle was made, and `_original/output_<j>`,
+    those of the model that was compressed; probe sets add `y`, the labels or target values. Inputs that are constant
+    or fed back have no samples; beside those fed back a sample is a sequence of steps, answered by as many.
     """
 
     file: RelativePath
@@ -142,6 +171,15 @@ class Lineage(Record, frozen=True, kw_only=True):
     parent: Text | None = None
 
 
+class Judged(Record, frozen=True, kw_only=True):
+    """What a variant was judged by: the metric of one output, or of what an answer step makes, with the original's
+    score. A device proves variants by golden answers, floors and `Manifest.metric`."""
+
+    output: Text
+    metric: Text
+    original: float | None = None
+
+
 class Manifest(Record, frozen=True, kw_only=True):
     """A release. `variants` is the ladder: preferred first, each later rung a fallback."""
 
@@ -150,6 +188,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     version: Version
     created: UtcTime
     metric: Text | None = None
+    judged: Annotated[tuple[Judged, ...], Meta(max_length=limits.MAX_TENSORS)] = ()
     labels: Annotated[tuple[Text, ...], Meta(max_length=limits.MAX_LABELS)] = ()
     license: Text = ""
     inputs: Annotated[tuple[Input, ...], Meta(min_length=1, max_length=limits.MAX_TENSORS)]
@@ -200,8 +239,11 @@ class Manifest(Record, frozen=True, kw_only=True):
         return sum(entry.size for entry in self.files)
 
 
-def schema_for(inputs: Sequence[Input], answer: Sequence[AnswerStep]) -> int:
-    """Return the schema of a manifest with these inputs and these steps behind its model."""
+def schema_for(inputs: Sequence[Input], answer: Sequence[AnswerStep], variants: Sequence[Variant] = ()) -> int:
+    """Return the schema of a manifest with these inputs, these steps behind its model and these variants."""
+    known = all(tensor.sampled for tensor in inputs) and not any(variant.score_maps for variant in variants)
+    if not known or any(isinstance(step, Ctc | Over) for step in answer):
+        return STATE_SCHEMA
     if any(tensor.guard.features for tensor in inputs):
         return FEATURES_SCHEMA
     return PROCESSING_SCHEMA if answer or any(tensor.sample.steps for tensor in inputs) else MANIFEST_SCHEMA
@@ -234,10 +276,10 @@ def check_last_resort(resort: LastResort, shapes: Iterable[Sequence[int]], what:
 
 def check_manifest(manifest: Manifest) -> None:
     """Check what types alone cannot: paths, uniqueness, references, chunk counts, totals. Raises ContractError."""
-    if manifest.schema not in (MANIFEST_SCHEMA, PROCESSING_SCHEMA, FEATURES_SCHEMA):
+    if manifest.schema not in (MANIFEST_SCHEMA, PROCESSING_SCHEMA, FEATURES_SCHEMA, STATE_SCHEMA):
         raise ContractError(f"schema {manifest.schema} is not known here", subject="manifest.schema")
-    if manifest.schema != schema_for(manifest.inputs, manifest.answer):
-        what = "a manifest with guards of features has schema 3, one with steps 2, any other 1"
+    if manifest.schema != schema_for(manifest.inputs, manifest.answer, manifest.variants):
+        what = "a manifest with states, constants or text has schema 4, with guards of features 3, with steps 2, else 1"
         raise ContractError(what, subject="manifest.schema")
     paths = [entry.path for entry in manifest.files]
     known = set(paths)
@@ -257,6 +299,7 @@ def check_manifest(manifest: Manifest) -> None:
         check_input_guard(tensor.guard, tensor.shape, f"manifest.inputs[{index}].guard")
     for index, output in enumerate(manifest.outputs):
         check_output_guard(output.guard, f"manifest.outputs[{index}].guard")
+    check_tensors(manifest.inputs, manifest.outputs, "manifest.inputs")
     _check_answer(manifest)
     _check_statistics(manifest)
 
@@ -267,6 +310,29 @@ def _check_answer(manifest: Manifest) -> None:
     for index, step in enumerate(manifest.answer):
         if isinstance(step, Nms) and (step.input or names[0]) not in names:
             raise ContractError("no such input", subject=f"manifest.answer[{index}].input")
+    read = {name for step in manifest.answer if isinstance(step, Nms | Over) for name in scores_of(step)}
+    outputs = {tensor.name for tensor in manifest.outputs}
+    for index, variant in enumerate(manifest.variants):
+        for number, one in enumerate(variant.score_maps):
+            _check_map(one, read, f"manifest.variants[{index}].score_maps[{number}]")
+        for number, floor in enumerate(variant.floors):
+            if floor.output not in outputs:
+                raise ContractError("no such output", subject=f"manifest.variants[{index}].floors[{number}].output")
+
+
+def _check_map(one: ScoreMap, read: set[str], what: str) -> None:
+    if one.of not in read:
+        raise ContractError(f"no step reads scores {one.of[:80]!r}", subject=f"{what}.of")
+    if len(one.own) != len(one.original):
+        raise ContractError(f"{len(one.own)} points for {len(one.original)}", subject=what)
+    for points in (one.own, one.original):
+        if not all(map(math.isfinite, points)) or any(low >= high for low, high in pairwise(points)):
+            raise ContractError("points are numbers and rise", subject=what)
+
+
+def scores_of(step: Nms | Over) -> tuple[str, ...]:
+    """Return the scores that a step compares with a threshold."""
+    return (step.scores,) if isinstance(step, Nms) else (step.of,)
 
 
 def _check_statistics(manifest: Manifest) -> None:

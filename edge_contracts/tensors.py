@@ -5,6 +5,8 @@ A manifest has one record for each tensor. The steps of a sample's way are in `p
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -38,18 +40,36 @@ class SampleMapping(Record, frozen=True, kw_only=True):
 
 
 class Input(Record, frozen=True, kw_only=True):
-    """One model input: its name, dtype and shape as the engine declares them, its mapping and its guard."""
+    """One model input: its name, dtype and shape as the engine declares them, its mapping and its guard.
+
+    `constant` holds all its numbers in row-major order, where they are the same for every sample. `feedback` names the
+    output of the step before that is this input, zeros at the first step. A request may leave out either of the two:
+    a constant is then as declared, a state as at the first step. Sample sets hold neither; beside a state, each of
+    their samples is a sequence of steps.
+    """
 
     name: Text
     dtype: DType
     shape: Shape
     sample: SampleMapping
     guard: InputGuard = InputGuard()
+    constant: Annotated[tuple[int | float, ...], Meta(max_length=limits.MAX_CONSTANTS)] | None = None
+    feedback: Text | None = None
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of a batch of samples as they are stored or sent."""
         return self.sample.shape if self.sample.steps else self.shape
+
+    @property
+    def sampled(self) -> bool:
+        """Whether samples say what it is fed; a constant and a state are known without any."""
+        return self.constant is None and self.feedback is None
+
+    @property
+    def resting_shape(self) -> tuple[int, ...]:
+        """The shape of one step's tensor, with dimensions of any size taken as 1."""
+        return tuple(max(size, 1) for size in self.shape)
 
 
 class Output(Record, frozen=True, kw_only=True):
@@ -60,6 +80,34 @@ class Output(Record, frozen=True, kw_only=True):
     shape: Shape
     kind: Literal["logits", "probabilities", "values"] = "values"
     guard: OutputGuard = OutputGuard()
+
+
+def check_inputs(inputs: Sequence[Input], outputs: Sequence[Output], what: str) -> None:
+    """Check that constants fill their inputs, that states are outputs of the same kind, and that some input takes
+    samples. Raises ContractError naming the field."""
+    by_name = {tensor.name: tensor for tensor in outputs}
+    for index, tensor in enumerate(inputs):
+        where = f"{what}[{index}]"
+        if tensor.constant is not None and tensor.feedback is not None:
+            raise ContractError("is either a constant or fed back", subject=where)
+        if tensor.constant is not None and len(tensor.constant) != math.prod(tensor.resting_shape):
+            text = f"{len(tensor.constant)} numbers for {list(tensor.shape)}"
+            raise ContractError(text, subject=f"{where}.constant")
+        if tensor.feedback is None:
+            continue
+        made = by_name.get(tensor.feedback)
+        if made is None:
+            raise ContractError(f"no output {tensor.feedback[:80]!r}", subject=f"{where}.feedback")
+        if made.dtype != tensor.dtype or not may_be(made.shape, tensor.shape):
+            text = f"an output of {made.dtype} {list(made.shape)} for an input of {tensor.dtype} {list(tensor.shape)}"
+            raise ContractError(text, subject=f"{where}.feedback")
+    if not any(tensor.sampled for tensor in inputs):
+        raise ContractError("each is a constant or fed back: nothing is left to ask about", subject=what)
+
+
+def may_be(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Return whether two shapes, with -1 for any size, may be of the same array."""
+    return len(one) == len(other) and all(ANY in (a, b) or a == b for a, b in zip(one, other, strict=True))
 
 
 def check_sample(tensor: Input, what: str) -> None:

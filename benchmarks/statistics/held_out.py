@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.engines.registry import engine_for
-from edge_agent.inference.samples import predict, read_arrays, write_arrays
+from edge_agent.inference.sample_runs import predict
+from edge_agent.inference.samples import read_arrays, write_arrays
 from edge_agent.ports import EngineSettings
 from edge_contracts.manifest import Variant
 

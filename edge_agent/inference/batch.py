@@ -28,6 +28,8 @@ def batches_equally(rung: LoadedRung, size: int) -> bool:
     """Return whether a rung answers up to `size` golden samples in one batch as it answers each alone."""
     manifest = rung.bundle.manifest
     shapes = [tensor.shape for tensor in manifest.inputs] + [tensor.shape for tensor in manifest.outputs]
+    if not all(tensor.sampled for tensor in manifest.inputs):
+        return False
     if manifest.golden is None or manifest.golden.samples < 2 or any(shape[:1] != (-1,) for shape in shapes):
         return False
     try:

@@ -5,6 +5,7 @@ Every metric is "higher is better", so that floors and drops mean the same for a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from edge_agent.ports import Array
 from edge_contracts.errors import OperatorError
 
 _TINY = 1e-12
+
+OFFSET_SHARE = 0.2
+"""What an error relative to the spread of the answers counts for, against one relative to their size."""
 
 
 def top1(outputs: Array, targets: Array) -> float:
@@ -89,6 +93,37 @@ def _relative(outputs: Array, golden: Array) -> float:
     a, b = a[known], b[known]
     spread = float(b.max() - b.min()) or float(np.abs(b).max())
     return float(np.abs(a - b).max()) / max(spread, _TINY)
+
+
+def relative_error(outputs: Array, reference: Array) -> float:
+    """Return how far answers are from a reference's: the root of the mean squared difference over that of the
+    reference; for what is no real number the share of elements that differ.
+
+    An offset is no signal: where the reference's numbers lie far from zero and close together, a fifth of the error
+    over their spread counts if it is more. Infinite when shapes differ, or a finite number is answered by none.
+    """
+    if outputs.shape != reference.shape:
+        return float("inf")
+    if not outputs.size:
+        return 0.0
+    if reference.dtype.kind != "f":
+        return float(np.mean(outputs != reference))
+    a: np.ndarray[Any, np.dtype[np.float64]] = outputs.astype(np.float64)
+    b: np.ndarray[Any, np.dtype[np.float64]] = reference.astype(np.float64)
+    known = np.isfinite(b)
+    if not np.array_equal(np.isfinite(a), known):
+        return float("inf")
+    if not known.any():
+        return 0.0
+    a, b = a[known], b[known]
+    noise = float(np.sqrt(np.mean(np.square(a - b))))
+    power, spread = float(np.sqrt(np.mean(np.square(b)))), float(np.std(b))
+    return max(noise / max(power, _TINY), OFFSET_SHARE * noise / spread if spread > _TINY else 0.0)
+
+
+def decibels(error: float) -> float:
+    """Return a relative error as a signal-to-noise ratio in decibels, 200 at most."""
+    return min(200.0, -20.0 * math.log10(max(error, 1e-10))) if math.isfinite(error) else -math.inf
 
 
 def _difference(outputs: Array, targets: Array) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -7,6 +7,7 @@ import numpy as np
 from edge_agent.errors import TensorError
 from edge_agent.inference.guard_policy import GuardVerdict
 from edge_agent.inference.guards import InputGuards, is_finite
+from edge_agent.inference.sample_runs import resting
 from edge_agent.inference.samples import to_model
 from edge_agent.ports import Array, Tensors
 from edge_contracts.errors import ContractError
@@ -16,7 +17,7 @@ from edge_contracts.manifest import Input, Manifest
 class _InputCheck:
     """One input of a release, with what a request's check asks of it worked out beforehand."""
 
-    __slots__ = ("as_is", "dtypes", "guarding", "name", "tensor", "usual")
+    __slots__ = ("as_is", "dtypes", "guarding", "name", "resting", "tensor", "usual")
 
     def __init__(self, tensor: Input) -> None:
         mapping = tensor.sample
@@ -28,6 +29,7 @@ class _InputCheck:
         is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
         self.as_is = len(self.dtypes) == 1 and not is_mapped
         self.guarding = InputGuards(tensor)
+        self.resting = None if tensor.sampled else resting(tensor)  # what it is where a request leaves it out
 
 
 class RequestCheck:
@@ -37,7 +39,8 @@ class RequestCheck:
         self._inputs = [_InputCheck(tensor) for tensor in manifest.inputs]
 
     def fit(self, tensors: Tensors) -> list[Array]:
-        """Return the tensors in the manifest's order, each mapped to what the model is fed.
+        """Return the tensors in the manifest's order, each mapped to what the model is fed. A constant or a state that
+        a request leaves out is as declared, or as at the first step.
 
         Raises TensorError naming a tensor that is unknown, missing, or of the wrong dtype or shape.
         """
@@ -61,6 +64,8 @@ class RequestCheck:
 
     def _fit_one(self, tensors: Tensors, check: _InputCheck) -> Array:
         array = tensors.get(check.name)
+        if array is None and check.resting is not None:
+            return check.resting
         if array is None:
             self._refuse_names(tensors)
             raise TensorError("missing", subject=check.name)
@@ -86,9 +91,9 @@ class RequestCheck:
         for name in tensors:
             if name not in known:
                 raise TensorError(f"not an input of this model, which has {', '.join(known)}", subject=str(name)[:80])
-        for name in known:
-            if name not in tensors:
-                raise TensorError("missing", subject=name)
+        for check in self._inputs:
+            if check.name not in tensors and check.resting is None:
+                raise TensorError("missing", subject=check.name)
 
 
 def _check_shape(shape: tuple[int, ...], declared: tuple[int, ...], name: str) -> None:

@@ -23,7 +23,15 @@ from edge_agent.inference.counters import AnswerCounters
 from edge_agent.inference.guard_policy import PASS, GuardVerdict, judge_confidence, judge_output
 from edge_agent.inference.guards import as_held, is_finite, spread
 from edge_agent.inference.request_check import RequestCheck
-from edge_agent.inference.samples import bind_inputs, bind_outputs, read_arrays, sample_inputs, to_model
+from edge_agent.inference.sample_runs import SampleRuns
+from edge_agent.inference.samples import (
+    bind_inputs,
+    bind_outputs,
+    fixed_batch,
+    read_arrays,
+    sample_inputs,
+    to_model,
+)
 from edge_agent.ports import Array, Composite, EngineSettings, Session, Tensors
 from edge_agent.processing.postprocess import Postprocessor
 from edge_contracts.errors import BundleError, EdgewrightError
@@ -70,7 +78,7 @@ class LoadedRung:
         self.express: fast_path.FastPath | None = None  # once it is warm
         self.warm_s = math.inf  # CPU seconds of its first run
         self.composite = session if isinstance(session, Composite) else None
-        self._finisher = Postprocessor(manifest) if manifest.answer else None
+        self._finisher = Postprocessor(manifest, variant.score_maps) if manifest.answer else None
         self._checks = tuple(_OutputCheck(tensor, has_thresholds=has_thresholds) for tensor in manifest.outputs)
 
     def run(self, feeds: Sequence[Array]) -> dict[str, Array]:
@@ -132,13 +140,12 @@ class LoadedRung:
             shapes = [[max(size, 1) for size in tensor.shape] for tensor in manifest.inputs]
             return [np.zeros(shape, tensor.dtype) for shape, tensor in zip(shapes, manifest.inputs, strict=True)]
         arrays = read_arrays(self.bundle.check(manifest.golden.file), what=manifest.golden.file)
-        feeds = []
-        for array, tensor in zip(
-            sample_inputs(arrays, manifest, what=manifest.golden.file), manifest.inputs, strict=True
-        ):
-            batch = max(tensor.shape[0], 1) if tensor.shape else 1
-            feeds.append(to_model(np.repeat(array[:1], batch, axis=0), tensor))
-        return feeds
+        samples = sample_inputs(arrays, manifest, what=manifest.golden.file)
+        batch = fixed_batch(manifest)
+        if batch > 1:
+            pairs = zip(samples, manifest.inputs, strict=True)
+            return [to_model(np.repeat(array[:1], batch, axis=0), tensor) for array, tensor in pairs]
+        return SampleRuns(manifest.inputs, [tensor.name for tensor in manifest.inputs], samples).usual()
 
     def _confidence(self, outputs: Array, *, logits: bool) -> GuardVerdict:
         thresholds = self.variant.confidence

@@ -25,22 +25,24 @@ from edge_contracts import limits
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Input, Manifest
 
+NUMBERS = "biuf"
 _HEADER_BYTES = 4096  # an .npy header of our arrays is 128 bytes
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, EOFError)
 _COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def read_arrays(path: Path, *, what: str) -> dict[str, Array]:
+def read_arrays(path: Path, *, what: str, kinds: str = NUMBERS) -> dict[str, Array]:
     """Read every array of an .npz archive.
 
     Member count and declared sizes are checked before anything is inflated, headers before an array is made, and
-    nothing is ever unpickled. Raises BundleError naming `what` and the array.
+    nothing is ever unpickled. `kinds` are NumPy's letters of the types that are taken. Raises BundleError naming `what`
+    and the array.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check_members(members, what)
-            return {_array_name(member): _read_member(archive, member, what) for member in members}
+            return {_array_name(member): _read_member(archive, member, what, kinds) for member in members}
     except (*_DAMAGE, OSError, RuntimeError, ValueError) as error:
         raise BundleError(f"cannot be read: {error}", subject=what) from error
 
@@ -102,25 +104,34 @@ def bind_outputs(session: Session, manifest: Manifest) -> tuple[str, ...]:
 
 
 def sample_inputs(arrays: Tensors, manifest: Manifest, *, what: str) -> list[Array]:
-    """Return `input_<i>` for each input of the manifest. Raises BundleError naming a missing or misfitting array."""
+    """Return `input_<i>` for each input of the manifest, an empty array for a constant or a state.
+
+    Raises BundleError naming a missing or misfitting array.
+    """
     found: list[Array] = []
+    count: int | None = None
     for index, tensor in enumerate(manifest.inputs):
+        if not tensor.sampled:
+            found.append(np.empty(0, tensor.dtype))
+            continue
         array = arrays.get(f"input_{index}")
-        if array is None or array.dtype != tensor.sample.dtype or len(array) != len(arrays["input_0"]):
+        if array is None or array.dtype != tensor.sample.dtype or not array.ndim or len(array) != (count or len(array)):
             raise BundleError(f"input_{index} is missing or does not fit input {tensor.name}", subject=what)
+        count = len(array)
         found.append(array)
     return found
 
 
-def predict(session: Session, manifest: Manifest, samples: Sequence[Array]) -> list[Array]:
-    """Run `samples` (one array per input, first axis the samples, in `sample.dtype`) and return one array per output.
+def fixed_batch(manifest: Manifest) -> int:
+    """Return how many samples the model takes at a time: more than one where its batch is fixed at more."""
+    sizes = [tensor.shape[0] for tensor in manifest.inputs if tensor.shape]
+    return max(1, *sizes) if sizes and all(tensor.sampled for tensor in manifest.inputs) else 1
 
-    One sample at a time, as a device serves: the arithmetic of dynamically quantized models depends on what else is in
-    the batch. A model with a fixed batch B is fed B samples at a time, the last batch filled up with its last sample.
-    Raises EngineError.
-    """
+
+def predict_batches(session: Session, manifest: Manifest, samples: Sequence[Array], step: int) -> list[Array]:
+    """Return the answers of a model with a fixed batch of `step` samples, one array per output; the last batch is
+    filled up with its last sample. Raises EngineError."""
     names, outputs = bind_inputs(session, manifest), bind_outputs(session, manifest)
-    step = max(1, manifest.inputs[0].shape[0]) if manifest.inputs[0].shape else 1
     count = len(samples[0])
     mapped = [to_model(array, tensor) for array, tensor in zip(samples, manifest.inputs, strict=True)]
     collected: list[list[Array]] = [[] for _ in outputs]
@@ -148,7 +159,7 @@ def _check_members(members: Sequence[zipfile.ZipInfo], what: str) -> None:
         raise BundleError("an array appears twice", subject=what)
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> Array:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str, kinds: str) -> Array:
     subject = f"{what}[{_array_name(member)[:80]}]"
     with archive.open(member) as file:
         try:
@@ -156,7 +167,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -
         except Exception as error:  # NumPy reads headers with Python's own parser and lets its errors through
             raise BundleError(f"not an array: {type(error).__name__}", subject=subject) from error
         size = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "biuf" or min(shape, default=0) < 0 or size > member.file_size:
+        if dtype.kind not in kinds or min(shape, default=0) < 0 or size > member.file_size:
             raise BundleError(f"an array of {dtype} {shape} is not accepted here", subject=subject)
         data = file.read(size)
     if len(data) != size:

@@ -1,9 +1,9 @@
-"""Carrying out the steps behind a model: probabilities, best classes and their names, detections."""
+"""Carrying out the steps behind a model: probabilities, best classes and their names, detections, text, decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +12,33 @@ from edge_agent.errors import EngineError
 from edge_agent.processing.activations import softmax
 from edge_agent.processing.boxes import corners, suppress
 from edge_agent.processing.preprocess import Placement, placement
-from edge_contracts.answering import Labels, Nms, Part, Sigmoid, Softmax, Swap, TopK
-from edge_contracts.manifest import Manifest
+from edge_contracts.answering import AnswerStep, Ctc, Labels, Nms, Over, Part, Sigmoid, Softmax, Swap, TopK
+from edge_contracts.manifest import Input, ScoreMap
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 
-class Postprocessor:
-    """Adds to a model's answers what its manifest declares."""
+class Declared(Protocol):
+    """What is known of a model whose answers are finished: a manifest, or a task that becomes one."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    @property
+    def inputs(self) -> Sequence[Input]: ...
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    @property
+    def answer(self) -> Sequence[AnswerStep]: ...
+
+
+class Postprocessor:
+    """Adds to a model's answers what its manifest declares; `score_maps` are the variant's."""
+
+    def __init__(self, manifest: Declared, score_maps: Sequence[ScoreMap] = ()) -> None:
         self._inputs = {tensor.name: tensor for tensor in manifest.inputs}
         self._labels = np.array([*manifest.labels, ""], dtype=np.str_)
+        self._maps = {one.of: one for one in score_maps}
         self._acts: list[Callable[[Arrays, Mapping[str, Array]], Arrays]] = [
             self._bound(step) for step in manifest.answer
         ]
@@ -49,6 +63,8 @@ class Postprocessor:
             return lambda known, _: {step.name: self._names(known[step.of])}
         if isinstance(step, Nms):
             return lambda known, tensors: self._detect(step, known, tensors)
+        if isinstance(step, Over):
+            return lambda known, _: {step.name: (self._scores(step.of, known) >= step.threshold).astype(np.int64)}
         act = _ACTS[type(step)]
         return lambda known, _: act(known[step.of], step)
 
@@ -59,7 +75,7 @@ class Postprocessor:
     def _detect(self, step: Nms, known: Arrays, tensors: Mapping[str, Array]) -> Arrays:
         height, width = (1.0, 1.0) if step.image is None else step.image
         boxes: Array = corners(known[step.boxes], step.form) / np.array([width, height] * 2, np.float32)
-        scores: Array = known[step.scores].astype(np.float32)
+        scores: Array = self._scores(step.scores, known)
         place = self._placement(step.input or next(iter(self._inputs)), tensors)
         made: Arrays = {
             f"{step.name}_boxes": np.zeros((len(boxes), step.most, 4), np.float32),
@@ -75,6 +91,11 @@ class Postprocessor:
             made[f"{step.name}_count"][row] = box.size
         return made
 
+    def _scores(self, name: str, known: Arrays) -> Array:
+        """Return scores in float32, as the original would give them where the variant has a mapping."""
+        scores = known[name].astype(np.float32)
+        return mapped_scores(scores, self._maps[name]) if name in self._maps else scores
+
     def _placement(self, name: str, tensors: Mapping[str, Array]) -> Placement:
         """Return where the model's image was in the request's; the same where the request was in the model's dtype."""
         tensor, array = self._inputs[name], tensors.get(name)
@@ -87,6 +108,23 @@ def _sent(boxes: Array, place: Placement) -> Array:
     scale = np.array([place.width, place.height] * 2, np.float32)
     corner = np.array([place.left, place.top] * 2, np.float32)
     return np.asarray(np.clip(boxes * scale + corner, 0.0, 1.0))
+
+
+def mapped_scores(scores: Array, to: ScoreMap) -> Array:
+    """Return scores along the straight lines of a map; beyond its ends the nearest end's difference is added."""
+    own, original = np.array(to.own), np.array(to.original)
+    wide = scores.astype(np.float64)
+    inside = np.interp(wide, own, original)
+    beyond = np.where(wide < own[0], wide - own[0], np.where(wide > own[-1], wide - own[-1], 0.0))
+    return np.asarray((inside + beyond).astype(np.float32))
+
+
+def _ctc(array: Array, step: Ctc) -> Arrays:
+    alphabet = np.array([*step.charset[: step.blank], "", *step.charset[step.blank :]], dtype=np.str_)
+    best = array.argmax(axis=-1)
+    first = np.ones(best.shape, np.bool_)
+    first[:, 1:] = best[:, 1:] != best[:, :-1]
+    return {step.name: np.array(["".join(alphabet[row[new]]) for row, new in zip(best, first, strict=True)], np.str_)}
 
 
 def _softmax(array: Array, step: Softmax) -> Arrays:
@@ -123,4 +161,5 @@ _ACTS: dict[type[Any], Callable[[Array, Any], Arrays]] = {
     Swap: _swap,
     Part: _part,
     TopK: _top_k,
+    Ctc: _ctc,
 }

@@ -19,10 +19,11 @@ from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.engines.registry import engine_for, import_engines
 from edge_agent.errors import EngineMemoryError, EngineMissingError
 from edge_agent.host.memory_limits import HEADROOM_MB, limit_growth, offer_to_oom_killer, read_status_mb
-from edge_agent.inference.quality_metrics import golden_error, score
-from edge_agent.inference.samples import predict, read_arrays, sample_inputs
+from edge_agent.inference.quality_metrics import golden_error, relative_error, score
+from edge_agent.inference.sample_runs import predict
+from edge_agent.inference.samples import read_arrays, sample_inputs
 from edge_agent.ipc.trial import TrialPlan, TrialReason, VariantTrial
-from edge_agent.ports import Array, EngineSettings, Session
+from edge_agent.ports import Array, EngineSettings, Session, Tensors
 from edge_agent.trial.__main__ import EXIT_MEMORY
 from edge_contracts.codec import encode
 from edge_contracts.errors import BundleError, EdgewrightError
@@ -79,8 +80,23 @@ class _Trial:
         missing = [name for name in names if name not in arrays]
         if missing:
             raise BundleError(f"no array {missing[0]}", subject=golden.file)
-        error = golden_error(predict(session, self._bundle.manifest, inputs), [arrays[name] for name in names])
+        answers = predict(session, self._bundle.manifest, inputs)
+        error = golden_error(answers, [arrays[name] for name in names])
         self._within("golden", "golden_error", error, self._variant.tolerance)
+        self._floors(answers, arrays, golden.file)
+
+    def _floors(self, answers: list[Array], arrays: Tensors, what: str) -> None:
+        """Hold the answers against the original's, output by output, where the bundle says how near they must be."""
+        places = {tensor.name: index for index, tensor in enumerate(self._bundle.manifest.outputs)}
+        for floor in self._variant.floors:
+            index = places.get(floor.output)
+            original = arrays.get(f"_original/output_{index}")
+            if index is None or original is None:
+                raise BundleError(f"no answers of the original for output {floor.output[:80]!r}", subject=what)
+            error = relative_error(answers[index], original)
+            if not error <= floor.relative_error:
+                text = f"{floor.output[:80]} differs from the original's answers by {error:.1%} of them"
+                raise _Failed("golden", f"{text}, at most {floor.relative_error:.1%} is allowed")
 
     def _probe(self, session: Session) -> None:
         manifest = self._bundle.manifest
@@ -107,6 +123,8 @@ class _Trial:
         else:
             arrays = read_arrays(self._bundle.path(samples.file), what=samples.file)
             feeds = [array[:1] for array in sample_inputs(arrays, manifest, what=samples.file)]
+            if any(tensor.feedback is not None for tensor in manifest.inputs):  # one step of a sequence is one request
+                feeds = [array[:, :1] if array.size else array for array in feeds]
         times: list[float] = []
         end = time.perf_counter() + _TIMED_S
         for index in range(_WARM_RUNS + _TIMED_RUNS):
@@ -144,7 +162,11 @@ def try_variant(plan: TrialPlan, variant: str) -> VariantTrial:
 
 
 def _zeros(bundle: Bundle) -> list[Array]:
-    shapes = [[max(size, 1) for size in tensor.sample_shape] for tensor in bundle.manifest.inputs]
+    sequences = any(tensor.feedback is not None for tensor in bundle.manifest.inputs)
+    shapes = []
+    for tensor in bundle.manifest.inputs:
+        shape = [max(size, 1) for size in tensor.sample_shape]
+        shapes.append(([1, 1, *shape[1:]] if sequences else shape) if tensor.sampled else [0])
     return [np.zeros(shape, tensor.sample.dtype) for shape, tensor in zip(shapes, bundle.manifest.inputs, strict=True)]
 
 

@@ -25,7 +25,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.bundle import Bundle, file_entry, open_bundle
 from edge_agent.engines.registry import engine_for
-from edge_agent.inference.samples import predict, write_arrays
+from edge_agent.inference.sample_runs import predict
+from edge_agent.inference.samples import write_arrays
 from edge_agent.ports import Array, EngineSettings
 from edge_contracts.manifest import (
     MANIFEST_NAME,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from edge_contracts.answering import Softmax, TopK
+from edge_contracts.answering import Over, Softmax, TopK
 from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Selector
 from edge_contracts.delta import DeltaEntry, Deltas
 from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, Claim
@@ -21,14 +21,17 @@ from edge_contracts.manifest import (
     FileEntry,
     Input,
     InputGuard,
+    Judged,
     LastResort,
     Lineage,
     Manifest,
     Output,
+    OutputFloor,
     OutputGuard,
     Requirements,
     SampleMapping,
     SampleSet,
+    ScoreMap,
     Variant,
 )
 from edge_contracts.pipeline import CropsNode, MeanNode, ModelNode, Pipeline, PipelineInput, VoteNode
@@ -61,11 +64,12 @@ def file_entry(path: str, size: int, chunk_size: int = 65536) -> FileEntry:
 
 
 MANIFEST = Manifest(
-    schema=3,
+    schema=4,
     name="har",
     version="1.2.0",
     created="2026-11-22T06:00:00Z",
     metric="top1",
+    judged=(Judged(output="scores", metric="top1", original=0.8125),),
     labels=("walking", "sitting"),
     license="BSD-3-Clause",
     inputs=(
@@ -91,8 +95,13 @@ MANIFEST = Manifest(
                 ),
             ),
         ),
+        Input(name="rate", dtype="int64", shape=(), sample=SampleMapping(dtype="int64"), constant=(16000,)),
+        Input(name="state", dtype="float32", shape=(2, 1, 64), sample=SampleMapping(dtype="float32"), feedback="next"),
     ),
-    outputs=(Output(name="scores", dtype="float32", shape=(-1, 2), kind="logits", guard=OutputGuard(minimum=-50.0)),),
+    outputs=(
+        Output(name="scores", dtype="float32", shape=(-1, 2), kind="logits", guard=OutputGuard(minimum=-50.0)),
+        Output(name="next", dtype="float32", shape=(2, -1, 64)),
+    ),
     variants=(
         Variant(
             id="int8",
@@ -128,6 +137,9 @@ MANIFEST = Manifest(
                 confidence=Histogram(edges=(0.5, 0.75), counts=(100, 300, 500)),
                 classes=(400, 500),
             ),
+            score_maps=(ScoreMap(of="probabilities", own=(0.0, 0.375, 1.0), original=(0.0, 0.5, 1.0)),),
+            floors=(OutputFloor(output="scores", relative_error=0.25),),
+            judged=(0.8125,),
         ),
         Variant(id="float32", file="models/float32.onnx", format="onnx", size=130000),
     ),
@@ -146,7 +158,11 @@ MANIFEST = Manifest(
             Feature(input="window", statistic="element", index=5, histogram=Histogram(edges=(-1.5,), counts=(0, 900))),
         ),
     ),
-    answer=(Softmax(of="scores", name="probabilities"), TopK(of="probabilities", name="best", k=2)),
+    answer=(
+        Softmax(of="scores", name="probabilities"),
+        TopK(of="probabilities", name="best", k=2),
+        Over(of="probabilities", name="sure", threshold=0.75),
+    ),
     lineage=Lineage(source_sha256=digest("source"), data_sha256=digest("data"), tools={"onnxruntime": "1.31.1"}),
     files=(
         file_entry("models/int8.onnx", 70000),

@@ -6,19 +6,19 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 from support.makers import contract_examples
 
 from edge_contracts.channel import parse_channel, parse_family
 from edge_contracts.codec import encode
 from edge_contracts.delta import parse_deltas
 from edge_contracts.job import parse_job
-from edge_contracts.manifest import Input, manifest_bytes, parse_manifest
+from edge_contracts.manifest import Input, Manifest, manifest_bytes, parse_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 SIGNED = {
-    "manifest": (parse_manifest, "4e2dbac9babee079725cf6aa98f1ed479dc8424cb273a2d496f0448bcad36acd"),
+    "manifest": (parse_manifest, "ecc72973e26b86c9d873ce04dab10ffc642e9b34842b9fe876c405358b95b119"),
     "channel": (parse_channel, "fbf815400851e687776cc4a5a7e55f943c07134a7b4d38c1c19790fb46f44d42"),
     "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
     "deltas": (parse_deltas, "2176af1ec1e8eb561a6e8f9b5fa2c72d9359d986b8f5f9a5c7a1ef03b00a987d"),
@@ -46,26 +46,45 @@ def test_a_manifest_from_before_the_statistics_is_still_read() -> None:
     assert old.variants[0].conformal[0].coverage is None
 
 
+def before_state() -> Manifest:
+    """The example without what schema 4 brought."""
+    variants = tuple(replace(one, score_maps=(), floors=(), judged=()) for one in contract_examples.MANIFEST.variants)
+    return replace(
+        contract_examples.MANIFEST,
+        schema=3,
+        judged=(),
+        inputs=contract_examples.MANIFEST.inputs[:1],
+        outputs=contract_examples.MANIFEST.outputs[:1],
+        answer=contract_examples.MANIFEST.answer[:2],
+        variants=variants,
+    )
+
+
+def test_a_manifest_from_before_the_states_is_still_read() -> None:
+    old = parse_manifest((GOLDEN / "manifest-before-state.json").read_bytes())
+    assert old == before_state()
+    assert old.inputs[0].sampled
+
+
 def without_features(tensor: Input) -> Input:
-    guard = msgspec.structs.replace(tensor.guard, axis=-1, features=())
-    return msgspec.structs.replace(tensor, guard=guard)
+    return replace(tensor, guard=replace(tensor.guard, axis=-1, features=()))
 
 
 def test_a_manifest_from_before_the_guards_of_features_is_still_read() -> None:
     old = parse_manifest((GOLDEN / "manifest-before-features.json").read_bytes())
-    inputs = tuple(map(without_features, contract_examples.MANIFEST.inputs))
-    assert old == msgspec.structs.replace(contract_examples.MANIFEST, schema=2, inputs=inputs)
+    inputs = tuple(map(without_features, before_state().inputs))
+    assert old == replace(before_state(), schema=2, inputs=inputs)
 
 
 def test_a_manifest_from_before_the_processing_is_still_read() -> None:
     old = parse_manifest((GOLDEN / "manifest-before-processing.json").read_bytes())
-    assert old == msgspec.structs.replace(
-        contract_examples.MANIFEST,
+    assert old == replace(
+        before_state(),
         schema=1,
         answer=(),
         inputs=tuple(
-            msgspec.structs.replace(tensor, sample=msgspec.structs.replace(tensor.sample, shape=(), steps=()))
-            for tensor in map(without_features, contract_examples.MANIFEST.inputs)
+            replace(tensor, sample=replace(tensor.sample, shape=(), steps=()))
+            for tensor in map(without_features, before_state().inputs)
         ),
     )
 

@@ -13,7 +13,7 @@ from edge_contracts import limits
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError
 from edge_contracts.guards import FeatureGuard, OutputGuard
-from edge_contracts.manifest import FileEntry, Manifest, SampleSet, manifest_bytes, parse_manifest, schema_for
+from edge_contracts.manifest import FileEntry, Manifest, SampleSet, manifest_bytes, parse_manifest
 
 
 def refused(manifest: Manifest, subject: str) -> None:
@@ -94,25 +94,28 @@ def test_a_reference_to_a_file_that_is_not_pinned_is_refused() -> None:
 
 def test_two_rungs_or_tensors_of_one_name_are_refused() -> None:
     refused(replace(MANIFEST, variants=MANIFEST.variants * 2), "manifest.variants[2]")
-    refused(replace(MANIFEST, inputs=MANIFEST.inputs * 2), "manifest.inputs[1]")
-    refused(replace(MANIFEST, outputs=MANIFEST.outputs * 2), "manifest.outputs[1]")
+    refused(replace(MANIFEST, inputs=MANIFEST.inputs * 2), "manifest.inputs[3]")
+    refused(replace(MANIFEST, outputs=MANIFEST.outputs * 2), "manifest.outputs[2]")
 
 
 def test_a_schema_of_the_future_is_refused() -> None:
-    refused(replace(MANIFEST, schema=4), "manifest.schema")
+    refused(replace(MANIFEST, schema=5), "manifest.schema")
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_a_schema_whose_readers_would_leave_something_out_is_refused(schema: int) -> None:
     refused(replace(MANIFEST, schema=schema), "manifest.schema")
 
 
+def with_input(index: int, **fields: Any) -> Manifest:
+    inputs = list(MANIFEST.inputs)
+    inputs[index] = replace(inputs[index], **fields)
+    return replace(MANIFEST, inputs=tuple(inputs))
+
+
 def with_guard(**fields: Any) -> Manifest:
-    """The example's input has the shape [-1, 6, 100], and its features along axis 1."""
-    (tensor,) = MANIFEST.inputs
-    guard = replace(tensor.guard, **fields)
-    inputs = (replace(tensor, guard=guard),)
-    return replace(MANIFEST, inputs=inputs, schema=schema_for(inputs, MANIFEST.answer))
+    """The example's first input has the shape [-1, 6, 100], and its features along axis 1."""
+    return with_input(0, guard=replace(MANIFEST.inputs[0].guard, **fields))
 
 
 @pytest.mark.parametrize(
@@ -136,14 +139,12 @@ def test_a_guard_that_means_nothing_is_refused(fields: dict[str, Any], field: st
 
 
 def test_features_of_an_axis_of_any_size_are_refused() -> None:
-    (tensor,) = MANIFEST.inputs
-    inputs = (replace(tensor, shape=(-1, -1, 100)),)
-    refused(replace(MANIFEST, inputs=inputs), "manifest.inputs[0].guard.axis")
+    refused(with_input(0, shape=(-1, -1, 100)), "manifest.inputs[0].guard.axis")
 
 
 def test_an_output_guard_that_leaves_nothing_to_answer_is_refused() -> None:
     output = replace(MANIFEST.outputs[0], guard=OutputGuard(minimum=1.0, maximum=0.0))
-    refused(replace(MANIFEST, outputs=(output,)), "manifest.outputs[0].guard.minimum")
+    refused(replace(MANIFEST, outputs=(output, MANIFEST.outputs[1])), "manifest.outputs[0].guard.minimum")
 
 
 @pytest.mark.parametrize("part", ["guard", "last_resort"])
@@ -192,3 +193,45 @@ def test_a_missing_field_is_named(field: str) -> None:
     del document[field]
     with pytest.raises(ContractError, match=f"missing required field `{field}`"):
         parse_manifest(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("index", "fields", "subject"),
+    [
+        (1, {"constant": (1, 2)}, "manifest.inputs[1].constant"),
+        (1, {"feedback": "next"}, "manifest.inputs[1]"),
+        (2, {"feedback": "nothing"}, "manifest.inputs[2].feedback"),
+        (2, {"dtype": "float16"}, "manifest.inputs[2].feedback"),
+        (2, {"shape": (2, 1, 32)}, "manifest.inputs[2].feedback"),
+    ],
+)
+def test_a_constant_or_a_state_that_does_not_fit_is_refused(index: int, fields: dict[str, Any], subject: str) -> None:
+    refused(with_input(index, **fields), subject)
+
+
+def test_a_model_that_nothing_is_asked_of_is_refused() -> None:
+    refused(replace(MANIFEST, inputs=MANIFEST.inputs[1:]), "manifest.inputs")
+
+
+@pytest.mark.parametrize(
+    ("fields", "subject"),
+    [
+        ({"of": "scores"}, "of"),
+        ({"own": (0.0, 1.0)}, ""),
+        ({"own": (0.0, 0.5, 0.5)}, ""),
+        ({"original": (1.0, 0.5, 0.0)}, ""),
+    ],
+)
+def test_a_map_of_scores_that_means_nothing_is_refused(fields: dict[str, Any], subject: str) -> None:
+    first = MANIFEST.variants[0]
+    changed = replace(first, score_maps=(replace(first.score_maps[0], **fields),))
+    broken = replace(MANIFEST, variants=(changed, *MANIFEST.variants[1:]))
+    with pytest.raises(ContractError) as caught:
+        manifest_bytes(broken)
+    assert caught.value.subject == ".".join(filter(None, ["manifest.variants[0].score_maps[0]", subject]))
+
+
+def test_a_floor_of_an_output_that_is_not_there_is_refused() -> None:
+    first = MANIFEST.variants[0]
+    changed = replace(first, floors=(replace(first.floors[0], output="probabilities"),))
+    refused(replace(MANIFEST, variants=(changed,)), "manifest.variants[0].floors[0].output")

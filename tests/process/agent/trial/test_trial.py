@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 from support.makers import bundles
@@ -12,7 +13,7 @@ from edge_agent.inference.samples import write_arrays
 from edge_agent.ipc.trial import TrialPlan
 from edge_agent.trial.__main__ import read_outcome, run_trial
 from edge_contracts.errors import BundleError
-from edge_contracts.manifest import Budgets, SampleSet
+from edge_contracts.manifest import Budgets, OutputFloor, SampleSet
 
 
 def _plan(folder, **limits):
@@ -143,3 +144,34 @@ def test_a_variant_that_takes_its_process_down_is_a_crash_and_says_how():
 def test_a_report_that_only_a_hostile_model_would_print_is_a_crash(said):
     done = subprocess.CompletedProcess([], 0, said + b"\n", b"")
     assert read_outcome("fp32", done).reason == "crash"
+
+
+def _with_floor(tmp_path, allowed):
+    """A bundle whose second variant answers half of what the original did."""
+    made = bundles.make_bundle(tmp_path / "b")
+    x, _ = bundles.samples(4)
+    golden = {"input_0": x, "fp32/output_0": x @ bundles.WEIGHTS, "small/output_0": x @ bundles.WEIGHTS / 2}
+    write_arrays(made.folder / "golden.npz", golden | {"_original/output_0": x @ bundles.WEIGHTS})
+    fields = bundles.fields_of(made)
+    floors = (OutputFloor(output="y", relative_error=allowed),)
+    fields["variants"] = tuple(msgspec.structs.replace(one, floors=floors) for one in made.manifest.variants)
+    bundles.seal(made.folder, fields)
+    return run_trial(_plan(made.folder))
+
+
+def test_a_variant_that_answers_as_where_it_was_made_still_has_to_be_near_the_original(tmp_path):
+    assert _with_floor(tmp_path / "wide", 0.6).usable == ("fp32", "small")
+    report = _with_floor(tmp_path / "narrow", 0.4)
+    assert [found.reason for found in report.variants] == ["ok", "golden"]
+    assert "y differs from the original" in report.variants[1].text
+
+
+def test_a_floor_without_the_answers_of_the_original_is_refused(tmp_path):
+    made = bundles.make_bundle(tmp_path / "b")
+    fields = bundles.fields_of(made)
+    floors = (OutputFloor(output="y", relative_error=0.5),)
+    fields["variants"] = tuple(msgspec.structs.replace(one, floors=floors) for one in made.manifest.variants)
+    bundles.seal(made.folder, fields)
+    report = run_trial(_plan(made.folder))
+    assert report.usable == ()
+    assert "no answers of the original" in report.variants[0].text

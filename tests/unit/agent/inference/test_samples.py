@@ -9,7 +9,8 @@ from support.makers import bundles
 
 from edge_agent.engines.registry import engine_for
 from edge_agent.errors import EngineError
-from edge_agent.inference.samples import bind, predict, read_arrays, to_model, write_arrays
+from edge_agent.inference.sample_runs import predict
+from edge_agent.inference.samples import bind, read_arrays, to_model, write_arrays
 from edge_agent.ports import EngineSettings, TensorInfo
 from edge_contracts import limits
 from edge_contracts.errors import BundleError

@@ -13,10 +13,10 @@ from support.makers.contract_examples import MANIFEST
 
 from edge_agent.errors import EngineError
 from edge_agent.processing.boxes import corners, overlap, suppress
-from edge_agent.processing.postprocess import Postprocessor
-from edge_contracts.answering import AnswerStep, Labels, Nms, Part, Sigmoid, Softmax, Swap, TopK
+from edge_agent.processing.postprocess import Postprocessor, mapped_scores
+from edge_contracts.answering import AnswerStep, Ctc, Labels, Nms, Over, Part, Sigmoid, Softmax, Swap, TopK
 from edge_contracts.errors import ContractError
-from edge_contracts.manifest import Input, Manifest, Output, SampleMapping, check_manifest, schema_for
+from edge_contracts.manifest import Input, Manifest, Output, SampleMapping, ScoreMap, check_manifest, schema_for
 from edge_contracts.processing import Resize
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +32,7 @@ def manifest(outputs: dict[str, tuple[int, ...]], *steps: AnswerStep, **fields: 
         "inputs": (plain,),
         "reference": None,
         "labels": ("cat", "dog"),
+        "variants": tuple(msgspec.structs.replace(one, score_maps=(), floors=()) for one in MANIFEST.variants),
         **fields,
     }
     changes["schema"] = schema_for(changes["inputs"], steps)
@@ -199,3 +200,43 @@ def test_numbers_that_are_none_make_no_detection() -> None:
     scores[:] = np.nan
     box, _ = suppress(boxes, scores, iou_over=0.5, score_over=0.1, most=10)
     assert box.size == 0
+
+
+def test_text_is_the_likeliest_class_of_each_step_without_repeats_and_blanks() -> None:
+    best = [[0, 1, 1, 0, 1, 2], [3, 3, 0, 0, 3, 0]]
+    rows = np.eye(4, dtype=np.float32)[best]
+    made = finish(manifest({"y": (-1, 6, 4)}, Ctc(of="y", name="text", charset="abc")), y=rows)
+    assert made["text"].tolist() == ["aab", "cc"]
+    last = finish(manifest({"y": (-1, 6, 4)}, Ctc(of="y", name="text", charset="abc", blank=3)), y=rows)
+    assert last["text"].tolist() == ["ababc", "aa"]
+
+
+def test_a_charset_that_does_not_fit_the_classes_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"\[batch, time, 3\]"):
+        finish(manifest({"y": (-1, 6, 4)}, Ctc(of="y", name="text", charset="ab")))
+
+
+def test_a_decision_is_made_on_the_scores_as_the_original_gives_them() -> None:
+    known = manifest({"y": (-1, 1)}, Over(of="y", name="found", threshold=0.5))
+    rows = np.array([[0.2], [0.3], [0.49], [0.5]], np.float32)
+    halved = ScoreMap(of="y", own=(0.0, 0.25, 0.5), original=(0.0, 0.5, 1.0))
+    assert finish(known, y=rows)["found"].ravel().tolist() == [0, 0, 0, 1]
+    made = Postprocessor(known, (halved,)).finish({"y": rows}, {})
+    assert made["found"].ravel().tolist() == [0, 1, 1, 1]
+    np.testing.assert_array_equal(made["y"], rows)
+
+
+def test_detections_of_halved_scores_are_found_again_by_the_map() -> None:
+    known = manifest({"b": (-1, 2, 4), "s": (-1, 2, 1)}, Nms(boxes="b", scores="s", name="d", score_over=0.5))
+    boxes = np.array([[[0, 0, 0.2, 0.2], [0.5, 0.5, 0.9, 0.9]]], np.float32)
+    scores = np.array([[[0.35], [0.2]]], np.float32)
+    halved = ScoreMap(of="s", own=(0.0, 0.5), original=(0.0, 1.0))
+    assert finish(known, b=boxes, s=scores)["d_count"].tolist() == [0]
+    made = Postprocessor(known, (halved,)).finish({"b": boxes, "s": scores}, {})
+    assert made["d_count"].tolist() == [1]
+    assert made["d_scores"][0, 0] == pytest.approx(0.7)
+
+
+def test_scores_beyond_a_map_keep_their_order() -> None:
+    shift = ScoreMap(of="s", own=(0.0, 1.0), original=(0.5, 1.5))
+    assert mapped_scores(np.array([-2.0, 0.0, 0.5, 3.0], np.float32), shift).tolist() == [-1.5, 0.5, 1.0, 3.5]
