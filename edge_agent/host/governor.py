@@ -87,6 +87,11 @@ def known(readings: Readings) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
+def pressing(state: GovernorState, readings: Readings, thresholds: GovernorThresholds) -> frozenset[str]:
+    """Return the names of the readings that ask for more than NORMAL now, whatever the worst of them is."""
+    return frozenset(name for name in BY_NAME if _level(name, readings, thresholds, state.level) > 0)
+
+
 def _level(name: str, readings: Readings, thresholds: GovernorThresholds, level: Level) -> int:
     """Return the index of the level this one reading asks for, given the level the device is at."""
     value = getattr(readings, name)

@@ -43,17 +43,17 @@ def failed(health: Health, now: float, *, hard: bool) -> Health:
 
 
 def preferred_order(ladder: Sequence[Rung], variant: str | None) -> tuple[int, ...]:
-    """Return the order in which rungs are tried: the preferred variant of the first release comes first, what lay
-    above it comes last of its release, so that a lighter choice does not fall back to a heavier one early.
+    """Return the order in which rungs are tried: the preferred variant of the first release comes first, then the rest
+    of that release in the ladder's order, then the other releases.
 
+    The order says what is preferred and not what is lighter, so it is kept for what a preferred variant falls back to.
     None, or a variant that is not on the ladder, leaves the ladder's own order.
     """
     if not ladder:
         return ()
     own = [index for index, rung in enumerate(ladder) if rung.manifest_sha256 == ladder[0].manifest_sha256]
     start = next((index for index in own if ladder[index].variant == variant), own[0])
-    rest = [index for index in range(len(ladder)) if index not in own]
-    return (*(index for index in own if index >= start), *(index for index in own if index < start), *rest)
+    return (start, *(index for index in range(len(ladder)) if index != start))
 
 
 def walk(order: Sequence[int], health: Sequence[Health], now: float) -> Iterator[int]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from msgspec.structs import asdict
 
 from edge_agent.device_event import Detail, DeviceEvent
-from edge_agent.host.governor import GovernorState, Readings, govern, short_of_memory, turned_away
+from edge_agent.host.governor import GovernorState, Readings, govern, pressing, short_of_memory, turned_away
 from edge_agent.host.sensors import Sensors
 from edge_agent.host.write_budget import tight
 from edge_agent.host.write_meter import WriteMeter
 from edge_agent.ipc.status import WriteStatus
 from edge_contracts.limits import MIB
 from edge_contracts.profile import DeviceProfile
+from edge_contracts.readings import BY_NAME, Shortage
 
 WRITES_NAME = "writes.json"
 
@@ -39,6 +40,13 @@ class ResourceMonitor:
         self.away: frozenset[int] = frozenset()
         self.saves_writes = False
         self._looked = False
+        self._pressed: dict[str, float] = {}
+
+    @property
+    def shortages(self) -> frozenset[Shortage]:
+        """What a lighter variant would save now: of each reading that asks for more than NORMAL, or did so within the
+        dwell time."""
+        return frozenset(saved for name in self._pressed if (saved := BY_NAME[name].eased_by) is not None)
 
     @property
     def calm(self) -> bool:
@@ -71,9 +79,18 @@ class ResourceMonitor:
         before, thresholds = self.governor, self._profile.governor
         self.governor = after = govern(before, self.readings, thresholds, now, len(priorities))
         self.away = turned_away(priorities, after.shed)
+        self._press(now)
         if after.level != before.level or after.shed != before.shed:
             self._tell_step(before, after)
         self._look_at_writes(children, clock)
+
+    def _press(self, now: float) -> None:
+        """Note which readings press, and forget those that have not for the dwell time."""
+        thresholds = self._profile.governor
+        self._pressed |= dict.fromkeys(pressing(self.governor, self.readings, thresholds), now)
+        calm = self.governor.level == "NORMAL"
+        kept = {name: seen for name, seen in self._pressed.items() if now - seen <= thresholds.dwell_s}
+        self._pressed = {} if calm else kept
 
     def _tell_step(self, before: GovernorState, after: GovernorState) -> None:
         """Tell of another level, or of more or fewer priorities turned away, with all that was read."""

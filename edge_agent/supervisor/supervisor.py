@@ -185,19 +185,18 @@ class Supervisor:
             children.append(self._updates.pid)
         priorities = frozenset(slot.config.priority for slot in self._slots.values())
         self._box.look(children, priorities, now, self._clock())
-        level = self._box.governor
         self._link.saves_writes = self._box.saves_writes
         self._storage.look()
         self._updates.storage_trouble = self._storage.trouble
         self._updates.allow(self._box.calm, self._box.words)
         for slot in self._slots.values():
             shed_s = SHED_S if slot.config.priority in self._box.away else 0.0
-            slot.serving.conserve(lightest=level.level != "NORMAL", shed_s=shed_s)
+            slot.serving.conserve(self._box.shortages, shed_s=shed_s)
             if self._box.short_of_memory:
                 slot.unload_if_idle(self._box.detail)
             slot.beside.allow(self._box.readings, calm=self._box.calm and not self._box.saves_writes)
             slot.serving.view(self._gauges(slot) | shadow_gauges(slot.beside.shadowing.totals))
-        self._notifier.status(f"{level.level}, {self._outbox.spooled} messages in the outbox")
+        self._notifier.status(f"{self._box.governor.level}, {self._outbox.spooled} messages in the outbox")
 
     def _gauges(self, slot: Slot) -> dict[str, float]:
         box = gauges(self._box.governor.level, self._box.readings, self._outbox)

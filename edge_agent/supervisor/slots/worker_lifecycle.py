@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from edge_agent.config.agent_toml import SlotConfig
-from edge_agent.fallback_ladder import Rung
+from edge_agent.fallback_ladder import Rung, lightest
 from edge_agent.ipc.worker import AgentView, Drain, Fault, Heartbeat, Prefer, Ready, Shed, TapSettings, WorkerPlan
 from edge_agent.supervisor.slots.leak_detector import LeakState, grow
 from edge_agent.supervisor.slots.restart_policy import RestartPolicy
 from edge_agent.supervisor.slots.standby_listener import StandbyListener, WakeOnConnect
 from edge_agent.supervisor.slots.worker_process import Callbacks, WorkerDeath, WorkerProcess
 from edge_contracts.profile import DeviceProfile
+from edge_contracts.readings import Shortage
 
 BACKLOG = 128
 """Connections that wait in the kernel while a worker is replaced."""
@@ -71,7 +73,7 @@ class WorkerLifecycle:
         self._starting: asyncio.Task[None] | None = None
         self._restarts = RestartPolicy()
         self._stopping = False
-        self._lightest = False
+        self._shortages: Collection[Shortage] = ()
         self._wish = Prefer(variant=None, threads=self._threads)
         self._shed_s = 0.0
         self._growth = self._no_growth()
@@ -165,11 +167,11 @@ class WorkerLifecycle:
         elif self._next is None and self._starting is None:
             self._recycle_if_leaking(now)
 
-    def conserve(self, *, lightest: bool, shed_s: float) -> None:
-        """Serve from the first release's last variant, on one thread, if `lightest`; shed requests if `shed_s` > 0."""
-        own = [rung for rung in self._ladder if rung.manifest_sha256 == self._ladder[0].manifest_sha256]
-        self._lightest = lightest
-        wish = Prefer(variant=own[-1].variant if lightest and len(own) > 1 else None, threads=self._threads)
+    def conserve(self, shortages: Collection[Shortage], *, shed_s: float) -> None:
+        """Serve from the first release's lightest variant, on one thread, while something is short that this saves;
+        shed requests if `shed_s` > 0."""
+        self._shortages = shortages
+        wish = self._preference()
         if self._current is not None and wish != self._wish:
             self._current.tell(wish)
         if self._current is not None and shed_s != self._shed_s:
@@ -219,7 +221,13 @@ class WorkerLifecycle:
 
     @property
     def _threads(self) -> int:
-        return 1 if self._lightest else self._config.threads or self._profile.model.threads
+        return 1 if self._shortages else self._config.threads or self._profile.model.threads
+
+    def _preference(self) -> Prefer:
+        """Return which variant to serve from, None for the ladder's own first, and on how many threads."""
+        rung = lightest(self._ladder, self._shortages)
+        preferred = rung is None or rung is self._ladder[0]
+        return Prefer(variant=None if rung is None or preferred else rung.variant, threads=self._threads)
 
     def _no_growth(self) -> LeakState:
         return LeakState(leak_mb=self._config.recycle.growth_mb, window_s=self._config.recycle.window_s)
@@ -307,6 +315,7 @@ class WorkerLifecycle:
         self._growth = self._no_growth()
         if old is not None:
             self._drain(old)
+        self._wish = self._preference()
         if self._wish.variant is not None or self._threads != worker.plan.threads:
             worker.tell(self._wish)
         if self._shed_s:

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from support.makers import onnx_models
 
+from edge_agent.fallback_ladder import ALIKE, LadderRelease, build_ladder, lightest
 from edge_compression import Options, Release, apply_pass, compress, quantize_static
 from edge_compression.pass_api import PassError
 from edge_compression.passes import BiasCorrection, Compact
@@ -74,3 +75,12 @@ def test_compress_returns_the_front_and_writes_the_bundle(tmp_path: Path) -> Non
     assert front.html.startswith("<!DOCTYPE html>")
     assert front.manifest.reference is not None
     assert {one.score for one in front.manifest.variants[-1].conformal} == {"lac", "raps"}
+    # The last rung is the float original: a device that is short of something does not take it for the lightest.
+    rungs = build_ladder([LadderRelease(role="active", folder="", manifest_sha256="0" * 64, manifest=front.manifest)])
+    lighter, memory = lightest(rungs, ["compute"]), lightest(rungs, ["memory"])
+    assert lighter is not None
+    assert lighter.latency_ms is not None
+    assert lighter.latency_ms <= min(one.latency_ms or 0.0 for one in front.manifest.variants) * ALIKE
+    assert memory is not None
+    assert memory.memory_mb is not None
+    assert memory.memory_mb <= min(one.peak_memory_mb or 0.0 for one in front.manifest.variants) * ALIKE

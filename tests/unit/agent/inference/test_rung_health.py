@@ -1,6 +1,7 @@
 """The ladder: its order, who rests and for how long."""
 
 import pytest
+from msgspec.structs import replace
 from support.makers import bundles
 
 from edge_agent.fallback_ladder import LadderRelease, build_ladder
@@ -43,8 +44,10 @@ def test_a_release_without_usable_variants_gives_no_rung(releases):
     assert [rung.role for rung in build_ladder([none, active])] == ["active"]
 
 
-def test_a_lighter_choice_does_not_fall_back_to_a_heavier_one_before_its_own_release_is_through(releases):
+def test_a_preferred_variant_falls_back_to_the_rest_of_its_release_in_the_order_of_the_ladder(releases):
     ladder = build_ladder(releases)
+    middle = (ladder[0], replace(ladder[1], variant="middle"), *ladder[1:])
+    assert preferred_order(middle, "middle") == (1, 0, 2, 3, 4)
     assert preferred_order(ladder, None) == (0, 1, 2, 3)
     assert preferred_order(ladder, "small") == (1, 0, 2, 3)
     assert preferred_order(ladder, "unknown") == (0, 1, 2, 3)
