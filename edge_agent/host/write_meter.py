@@ -43,7 +43,7 @@ class WriteMeter:
         self._total = max(total, self._total)
         if self._save_after == 0.0:
             self._save_after = clock + SAVE_S
-        elif clock >= self._save_after:
+        elif not self._save_after - SAVE_S <= clock < self._save_after:  # or somebody has set the clock back
             self._save_after = clock + SAVE_S
             self.save()
         return self.spent

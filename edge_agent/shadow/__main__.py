@@ -28,6 +28,7 @@ from edge_agent.inference.runtime import Runtime
 from edge_agent.ipc.mirror import receive
 from edge_agent.ipc.shadow import ShadowBeat, ShadowPlan
 from edge_agent.ports import EngineSettings
+from edge_agent.run_clock import RunClock
 from edge_contracts.errors import EdgewrightError
 
 EXIT_MEMORY = 70
@@ -84,6 +85,8 @@ class Beats:
         self._plan = plan
         self._output = output
         self._candidate: ShadowedRelease | None = None
+        self._run_clock = RunClock(time.monotonic())
+        self._at = (0.0, 0.0)  # the request that is answered, and when it was first seen
         self._one = threading.Lock()
         threading.Thread(target=self._run, name="beats", daemon=True).start()
 
@@ -99,12 +102,21 @@ class Beats:
     def _beat(self) -> ShadowBeat:
         candidate, rung = self._candidate, self._plan.rung
         comparison = Comparison() if candidate is None else candidate.comparison
-        since = None if candidate is None else candidate.since
         return ShadowBeat(
             counts=comparison.counts(rung.version, rung.manifest_sha256),
-            busy_s=0.0 if since is None else time.monotonic() - since,
+            busy_s=self._busy_s(),
             ready=candidate is not None,
         )
+
+    def _busy_s(self) -> float:
+        """Return how long one request has been worked at, in seconds during which this process ran."""
+        self._run_clock.tick(time.monotonic())
+        since = None if self._candidate is None else self._candidate.since
+        if since is None:
+            return 0.0
+        if self._at[0] != since:
+            self._at = since, self._run_clock.now
+        return self._run_clock.now - self._at[1]
 
     def _run(self) -> None:
         while True:

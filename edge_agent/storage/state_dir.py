@@ -26,6 +26,16 @@ from edge_contracts.errors import ContractError
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from edge_io.durable_files import TEMPORARY, delete_tree, sync_folder
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def kernel_boot_id() -> str:
+    """Return what names this start of the kernel; empty where the system does not show it."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
 
 class FolderLock:
     """The right to write into a state folder, until it is closed or the process ends."""
@@ -105,10 +115,19 @@ class StateFolder:
 
     def mark_running(self) -> None:
         """Leave the file that only an unclean end leaves behind, durably: the next start has to know of a power cut
-        even if that comes at once. A disk that refuses it does not stop the agent."""
+        even if that comes at once. It names the boot of the kernel. A disk that refuses it does not stop the agent."""
         with contextlib.suppress(OSError):
             self.running.touch()
+            self.running.write_text(kernel_boot_id(), encoding="ascii")
             sync_folder(self.root)
+
+    def ran_before_this_boot(self) -> bool:
+        """Return whether the kernel has started anew since an agent ran here that was not stopped in order."""
+        try:
+            left = self.running.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return False
+        return bool(left) and left != kernel_boot_id()
 
     def mark_stopped(self) -> None:
         """Take that file away: this run ended in order."""

@@ -13,7 +13,6 @@ import gc
 import logging
 import os
 import signal
-import time
 import uuid
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from edge_agent.ipc.control import ControlReply, ControlRequest, serve_control, 
 from edge_agent.ipc.status import AgentStatus
 from edge_agent.storage.audit_log import AuditLog
 from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.agent_clock import AgentClock, ClockChange
 from edge_agent.supervisor.config_reload import ConfigReload, open_slots
 from edge_agent.supervisor.event_log import REFUSALS, EventLog, stored_refusals
 from edge_agent.supervisor.identity_monitor import IdentityMonitor
@@ -56,6 +56,9 @@ GOVERN_S = 5.0
 GARBAGE_S = 60.0
 """How often releases and objects that nobody needs are looked for, in seconds."""
 
+PAUSE_S = 3.0
+"""A pause of this process that is worth telling, in seconds."""
+
 SHED_S = 5.0
 """Retry-After of requests that a critical device turns away, in seconds."""
 
@@ -74,9 +77,10 @@ class Supervisor:
         self._state.create()
         self._lock = self._state.lock()
         self._boot_id = uuid.uuid4().hex
-        self._epoch = time.time() - time.monotonic()
+        self._clock = AgentClock(self._state.floor, Path(config.device.sensors))
         self._clean = not self._state.running.exists()
         self._first = not self._state.audit.exists()
+        self._power_cut = self._state.ran_before_this_boot()
         self._audit = AuditLog(self._state.audit)
         limit = int(self._profile.storage.spool_mb * MIB)
         self._outbox = Outbox(self._state.outbox, device=config.device.id, boot_id=self._boot_id, limit_bytes=limit)
@@ -91,7 +95,12 @@ class Supervisor:
         self._otlp = OtlpExporter(__version__)
         self._stop = asyncio.Event()
         self._around = Surroundings(
-            state=self._state, profile=self._profile, clock=self._clock, tell=self.tell, calm=lambda: self._box.calm
+            state=self._state,
+            profile=self._profile,
+            clock=self._clock,
+            tell=self.tell,
+            calm=lambda: self._box.calm,
+            clock_known=lambda: self._clock.known,
         )
         self._slots = {slot.name: Slot(slot, self._around) for slot in config.slots}
         self._updates = UpdateController(config, self._state, self._slots, self.tell)
@@ -110,7 +119,7 @@ class Supervisor:
         self._state.mark_running()
         self._tell_start()
         for slot in self._slots.values():
-            slot.start(clean=self._clean)
+            slot.start(clean=self._clean, power_cut=self._power_cut)
         listeners = await self._listen()
         self._link.start()
         self._data.start()
@@ -149,11 +158,9 @@ class Supervisor:
     def hinted(self, timestamp_version: int) -> None:
         self._updates.hinted(timestamp_version)
 
-    def _clock(self) -> float:
-        """Return seconds since the epoch; setting the system's clock neither ends nor prolongs a soak."""
-        return self._epoch + time.monotonic()
-
     def _tick(self, now: float) -> None:
+        if change := self._clock.tick():
+            self._follow_clock(change)
         if self._due("govern", now, min(GOVERN_S, self._profile.governor.dwell_s)):
             self._govern(now)  # first: what waits for a calm device must not wait a second longer
         for slot in self._slots.values():
@@ -171,6 +178,19 @@ class Supervisor:
             gc.collect()  # those of ended workers and connections: left to itself, Python may wait for hours
         self._link.report(self._reported())
         self._notifier.alive()
+
+    def _follow_clock(self, change: ClockChange) -> None:
+        """Move the records' points of time with the wall clock, and past the time in which this process stood still."""
+        for slot in self._slots.values():
+            slot.shift(stepped_s=change.stepped_s, lost_s=change.lost_s)
+        if change.stepped_s:
+            self._window_start = utc_now()
+            text = f"the system's clock was set by {change.stepped_s:+.1f} s"
+            self.tell(DeviceEvent(event="clock-set", text=text, detail={"seconds": round(change.stepped_s, 1)}))
+        if change.lost_s > PAUSE_S:
+            text = f"the agent did not run for {change.lost_s:.0f} s: the device, or its service, was paused"
+            paused: Detail = {"seconds": round(change.lost_s, 1)}
+            self.tell(DeviceEvent(event="agent-paused", severity="warning", text=text, detail=paused))
 
     def _due(self, what: str, now: float, every_s: float, *, at_once: bool = True) -> bool:
         due = now >= self._next.get(what, now if at_once else now + every_s)
@@ -247,8 +267,9 @@ class Supervisor:
         return msgspec.structs.replace(slot.reported(), faults=tuple(faults))
 
     def _tell_start(self) -> None:
-        detail: Detail = {"clean": self._clean, "version": __version__}
-        text = "after a clean stop" if self._clean else "after an unclean stop"
+        detail: Detail = {"clean": self._clean, "power_cut": self._power_cut, "version": __version__}
+        how = "the device restarted" if self._power_cut else "the agent ended"
+        text = "after a clean stop" if self._clean else f"after an unclean stop: {how}"
         text = "for the first time" if self._first and self._clean else text
         self.tell(
             DeviceEvent(event="agent-started", severity="info" if self._clean else "warning", text=text, detail=detail)

@@ -35,6 +35,7 @@ from edge_agent.ipc.updater import (
     Withdraw,
     parse_from_updater,
 )
+from edge_agent.run_clock import RunClock
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.slot import Slot
 from edge_agent.supervisor.staged_imports import read_imports
@@ -71,6 +72,7 @@ class UpdateController:
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._due = 0.0
+        self._run_clock = RunClock(0.0)
         self._deadline = 0.0
         self._again = False
         self._failures = 0
@@ -141,10 +143,11 @@ class UpdateController:
     def tick(self) -> None:
         """Start an updater that is due, end one that is over its time. To be called about once a second."""
         now = asyncio.get_running_loop().time()
+        self._run_clock.tick(now)
         if self._hint is not None and not self._importing and now >= self._hints_after:
             self._follow_hint(now)
         if self._task is not None:
-            if now > self._deadline:
+            if self._run_clock.now > self._deadline and self._run_clock.judging:
                 _log.warning("the updater timed out")
                 self._kill()
             return
@@ -186,7 +189,7 @@ class UpdateController:
 
     def _launch(self, folder: str | None, outcome: asyncio.Future[list[Trouble]] | None) -> None:
         now = asyncio.get_running_loop().time()
-        self._deadline = now + self._config.updates.deadline_s
+        self._deadline = self._run_clock.now + self._config.updates.deadline_s
         self._hints_after = max(self._hints_after, now + HINT_BASE_S)
         self._importing = folder is not None
         self._again = False

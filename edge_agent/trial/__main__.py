@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -18,8 +19,12 @@ import msgspec
 from edge_agent.bundle import open_bundle
 from edge_agent.host.memory_limits import LEAN_ENVIRONMENT
 from edge_agent.ipc.trial import TrialPlan, TrialReport, VariantTrial
+from edge_agent.run_clock import RunClock
 from edge_contracts.codec import encode
 from edge_contracts.limits import MAX_MESSAGE_BYTES
+
+LOOK_S = 0.5
+"""How often it is looked whether a variant's time is over, in seconds."""
 
 EXIT_MEMORY = 70
 """A child whose allocation failed in the engine ends with this, after its report."""
@@ -36,18 +41,28 @@ def run_trial(plan: TrialPlan) -> TrialReport:
 
 def _try_variant(plan: TrialPlan, variant: str) -> VariantTrial:
     command = [sys.executable, "-m", "edge_agent.trial.variant", msgspec.json.encode(plan).decode(), variant]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            timeout=plan.time_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | LEAN_ENVIRONMENT,
-        )
-    except subprocess.TimeoutExpired:
+    pipe, environment = subprocess.PIPE, os.environ | LEAN_ENVIRONMENT
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment) as process:
+        done = wait_for(process, plan.time_s)
+    if done is None:
         return VariantTrial(variant=variant, reason="time", text=f"timed out after {plan.time_s:g} s, killed")
     return read_outcome(variant, done)
+
+
+def wait_for(process: subprocess.Popen[bytes], limit_s: float) -> subprocess.CompletedProcess[bytes] | None:
+    """Return what the process wrote once it has ended. When it takes longer than `limit_s`, in seconds during which
+    this process ran, it is killed, and the result is None."""
+    run = RunClock(time.monotonic())
+    while True:
+        try:
+            output, errors = process.communicate(timeout=LOOK_S)
+        except subprocess.TimeoutExpired:
+            run.tick(time.monotonic())
+            if run.now > limit_s and run.judging:
+                process.kill()
+                return None
+            continue
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def read_outcome(variant: str, done: subprocess.CompletedProcess[bytes]) -> VariantTrial:

@@ -23,7 +23,7 @@ from edge_agent.inference.quality_metrics import golden_error, relative_error, s
 from edge_agent.inference.sample_runs import predict
 from edge_agent.inference.samples import read_arrays, sample_inputs
 from edge_agent.ipc.trial import TrialPlan, TrialReason, VariantTrial
-from edge_agent.ports import Array, EngineSettings, Session, Tensors
+from edge_agent.ports import Array, Engine, EngineSettings, Session, Tensors
 from edge_agent.trial.__main__ import EXIT_MEMORY
 from edge_contracts.codec import encode
 from edge_contracts.errors import BundleError, EdgewrightError
@@ -50,7 +50,8 @@ class _Trial:
         self.seen: dict[str, float] = {}
 
     def run(self) -> None:
-        """Do all checks. Raises _Failed, or the engine's errors."""
+        """Do all checks. What takes longer than allowed is measured once more: the device may have been paused
+        meanwhile. Raises _Failed, or the engine's errors."""
         engine = engine_for(self._variant.format)
         if self._variant.format == "pipeline":
             import_engines(self._bundle.manifest)
@@ -60,15 +61,26 @@ class _Trial:
         memory_mb = _strictest(budgets.memory_mb, self._plan.memory_mb)
         if memory_mb is not None:
             limit_growth(memory_mb + HEADROOM_MB)
-        started = time.perf_counter()
-        settings = EngineSettings(threads=self._plan.threads)
-        session = engine.load(self._bundle.model_path(self._variant), settings)
-        self._within("load", "load_s", time.perf_counter() - started, _strictest(budgets.load_s, self._plan.load_s))
+        session, load_s = self._load(engine)
+        limit_s = _strictest(budgets.load_s, self._plan.load_s)
+        if limit_s is not None and load_s > limit_s:
+            session.close()
+            session, again_s = self._load(engine)
+            load_s = min(load_s, again_s)
+        self._within("load", "load_s", load_s, limit_s)
         self._golden(session)
         self._probe(session)
-        latency_ms = _strictest(budgets.latency_ms, self._plan.latency_ms)
-        self._within("latency", "latency_ms", self._latency_ms(session), latency_ms)
+        limit_ms, latency_ms = _strictest(budgets.latency_ms, self._plan.latency_ms), self._latency_ms(session)
+        if limit_ms is not None and latency_ms > limit_ms:
+            latency_ms = min(latency_ms, self._latency_ms(session))
+        self._within("latency", "latency_ms", latency_ms, limit_ms)
         self._within("memory", "memory_mb", max(0.0, read_status_mb("VmHWM") - base_mb), memory_mb)
+
+    def _load(self, engine: Engine) -> tuple[Session, float]:
+        """Return the loaded model and how long that took, in seconds."""
+        started = time.perf_counter()
+        session = engine.load(self._bundle.model_path(self._variant), EngineSettings(threads=self._plan.threads))
+        return session, time.perf_counter() - started
 
     def _golden(self, session: Session) -> None:
         golden = self._bundle.manifest.golden

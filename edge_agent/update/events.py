@@ -82,9 +82,18 @@ class Interrupted(StrictRecord, frozen=True, kw_only=True):
 
 
 class Restarted(StrictRecord, frozen=True, kw_only=True):
-    """The agent started and found this record; `clean` if it had been stopped in order."""
+    """The agent started and found this record; `clean` if it had been stopped in order, `power_cut` if the kernel has
+    started anew since it ran."""
 
     clean: bool
+    power_cut: bool = False
+
+
+class Shifted(StrictRecord, frozen=True, kw_only=True):
+    """The wall clock was set by `stepped_s` seconds, and for `lost_s` the agent did not run: points of time follow."""
+
+    stepped_s: float = 0.0
+    lost_s: float = 0.0
 
 
 class Expired(StrictRecord, frozen=True, kw_only=True):
@@ -107,5 +116,6 @@ Event = (
     | UpdateFailed
     | Interrupted
     | Restarted
+    | Shifted
     | Expired
 )

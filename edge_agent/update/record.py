@@ -32,6 +32,13 @@ MAX_ATTEMPTS = 10
 MAX_TRIALS = 3
 """Trials that may end with the whole agent dying: a release that takes the box down is not tried for ever."""
 
+MAX_UNCLEAN_STARTS = 2
+"""Starts of the agent after an end without a stop that one soak may see."""
+
+MAX_REBOOTS = 8
+"""Restarts of the whole device without a stop that one soak may see. That power fails is no release's fault; but one
+that takes the kernel down with it, or asks too much of a weak power supply, must not do so for ever."""
+
 MAX_REJECTED = 16
 """Rejected manifests remembered per channel serial; a channel names two."""
 
@@ -56,8 +63,8 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     `serving` is the release answers come from (None: the factory bundle, if there is one); `committed` says it has
     come through its soak. `last_good` is what a roll back returns to. `usable` are the variants that passed their trial
     on this device, per manifest. `rejected` manifests are not tried again until the channel's `serial` changes.
-    `crashes` and `starts` count worker crashes and unclean starts of the agent since the activation. `saved` are the
-    bytes of the candidate that deltas spared fetching.
+    `crashes` count worker crashes since the activation, `starts` unclean starts of the agent, and `reboots` those after
+    a restart of the whole device. `saved` are the bytes of the candidate that deltas spared fetching.
     """
 
     slot: Name
@@ -74,6 +81,7 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     rejected: tuple[Sha256, ...] = ()
     crashes: int = 0
     starts: int = 0
+    reboots: int = 0
     attempts: int = 0
     trials: int = 0
     saved: int = 0

@@ -26,6 +26,7 @@ from edge_agent.update.events import (
     Interrupted,
     Restarted,
     ShadowPassed,
+    Shifted,
     Soaked,
     TrialBegan,
     TrialPassed,
@@ -36,8 +37,10 @@ from edge_agent.update.events import (
 from edge_agent.update.record import (
     DEADLINES_S,
     MAX_ATTEMPTS,
+    MAX_REBOOTS,
     MAX_REJECTED,
     MAX_TRIALS,
+    MAX_UNCLEAN_STARTS,
     SOAK_GRACE_S,
     CandidateRelease,
     UpdateRecord,
@@ -120,13 +123,16 @@ def _withdrawn(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     return record
 
 
+def _proved(record: UpdateRecord, **changes: object) -> UpdateRecord:
+    """Return the record with `changes`, of which what serves has nothing left to prove."""
+    return msgspec.structs.replace(record, **changes, committed=True, crashes=0, starts=0, reboots=0)
+
+
 def _roll_back(record: UpdateRecord, sha: str, reason: str, now: float) -> UpdateRecord:
     """Serve last-good again, or nothing of our own (the factory bundle is below every ladder). A newer candidate on
     its way stays on its way."""
     back = record.last_good if record.last_good is None or record.last_good.manifest_sha256 != sha else None
-    record = msgspec.structs.replace(
-        record, serving=back, last_good=back, committed=True, crashes=0, starts=0, rejected=_remember(record, sha)
-    )
+    record = _proved(record, serving=back, last_good=back, rejected=_remember(record, sha))
     return record if record.state in BEFORE_ACTIVE else _to(record, "rolled_back", now, reason)
 
 
@@ -168,7 +174,7 @@ def _reject(record: UpdateRecord, reason: str, now: float) -> UpdateRecord:
     sha = _candidate(record).manifest_sha256
     if not record.committed:
         # What still serves was superseded in its soak and will never be proved now.
-        record = msgspec.structs.replace(record, serving=record.last_good, committed=True, crashes=0, starts=0)
+        record = _proved(record, serving=record.last_good)
     return _to(msgspec.structs.replace(record, rejected=_remember(record, sha)), "rejected", now, reason)
 
 
@@ -191,14 +197,22 @@ def _activated(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
         raise TransitionError("a shadow candidate is not served", subject=record.slot)
     last_good = record.serving if record.committed else record.last_good
     served = msgspec.structs.replace(
-        record, serving=installed(candidate), last_good=last_good, committed=False, crashes=0, starts=0
+        record, serving=installed(candidate), last_good=last_good, committed=False, crashes=0, starts=0, reboots=0
     )
     return _soak(served, candidate, now)
 
 
 def _soak(record: UpdateRecord, candidate: CandidateRelease, now: float) -> UpdateRecord:
     record = msgspec.structs.replace(_to(record, "active", now), candidate=candidate)
-    return msgspec.structs.replace(record, deadline=now + candidate.gates.soak_s + SOAK_GRACE_S)
+    return msgspec.structs.replace(record, deadline=_deadline(record, now))
+
+
+def _deadline(record: UpdateRecord, now: float) -> float | None:
+    """Return when the record's state ends if it begins now; None if it may last."""
+    if record.state == "active":
+        return now + _candidate(record).gates.soak_s + SOAK_GRACE_S
+    limit = DEADLINES_S.get(record.state)
+    return None if limit is None else now + limit
 
 
 def _crashed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
@@ -210,9 +224,9 @@ def _crashed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
 
 
 def _over_the_gate(record: UpdateRecord, reason: str, now: float) -> UpdateRecord:
-    """Roll an uncommitted release back once its crashes and unclean starts together exceed the gate."""
+    """Roll an uncommitted release back once its crashes exceed the gate."""
     allowed = 0 if record.candidate is None or record.state != "active" else record.candidate.gates.max_crashes
-    if record.serving is None or record.crashes + record.starts <= allowed:
+    if record.serving is None or record.crashes <= allowed:
         return record
     return _roll_back(record, record.serving.manifest_sha256, reason, now)
 
@@ -223,23 +237,45 @@ def _gate_failed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord
 
 
 def _soaked(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
-    done = msgspec.structs.replace(record, committed=True, crashes=0, starts=0, attempts=0, trials=0)
-    return _to(done, "committed", now)
+    return _to(_proved(record, attempts=0, trials=0), "committed", now)
+
+
+def _uncleanly(record: UpdateRecord, event: Restarted, now: float) -> UpdateRecord:
+    """Roll an uncommitted release back once the agent, or the whole device, has ended without a stop too often in its
+    soak. One such end proves nothing: somebody pulled the plug, or the kernel chose this process to end."""
+    if event.power_cut:
+        record = msgspec.structs.replace(record, reboots=record.reboots + 1)
+        loops, reason = record.reboots > MAX_REBOOTS, "reboot-loop"
+    else:
+        record = msgspec.structs.replace(record, starts=record.starts + 1)
+        loops, reason = record.starts > MAX_UNCLEAN_STARTS, "crash-loop"
+    if not loops or record.serving is None:
+        return record
+    return _roll_back(record, record.serving.manifest_sha256, reason, now)
 
 
 def _restarted(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     assert isinstance(event, Restarted)
     if now < record.since:
-        # The clock went back, as on a box without a clock battery: keep what was left of the deadline.
-        left = None if record.deadline is None else now + max(0.0, record.deadline - record.since)
-        record = msgspec.structs.replace(record, since=now, deadline=left)
+        # The clock went back, as on a box without a clock battery.
+        record = msgspec.structs.replace(record, since=now, deadline=record.deadline and _deadline(record, now))
+    elif record.deadline is not None and now >= record.deadline:
+        # It passed while the box was off: nobody could do anything about it then.
+        record = msgspec.structs.replace(record, deadline=_deadline(record, now))
     if not record.committed and not event.clean:
-        record = _over_the_gate(msgspec.structs.replace(record, starts=record.starts + 1), "crash-loop", now)
+        record = _uncleanly(record, event, now)
     if record.state in ("preflight", "downloading"):
         return _to(record, "offered", now, "restarted")
     if record.state == "trial":
         return _reject(record, "trial-crash", now) if record.trials >= MAX_TRIALS else _to(record, "verified", now)
     return record
+
+
+def _shifted(record: UpdateRecord, event: Event, _now: float) -> UpdateRecord:
+    assert isinstance(event, Shifted)
+    since = record.since + event.stepped_s if record.since else record.since
+    deadline = None if record.deadline is None else record.deadline + event.stepped_s + event.lost_s
+    return msgspec.structs.replace(record, since=since, deadline=deadline)
 
 
 def _expired(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
@@ -255,8 +291,14 @@ def _expired(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
 
 Rule = Callable[[UpdateRecord, Event, float], UpdateRecord]
 
-ALWAYS: dict[type, Rule] = {Wished: _wished, Withdrawn: _withdrawn, Held: _held, Restarted: _restarted}
-"""What may happen in any state: a newer signed wish supersedes everything, and power may fail at any time."""
+ALWAYS: dict[type, Rule] = {
+    Wished: _wished,
+    Withdrawn: _withdrawn,
+    Held: _held,
+    Restarted: _restarted,
+    Shifted: _shifted,
+}
+"""What may happen in any state: a newer signed wish supersedes everything, power may fail, and clocks are set."""
 
 TABLE: dict[tuple[UpdateState, type], Rule] = {
     ("offered", Began): _began,

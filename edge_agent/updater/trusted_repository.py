@@ -46,9 +46,11 @@ _METADATA, _TARGETS = _BASES
 
 class Floor(Record, frozen=True, kw_only=True):
     """The newest that was ever verified: the root's version, and, under the online keys of fingerprint `keys`, the time
-    in seconds and the versions of the other roles."""
+    in seconds and the versions of the other roles. `signed` is the newest time that a verified document shows, whatever
+    this device's clock says."""
 
     time: float = 0.0
+    signed: float = 0.0
     root: int = 0
     keys: str = ""
     versions: dict[str, int] = {}
@@ -113,7 +115,7 @@ class TrustedRepository:
 
     def saw_time(self, signed: float) -> None:
         """Take a creation date out of a verified document as a lower bound of the time, after `refresh`."""
-        self._raise_floor(signed)
+        self._raise_floor(signed, signed=signed)
 
     def time(self) -> float:
         """Return the device's time in seconds: its clock, or the floor for a clock that is behind it."""
@@ -177,12 +179,13 @@ class TrustedRepository:
             if version < self._floor.versions.get(role, 0):
                 raise RolledBackError(f"version {version}, {self._floor.versions[role]} was seen earlier", subject=role)
 
-    def _raise_floor(self, moment: float) -> None:
+    def _raise_floor(self, moment: float, *, signed: float = 0.0) -> None:
         """Remember versions, and `moment` as past. No time is believed at which anything verified here would have
         expired: whatever a clock or a document claims, the floor cannot make what is valid today look expired."""
-        believed = min(moment, min(signed.expires.timestamp() for signed in self._set) - 1.0)
+        latest = min(metadata.expires.timestamp() for metadata in self._set) - 1.0
         floor = Floor(
-            time=max(self._floor.time, believed),
+            time=max(self._floor.time, min(moment, latest)),
+            signed=max(self._floor.signed, min(signed, latest)),
             root=self._set.root.version,
             keys=_online_keys(self._set.root),
             versions=self.versions(),

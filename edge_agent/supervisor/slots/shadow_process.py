@@ -16,6 +16,7 @@ from msgspec import Struct
 from edge_agent.host.memory_limits import LEAN_ENVIRONMENT
 from edge_agent.host.sensors import memory_of
 from edge_agent.ipc.shadow import ShadowBeat, ShadowPlan
+from edge_agent.run_clock import RunClock
 from edge_agent.supervisor.slots.worker_process import RSS_SLACK_MB, START_S
 
 MISSED_BEATS = 30
@@ -52,7 +53,8 @@ class ShadowProcess:
         self._killed: str | None = None
         self._process: asyncio.subprocess.Process
         self._task: asyncio.Task[None]
-        self._started = self._last_news = asyncio.get_running_loop().time()
+        self._run = RunClock(asyncio.get_running_loop().time())
+        self._last_news = self._run.now
 
     @classmethod
     async def start(cls, plan: ShadowPlan, deadline_s: float) -> ShadowProcess:
@@ -85,10 +87,14 @@ class ShadowProcess:
             self._process.send_signal(signal.SIGKILL)
 
     def watch(self) -> None:
-        """Kill it if it is silent for too long, too long at one request, or too large. To be called regularly."""
-        now, beat = asyncio.get_running_loop().time(), self.beat
+        """Kill it if it is silent for too long, too long at one request, or too large. To be called regularly: what it
+        takes counts only while this is."""
+        self._run.tick(asyncio.get_running_loop().time())
+        now, beat = self._run.now, self.beat
         silent_s = now - self._last_news
-        if (beat is None or not beat.ready) and now - self._started > PATIENCE * START_S:
+        if not self._run.judging:
+            return  # what it has said meanwhile is not read yet
+        if (beat is None or not beat.ready) and now > PATIENCE * START_S:
             self.kill("start-timeout")
         elif silent_s > MISSED_BEATS * self.plan.beat_s or (beat is not None and beat.busy_s > self._deadline_s):
             self.kill("hung")
@@ -118,7 +124,7 @@ class ShadowProcess:
     def _hear(self, data: bytes) -> None:
         try:
             self.beat = _beats.decode(data)
-            self._last_news = asyncio.get_running_loop().time()
+            self._last_news = self._run.now
         except msgspec.MsgspecError as error:
             _log.error("ignored a malformed message from shadow %d: %s", self.pid, error)
             self.kill("protocol")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.fallback_ladder import Rung
 from edge_agent.ipc.trial import TrialPlan
 from edge_agent.ipc.worker import Fault, Heartbeat, Ready
+from edge_agent.run_clock import RunClock
 from edge_agent.storage.durable import StateError
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.ladder_source import ladder_of, open_factory, serving_manifest
@@ -36,6 +38,7 @@ from edge_agent.update.events import (
     Expired,
     Restarted,
     ShadowPassed,
+    Shifted,
     TrialBegan,
     TrialPassed,
     UpdateFailed,
@@ -53,14 +56,16 @@ _log = logging.getLogger(__name__)
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
-    """What a slot works with. `clock` gives seconds since the epoch and does not jump while the agent runs. `calm`
-    says whether the box has room for a trial."""
+    """What a slot works with. `clock` gives seconds since the epoch by the wall clock; when somebody sets that, the
+    slot is told (`Slot.shift`). `clock_known` says whether the hour of the day may be believed, `calm` whether the box
+    has room for a trial."""
 
     state: StateFolder
     profile: DeviceProfile
     clock: Callable[[], float]
     tell: Callable[[DeviceEvent], None]
     calm: Callable[[], bool]
+    clock_known: Callable[[], bool] = lambda: True
 
 
 class Slot:
@@ -72,12 +77,13 @@ class Slot:
         self.totals = WindowTotals()
         self.progress: float | None = None
         self.drift = DriftMonitor(config.name, around.tell)
-        self.input = StaleInputMonitor(config.name, config.stale_after_s, around.clock, around.tell)
+        self.input = StaleInputMonitor(config.name, config.stale_after_s, time.monotonic, around.tell)
         self._around = around
         self.record = self._saved = around.state.read_record(config.name)
         self._unsaved = False
         self._factory = open_factory(config)
         self._soak = WindowTotals()
+        self._run = RunClock(0.0)
         self._soaks_since: float | None = None
         self._trial: asyncio.Task[None] | None = None
         self._socket = bind(config)
@@ -107,9 +113,13 @@ class Slot:
     def factory(self) -> Installed | None:
         return None if self._factory is None else self._factory.release
 
-    def start(self, *, clean: bool) -> None:
-        """Go on from the persisted record; `clean` if the agent had been stopped in order."""
-        self.apply(Restarted(clean=clean))
+    def start(self, *, clean: bool, power_cut: bool = False) -> None:
+        """Go on from the persisted record; `clean` if the agent had been stopped in order, `power_cut` if the kernel
+        has started anew since."""
+        if not (clean or self.record.committed):
+            what = "the device was restarted" if power_cut else "the agent ended without a stop"
+            self._news("unclean-start", "warning", text=f"{what} during the soak, which begins anew")
+        self.apply(Restarted(clean=clean, power_cut=power_cut))
         self.serving.serve(self._ladder())
 
     def apply(self, event: Event) -> None:
@@ -130,14 +140,21 @@ class Slot:
             self.serving.serve(self._ladder(), urgent=after.state != "active")
         self._drive()
 
+    def shift(self, *, stepped_s: float, lost_s: float) -> None:
+        """Follow a wall clock that somebody set by `stepped_s`, and let `lost_s` in which this process did not run
+        count against no deadline. To be told before the next tick."""
+        if self.record.since or self.record.deadline is not None:
+            self.apply(Shifted(stepped_s=stepped_s, lost_s=lost_s))
+
     def tick(self) -> None:
         """Look at deadlines, gates and the worker. To be called about once a second."""
+        self._run.tick(asyncio.get_running_loop().time())
         if self._unsaved:
             self._save()
         if self.record.deadline is not None:
             self.apply(Expired())
         if self._soaks_since is not None:
-            served_s = self._around.clock() - self._soaks_since
+            served_s = self._run.now - self._soaks_since
             if verdict := judge(self.record, self._soak.requests, self._soak.failures, served_s):
                 self.apply(verdict)
         self.serving.tick()
@@ -201,7 +218,7 @@ class Slot:
             return
         served = next((rung for rung in worker.plan.ladder if rung.served_by == ready.served_by), worker.first)
         if self._uncommitted(served):
-            self._soaks_since = self._around.clock()
+            self._soaks_since = self._run.now
         else:
             self.apply(Crashed(reason="load"))
 
@@ -280,9 +297,12 @@ class Slot:
         return candidate is not None and candidate.mode == "live" and self._window_open()
 
     def _window_open(self) -> bool:
+        """Whether the candidate may be installed at this hour. A device that cannot know the hour waits."""
         candidate = self.record.candidate
+        if candidate is None or candidate.window is None:
+            return candidate is not None
         clock = datetime.fromtimestamp(self._around.clock(), UTC).strftime("%H:%M")
-        return candidate is not None and window_open(candidate.window, clock)
+        return self._around.clock_known() and window_open(candidate.window, clock)
 
     async def _try(self, manifest_sha256: str) -> None:
         """Try the candidate and advance the record by the verdict."""

@@ -17,7 +17,8 @@ _ASKED = ("requests", "rejected", "shed", "lost")
 
 
 class StaleInputMonitor:
-    """See the module. `clock` gives seconds; `tell` hears of `input-stale` and `input-fresh` events."""
+    """See the module. `clock` gives seconds and only goes forward; `tell` hears of `input-stale` and `input-fresh`
+    events."""
 
     def __init__(
         self, slot: str, stale_after_s: float | None, clock: Callable[[], float], tell: Callable[[DeviceEvent], None]

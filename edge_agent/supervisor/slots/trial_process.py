@@ -12,8 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.ipc.trial import TrialPlan, TrialReport
+from edge_agent.run_clock import RunClock
 
 MAX_REPORT_BYTES = 256 * 1024
+LOOK_S = 0.5
+"""How often it is looked whether the time is over, in seconds."""
+
 GRACE_S = 30.0
 """What the trial process itself may take beyond the time of its variants, in seconds."""
 
@@ -39,7 +43,7 @@ async def try_release(plan: TrialPlan, variants: int) -> TrialVerdict:
         start_new_session=True,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), plan.time_s * variants + GRACE_S)
+        output = await _output(process, plan.time_s * variants + GRACE_S)
     except TimeoutError:
         return TrialVerdict(reason="time", text="the trial timed out")
     finally:
@@ -47,6 +51,22 @@ async def try_release(plan: TrialPlan, variants: int) -> TrialVerdict:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     return _verdict(output, process.returncode)
+
+
+async def _output(process: asyncio.subprocess.Process, limit_s: float) -> bytes:
+    """Return all that the process writes. Raises TimeoutError when it takes longer than `limit_s`, in seconds during
+    which this process ran."""
+    loop = asyncio.get_running_loop()
+    run = RunClock(loop.time())
+    reading = asyncio.create_task(process.communicate())
+    try:
+        while not (await asyncio.wait({reading}, timeout=LOOK_S))[0]:
+            run.tick(loop.time())
+            if run.now > limit_s and run.judging:
+                raise TimeoutError
+        return reading.result()[0]
+    finally:
+        reading.cancel()
 
 
 def _verdict(output: bytes, code: int | None) -> TrialVerdict:

@@ -33,6 +33,7 @@ from edge_agent.ipc.worker import (
     line,
     parse_to_supervisor,
 )
+from edge_agent.run_clock import RunClock
 
 MISSED_HEARTBEATS = 10
 """Heartbeats a worker may miss before it is taken for hung: a loaded small board may stall for some seconds."""
@@ -86,7 +87,8 @@ class WorkerProcess:
         self._fatal: str | None = None
         self._process: asyncio.subprocess.Process
         self._writer: asyncio.StreamWriter
-        self._last_news = asyncio.get_running_loop().time()
+        self._run = RunClock(asyncio.get_running_loop().time())
+        self._last_news = self._run.now
         self._task: asyncio.Task[None]
 
     @classmethod
@@ -147,14 +149,16 @@ class WorkerProcess:
             self._process.send_signal(signal.SIGKILL)
 
     def watch(self) -> None:
-        """Kill the worker if it is silent for too long or holds more memory than it may. To be called regularly."""
+        """Kill the worker if it is silent for too long or holds more memory than it may. To be called regularly: its
+        silence counts only while this is."""
         if self._stepping_up:
             self.step_up()
-        silent = asyncio.get_running_loop().time() - self._last_news
+        self._run.tick(asyncio.get_running_loop().time())
+        silent = self._run.now - self._last_news
         patience = MISSED_HEARTBEATS * self.plan.heartbeat_s
         if self.ready is None:
             patience = START_S * (PATIENCE_BEHIND if self.plan.takes_over else 1)
-        if silent > patience:
+        if silent > patience and self._run.judging:
             self.kill("hung" if self.ready else "start-timeout")
         memory = self.memory_mb
         limit = self.plan.memory_limit_mb
@@ -194,7 +198,7 @@ class WorkerProcess:
             _log.error("ignored a malformed message from worker %d: %s", self.pid, error)
             self.kill("protocol")
             return
-        self._last_news = asyncio.get_running_loop().time()
+        self._last_news = self._run.now
         if isinstance(message, Ready):
             self.ready = message
             self.step_up()

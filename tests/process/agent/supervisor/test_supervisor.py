@@ -21,7 +21,8 @@ from support.sites.update_site import MODEL, UpdateSite
 
 from edge_agent.ipc.control import MAX_SOCKET_PATH, control_paths
 from edge_agent.storage.audit_log import verify_audit
-from edge_agent.storage.state_dir import StateFolder
+from edge_agent.storage.state_dir import StateFolder, kernel_boot_id
+from edge_agent.update.record import MAX_UNCLEAN_STARTS
 from edge_contracts.channel import Gates
 from edge_contracts.telemetry import Event
 
@@ -134,17 +135,42 @@ def test_hung_worker_is_killed_and_replaced(agent: AgentProcess) -> None:
     assert any(event.detail.get("reason") == "hung" for event in events(agent))
 
 
-def test_supervisor_killed_in_soak_comes_back_with_last_good(agent: AgentProcess, site: UpdateSite) -> None:
+def test_supervisor_killed_once_in_soak_goes_on_soaking_and_killed_again_and_again_goes_back(
+    agent: AgentProcess, site: UpdateSite
+) -> None:
+    committed(agent)
+    site.release("1.1.0")
+    site.start("1.1.0", gates=LONG)
+    agent.bring()
+    agent.wait_for("active", "1.1.0")
+    for _ in range(MAX_UNCLEAN_STARTS):
+        agent.kill()
+        agent.start()
+        assert agent.served_by() == "active:1.1.0/fp32"
+        assert agent.slot().state == "active"
+    agent.kill()
+    agent.start()
+    assert agent.wait_for("rolled_back", "1.1.0").reason == "crash-loop"
+    assert agent.served_by() == "active:1.0.0/fp32"
+    agent.stop()
+
+
+def test_power_cut_in_soak_is_told_and_counts_against_nobody(agent: AgentProcess, site: UpdateSite) -> None:
     committed(agent)
     site.release("1.1.0")
     site.start("1.1.0", gates=LONG)
     agent.bring()
     agent.wait_for("active", "1.1.0")
     agent.kill()
+    assert agent.state.running.read_text() == kernel_boot_id() != ""
+    agent.state.running.write_text("another boot")  # as power cuts leave it
     agent.start()
-    assert agent.wait_for("rolled_back", "1.1.0").reason == "crash-loop"
-    assert agent.served_by() == "active:1.0.0/fp32"
+    assert agent.slot().state == "active"
+    record = agent.state.read_record("main")
+    assert (record.starts, record.reboots) == (0, 1)
     agent.stop()
+    (start,) = [event for event in events(agent) if event.event == "unclean-start"]
+    assert start.text == "the device was restarted during the soak, which begins anew"
 
 
 def test_clean_restart_in_soak_goes_on_soaking(agent: AgentProcess, site: UpdateSite) -> None:

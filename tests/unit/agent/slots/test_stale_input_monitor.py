@@ -14,6 +14,7 @@ class Watched:
 
     def __init__(self, stale_after_s: float | None) -> None:
         self.now = 100.0
+        self.totals: dict[str, int] = {}
         self.news: list[tuple[str, str]] = []
         told = self.news.append
         self.watch = StaleInputMonitor(
@@ -21,8 +22,19 @@ class Watched:
         )
 
     def after(self, seconds: float, **totals: int) -> tuple[str, ...]:
-        self.now += seconds
-        self.watch.look(totals)
+        """Look every half second, as the agent does; what came is seen at the last look."""
+        end = self.now + seconds
+        while self.now + 0.5 < end:
+            self.now += 0.5
+            self.watch.look(self.totals)
+        self.now, self.totals = end, totals or self.totals
+        self.watch.look(self.totals)
+        return self.watch.faults
+
+    def pause(self, seconds: float, **totals: int) -> tuple[str, ...]:
+        """Do not run for so long, and look."""
+        self.now, self.totals = self.now + seconds, totals or self.totals
+        self.watch.look(self.totals)
         return self.watch.faults
 
 
@@ -33,8 +45,21 @@ def test_a_silence_is_told_once_and_ends_with_the_next_request() -> None:
     assert slot.after(5.0) == ("no-input",)
     assert slot.watch.gauges == {"request_age_s": 16.0}
     assert slot.after(1.0, requests=1) == ()
-    assert slot.news == [("input-stale", "no request for 11.0 s"), ("input-fresh", "requests resumed")]
+    assert slot.news == [("input-stale", "no request for 10.5 s"), ("input-fresh", "requests resumed")]
     assert slot.watch.gauges == {"request_age_s": 0.0}
+
+
+def test_pause_of_the_whole_device_is_nobodys_silence() -> None:
+    slot = Watched(10.0)
+    assert slot.after(5.0, requests=1) == ()
+    assert slot.pause(3600.0) == ()
+    assert slot.after(7.5) == ()
+    assert slot.after(1.0) == ("no-input",)
+    slot = Watched(10.0)
+    assert slot.after(9.5, requests=1) == ()
+    assert slot.pause(60.0, requests=2) == ()
+    assert slot.after(9.5) == ()
+    assert slot.news == []
 
 
 @pytest.mark.parametrize("counter", ["requests", "rejected", "shed", "lost"])
@@ -47,7 +72,7 @@ def test_whatever_becomes_of_a_request_it_came(counter: str) -> None:
 
 def test_unless_it_is_asked_for_no_silence_is_a_fault() -> None:
     slot = Watched(None)
-    assert slot.after(1e6) == ()
+    assert slot.after(1000.0) == ()
     assert slot.watch.gauges == {}
     slot.watch.configure(10.0)
     assert slot.after(1.0) == ("no-input",)

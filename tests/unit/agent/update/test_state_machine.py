@@ -20,6 +20,7 @@ from edge_agent.update.events import (
     Interrupted,
     Restarted,
     ShadowPassed,
+    Shifted,
     Soaked,
     TrialBegan,
     TrialPassed,
@@ -28,7 +29,16 @@ from edge_agent.update.events import (
     Withdrawn,
 )
 from edge_agent.update.gates import judge
-from edge_agent.update.record import MAX_ATTEMPTS, MAX_REJECTED, MAX_TRIALS, CandidateRelease, UpdateRecord, installed
+from edge_agent.update.record import (
+    MAX_ATTEMPTS,
+    MAX_REBOOTS,
+    MAX_REJECTED,
+    MAX_TRIALS,
+    MAX_UNCLEAN_STARTS,
+    CandidateRelease,
+    UpdateRecord,
+    installed,
+)
 from edge_agent.update.state_machine import BEFORE_ACTIVE, TABLE, TransitionError, advance
 from edge_contracts.channel import Gates
 
@@ -132,10 +142,63 @@ def test_crashes_within_the_gate_go_on_soaking() -> None:
     assert follow(record, Crashed(reason="x")).state == "rolled_back"
 
 
-def test_power_cut_in_soak_rolls_back() -> None:
-    record = follow(active("b", committed("a")), Restarted(clean=False))
+def test_one_unclean_start_in_soak_is_no_crash_loop_and_three_are() -> None:
+    record = active("b", committed("a"))
+    for _ in range(MAX_UNCLEAN_STARTS):
+        record = follow(record, Restarted(clean=False))
+        assert (record.state, record.serving) == ("active", installed(candidate("b")))
+    record = follow(record, Restarted(clean=False))
     assert (record.state, record.reason) == ("rolled_back", "crash-loop")
     assert record.serving == installed(candidate("a"))
+
+
+def test_power_cuts_in_soak_do_not_count_as_unclean_starts_and_end_it_only_if_they_never_end() -> None:
+    record = active("b", committed("a"))
+    for _ in range(MAX_REBOOTS):
+        record = follow(record, Restarted(clean=False, power_cut=True))
+        assert (record.state, record.starts) == ("active", 0)
+    record = follow(record, Restarted(clean=False, power_cut=True))
+    assert (record.state, record.reason) == ("rolled_back", "reboot-loop")
+
+
+def test_unclean_starts_and_crashes_of_workers_are_counted_apart() -> None:
+    record = follow(active("b", committed("a"), max_crashes=1), Crashed(reason="x"), Restarted(clean=False))
+    assert record.state == "active"
+    assert follow(record, Crashed(reason="x")).reason == "x"
+
+
+def test_activation_forgets_the_unclean_starts_and_restarts_of_the_release_before() -> None:
+    record = follow(active("a"), Restarted(clean=False), Restarted(clean=False, power_cut=True), Soaked())
+    record = active("b", record)
+    assert (record.starts, record.reboots) == (0, 0)
+
+
+def test_clock_that_is_set_takes_every_point_of_time_with_it() -> None:
+    record = follow(NEW, Wished(candidate=candidate("a")), *FETCHED, now=1000.0)
+    shifted = advance(record, Shifted(stepped_s=-600.0), 400.0)
+    assert record.deadline is not None
+    assert (shifted.since, shifted.deadline) == (400.0, record.deadline - 600.0)
+
+
+def test_time_in_which_the_agent_did_not_run_prolongs_the_deadline_and_leaves_the_beginning() -> None:
+    record = active("a")
+    shifted = advance(record, Shifted(lost_s=3600.0), 3700.0)
+    assert record.deadline is not None
+    assert (shifted.since, shifted.deadline) == (record.since, record.deadline + 3600.0)
+
+
+def test_clock_that_is_set_invents_no_time_for_a_record_that_has_none() -> None:
+    assert advance(NEW, Shifted(stepped_s=5.0, lost_s=5.0), 1.0) == NEW
+
+
+@pytest.mark.parametrize("events", [FETCHED, (*FETCHED, *PASSED[:2]), (*FETCHED, *PASSED)])
+def test_deadline_that_passed_while_the_box_was_off_begins_anew(events: tuple[Event, ...]) -> None:
+    record = follow(NEW, Wished(candidate=candidate("a", min_requests=5)), *events)
+    assert record.deadline is not None
+    late = record.deadline + 1000.0
+    again = follow(record, Restarted(clean=False, power_cut=True), Expired(), now=late)
+    assert again.state == record.state
+    assert again.deadline == late + record.deadline - 100.0
 
 
 def test_clean_restart_in_soak_goes_on() -> None:
@@ -296,11 +359,18 @@ class UpdateLife(RuleBasedStateMachine):
     def withdraw(self, letter: str) -> None:
         self._step(Withdrawn(manifest_sha256=letter * 64, reason="aborted"))
 
-    @rule(clean=st.booleans(), later=st.floats(-5000, 5000))
-    def restart(self, clean: bool, later: float) -> None:
+    @rule(stepped=st.floats(-1e5, 1e5), lost=st.floats(0, 1e6))
+    def shift(self, stepped: float, lost: float) -> None:
+        state = self.record.state
+        self.now = max(1.0, self.now + stepped + lost)
+        self._step(Shifted(stepped_s=stepped, lost_s=lost))
+        assert self.record.state == state
+
+    @rule(clean=st.booleans(), power_cut=st.booleans(), later=st.floats(-5000, 5000))
+    def restart(self, clean: bool, power_cut: bool, later: float) -> None:
         self.now = max(1.0, self.now + later)
         self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=UpdateRecord)
-        self._step(Restarted(clean=clean))
+        self._step(Restarted(clean=clean, power_cut=power_cut and not clean))
 
     @precondition(lambda self: any((self.record.state, kind) in TABLE for kind in map(type, self._all())))
     @rule(data=st.data())
