@@ -55,6 +55,15 @@ class MaintenanceWindow(Record, frozen=True, kw_only=True):
     end: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?!\n)$")]
 
 
+class Retry(Record, frozen=True, kw_only=True):
+    """Who of those that rejected or left a release is to try it again: `devices` by name, those that gave one of
+    `reasons`; empty means any. It holds for the document of `serial` only."""
+
+    serial: Serial
+    devices: Annotated[tuple[Name, ...], Meta(max_length=256)] = ()
+    reasons: Annotated[tuple[Text, ...], Meta(max_length=32)] = ()
+
+
 class Channel(Record, frozen=True, kw_only=True):
     """What the devices subscribed to a channel run. `serial` is another one with every signed change. It says which
     document this is, not which is newer: that, the signed metadata's versions say.
@@ -62,7 +71,8 @@ class Channel(Record, frozen=True, kw_only=True):
     A device runs `candidate` if it matches every selector and its hash of (`rollout`, device) falls below
     `percentage`; otherwise `stable`. Without `stable`, devices outside the wave keep what they have. `paused` stops
     new starts and leaves running candidates alone. `blocked` lists manifests that were aborted: a device that runs
-    one goes back.
+    one goes back. Devices that rejected or left a release try it again with the next document, unless that one has a
+    `retry` for others.
     """
 
     schema: int = CHANNEL_SCHEMA
@@ -80,6 +90,7 @@ class Channel(Record, frozen=True, kw_only=True):
     window: MaintenanceWindow | None = None
     deadline: UtcTime | None = None
     blocked: Annotated[tuple[Sha256, ...], Meta(max_length=64)] = ()
+    retry: Retry | None = None
 
 
 class Family(Record, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ from edge_contracts.manifest import MANIFEST_NAME, Input, Lineage, Manifest, Out
 from edge_contracts.manifest import manifest_bytes as encoded
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import Plan
-from edge_fleet.rollouts.rollout import find_release, start_rollout
+from edge_fleet.rollouts.rollout import start_rollout
 from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
 from edgewright.demo.broker import EmbeddedBroker, free_port
 from edgewright.demo.stage import Stage
@@ -135,8 +135,7 @@ def published(folder: Path, size: int) -> Path:
     fleet, now = folder / "fleet", datetime.now(UTC)
     found(fleet, NewFleet(families=(MODEL,)), now)
     release(FleetWorkspace(fleet), bundle, now)
-    offered = find_release(FleetWorkspace(fleet).read(now), MODEL, "1.0.0")
-    start_rollout(FleetWorkspace(fleet), Plan(channel=CHANNEL, model=MODEL, release=offered), now)
+    start_rollout(FleetWorkspace(fleet), Plan(channel=CHANNEL, model=MODEL, version="1.0.0"), now)
     return fleet
 
 

@@ -13,12 +13,11 @@ import click
 from edge_contracts.channel import Channel, Gates
 from edge_contracts.codec import convert, plain
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
-from edge_fleet.controller.service import utc_text
 from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.rollouts import channel_state
 from edge_fleet.rollouts.channel_state import Plan, Verb, phase
-from edge_fleet.rollouts.rollout import change_rollout, channels, find_release, read_channel, start_rollout
+from edge_fleet.rollouts.rollout import change_rollout, channels, read_channel, start_rollout
 from edge_fleet.signing.workspace import FleetWorkspace
 
 _GATES = Gates()
@@ -96,10 +95,7 @@ def start(folder: Path, db: str | None, as_json: bool, **asked: Any) -> None:
       edgewright fleet rollout start ~/fleet --model har --version 1.1.0 --channel stable \\
           --select board=pi-4,pi-5 --select tag.site=north --window 01:00-04:00 --soak 3600
     """
-    fleet, now = FleetWorkspace(folder), utc_now()
-    offered = find_release(fleet.read(now), asked["model"], asked["version"])
-    plan = _plan(plain(offered), asked)
-    channel = _recorded(fleet, "start", db, lambda: start_rollout(fleet, plan, now))
+    channel = start_rollout(FleetWorkspace(folder), _plan(asked), utc_now(), db=db)
     emit(channel, as_json, _sentence(channel))
 
 
@@ -120,7 +116,46 @@ def advance(
       edgewright fleet rollout advance ~/fleet --percent 50
     """
     change = partial(channel_state.advance, percentage=percent, mode="live" if mode else None)
-    _steer(folder, channel, "advance", change, db, as_json)
+    _steer(folder, channel, change, db, as_json)
+
+
+@rollout.command()
+@fleet_argument
+@channel_option
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME",
+    help="Device that tries again; can be repeated (default: any).",
+)
+@click.option(
+    "--reason",
+    "reasons",
+    multiple=True,
+    help="Reason of the rejection or rollback, as `rollout status` lists it; can be repeated (default: any).",
+)
+@db_option
+@json_option
+def retry(
+    folder: Path,
+    channel: str | None,
+    devices: tuple[str, ...],
+    reasons: tuple[str, ...],
+    db: str | None,
+    as_json: bool,
+) -> None:
+    """Allow devices to try a failed release again.
+
+    It concerns devices that rejected or rolled back what the channel offers: those named, or those that gave one of the
+    reasons. With both options a device has to match both, with neither every such device tries again.
+
+    \b
+    Examples:
+      edgewright fleet rollout retry ~/fleet --channel stable --device dev-0001
+      edgewright fleet rollout retry ~/fleet --channel stable --reason crash-loop --reason hung
+    """
+    _steer(folder, channel, partial(channel_state.retry, devices=devices, reasons=reasons), db, as_json)
 
 
 def _verb_command(verb: Verb, change: Callable[[Channel], Channel], text: str) -> None:
@@ -132,7 +167,7 @@ def _verb_command(verb: Verb, change: Callable[[Channel], Channel], text: str) -
     @db_option
     @json_option
     def command(folder: Path, channel: str | None, db: str | None, as_json: bool) -> None:
-        _steer(folder, channel, verb, change, db, as_json)
+        _steer(folder, channel, change, db, as_json)
 
 
 _verb_command("pause", channel_state.pause, "Pause a rollout. Devices that run the candidate keep it.")
@@ -200,7 +235,7 @@ def _show(document: Channel, states: Counter[str], found: list[dict[str, Any]]) 
         show_table(f"Channel {document.channel}", list(found[0]), [list(slot.values()) for slot in found])
 
 
-def _plan(offered: object, asked: dict[str, Any]) -> Plan:
+def _plan(asked: dict[str, Any]) -> Plan:
     gates = {name: asked[name] for name in Gates.__struct_fields__ if asked.get(name) is not None}
     window = None
     if asked["window"] is not None:
@@ -209,7 +244,7 @@ def _plan(offered: object, asked: dict[str, Any]) -> Plan:
     plan = {
         "channel": asked["channel"],
         "model": asked["model"],
-        "release": offered,
+        "version": asked["version"],
         "name": asked["name"],
         "percentage": asked["percent"],
         "selectors": [_selector(text) for text in asked["selects"]],
@@ -229,23 +264,12 @@ def _selector(text: str) -> dict[str, Any]:
 
 
 def _steer(
-    folder: Path, channel: str | None, verb: Verb, change: Callable[[Channel], Channel], db: str | None, as_json: bool
+    folder: Path, channel: str | None, change: Callable[[Channel], Channel], db: str | None, as_json: bool
 ) -> None:
     fleet, now = FleetWorkspace(folder), utc_now()
     name = _chosen(channel, channels(fleet.read(now)))
-    document = _recorded(fleet, verb, db, lambda: change_rollout(fleet, name, change, now))
+    document = change_rollout(fleet, name, change, now, db=db)
     emit(document, as_json, _sentence(document))
-
-
-def _recorded(fleet: FleetWorkspace, verb: Verb, db: str | None, sign: Callable[[], Channel]) -> Channel:
-    """Sign a change and add it to the history; without a database nothing is signed."""
-    store = TelemetryStore(db or fleet.store_url)
-    try:
-        channel = sign()
-        store.record_rollout(verb, channel, utc_text(utc_now()))
-    finally:
-        store.close()
-    return channel
 
 
 def _chosen(channel: str | None, known: list[str]) -> str:

@@ -10,13 +10,13 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from edge_contracts.channel import Channel, ChannelRelease, Gates, MaintenanceWindow, Selector, next_serial
+from edge_contracts.channel import Channel, ChannelRelease, Gates, MaintenanceWindow, Retry, Selector, next_serial
 from edge_contracts.codec import StrictRecord
-from edge_contracts.names import Name, UtcTime
+from edge_contracts.names import Name, Text, UtcTime, Version
 from edge_fleet.errors import RolloutError
 
 Phase = Literal["idle", "running", "paused"]
-Verb = Literal["start", "pause", "resume", "advance", "abort", "finish"]
+Verb = Literal["start", "pause", "resume", "advance", "abort", "finish", "retry"]
 Mode = Literal["shadow", "live"]
 
 ALLOWED: dict[Verb, frozenset[Phase]] = {
@@ -26,6 +26,7 @@ ALLOWED: dict[Verb, frozenset[Phase]] = {
     "advance": frozenset({"running", "paused"}),
     "abort": frozenset({"running", "paused"}),
     "finish": frozenset({"running", "paused"}),
+    "retry": frozenset({"idle", "running", "paused"}),
 }
 
 MAX_BLOCKED = 64
@@ -33,11 +34,12 @@ MAX_BLOCKED = 64
 
 
 class Plan(StrictRecord, frozen=True, kw_only=True):
-    """What a rollout starts with. Without a name it is called after its serial and version."""
+    """What a rollout starts with: which release, of a version that was signed, and who may take it. Without a name it
+    is called after its serial and version."""
 
     channel: Name
     model: Name
-    release: ChannelRelease
+    version: Version
     name: Name | None = None
     percentage: float = 100.0
     selectors: tuple[Selector, ...] = ()
@@ -66,28 +68,30 @@ def check_allowed(verb: Verb, channel: Channel) -> None:
     raise RolloutError(f"cannot {verb} while {phase(channel)}", subject=channel.channel, hint=hints[phase(channel)])
 
 
-def start(before: Channel | None, plan: Plan) -> Channel:
-    """Offer a release as candidate. Raises RolloutError for another model, a blocked or an already stable release."""
+def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channel:
+    """Offer `release`, the one of the plan's version, as candidate. Raises RolloutError for another model, a blocked or
+    an already stable release."""
     channel = before or Channel(channel=plan.channel, model=plan.model, serial=1)
     serial = channel.serial if before is None else next_serial(channel.serial)
     check_allowed("start", channel)
     if channel.model != plan.model:
         raise RolloutError(f"this channel is for {channel.model!r}, not {plan.model!r}", subject=plan.channel)
-    if channel.stable == plan.release:
+    if channel.stable == release:
+        hint = f"for devices that rejected or left it: edgewright fleet rollout retry --channel {plan.channel}"
         raise RolloutError(
-            f"{plan.release.version} is already the stable release of this channel", subject=plan.channel
+            f"{release.version} is already the stable release of this channel", subject=plan.channel, hint=hint
         )
-    if plan.release.manifest_sha256 in channel.blocked:
+    if release.manifest_sha256 in channel.blocked:
         raise RolloutError(
-            f"{plan.release.version} was aborted on this channel",
+            f"{release.version} was aborted on this channel",
             subject=plan.channel,
             hint="release it under a new version",
         )
     return replace(
         channel,
         serial=serial,
-        candidate=plan.release,
-        rollout=plan.name or f"r{serial}-{plan.release.version}",
+        candidate=release,
+        rollout=plan.name or f"r{serial}-{release.version}",
         percentage=plan.percentage,
         selectors=plan.selectors,
         mode=plan.mode,
@@ -95,6 +99,7 @@ def start(before: Channel | None, plan: Plan) -> Channel:
         gates=plan.gates,
         window=plan.window,
         deadline=plan.deadline,
+        retry=None,
     )
 
 
@@ -145,6 +150,18 @@ def finish(channel: Channel) -> Channel:
     return replace(_settled(channel), stable=channel.candidate)
 
 
+def retry(channel: Channel, devices: tuple[Name, ...] = (), reasons: tuple[Text, ...] = ()) -> Channel:
+    """Have those devices that rejected or left what the channel offers try it once more: these devices, or those that
+    gave one of these reasons, or both. All others leave it at that. Raises RolloutError without anything to try."""
+    check_allowed("retry", channel)
+    if channel.candidate is None and channel.stable is None:
+        raise RolloutError("nothing is offered here", subject=channel.channel, hint="edgewright fleet rollout start")
+    if not devices and not reasons:
+        raise RolloutError("which devices?", subject=channel.channel, hint="give --device or --reason")
+    serial = next_serial(channel.serial)
+    return replace(channel, serial=serial, retry=Retry(serial=serial, devices=devices, reasons=reasons))
+
+
 def _settled(channel: Channel) -> Channel:
     return replace(
         channel,
@@ -156,4 +173,5 @@ def _settled(channel: Channel) -> Channel:
         mode="live",
         paused=False,
         deadline=None,
+        retry=None,
     )

@@ -1,19 +1,22 @@
 """Acting on a rollout: read the channel's document, decide the next one, sign it as `rollouts`, keep its history.
 
-One document is signed for each change, whatever the size of the fleet; devices select themselves from it.
+`start_rollout` and `change_rollout` do all of that, for the command line and for whoever calls them from Python. One
+document is signed for each change, whatever the size of the fleet; devices select themselves from it.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from edge_contracts.channel import Channel, ChannelRelease, channel_target, parse_channel
 from edge_contracts.codec import convert, encode
 from edge_contracts.names import Name, version_key
+from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.errors import RolloutError
 from edge_fleet.releases.release import manifest_hash, read_family
-from edge_fleet.rollouts.channel_state import Plan, start
+from edge_fleet.rollouts.channel_state import ALLOWED, Plan, Verb, start
 from edge_fleet.signing.keys import ROLLOUTS
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.workspace import FleetWorkspace
@@ -30,23 +33,35 @@ def find_release(repository: FleetRepository, model: str, version: str) -> Chann
     return ChannelRelease(version=version, manifest_sha256=digest)
 
 
-def start_rollout(fleet: FleetWorkspace, plan: Plan, now: datetime) -> Channel:
-    """Sign the start of a rollout. Raises RolloutError or FleetError if it cannot start, KeyMissingError."""
+def start_rollout(fleet: FleetWorkspace, plan: Plan, now: datetime, *, db: str | None = None) -> Channel:
+    """Check the plan's release, sign the start of its rollout and add it to the history in the database at the URL `db`
+    (default: the fleet's own). Raises RolloutError or FleetError if it cannot start, KeyMissingError."""
     convert(plan.channel, Name, what="channel")
-    with fleet.change(now, [ROLLOUTS]) as repository:
-        if find_release(repository, plan.model, plan.release.version) != plan.release:
-            raise RolloutError("the release has another manifest", subject=f"{plan.model} {plan.release.version}")
-        return _sign(repository, start(read_channel(repository, plan.channel), plan))
+
+    def decide(repository: FleetRepository) -> Channel:
+        release = find_release(repository, plan.model, plan.version)
+        return start(read_channel(repository, plan.channel), plan, release)
+
+    return _act(fleet, "start", decide, now, db)
 
 
-def change_rollout(fleet: FleetWorkspace, channel: str, change: Callable[[Channel], Channel], now: datetime) -> Channel:
-    """Sign the next document of a channel, decided by one of the verbs of `channel_changes`."""
-    with fleet.change(now, [ROLLOUTS]) as repository:
+def change_rollout(
+    fleet: FleetWorkspace, channel: str, change: Callable[[Channel], Channel], now: datetime, *, db: str | None = None
+) -> Channel:
+    """Sign the next document of a channel, decided by one of the verbs of `channel_state`, and add it to the history.
+
+    `change` is a verb, or a partial of one. Raises as `start_rollout` does."""
+    name = getattr(change, "func", change).__name__
+    verb = next(verb for verb in ALLOWED if verb == name)
+
+    def decide(repository: FleetRepository) -> Channel:
         before = read_channel(repository, channel)
         if before is None:
             known = ", ".join(channels(repository)) or "none"
             raise RolloutError(f"no such channel (channels: {known})", subject=channel)
-        return _sign(repository, change(before))
+        return change(before)
+
+    return _act(fleet, verb, decide, now, db)
 
 
 def read_channel(repository: FleetRepository, channel: str) -> Channel | None:
@@ -59,6 +74,17 @@ def channels(repository: FleetRepository) -> list[str]:
     """Return the names of the channels that have a document."""
     parts = [path.split("/") for path in repository.targets(ROLLOUTS).targets]
     return sorted(name.removesuffix(".json") for folder, name in parts if folder == "channels")
+
+
+def _act(
+    fleet: FleetWorkspace, verb: Verb, decide: Callable[[FleetRepository], Channel], now: datetime, db: str | None
+) -> Channel:
+    """Sign what is decided and record it. Without a database for the history nothing is signed."""
+    with contextlib.closing(TelemetryStore(db or fleet.store_url)) as store:
+        with fleet.change(now, [ROLLOUTS]) as repository:
+            channel = _sign(repository, decide(repository))
+        store.record_rollout(verb, channel, now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    return channel
 
 
 def _sign(repository: FleetRepository, channel: Channel) -> Channel:

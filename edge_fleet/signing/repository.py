@@ -6,7 +6,7 @@ answer for their paths. What is current is what timestamp.json names, by way of 
 visible in one rename, and an interrupted one is invisible and is simply written again.
 
 One object serves one change at one time (`now`); the lock around it is in `edge_fleet.signing.workspace`. What the
-targets say is decided in `release` and `channel_changes`; blobs are copied by `release`.
+targets say is decided in `release` and `edge_fleet.rollouts.channel_state`; blobs are copied by `release`.
 """
 
 from __future__ import annotations

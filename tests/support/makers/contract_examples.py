@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from edge_contracts.answering import Over, Softmax, TopK
-from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Selector
+from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Retry, Selector
 from edge_contracts.delta import DeltaEntry, Deltas
 from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.guards import FeatureGuard
@@ -202,6 +202,7 @@ CHANNEL = Channel(
     selectors=(Selector(fact="board", values=("pi-4", "pi-5")), Selector(fact="tag.site", values=("berlin",))),
     mode="shadow",
     gates=Gates(soak_s=900.0, max_crashes=1, min_requests=50),
+    retry=Retry(serial=7, devices=("dev-1",), reasons=("crash-loop",)),
     window=MaintenanceWindow(start="22:30", end="04:00"),
     deadline="2026-12-01T00:00:00Z",
     blocked=(digest("1.0.9"),),

@@ -35,7 +35,7 @@ from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import Plan
-from edge_fleet.rollouts.rollout import find_release, start_rollout
+from edge_fleet.rollouts.rollout import start_rollout
 from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
 
 NOW = datetime.now(UTC)
@@ -83,8 +83,7 @@ def make_released(folder: Path, version: str = "1.0.0") -> FleetWorkspace:
 
 def start(fleet: FleetWorkspace, version: str = "1.0.0", **plan: Any) -> Channel:
     """Start a rollout of har on channel stable."""
-    offered = find_release(fleet.read(NOW), "har", version)
-    return start_rollout(fleet, Plan(channel="stable", model="har", release=offered, **plan), NOW)
+    return start_rollout(fleet, Plan(channel="stable", model="har", version=version, **plan), NOW)
 
 
 class FolderFetcher(FetcherInterface):

@@ -29,7 +29,7 @@ from edge_contracts.codec import plain
 from edge_contracts.errors import EdgewrightError
 from edge_fleet.releases.release import release
 from edge_fleet.rollouts.channel_state import Plan, abort, finish
-from edge_fleet.rollouts.rollout import change_rollout, find_release, read_channel, start_rollout
+from edge_fleet.rollouts.rollout import change_rollout, read_channel, start_rollout
 from edge_fleet.signing.workspace import FleetWorkspace, NewFleet, found
 from edgewright.demo.client import Client, DemoAnswer
 from edgewright.demo.stage import Stage, wait_for
@@ -108,8 +108,7 @@ class Site(Stage):
         if channel is not None and channel.candidate is not None:
             change = finish if self.slot()["state"] == "committed" else abort
             change_rollout(fleet, CHANNEL, change, now)
-        offered = find_release(fleet.read(now), MODEL, version)
-        start_rollout(fleet, Plan(channel=CHANNEL, model=MODEL, release=offered, gates=Gates(soak_s=soak_s)), now)
+        start_rollout(fleet, Plan(channel=CHANNEL, model=MODEL, version=version, gates=Gates(soak_s=soak_s)), now)
 
     def start_depot(self, repository: Path | None = None, name: str = "depot") -> None:
         """Start a depot on the fleet's repository, or on an attacker's."""

@@ -70,10 +70,9 @@ class UpdateSite:
 
     def start(self, version: str, **plan: Any) -> None:
         """Start a rollout; one that runs is finished first."""
-        offered = find_release(self.fleet.read(self.now), MODEL, version)
         with contextlib.suppress(RolloutError):
             change_rollout(self.fleet, CHANNEL, finish, self.now)
-        start_rollout(self.fleet, Plan(channel=CHANNEL, model=MODEL, release=offered, **plan), self.now)
+        start_rollout(self.fleet, Plan(channel=CHANNEL, model=MODEL, version=version, **plan), self.now)
 
     def sign_again(self, later: timedelta) -> None:
         """Let time pass on the fleet's side and sign what is due."""

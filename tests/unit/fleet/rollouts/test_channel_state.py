@@ -5,30 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from edge_contracts.channel import Channel, ChannelRelease
 from edge_fleet.errors import RolloutError
 from edge_fleet.rollouts import channel_state
-from edge_fleet.rollouts.channel_state import ALLOWED, Plan, abort, advance, finish, pause, phase, resume, start
+from edge_fleet.rollouts.channel_state import ALLOWED, Plan, abort, advance, finish, pause, phase, resume, retry, start
 
 ONE = ChannelRelease(version="1.0.0", manifest_sha256="1" * 64)
 TWO = ChannelRelease(version="2.0.0", manifest_sha256="2" * 64)
 STABLE = Channel(channel="stable", model="har", serial=4, stable=ONE)
 
 
-def plan(release: ChannelRelease = TWO, **values: Any) -> Plan:
-    return Plan(channel="stable", model="har", release=release, **values)
+def begin(before: Channel | None, release: ChannelRelease = TWO, **values: Any) -> Channel:
+    plan = Plan(**({"channel": "stable", "model": "har", "version": release.version} | values))
+    return start(before, plan, release)
 
 
-RUNNING = start(STABLE, plan(percentage=10.0))
+RUNNING = begin(STABLE, percentage=10.0)
 PHASES = {"idle": STABLE, "running": RUNNING, "paused": pause(RUNNING)}
 VERBS = {
-    "start": lambda channel: start(channel, plan()),
+    "start": begin,
     "pause": pause,
     "resume": resume,
     "advance": lambda channel: advance(channel, 50.0),
     "abort": abort,
     "finish": finish,
+    "retry": lambda channel: retry(channel, ("dev-1",)),
 }
 
 
@@ -45,7 +48,7 @@ def test_a_verb_works_exactly_in_the_phases_of_the_table(verb: Any, name: Any) -
 
 
 def test_the_first_rollout_of_a_channel_has_a_candidate_and_no_stable() -> None:
-    first = start(None, plan(ONE))
+    first = begin(None, ONE)
     assert (first.serial, first.stable, first.candidate, first.rollout) == (1, None, ONE, "r1-1.0.0")
 
 
@@ -62,24 +65,24 @@ def test_abort_blocks_the_candidate_and_keeps_stable() -> None:
 
 def test_an_aborted_release_cannot_be_offered_again() -> None:
     with pytest.raises(RolloutError, match="aborted"):
-        start(abort(RUNNING), plan())
+        begin(abort(RUNNING))
 
 
 def test_the_blocked_list_forgets_its_oldest_when_full() -> None:
     channel = Channel(channel="stable", model="har", serial=1, blocked=tuple(f"{n:064x}" for n in range(64)))
-    done = abort(start(channel, plan()))
+    done = abort(begin(channel))
     assert len(done.blocked) == channel_state.MAX_BLOCKED
     assert done.blocked[-1] == TWO.manifest_sha256
 
 
 def test_what_is_stable_already_is_not_offered() -> None:
     with pytest.raises(RolloutError, match="already the stable release"):
-        start(STABLE, plan(ONE))
+        begin(STABLE, ONE)
 
 
 def test_a_channel_never_changes_its_model() -> None:
     with pytest.raises(RolloutError, match="for 'har'"):
-        start(STABLE, Plan(channel="stable", model="other", release=TWO))
+        begin(STABLE, model="other")
 
 
 @pytest.mark.parametrize("percentage", [5.0, 10.0, None])
@@ -89,12 +92,31 @@ def test_a_wave_only_widens(percentage: float | None) -> None:
 
 
 def test_a_shadow_must_go_live_before_it_can_be_finished() -> None:
-    shadow = start(STABLE, plan(mode="shadow"))
+    shadow = begin(STABLE, mode="shadow")
     with pytest.raises(RolloutError, match="only run in shadow"):
         finish(shadow)
     assert finish(advance(shadow, mode="live")).stable == TWO
     with pytest.raises(RolloutError, match="can only be widened"):
         advance(RUNNING, mode="shadow")
+
+
+def test_retry_names_who_is_to_try_again_and_holds_for_its_own_document_only() -> None:
+    again = retry(RUNNING, ("dev-1",), ("crash-loop",))
+    assert again.retry is not None
+    assert (again.retry.serial, again.retry.devices, again.retry.reasons) == (again.serial, ("dev-1",), ("crash-loop",))
+    assert replace(again, serial=RUNNING.serial, retry=None) == RUNNING
+    later = pause(again)
+    assert later.retry == again.retry
+    assert later.serial != again.serial
+    assert finish(again).retry is None
+    assert begin(retry(STABLE, ("dev-1",))).retry is None
+
+
+def test_retry_needs_something_to_try_and_somebody_to_do_so() -> None:
+    with pytest.raises(RolloutError, match="which devices"):
+        retry(RUNNING)
+    with pytest.raises(RolloutError, match="nothing is offered"):
+        retry(Channel(channel="stable", model="har", serial=1), ("dev-1",))
 
 
 def test_pausing_changes_nothing_but_the_pause() -> None:
