@@ -13,13 +13,18 @@ import click
 import msgspec
 
 from edge_agent.config.agent_toml import AgentConfig, load_config, missing_files
-from edge_agent.errors import ConfigError, RefusedError
+from edge_agent.errors import ConfigError
 
 LAZY = {
     "enroll": ("edge_agent.cli.enroll:enroll", "Enroll this device: exchange a claim for its certificate."),
     "capture-key": ("edge_agent.cli.capture:capture_key", "Create the key pair that encrypts captured requests."),
     "replay": ("edge_agent.cli.capture:replay", "Replay captured requests and report differing answers."),
     "doctor": ("edge_agent.cli.doctor.command:doctor", "Diagnose why this device does not update or answer."),
+    "repair": (
+        "edge_agent.cli.imports:repair",
+        "Check the installed releases and fetch damaged files again.",
+    ),
+    "import": ("edge_agent.cli.imports:import_", "Import updates from an exported repository, such as a USB stick."),
     "reload": ("edge_agent.cli.reload:reload", "Apply a changed agent.toml to the running agent."),
     "serve": ("edge_agent.cli.serve:serve", "Serve a local bundle over HTTP, without a fleet."),
     "score": ("edge_agent.cli.score:score", "Score a file of inputs or a folder of images."),
@@ -108,52 +113,6 @@ def status(config: Path | None, state: Path | None, as_json: bool) -> None:
         click.echo(f"no saved state: {folder.root} does not exist")
         return
     click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else status_text(found))
-
-
-@agent.command(name="import")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--config", type=click.Path(path_type=Path), required=True, help="The agent's configuration, agent.toml.")
-@click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait until the files are copied.")
-@_json_option
-def import_(folder: Path, config: Path, timeout: float, as_json: bool) -> None:
-    """Import updates from an exported repository, such as a USB stick.
-
-    Imported updates pass the same steps as downloaded ones: verification, trial, soak. Without a running agent the
-    import is queued for its next start; the folder must be readable then.
-
-    \b
-    Example:
-      edgewright agent import /media/usb/export --config agent.toml
-    """
-    from edge_agent.ipc.control import ControlRequest, ask_agent
-    from edge_agent.storage.durable import write_durably
-    from edge_agent.storage.state_dir import StateFolder
-
-    state = StateFolder(load_config(config).state)
-    path = str(folder.resolve())
-    reply = ask_agent(state, ControlRequest(ask="import", folder=path), timeout_s=timeout)
-    if reply is None:
-        state.create()
-        write_durably(state.imports, json.dumps([path]).encode())
-        result: dict[str, object] = {"staged": True, "folder": path}
-        click.echo(
-            json.dumps(result)
-            if as_json
-            else f"agent not running; {path} is queued and will be imported at its next start"
-        )
-        return
-    for trouble in reply.troubles:
-        if trouble.fault == "trust":
-            raise RefusedError(f"{trouble.reason}: {trouble.text}", subject=path)
-    slots = [msgspec.to_builtins(slot) for slot in reply.status.slots]
-    troubles = [msgspec.to_builtins(trouble) for trouble in reply.troubles]
-    if as_json:
-        click.echo(json.dumps({"staged": False, "folder": path, "slots": slots, "troubles": troubles}))
-        return
-    for slot in reply.status.slots:
-        click.echo(f"{slot.slot}: {slot.state} {slot.reason or ''}".rstrip())
-    for trouble in reply.troubles:
-        click.echo(f"{trouble.slot or '*'}: {trouble.reason}: {trouble.text}", err=True)
 
 
 @agent.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edge_agent.answer_comparison import most_confused, words
@@ -87,10 +88,19 @@ def status_text(status: AgentStatus) -> str:
         lines.append(f"writes    {status.writes.today_mb:.1f} of {status.writes.budget_mb:g} MB today{saving}")
     lines.append(f"audit     {status.audit_problem or (status.audit_head or '-')[:16]}")
     lines.extend(
-        f"refused   {refusal.slot or '*'}: {refusal.reason or refusal.event} ({refusal.text[:100]})"
+        f"refused   {_when(refusal.time)} {refusal.slot or '*'}: {refusal.reason or refusal.event}"
+        f" ({refusal.text[:160]})"
         for refusal in status.refusals[-5:]
     )
     return "\n".join(lines)
+
+
+def _when(seconds: float) -> str:
+    """Return seconds since 1970 as a time in UTC; a clock that was wrong may have given any."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, OSError, ValueError):
+        return "(no time)"
 
 
 def _headline(status: AgentStatus) -> str:

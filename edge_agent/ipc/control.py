@@ -33,9 +33,10 @@ MAX_LINE_BYTES = 1024 * 1024
 
 
 class ControlRequest(StrictRecord, frozen=True, kw_only=True):
-    """What is asked of the agent; `folder` is the export to import."""
+    """What is asked of the agent; `folder` is the export to import. `repair` looks at every byte of the installed
+    releases and has what is wrong fetched again."""
 
-    ask: Literal["status", "import", "reload"]
+    ask: Literal["status", "import", "reload", "repair"]
     folder: str = ""
 
 
@@ -47,7 +48,7 @@ class ControlError(StrictRecord, frozen=True, kw_only=True):
 
 
 class ControlReply(StrictRecord, frozen=True, kw_only=True):
-    """The answer: a status, what went wrong with an import, what a reload changed or why it was refused."""
+    """The answer: a status, what went wrong with an import or a repair, what a reload changed or why it was refused."""
 
     status: AgentStatus
     troubles: tuple[Trouble, ...] = ()

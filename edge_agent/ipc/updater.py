@@ -13,11 +13,14 @@ import msgspec
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.update.record import CandidateRelease
 from edge_contracts.codec import StrictRecord
+from edge_contracts.state import Installed
 
 
 class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     """A slot with a channel: what it serves or is installing, of which of these every byte is here (`ready`), and what
-    it will not have again under which serial. `factory` is the folder of its factory bundle, if it has one."""
+    it will not have again under which serial; of these, `refused_under` names the facts about the device that a refusal
+    depended on, and `reason` is that of the newest. `installed` are the releases it keeps, of which `damaged` are not
+    what their manifests pin. `factory` is the folder of its factory bundle, if it has one."""
 
     slot: str
     channel: str
@@ -25,6 +28,10 @@ class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     ready: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
     serial: int = 0
+    refused_under: dict[str, str] = {}
+    reason: str | None = None
+    installed: tuple[Installed, ...] = ()
+    damaged: tuple[str, ...] = ()
     factory: str | None = None
 
 
@@ -34,7 +41,8 @@ GOVERNOR = "governor"
 
 class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
     """Everything an updater is told, as one JSON argument. `directory` is an exported repository to read instead of
-    the network. `may_install` False looks, but starts nothing new."""
+    the network. `may_install` False looks, but starts nothing new; what is damaged is repaired even so. `verify` looks
+    at every byte of the installed releases first."""
 
     state: str
     root: str
@@ -48,6 +56,7 @@ class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
     directory: str | None = None
     timeout_s: float = 30.0
     may_install: bool = True
+    verify: bool = False
 
 
 class Trusted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="trusted"):
@@ -80,9 +89,10 @@ class Withdraw(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="w
 
 
 class Checking(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="checking"):
-    """Preflight of the offered candidate begins."""
+    """Preflight of the offered candidate begins, under facts about the device of this name."""
 
     slot: str
+    facts: str = ""
 
 
 class Fetching(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="fetching"):
@@ -118,6 +128,22 @@ class Stored(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="sto
     saved: int = 0
 
 
+class Damaged(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="damaged"):
+    """An installed release is not what its manifest pins; what is wrong is being fetched."""
+
+    slot: str
+    manifest_sha256: str
+    text: str
+
+
+class Repaired(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="repaired"):
+    """An installed release is what its manifest pins, by `fetched` bytes that came anew."""
+
+    slot: str
+    manifest_sha256: str
+    fetched: int = 0
+
+
 Fault = Literal["trust", "device", "bundle", "transport", "operator"]
 
 
@@ -131,7 +157,20 @@ class Trouble(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="tr
     slot: str | None = None
 
 
-FromUpdater = Trusted | Offer | Hold | Withdraw | Checking | Fetching | DeltaUsed | DeltaUnused | Stored | Trouble
+FromUpdater = (
+    Trusted
+    | Offer
+    | Hold
+    | Withdraw
+    | Checking
+    | Fetching
+    | DeltaUsed
+    | DeltaUnused
+    | Stored
+    | Damaged
+    | Repaired
+    | Trouble
+)
 
 _decoder: msgspec.json.Decoder[FromUpdater] = msgspec.json.Decoder(FromUpdater)
 

@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,12 +18,6 @@ from edge_agent.storage.durable import StateError
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.telemetry.uplink import utc_now
 from edge_contracts.telemetry import Event
-
-if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    pass
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = logging.getLogger(__name__)
@@ -75,9 +68,11 @@ class EventLog:
         entry = AuditEntry(
             serial=0, time=now, event=news.event, slot=news.slot, text=news.text, detail=news.detail, previous=""
         )
-        refusal = refusal_of(entry)
-        if refusal is not None:
-            self.refusals.append(refusal)
+        remember(self.refusals, entry)
+
+    def trusted(self) -> None:
+        """The metadata verifies: what was refused of it as a whole is over."""
+        _forget(self.refusals, lambda old: old.event == "update-refused" and old.slot is None)
 
 
 REFUSALS = 10
@@ -86,19 +81,38 @@ REFUSALS = 10
 
 def refusal_of(entry: AuditEntry) -> UpdateRefusal | None:
     """Return the refusal an audit entry tells of, if it does."""
-    if entry.event not in ("update-refused", "update-held", "update-rejected", "update-rolled-back"):
+    if entry.event not in ("update-refused", "update-held", "update-rejected", "update-rolled-back", "import-failed"):
         return None
     reason = str(entry.detail.get("reason", ""))
     return UpdateRefusal(time=entry.time, event=entry.event, slot=entry.slot, reason=reason, text=entry.text)
 
 
+def remember(refusals: deque[UpdateRefusal], entry: AuditEntry) -> None:
+    """Take in what an audit entry tells: a refusal, or what ends one. An offer ends what was refused of its slot's
+    channel and of the metadata as a whole, a commit all that was refused, rejected or rolled back in its slot, an
+    import that works one from the same folder that did not."""
+    refusal = refusal_of(entry)
+    if refusal is not None:
+        refusals.append(refusal)
+    elif entry.event == "update-offered":
+        _forget(refusals, lambda old: old.event == "update-refused" and old.slot in (None, entry.slot))
+    elif entry.event == "update-committed":
+        _forget(refusals, lambda old: old.slot is not None and old.slot == entry.slot)
+    elif entry.event == "import-done":
+        _forget(refusals, lambda old: old.event == "import-failed" and old.reason == entry.detail.get("reason"))
+
+
+def _forget(refusals: deque[UpdateRefusal], over: Callable[[UpdateRefusal], bool]) -> None:
+    kept = [refusal for refusal in refusals if not over(refusal)]
+    refusals.clear()
+    refusals.extend(kept)
+
+
 def stored_refusals(state: StateFolder) -> deque[UpdateRefusal]:
-    """Return the newest refusals in the audit log, oldest first."""
+    """Return the newest refusals in the audit log that nothing has ended since, oldest first."""
     found: deque[UpdateRefusal] = deque(maxlen=REFUSALS)
     for path in audit_files(state.audit):
         for line in path.read_bytes().splitlines():
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                refusal = refusal_of(msgspec.json.decode(line, type=AuditEntry))
-                if refusal is not None:
-                    found.append(refusal)
+                remember(found, msgspec.json.decode(line, type=AuditEntry))
     return found

@@ -103,7 +103,7 @@ class Supervisor:
             clock_known=lambda: self._clock.known,
         )
         self._slots = {slot.name: Slot(slot, self._around) for slot in config.slots}
-        self._updates = UpdateController(config, self._state, self._slots, self.tell)
+        self._updates = UpdateController(config, self._state, self._slots, self._journal)
         self._data = self._open_data()
         self._identity = IdentityMonitor(config.broker, self._state.floor, self.tell, self._reconnect)
         self._reloader = ConfigReload(path, lambda: self._config, self._take, self.tell)
@@ -263,7 +263,7 @@ class Supervisor:
         )
 
     def _slot_state(self, slot: Slot) -> SlotState:
-        faults = dict.fromkeys((*self._data.faults(slot.config.name), *slot.input.faults, *self._storage.faults))
+        faults = dict.fromkeys((*slot.faults, *self._data.faults(slot.config.name), *self._storage.faults))
         return msgspec.structs.replace(slot.reported(), faults=tuple(faults))
 
     def _tell_start(self) -> None:
@@ -278,6 +278,9 @@ class Supervisor:
     async def _answer(self, ask: ControlRequest) -> ControlReply:
         if ask.ask == "import":
             troubles = await self._updates.bring(ask.folder)
+            return ControlReply(status=self.status(), troubles=tuple(troubles))
+        if ask.ask == "repair":
+            troubles = await self._updates.repair()
             return ControlReply(status=self.status(), troubles=tuple(troubles))
         if ask.ask == "reload":
             outcome = await self._reloader.reload()

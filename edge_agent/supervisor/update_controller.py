@@ -11,7 +11,9 @@ import contextlib
 import logging
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -21,12 +23,14 @@ from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.ipc.updater import (
     GOVERNOR,
     Checking,
+    Damaged,
     DeltaUnused,
     DeltaUsed,
     Fetching,
     FromUpdater,
     Hold,
     Offer,
+    Repaired,
     SlotPlan,
     Stored,
     Trouble,
@@ -37,10 +41,12 @@ from edge_agent.ipc.updater import (
 )
 from edge_agent.run_clock import RunClock
 from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.event_log import EventLog
+from edge_agent.supervisor.repair_policy import RepairPolicy
 from edge_agent.supervisor.slots.slot import Slot
 from edge_agent.supervisor.staged_imports import read_imports
 from edge_agent.update.events import Began, Downloaded, Fits, Held, Interrupted, UpdateFailed, Wished, Withdrawn
-from edge_agent.update.state_machine import FETCHING
+from edge_agent.update.state_machine import FETCHING, SETTLED
 
 RETRY_BASE_S = 5.0
 """First wait after trouble on the way, in seconds; doubled up to the poll interval."""
@@ -56,19 +62,32 @@ _log = logging.getLogger(__name__)
 _random = random.SystemRandom()
 
 
+def _outcome() -> asyncio.Future[list[Trouble]]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Errand:
+    """What one run of the updater is for, and what went wrong with it: an import from `folder`, or a look at every
+    byte of the installed releases, or neither."""
+
+    folder: str | None = None
+    verify: bool = False
+    outcome: asyncio.Future[list[Trouble]] = field(default_factory=_outcome)
+
+
 class UpdateController:
     """Runs updaters. All methods run on the supervisor's event loop."""
 
-    def __init__(
-        self, config: AgentConfig, state: StateFolder, slots: Mapping[str, Slot], tell: Callable[[DeviceEvent], None]
-    ) -> None:
+    def __init__(self, config: AgentConfig, state: StateFolder, slots: Mapping[str, Slot], journal: EventLog) -> None:
         self.trusted: dict[str, int] = {}
         self.may_install = True
         self.connected = False
         self._config = config
         self._state = state
         self._slots = _updated(slots)
-        self._tell = tell
+        self._journal = journal
+        self._tell = journal.tell
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._due = 0.0
@@ -84,7 +103,8 @@ class UpdateController:
         self.storage_trouble = ""
         self._held: dict[str, str] = {}
         self._level = ""
-        self._imports: list[tuple[str, asyncio.Future[list[Trouble]]]] = []
+        self._errands: list[_Errand] = []
+        self._damage = RepairPolicy()
         self._troubles: list[Trouble] = []
 
     @property
@@ -128,17 +148,35 @@ class UpdateController:
 
     def bring(self, folder: str) -> asyncio.Future[list[Trouble]]:
         """Look into an exported repository next; the result is what went wrong there."""
-        outcome: asyncio.Future[list[Trouble]] = asyncio.get_running_loop().create_future()
-        self._imports.append((folder, outcome))
+        return self._ask(_Errand(folder=folder))
+
+    def repair(self) -> asyncio.Future[list[Trouble]]:
+        """Look at every byte of the installed releases next, and have what is wrong fetched again; the result is what
+        went wrong with that."""
+        return self._ask(_Errand(verify=True))
+
+    def _ask(self, errand: _Errand) -> asyncio.Future[list[Trouble]]:
+        self._errands.append(errand)
         self.tick()
-        return outcome
+        return errand.outcome
 
     def bring_staged(self) -> None:
-        """Do the imports that were asked for while no agent ran. They are forgotten only once they are done, so that
-        a power cut meanwhile does not lose them."""
-        staged = [self.bring(folder) for folder in read_imports(self._state.imports)]
+        """Do the imports that were asked for while no agent ran, and tell what came of each. They are forgotten only
+        once they are done, so that a power cut meanwhile does not lose them."""
+        staged = []
+        for folder in read_imports(self._state.imports):
+            staged.append(outcome := self.bring(folder))
+            outcome.add_done_callback(partial(self._tell_import, folder))
         if staged:
-            asyncio.gather(*staged).add_done_callback(lambda _: self._state.imports.unlink(missing_ok=True))
+            asyncio.gather(*staged).add_done_callback(lambda _: self._forget_staged())
+
+    def _forget_staged(self) -> None:
+        with contextlib.suppress(OSError):
+            self._state.imports.unlink(missing_ok=True)
+
+    def _tell_import(self, folder: str, outcome: asyncio.Future[list[Trouble]]) -> None:
+        if not outcome.cancelled():
+            self._tell(import_event(folder, outcome.result()))
 
     def tick(self) -> None:
         """Start an updater that is due, end one that is over its time. To be called about once a second."""
@@ -153,19 +191,21 @@ class UpdateController:
             return
         if not self._slots or self._storage_refuses():
             return
-        if self._imports:
-            self._launch(*self._imports.pop(0))
+        damaged = {sha256 for slot in self._slots.values() for sha256 in slot.damaged}
+        self._due = min(self._due, self._damage.look(damaged, now))
+        if self._errands:
+            self._launch(self._errands.pop(0))
         elif now >= self._due and self._reachable():
-            self._launch(None, None)
+            self._launch(_Errand())
 
     def _storage_refuses(self) -> bool:
-        """Return whether the disk takes nothing, so that no updater can work; whoever wants an import is told."""
+        """Return whether the disk takes nothing, so that no updater can work; whoever asked for an errand is told."""
         if not self.storage_trouble:
             return False
-        for _, outcome in self._imports:
-            if outcome is not None and not outcome.done():
-                outcome.set_result([Trouble(fault="device", reason="state", text=self.storage_trouble)])
-        self._imports.clear()
+        for errand in self._errands:
+            if not errand.outcome.done():
+                errand.outcome.set_result([Trouble(fault="device", reason="state", text=self.storage_trouble)])
+        self._errands.clear()
         return True
 
     def _follow_hint(self, now: float) -> None:
@@ -187,18 +227,18 @@ class UpdateController:
         """Return whether an updater would find somebody; without a connection of ours it would only wait for one."""
         return self._config.updates.http is not None or (self._config.broker is not None and self.connected)
 
-    def _launch(self, folder: str | None, outcome: asyncio.Future[list[Trouble]] | None) -> None:
+    def _launch(self, errand: _Errand) -> None:
         now = asyncio.get_running_loop().time()
         self._deadline = self._run_clock.now + self._config.updates.deadline_s
         self._hints_after = max(self._hints_after, now + HINT_BASE_S)
-        self._importing = folder is not None
+        self._importing = errand.folder is not None or errand.verify
         self._again = False
-        self._task = asyncio.create_task(self._run(folder, outcome))
+        self._task = asyncio.create_task(self._run(errand))
 
-    async def _run(self, folder: str | None, outcome: asyncio.Future[list[Trouble]] | None) -> None:
+    async def _run(self, errand: _Errand) -> None:
         self._troubles = []
         try:
-            await self._follow(self._plan(folder))
+            await self._follow(self._plan(errand))
         except OSError as error:
             self._troubles.append(Trouble(fault="device", reason="process", text=str(error)))
         for slot in self._slots.values():
@@ -206,8 +246,8 @@ class UpdateController:
                 slot.apply(Interrupted(reason="updater-died"))
         self._task = self._process = None
         self._importing = False
-        if outcome is not None and not outcome.done():
-            outcome.set_result(self._troubles)
+        if not errand.outcome.done():
+            errand.outcome.set_result(self._troubles)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -219,9 +259,11 @@ class UpdateController:
             self._failures += 1
         else:
             self._failures = 0
-        self._due = 0.0 if self._again else asyncio.get_running_loop().time() + delay
+        now = asyncio.get_running_loop().time()
+        damaged = any(slot.damaged for slot in self._slots.values())
+        self._due = 0.0 if self._again else min(now + delay, self._damage.tried(now, damaged=damaged))
 
-    def _plan(self, folder: str | None) -> UpdatePlan:
+    def _plan(self, errand: _Errand) -> UpdatePlan:
         config = self._config
         assert config.trust is not None
         slots = tuple(
@@ -232,6 +274,10 @@ class UpdateController:
                 ready=tuple(sorted(slot.record.ready)),
                 rejected=slot.record.rejected,
                 serial=slot.record.serial,
+                refused_under=slot.record.refused_under,
+                reason=slot.record.reason if slot.record.state in SETTLED else None,
+                installed=slot.installed,
+                damaged=tuple(sorted(slot.damaged)),
                 factory=slot.config.factory,
             )
             for name, slot in self._slots.items()
@@ -246,7 +292,8 @@ class UpdateController:
             slots=slots,
             broker=config.broker,
             http=config.updates.http,
-            directory=folder,
+            directory=errand.folder,
+            verify=errand.verify,
             timeout_s=config.updates.timeout_s,
             may_install=self.may_install,
         )
@@ -280,6 +327,7 @@ class UpdateController:
                 self._false_hints, self._hints_after = 0, 0.0
             self.trusted = dict(message.versions)
             self._refusals.pop(None, None)
+            self._journal.trusted()
             return
         if isinstance(message, Trouble):
             self._trouble(message)
@@ -298,13 +346,17 @@ class UpdateController:
         elif isinstance(message, Withdraw):
             slot.apply(Withdrawn(manifest_sha256=message.manifest_sha256, reason=message.reason))
         elif isinstance(message, Checking) and state == "offered":
-            slot.apply(Began())
+            slot.apply(Began(facts=message.facts))
         elif isinstance(message, Fetching) and state in ("preflight", "downloading"):
             if state == "preflight":
                 slot.apply(Fits())
             slot.progress = 1.0 if message.total == 0 else min(1.0, message.done / message.total)
         elif isinstance(message, Stored) and state == "downloading":
             slot.apply(Downloaded(saved=message.saved))
+        elif isinstance(message, Damaged):
+            slot.damage(message.manifest_sha256, message.text)
+        elif isinstance(message, Repaired):
+            slot.repaired(message.manifest_sha256, message.fetched)
         elif isinstance(message, DeltaUsed | DeltaUnused):
             self._tell(delta_event(message))
 
@@ -343,6 +395,15 @@ def trouble_event(trouble: Trouble) -> DeviceEvent:
     """Return what is told of an updater's trouble."""
     detail: Detail = {"reason": trouble.reason, "fault": trouble.fault}
     return DeviceEvent(event="update-refused", severity="warning", slot=trouble.slot, text=trouble.text, detail=detail)
+
+
+def import_event(folder: str, troubles: Sequence[Trouble]) -> DeviceEvent:
+    """Return what is told of an import that was asked for while no agent ran."""
+    if not troubles:
+        return DeviceEvent(event="import-done", text=f"{folder} was imported", detail={"reason": folder})
+    text = "; ".join(f"{trouble.slot or '*'}: {trouble.reason}: {trouble.text}" for trouble in troubles)
+    text = f"{folder}: {text}"[:2000]
+    return DeviceEvent(event="import-failed", severity="warning", text=text, detail={"reason": folder})
 
 
 def delta_event(message: DeltaUsed | DeltaUnused) -> DeviceEvent:

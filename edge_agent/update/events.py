@@ -26,7 +26,9 @@ class Held(StrictRecord, frozen=True, kw_only=True):
 
 
 class Began(StrictRecord, frozen=True, kw_only=True):
-    """The updater has begun to check the candidate against the device."""
+    """The updater has begun to check the candidate against the device. `facts` names what it has found there."""
+
+    facts: str = ""
 
 
 class Fits(StrictRecord, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,13 +37,29 @@ class Shortfall:
     text: str
 
 
+EXTRAS = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'edgewright[tflite]'"}
+"""How an engine comes onto a device."""
+
+REFUSED_FOR_GOOD = frozenset({"architecture", "engine", "memory-budget", "disk-budget"})
+"""Shortfalls that last until somebody changes the device. The others pass by themselves."""
+
+
+def fingerprint(facts: DeviceFacts, profile: DeviceProfile) -> str:
+    """Return what names the facts a lasting refusal depends on: the engines here, and what the profile allows. Another
+    name means that a release refused under the old one may fit now."""
+    engines = [f"{name} {version}" for name, version in sorted(facts.engines.items())]
+    model = profile.model
+    budgets = [model.memory_mb, model.disk_mb, model.latency_ms, model.load_s, model.threads]
+    told = [facts.architecture, profile.name, *engines, "allowed", *sorted(profile.engines), *map(str, budgets)]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
 def preflight(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfile, fetched_bytes: int) -> Shortfall | None:
     """Return what the device lacks for the release, or None. `fetched_bytes` of it lie on the disk already."""
     needs = manifest.requirements
     if needs.architectures and facts.architecture not in needs.architectures:
-        return Shortfall(
-            reason="architecture", text=f"{facts.architecture} is not one of {', '.join(needs.architectures)}"
-        )
+        needed = " or ".join(needs.architectures)
+        return Shortfall(reason="architecture", text=f"needs {needed}, this device is {facts.architecture}")
     lacking = _engine_lacking(manifest, facts, profile)
     if lacking is not None:
         return Shortfall(reason="engine", text=lacking)
@@ -55,9 +72,9 @@ def preflight(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfile, fe
         ("disk-budget", "disk", size_mb, profile.model.disk_mb),
         ("disk", "disk free", to_fetch_mb + DISK_RESERVE_MB, facts.disk_free_mb),
     )
-    for reason, what, needed, have in checks:
-        if have is not None and needed > have:
-            return Shortfall(reason=reason, text=f"needs {needed:.1f} MB, {what}: {have:.1f} MB")
+    for reason, what, wanted, have in checks:
+        if have is not None and wanted > have:
+            return Shortfall(reason=reason, text=f"needs {wanted:.1f} MB, {what}: {have:.1f} MB")
     return None
 
 
@@ -73,7 +90,17 @@ def _engine_lacking(manifest: Manifest, facts: DeviceFacts, profile: DeviceProfi
         version = facts.engines.get(name)
         if version is not None and name in profile.engines and _numbers(version) >= _numbers(minimum):
             return None
-    return f"needs {needed}, here are {dict(facts.engines)}, the profile allows {list(profile.engines)}"
+    return "; ".join(_engine_word(name, minimum, facts, profile) for name, minimum in sorted(needed.items()))
+
+
+def _engine_word(name: str, minimum: str, facts: DeviceFacts, profile: DeviceProfile) -> str:
+    """Say what keeps one engine that would do from doing, and what to do about it."""
+    needs = f"needs {name}" if minimum == "0" else f"needs {name} {minimum} or newer"
+    if name not in profile.engines:
+        return f"{needs}, which profile {profile.name} does not allow"
+    version = facts.engines.get(name)
+    here = "which is not installed" if version is None else f"{version} is installed"
+    return f"{needs}, {here}: {EXTRAS[name]}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

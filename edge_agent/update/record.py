@@ -44,7 +44,8 @@ MAX_REJECTED = 16
 
 
 class CandidateRelease(Record, frozen=True, kw_only=True):
-    """The release a signed channel wants here, with the rules of its rollout."""
+    """The release a signed channel wants here, with the rules of its rollout. `again`: another serial lets a release
+    that was rejected here try again."""
 
     model: Name
     version: Version
@@ -52,6 +53,7 @@ class CandidateRelease(Record, frozen=True, kw_only=True):
     channel: Name
     serial: int
     rollout: Name | None = None
+    again: bool = True
     mode: Literal["shadow", "live"] = "live"
     gates: Gates = Gates()
     window: MaintenanceWindow | None = None
@@ -62,9 +64,13 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
 
     `serving` is the release answers come from (None: the factory bundle, if there is one); `committed` says it has
     come through its soak. `last_good` is what a roll back returns to. `usable` are the variants that passed their trial
-    on this device, per manifest. `rejected` manifests are not tried again until the channel's `serial` changes.
+    on this device, per manifest. `rejected` manifests are not tried again until the channel's `serial` changes, and
+    then only if the channel wants that of this device.
     `crashes` count worker crashes since the activation, `starts` unclean starts of the agent, and `reboots` those after
     a restart of the whole device. `saved` are the bytes of the candidate that deltas spared fetching.
+
+    `facts` names the facts about the device under which the candidate was checked. A candidate that the device itself
+    refused (preflight, trial) is in `refused_under` with them: it is tried again once they are others.
     """
 
     slot: Name
@@ -85,6 +91,8 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     attempts: int = 0
     trials: int = 0
     saved: int = 0
+    facts: str = ""
+    refused_under: dict[Sha256, str] = {}
 
     @property
     def manifests(self) -> frozenset[str]:

@@ -34,6 +34,7 @@ from edge_agent.update.events import (
     Wished,
     Withdrawn,
 )
+from edge_agent.update.preflight import REFUSED_FOR_GOOD
 from edge_agent.update.record import (
     DEADLINES_S,
     MAX_ATTEMPTS,
@@ -94,8 +95,13 @@ def _wished(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     assert isinstance(event, Wished)
     wish = event.candidate
     if wish.serial != record.serial:
-        record = msgspec.structs.replace(record, serial=wish.serial, rejected=())
-    if wish.manifest_sha256 in record.rejected:
+        rejected = () if wish.again else record.rejected
+        refused_under = {} if wish.again else record.refused_under
+        record = msgspec.structs.replace(record, serial=wish.serial, rejected=rejected, refused_under=refused_under)
+    sha = wish.manifest_sha256
+    if sha in record.refused_under:  # the updater has looked: the facts are others now
+        record = msgspec.structs.replace(record, rejected=tuple(old for old in record.rejected if old != sha))
+    if sha in record.rejected:
         return record
     known = record.candidate is not None and record.candidate.manifest_sha256 == wish.manifest_sha256
     if known and record.state not in SETTLED:
@@ -146,9 +152,10 @@ def _held(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     return msgspec.structs.replace(held, deadline=None)
 
 
-def _began(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+def _began(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
+    assert isinstance(event, Began)
     _candidate(record)
-    return _to(record, "preflight", now)
+    return _to(msgspec.structs.replace(record, facts=event.facts), "preflight", now)
 
 
 def _fits(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
@@ -167,15 +174,22 @@ def _interrupted(record: UpdateRecord, event: Event, now: float) -> UpdateRecord
 
 def _failed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     assert isinstance(event, UpdateFailed)
-    return _reject(record, event.reason, now)
+    by_device = event.reason in REFUSED_FOR_GOOD or event.reason.startswith("trial-")
+    return _reject(record, event.reason, now, under=record.facts if by_device else "")
 
 
-def _reject(record: UpdateRecord, reason: str, now: float) -> UpdateRecord:
+def _reject(record: UpdateRecord, reason: str, now: float, *, under: str = "") -> UpdateRecord:
+    """Give the candidate up; `under` names the facts about the device that say so, empty where none do."""
     sha = _candidate(record).manifest_sha256
     if not record.committed:
         # What still serves was superseded in its soak and will never be proved now.
         record = _proved(record, serving=record.last_good)
-    return _to(msgspec.structs.replace(record, rejected=_remember(record, sha)), "rejected", now, reason)
+    rejected = _remember(record, sha)
+    refused_under = {old: facts for old, facts in record.refused_under.items() if old in rejected and old != sha}
+    if under:
+        refused_under[sha] = under
+    record = msgspec.structs.replace(record, rejected=rejected, refused_under=refused_under)
+    return _to(record, "rejected", now, reason)
 
 
 def _trial_began(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:

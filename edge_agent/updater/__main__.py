@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from edge_agent.ipc.updater import (
     FromUpdater,
     Hold,
     Offer,
+    Repaired,
     SlotPlan,
     Trouble,
     Trusted,
@@ -40,6 +41,7 @@ from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.record import CandidateRelease
 from edge_agent.update.selection import Facts, Holdings, decide
 from edge_agent.updater.installer import Installer, Say, ShortfallError
+from edge_agent.updater.repair import damage
 from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_agent.updater.transports.fallback import FallbackTransport
 from edge_agent.updater.transports.http import HttpTransport
@@ -100,6 +102,10 @@ class Updater:
         decision = decide(channel, family, self._facts, held, now)
         for manifest, reason in decision.withdraw:
             self._say(Withdraw(slot=slot.slot, manifest_sha256=manifest, reason=reason))
+        try:
+            self._repair(slot, channel, {*family.revoked, *channel.blocked})
+        except EdgewrightError as error:  # what is wished now may still be had
+            self._say(trouble(error, slot.slot))
         if decision.refused is not None:
             text = f"channel {channel.channel} serial {channel.serial} names a release that is not allowed"
             self._say(Trouble(fault="operator", reason=decision.refused, text=text, slot=slot.slot))
@@ -114,9 +120,24 @@ class Updater:
             raise MalformedError(f"contains channel {channel.channel!r}", subject=channel_target(name))
         return channel
 
+    def _repair(self, slot: SlotPlan, channel: Channel, forbidden: Set[str]) -> None:
+        """Have what is damaged of the installed releases fetched again. Raises EdgewrightError."""
+        for release in slot.installed:
+            sha256 = release.manifest_sha256
+            if sha256 in forbidden or not (self._plan.verify or sha256 in slot.damaged):
+                continue
+            found = damage(self._state.release(sha256), sha256)
+            if found is None:
+                self._say(Repaired(slot=slot.slot, manifest_sha256=sha256))
+            else:
+                self._installer.repair(slot, channel.model, release, found)
+
     def _have(self, slot: SlotPlan, channel: Channel, wish: ChannelRelease) -> None:
-        if wish.manifest_sha256 in slot.rejected and channel.serial == slot.serial:
-            return
+        sha256, again = wish.manifest_sha256, _again(slot, channel, self._plan.device)
+        if sha256 in slot.rejected and not (channel.serial != slot.serial and again):
+            under = slot.refused_under.get(sha256)
+            if under is None or under == self._installer.facts():
+                return
         candidate = CandidateRelease(
             model=channel.model,
             version=wish.version,
@@ -124,6 +145,7 @@ class Updater:
             channel=channel.channel,
             serial=channel.serial,
             rollout=channel.rollout if wish == channel.candidate else None,
+            again=again,
             mode=channel.mode if wish == channel.candidate else "live",
             gates=channel.gates,
             window=channel.window,
@@ -134,6 +156,16 @@ class Updater:
         self._say(Offer(slot=slot.slot, candidate=candidate))
         if wish.manifest_sha256 not in slot.ready:
             self._installer.install(slot, candidate)
+
+
+def _again(slot: SlotPlan, channel: Channel, device: str) -> bool:
+    """Return whether another document of the channel lets what was rejected here try again: any does, but one that was
+    signed for a retry on other devices."""
+    retry = channel.retry
+    if retry is None or retry.serial != channel.serial:
+        return True
+    device_fits = not retry.devices or device in retry.devices
+    return device_fits and (not retry.reasons or slot.reason in retry.reasons)
 
 
 def trouble(error: EdgewrightError, slot: str | None) -> Trouble:

@@ -6,6 +6,7 @@ applied in `edge_agent.updater.delta_rebuild`. Everything is verified once more 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -21,7 +22,9 @@ from edge_agent.storage.state_dir import StateFolder
 from edge_agent.updater.byte_budget import ByteBudget
 from edge_agent.updater.chunks import ChunkFolder, Fetcher, Piece, read_piece
 from edge_agent.updater.delta_rebuild import FOLDER, DeltaRebuild, Rebuilt
+from edge_agent.updater.repair import set_aside
 from edge_contracts.delta import Deltas
+from edge_contracts.errors import ContractError
 from edge_contracts.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from edge_contracts.profile import NetworkBudget
 from edge_io.durable_files import move_folder, sync_folder
@@ -30,7 +33,8 @@ from edge_io.durable_files import move_folder, sync_folder
 @dataclass(kw_only=True)
 class Download:
     """One release on its way to the device. `deltas` lists what may spare fetching, `bundles` are folders of bundles
-    that are on the device beside the installed releases; `rebuilt` hears what came of each delta."""
+    that are on the device beside the installed releases; `rebuilt` hears what came of each delta. `replaces`: the
+    release is here already, and damaged."""
 
     state: StateFolder
     manifest_bytes: bytes
@@ -41,6 +45,7 @@ class Download:
     deltas: Deltas | None = None
     bundles: Sequence[Path] = ()
     rebuilt: Callable[[Rebuilt], None] = lambda _: None
+    replaces: bool = False
     manifest: Manifest = field(init=False)
     sha256: str = field(init=False)
 
@@ -86,9 +91,10 @@ class Download:
     def _copy(self) -> None:
         """Take chunks from files of the same hash that the device has, instead of fetching them."""
         for piece in self._chunks.missing():
-            source = self._held.get(piece.entry.sha256)
-            if source is not None and piece.fits(data := read_piece(source, piece)):
-                self._chunks.store(piece, data)
+            for source in self._held.get(piece.entry.sha256, ()):
+                if piece.fits(data := _read_held(source, piece)):
+                    self._chunks.store(piece, data)
+                    break
 
     def _fetch(self) -> None:
         fetcher = Fetcher(carrier=self.carrier, network=self.network, traffic=self.traffic)
@@ -98,7 +104,7 @@ class Download:
                 chunks=self._chunks,
                 deltas=self.deltas,
                 fetcher=fetcher,
-                held=self._held,
+                held={sha256: paths[0] for sha256, paths in self._held.items()},
                 said=self.rebuilt,
                 told=self._progress,
             )
@@ -109,13 +115,17 @@ class Download:
         self.told(self._chunks.here_bytes, self.manifest.total_bytes)
 
     @cached_property
-    def _held(self) -> dict[str, Path]:
-        """The files of every bundle on the device, by their SHA-256."""
-        found: dict[str, Path] = {}
+    def _held(self) -> dict[str, list[Path]]:
+        """The files of every bundle on the device, by their SHA-256, whatever they hold by now. A bundle whose manifest
+        is damaged is none of any use, but for the one that is fetched here: that one's manifest is known."""
+        found: dict[str, list[Path]] = {}
         for folder in (*self.bundles, *self.state.releases.iterdir()):
-            if (folder / MANIFEST_NAME).is_file():
-                manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
-                found.update({entry.sha256: folder / entry.path for entry in manifest.files})
+            with contextlib.suppress(OSError, ContractError):
+                known = folder.name == self.sha256
+                manifest = self.manifest if known else parse_manifest((folder / MANIFEST_NAME).read_bytes())
+                for entry in manifest.files:
+                    if (folder / entry.path).is_file():
+                        found.setdefault(entry.sha256, []).append(folder / entry.path)
         return found
 
     def _finish(self) -> None:
@@ -130,10 +140,20 @@ class Download:
             sync_folder(folder)
         write_durably(self.folder / MANIFEST_NAME, self.manifest_bytes)
         final = self.state.release(self.sha256)
-        if final.exists():
+        if final.exists() and not self.replaces:
             shutil.rmtree(self.folder)
             return
+        if self.replaces:
+            set_aside(final)
         move_folder(self.folder, final)
+
+
+def _read_held(path: Path, piece: Piece) -> bytes:
+    """Return what a file on the device holds at a chunk's place; nothing where the disk does not give it any more."""
+    try:
+        return read_piece(path, piece)
+    except OSError:
+        return b""
 
 
 def _hash_and_sync(path: Path) -> str:

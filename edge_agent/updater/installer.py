@@ -12,13 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.engines.registry import installed_engines
-from edge_agent.errors import HashMismatchError, MalformedError, MissingTargetError
+from edge_agent.errors import DamagedError, HashMismatchError, MalformedError, MissingTargetError
 from edge_agent.host.control_groups import ControlGroups
 from edge_agent.host.sensors import architecture, disk_free_mb, memory_available_mb
-from edge_agent.ipc.updater import Checking, DeltaUnused, DeltaUsed, Fetching, FromUpdater, SlotPlan, Stored
+from edge_agent.ipc.updater import (
+    Checking,
+    Damaged,
+    DeltaUnused,
+    DeltaUsed,
+    Fetching,
+    FromUpdater,
+    Repaired,
+    SlotPlan,
+    Stored,
+)
 from edge_agent.ports import Transport
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.update.preflight import DeviceFacts, preflight
+from edge_agent.update.preflight import DeviceFacts, fingerprint, preflight
 from edge_agent.update.record import CandidateRelease
 from edge_agent.updater.byte_budget import ByteBudget, bytes_left_today, count_today
 from edge_agent.updater.delta_rebuild import Rebuilt
@@ -31,6 +41,7 @@ from edge_contracts.errors import ContractError, DeviceError, EdgewrightError, T
 from edge_contracts.manifest import parse_manifest
 from edge_contracts.names import parse_time
 from edge_contracts.profile import DeviceProfile
+from edge_contracts.state import Installed
 
 PROGRESS_S = 0.25
 """Seconds between two progress lines."""
@@ -62,8 +73,9 @@ class Installer:
 
     def install(self, slot: SlotPlan, wish: CandidateRelease) -> None:
         """Have every byte of the release on the disk, verified and durable. Raises EdgewrightError."""
-        self.say(Checking(slot=slot.slot))
-        data = self._manifest(wish)
+        facts = self._facts()
+        self.say(Checking(slot=slot.slot, facts=fingerprint(facts, self.profile)))
+        data = self._manifest(wish.model, wish.version, wish.manifest_sha256)
         teller = _Teller(self.say, slot.slot)
         traffic = ByteBudget(limit=self._limit(parse_manifest(data).total_bytes))
         download = Download(
@@ -78,29 +90,50 @@ class Installer:
         )
         total = download.manifest.total_bytes
         if not self.state.has_release(wish.manifest_sha256):
-            self._check(download)
+            self._check(download, facts)
             teller.now(0, total)
             download.deltas = self._deltas(slot.slot, wish)
-            try:
-                download.run()
-            finally:
-                if self.metered:
-                    count_today(self.state.traffic, traffic.used)
+            self._run(download)
         teller.now(total, total)
         self.say(Stored(slot=slot.slot, saved=teller.saved))
+
+    def repair(self, slot: SlotPlan, model: str, release: Installed, found: DamagedError) -> None:
+        """Have every byte of an installed release again, in which `found` is wrong. Raises EdgewrightError."""
+        self.say(Damaged(slot=slot.slot, manifest_sha256=release.manifest_sha256, text=str(found)))
+        data = self._manifest(model, release.version, release.manifest_sha256)
+        download = Download(
+            state=self.state,
+            manifest_bytes=data,
+            carrier=self.carrier,
+            network=self.profile.network,
+            traffic=ByteBudget(limit=self._limit(parse_manifest(data).total_bytes)),
+            told=lambda _done, _total: None,
+            bundles=() if slot.factory is None else (Path(slot.factory),),
+            replaces=True,
+        )
+        self._run(download)
+        fetched = download.traffic.used
+        self.say(Repaired(slot=slot.slot, manifest_sha256=release.manifest_sha256, fetched=fetched))
+
+    def _run(self, download: Download) -> None:
+        try:
+            download.run()
+        finally:
+            if self.metered:
+                count_today(self.state.traffic, download.traffic.used)
 
     def _limit(self, total: int) -> int:
         limit = WASTE * total + limits.MIB
         return min(limit, bytes_left_today(self.state.traffic, self.profile.network)) if self.metered else limit
 
-    def _manifest(self, wish: CandidateRelease) -> bytes:
+    def _manifest(self, model: str, version: str, sha256: str) -> bytes:
         """Return the manifest's bytes, signed by the family's role and the very ones the channel names."""
-        target = manifest_target(wish.model, wish.version)
+        target = manifest_target(model, version)
         data = self.repository.fetch(target, limits.MAX_MANIFEST_BYTES)
-        if hashlib.sha256(data).hexdigest() != wish.manifest_sha256:
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise HashMismatchError("differs from the manifest named by the channel", subject=target)
         manifest = parse_manifest(data)
-        if (manifest.name, manifest.version) != (wish.model, wish.version):
+        if (manifest.name, manifest.version) != (model, version):
             raise MalformedError(f"says it is {manifest.name} {manifest.version}", subject=target)
         self.repository.saw_time(parse_time(manifest.created, what="manifest.created").timestamp())
         return data
@@ -119,15 +152,21 @@ class Installer:
             return None
         return found
 
-    def _check(self, download: Download) -> None:
+    def facts(self) -> str:
+        """Return what names the facts about the device that a refusal depends on."""
+        return fingerprint(self._facts(), self.profile)
+
+    def _facts(self) -> DeviceFacts:
         limit = ControlGroups().memory()
-        facts = DeviceFacts(
+        return DeviceFacts(
             architecture=architecture(),
             engines=installed_engines(),
             available_memory_mb=memory_available_mb(),
             memory_limit_left_mb=None if limit is None else limit.left_mb,
             disk_free_mb=disk_free_mb(self.state.root) or 0.0,
         )
+
+    def _check(self, download: Download, facts: DeviceFacts) -> None:
         shortfall = preflight(download.manifest, facts, self.profile, download.fetched_bytes())
         if shortfall is not None:
             raise ShortfallError(shortfall.reason, shortfall.text)

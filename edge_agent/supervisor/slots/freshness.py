@@ -23,7 +23,9 @@ class Freshness(Struct, kw_only=True):
     def seen(self, now: float) -> bool:
         """Note an input; return whether that ends a silence that was a fault."""
         was, self.stale, self.last = self.stale, False, now
-        self.heard = 0.0 if self.run is None else self.run.now
+        run = self.run = self.run or RunClock(now)
+        run.tick(now)
+        self.heard = run.now
         return was
 
     def look(self, now: float) -> bool:

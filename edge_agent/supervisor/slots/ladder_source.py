@@ -72,7 +72,10 @@ def candidate_rung(record: UpdateRecord, state: StateFolder) -> Rung:
 
 
 def ladder_of(
-    record: UpdateRecord, factory: FactoryBundle | None, state: StateFolder, damaged: Callable[[StateError], None]
+    record: UpdateRecord,
+    factory: FactoryBundle | None,
+    state: StateFolder,
+    damaged: Callable[[Installed, StateError], None],
 ) -> tuple[Rung, ...]:
     """Return the rungs to serve from, best first. A release that cannot be read is left out and told to `damaged`."""
     releases: list[LadderRelease] = []
@@ -83,7 +86,7 @@ def ladder_of(
         try:
             manifest = state.read_manifest(release.manifest_sha256)
         except StateError as error:
-            damaged(error)
+            damaged(release, error)
             continue
         releases.append(_entry(role, state.release(release.manifest_sha256), release, manifest, record))
     if factory is not None:

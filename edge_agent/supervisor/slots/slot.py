@@ -48,9 +48,13 @@ from edge_agent.update.record import installed
 from edge_agent.update.selection import window_open
 from edge_agent.update.state_machine import advance
 from edge_agent.update.transition_event import transition_event
+from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
 from edge_contracts.state import Installed, SlotState
+
+DAMAGED = "damaged"
+"""The fault of a slot of which an installed release is not what its manifest pins. It is being fetched again."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +90,7 @@ class Slot:
         self._run = RunClock(0.0)
         self._soaks_since: float | None = None
         self._trial: asyncio.Task[None] | None = None
+        self._damaged: set[str] = set()
         self._socket = bind(config)
         self.beside = SlotTaps(config, around.profile, around.clock, around.tell)
         inherited = InheritedSocket(listener=self._socket, mirror=self.beside.shadowing.mirror)
@@ -108,6 +113,22 @@ class Slot:
     def manifest(self) -> Manifest | None:
         """The manifest of what serves, where it can be read."""
         return serving_manifest(self.record, self._factory, self._around.state)
+
+    @property
+    def installed(self) -> tuple[Installed, ...]:
+        """The releases whose bytes have to be here: the one that serves and the one to go back to."""
+        both = (self.record.serving, self.record.last_good)
+        return tuple(dict.fromkeys(release for release in both if release is not None))
+
+    @property
+    def damaged(self) -> frozenset[str]:
+        """The manifests of those of them that are not what they should be."""
+        return frozenset(self._damaged & {release.manifest_sha256 for release in self.installed})
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with what is installed here, and with what is asked."""
+        return ((DAMAGED,) if self.damaged else ()) + self.input.faults
 
     @property
     def factory(self) -> Installed | None:
@@ -172,6 +193,23 @@ class Slot:
         text = f"no request for {idle_s:.0f} s, and memory is low: unloaded; the next request starts a worker"
         self._news("slot-unloaded", text=text, detail=readings | {"idle_s": idle_s})
 
+    def damage(self, manifest_sha256: str, text: str) -> None:
+        """Note, and tell once, that an installed release is not what its manifest pins."""
+        if manifest_sha256 not in self._damaged and manifest_sha256 in self.record.manifests:
+            self._damaged.add(manifest_sha256)
+            self._news("release-damaged", "error", text=text, detail={"manifest_sha256": manifest_sha256})
+
+    def repaired(self, manifest_sha256: str, fetched: int) -> None:
+        """Serve from a release again that was damaged, now that every byte is right; `fetched` of them came anew."""
+        if manifest_sha256 not in self._damaged:
+            return
+        self._damaged.discard(manifest_sha256)
+        text = f"every byte is what the manifest pins again; {fetched} bytes were fetched"
+        detail: Detail = {"manifest_sha256": manifest_sha256, "fetched": fetched}
+        self._news("release-repaired", text=text, detail=detail)
+        self.serving.serve(self._ladder(), urgent=True)
+        self.serving.renew()
+
     async def stop(self) -> None:
         """Drain the worker and give the socket back."""
         if self._trial is not None:
@@ -228,7 +266,11 @@ class Slot:
         if self._uncommitted(worker.first):
             self._soak.add(worker.heartbeat, heartbeat)
 
-    def fault(self, worker: WorkerProcess, fault: Fault) -> None:  # noqa: ARG002
+    def fault(self, worker: WorkerProcess, fault: Fault) -> None:
+        if fault.reason == BundleError.reason:
+            for rung in worker.plan.ladder:
+                if rung.served_by == fault.served_by and rung.role != "factory":
+                    self.damage(rung.manifest_sha256, f"{fault.served_by}: {fault.text}")
         text = f"{fault.served_by}: {fault.text}"
         event = "capture-failed" if fault.reason == "capture" else "rung-failed"
         self._news(event, "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
@@ -264,7 +306,7 @@ class Slot:
     def _ladder(self) -> tuple[Rung, ...]:
         state = self._around.state
         return ladder_of(
-            self.record, self._factory, state, lambda error: self._news("release-damaged", "error", text=str(error))
+            self.record, self._factory, state, lambda release, error: self.damage(release.manifest_sha256, str(error))
         )
 
     def _uncommitted(self, rung: Rung) -> bool:

@@ -145,7 +145,12 @@ class WorkerLifecycle:
         old, self._config = self._config, config
         watched = {"idle_unload_s": old.idle_unload_s, "stale_after_s": old.stale_after_s}  # no worker knows these
         alike = msgspec.structs.replace(config, mqtt=old.mqtt, shadow=old.shadow, **watched)
-        if alike == old or self.unloaded:
+        if alike != old:
+            self.renew()
+
+    def renew(self) -> None:
+        """Let a new worker take over from the one that runs, if one does."""
+        if self.unloaded:
             return
         if self._next is not None:
             self._retire(self._next)

@@ -18,4 +18,4 @@ def test_an_agent_tells_that_nobody_asks_over_http(tmp_path: Path) -> None:
         agent.ask()
         eventually("the end of it", lambda: agent.slot().faults == ())
         assert "no request for" in agent.log
-        assert "requests come again" in agent.log
+        assert "requests resumed" in agent.log

@@ -98,6 +98,6 @@ def test_mqtt_repeated_late_and_foreign_answers_do_no_harm(tmp_path: Path, kind:
 def test_mqtt_without_a_depot_is_unreachable(tmp_path: Path) -> None:
     with make_broker("embedded", tmp_path) as broker:
         carrier = MqttTransport(BrokerConfig(host="127.0.0.1", port=broker.port), "default", "dev-1", timeout_s=3.0)
-        with pytest.raises(UnreachableError, match="no depot answered"):
+        with pytest.raises(UnreachableError, match="no reply from a depot"):
             carrier.read("metadata", "timestamp.json", 0, 10)
         carrier.close()

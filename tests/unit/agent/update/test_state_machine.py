@@ -136,6 +136,42 @@ def test_new_serial_lets_a_rejected_release_try_again() -> None:
     assert follow(record, Wished(candidate=candidate("b", serial=2))).state == "offered"
 
 
+def test_new_serial_that_wants_a_retry_of_others_changes_nothing_here() -> None:
+    record = follow(active("b", committed("a")), Crashed(reason="memory"))
+    others = msgspec.structs.replace(candidate("b", serial=2), again=False)
+    again = follow(record, Wished(candidate=others))
+    assert (again.state, again.serial, again.rejected) == ("rolled_back", 2, record.rejected)
+    assert follow(again, Wished(candidate=candidate("b", serial=3))).state == "offered"
+
+
+def refused(reason: str) -> UpdateRecord:
+    begun = follow(NEW, Wished(candidate=candidate("a")), Began(facts="one engine"))
+    return follow(begun, UpdateFailed(reason=reason))
+
+
+@pytest.mark.parametrize("reason", ["engine", "architecture", "memory-budget", "disk-budget", "trial-engine-missing"])
+def test_refusal_by_the_device_itself_is_remembered_with_the_facts_and_judged_anew_when_offered_again(
+    reason: str,
+) -> None:
+    record = refused(reason)
+    assert (record.state, record.refused_under) == ("rejected", {"a" * 64: "one engine"})
+    assert follow(record, Wished(candidate=candidate("a"))).state == "offered"
+
+
+@pytest.mark.parametrize("reason", ["malformed", "aborted", "shadow-agreement"])
+def test_refusal_for_what_the_release_is_stands_whatever_the_device_becomes(reason: str) -> None:
+    record = refused(reason)
+    assert record.refused_under == {}
+    assert follow(record, Wished(candidate=candidate("a"))) == record
+
+
+def test_facts_of_a_refusal_go_with_the_refusal() -> None:
+    record = follow(refused("engine"), Wished(candidate=candidate("a", serial=2)))
+    assert (record.state, record.refused_under, record.rejected) == ("offered", {}, ())
+    record = follow(refused("engine"), Wished(candidate=candidate("a")), UpdateFailed(reason="malformed"))
+    assert record.refused_under == {}
+
+
 def test_crashes_within_the_gate_go_on_soaking() -> None:
     record = follow(active("b", committed("a"), max_crashes=2), Crashed(reason="x"), Crashed(reason="x"))
     assert record.state == "active"

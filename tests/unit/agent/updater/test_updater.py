@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_contracts import limits
 from edge_contracts.manifest import Requirements
 from edge_fleet.releases.release import revoke, set_floor
-from edge_fleet.rollouts.channel_state import pause
+from edge_fleet.rollouts.channel_state import pause, resume, retry
 from edge_fleet.rollouts.rollout import change_rollout
 
 
@@ -267,3 +268,31 @@ def test_used_up_day_budget_stops_before_the_first_byte(site: UpdateSite) -> Non
 def _manifest(site: UpdateSite) -> bytes:
     (release,) = site.state.releases.iterdir()
     return (release / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("devices", "reasons", "again"),
+    [
+        (("dev-1",), (), True),
+        (("dev-2",), (), False),
+        ((), ("crash-loop",), True),
+        ((), ("hung",), False),
+        (("dev-1",), ("hung",), False),
+        (("dev-2", "dev-1"), ("hung", "crash-loop"), True),
+    ],
+)
+def test_retry_is_for_the_devices_and_reasons_it_names(
+    site: UpdateSite, devices: tuple[str, ...], reasons: tuple[str, ...], again: bool
+) -> None:
+    wish = next(message for message in site.look() if isinstance(message, Offer)).candidate
+    change_rollout(site.fleet, CHANNEL, partial(retry, devices=devices, reasons=reasons), site.now)
+    refused = {"rejected": (wish.manifest_sha256,), "serial": wish.serial, "reason": "crash-loop"}
+    assert ("Offer" in names(site.look(**refused))) == again
+
+
+def test_device_that_missed_the_retry_tries_again_with_the_next_document(site: UpdateSite) -> None:
+    wish = next(message for message in site.look() if isinstance(message, Offer)).candidate
+    change_rollout(site.fleet, CHANNEL, partial(retry, devices=("dev-2",)), site.now)
+    change_rollout(site.fleet, CHANNEL, pause, site.now)
+    change_rollout(site.fleet, CHANNEL, resume, site.now)
+    assert "Offer" in names(site.look(rejected=(wish.manifest_sha256,), serial=wish.serial, reason="hung"))
