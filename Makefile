@@ -68,7 +68,7 @@ layers: $(DEV)
 	$(BIN)/lint-imports
 
 tests: $(DEV)
-	$(BIN)/pytest -n $(JOBS) --durations=10
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --durations=10
 
 power-cuts: $(DEV)
 	$(BIN)/python tests/campaigns/power/power_cuts.py --out benchmarks/results/power-cuts.json

@@ -1,4 +1,4 @@
-"""For all tests: how hypothesis runs, and what is collected where an extra is not installed."""
+"""For all tests: how hypothesis runs, which tests share a process, what is collected where an extra is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline, because shared machines stall; the same examples every time in CI.
@@ -23,3 +24,12 @@ collect_ignore = [
     for name in names
     for path in _HERE.rglob(name)
 ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share a fixture of their module in one of xdist's processes, which then builds it once."""
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
+        if any(one.scope == "module" and one.baseid for definitions in fixtures for one in definitions[-1:]):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
