@@ -180,6 +180,7 @@ class BrokerLink:
                     break
         if connection.socket is not None:
             connection.leave()
+        connection.end(connection.ending)  # CONNECT itself may have found nobody any more
         return self._learned(connection)
 
     def _opened(self) -> BrokerSession | Disconnected:
