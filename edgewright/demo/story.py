@@ -149,7 +149,7 @@ def update_over_mqtt(story: Story) -> None:
     config = stage.folder / "agent.toml"
     settings = {"device": DEVICE, "state": story.state, "port": story.broker.port, "root": story.fleet / "root.json"}
     config.write_text(AGENT.format(protocol=story.broker.protocol, **settings))
-    stage.start("agent", "agent", "run", "--config", str(config), ready=f"agent {DEVICE} runs")
+    stage.start("agent", "agent", "run", "--config", str(config), ready=f"agent {DEVICE} started")
     story.roll_out("1.0.0")
     slot = story.wait_for_slot("1.0.0 committed", lambda slot: slot["state"] == "committed")
     account.check("updated-over-mqtt", slot["serving"]["version"] == "1.0.0", f"{slot['served_by']} is committed")
