@@ -27,8 +27,10 @@ collect_ignore = [
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep tests that share a fixture of their module in one of xdist's processes, which then builds it once."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         fixtures = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
         if any(one.scope == "module" and one.baseid for definitions in fixtures for one in definitions[-1:]):

@@ -146,7 +146,7 @@ def test_battery_and_firmware_are_heard_and_mains_power_ends_it(tmp_path: Path, 
         board.throttle(0x50000)
         agent.is_at("NORMAL")
         reasons = [event.text.partition(": ")[2] for event in agent.events("level")]
-    better = "better for the dwell time"
+    better = "readings stayed better for the dwell time"
     assert reasons == ["battery_percent=29", "battery_percent=9", better, "throttled", better]
 
 

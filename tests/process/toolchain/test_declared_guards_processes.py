@@ -62,5 +62,5 @@ def test_a_device_that_gets_the_bundle_keeps_its_guards(tmp_path: Path) -> None:
         assert runtime.infer(channel(1, 1000.0)).warnings == (), "a channel without a guard"
         answer = runtime.infer(channel(0, 1000.0))
         assert (answer.served_by, answer.outputs["logits"].tolist()) == ("last-resort/constant", [[0, 0, 0, 9]])
-        with pytest.raises(TensorError, match="x: right: 60 is over the maximum 50"):
+        with pytest.raises(TensorError, match="x: right: 60 is above the maximum 50"):
             runtime.infer(channel(2, 60.0))

@@ -25,7 +25,7 @@ def test_serve_says_what_it_is_answers_and_ends_cleanly_on_ctrl_c(tmp_path):
     try:
         first, second = process.stdout.readline(), process.stdout.readline()
         url = first.split(": ")[1].split("/v2/")[0]
-        assert "updates, telemetry and signature checks are off" in second
+        assert "Updates, telemetry and signature checks are off" in second
         answer = infer_json(url, [[1, 2, 3, 4]])
         assert answer["parameters"]["served_by"] == "local:1.0.0/fp32"
         os.kill(process.pid, signal.SIGINT)

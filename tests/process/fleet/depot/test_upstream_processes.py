@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
-from support.parts.upstream import answering, fetch
+from support.parts.upstream import answering, fetch, upstream_site
 from support.sites.web_site import WebSite, redirecting
 
 from edge_fleet.depot import upstream
 from edge_fleet.errors import UpstreamError
+
+
+@pytest.fixture(name="site")
+def _site(tmp_path: Path) -> Iterator[WebSite]:
+    with upstream_site(tmp_path) as site:
+        yield site
 
 
 def test_a_trickle_is_not_waited_for(site: WebSite, monkeypatch: pytest.MonkeyPatch) -> None:

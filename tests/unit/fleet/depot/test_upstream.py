@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.parts.upstream import DATA, PLACE, answering, fetch
+from support.parts.upstream import DATA, PLACE, answering, fetch, upstream_site
 from support.sites.web_site import Misbehavior, WebSite, failing, giving, redirecting, undeclared
 
 from edge_fleet.depot.upstream import HttpUpstream
@@ -15,9 +15,7 @@ from edge_fleet.errors import FleetError, ObjectMissingError, UpstreamError, Ups
 
 @pytest.fixture(name="site")
 def _site(tmp_path: Path) -> Iterator[WebSite]:
-    (tmp_path / "metadata").mkdir()
-    (tmp_path / PLACE).write_bytes(DATA)
-    with WebSite(tmp_path) as site:
+    with upstream_site(tmp_path) as site:
         yield site
 
 
