@@ -14,7 +14,7 @@ TRAIN  := $(VENV)/.installed-train
 # ONNX Runtime reports to its maker unless it is told not to before it is imported; scripts may import it before us.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo dev check test lint types layers tests power-cuts fuzz schemas compress-bench arm64 clean
+.PHONY: help demo dev check test lint types layers tests power-cuts fuzz mutants schemas compress-bench arm64 clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
@@ -23,6 +23,7 @@ help:
 	@echo "make test    the same and every other test: real processes, brokers, fleets"
 	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
 	@echo "make fuzz    fuzz whatever reads bytes from outside, FUZZ_SECONDS=600 for each of its targets"
+	@echo "make mutants which wrong decisions would the unit tests not notice? (half an hour)"
 	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (three quarters of an hour), write docs/benchmarks.md;"
 	@echo "                                   with PEERS=FOLDER beside other quantizers, which it installs there (6 GB)"
 	@echo "make arm64   install the wheel on an emulated arm64 Debian and have it answer (200 MB fetched, minutes)"
@@ -75,6 +76,9 @@ power-cuts: $(DEV)
 
 fuzz: $(DEV)
 	$(BIN)/python tests/campaigns/fuzzing/campaign.py --seconds $(FUZZ_SECONDS) --out benchmarks/results/fuzzing.json
+
+mutants: $(DEV)
+	$(BIN)/python tests/campaigns/mutants/campaign.py --jobs $(JOBS) --out benchmarks/results/mutants.json
 
 compress-bench: $(TRAIN)
 	@test -n "$(CORPUS)" || { echo "make compress-bench CORPUS=FOLDER: a folder of task files"; exit 2; }
