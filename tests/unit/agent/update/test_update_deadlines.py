@@ -130,12 +130,14 @@ def test_a_hold_is_written_down_once_for_each_reason(steps: int, reason: str, ag
     assert (after.state, after.reason, after.deadline) == ("offered", reason, None)
 
 
-def test_a_clock_that_went_back_keeps_what_was_left_of_the_deadline() -> None:
+def test_a_clock_that_went_back_or_jumped_past_the_deadline_begins_the_state_again() -> None:
     soaking = follow(offered(), *WAY)
     record = advance(soaking, Restarted(clean=True), NOW - 5000)
     assert (record.since, record.deadline) == (NOW - 5000, NOW - 5000 + 600.0 + DAY_S)
     overdue = msgspec.structs.replace(soaking, deadline=NOW - 10)
-    assert advance(overdue, Restarted(clean=True), NOW - 5000).deadline == NOW - 5000
+    assert advance(overdue, Restarted(clean=True), NOW - 5000).deadline == NOW - 5000 + 600.0 + DAY_S
+    at_its_end = advance(soaking, Restarted(clean=True), NOW + 600.0 + DAY_S)
+    assert (at_its_end.since, at_its_end.deadline) == (NOW, NOW + 2 * (600.0 + DAY_S))
     forever = msgspec.structs.replace(soaking, deadline=None)
     assert advance(forever, Restarted(clean=True), NOW - 5000).deadline is None
     later = advance(soaking, Restarted(clean=True), NOW + 100)
