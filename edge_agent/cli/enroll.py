@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import click
@@ -31,8 +32,8 @@ def enroll(claim_file: Path, config: Path, timeout: float, as_json: bool) -> Non
     """Enroll this device: exchange a claim for its certificate.
 
     The claim comes from `edgewright fleet enroll`. The private key is generated here and never leaves the device. If
-    the reply is lost, run the command again: the same claim returns the same certificate. A running agent loads the
-    new certificate and renews it without further commands.
+    the reply is lost, run the command again: the same claim returns the same certificate, and a device that was revoked
+    meanwhile is told so. A running agent loads the new certificate and renews it without further commands.
 
     \b
     Example:
@@ -52,11 +53,16 @@ def enroll(claim_file: Path, config: Path, timeout: float, as_json: bool) -> Non
     if broker.certificate_file is not None:
         hint = "remove certificate_file, key_file and ca_file from [broker]"
         raise ConfigError("conflicts with `identity`", subject="config.broker.certificate_file", hint=hint)
-    enrolled = redeem_claim(claim, IdentityFolder(Path(broker.identity)), broker, timeout)
+    redeemed = redeem_claim(claim, IdentityFolder(Path(broker.identity)), broker, timeout, time.time())
+    enrolled = redeemed.enrolled
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(enrolled)))
+        unchecked = {"unchecked": redeemed.doubt} if redeemed.doubt else {}
+        click.echo(json.dumps(msgspec.to_builtins(enrolled) | unchecked))
         return
     click.echo(f"{enrolled.device} is enrolled; its certificate is in {broker.identity}. Delete {claim_file}.")
+    if redeemed.doubt:
+        text = f"It was enrolled before, and could not ask whether its certificate still holds: {redeemed.doubt}"
+        click.echo(text, err=True)
 
 
 def _read(path: Path) -> Claim:

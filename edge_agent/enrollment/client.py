@@ -12,12 +12,13 @@ import secrets
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.enrollment.certificates import CertificateSubject, accept, make_request, new_key
 from edge_agent.errors import CertificateError, ConfigError, UnreachableError
-from edge_agent.identity.files import SECRET, IdentityFolder
+from edge_agent.identity.files import SECRET, IdentityFiles, IdentityFolder
 from edge_agent.identity.validity import Enrolled
 from edge_agent.mqtt.client import MqttLink
 from edge_agent.storage.durable import write_durably
@@ -29,6 +30,12 @@ from edge_io.mqtt.words import Connected, Disconnected, LinkEvent, MessageReceiv
 
 AGAIN_S = 5.0
 """How long an answer may take until the request is sent again."""
+
+CHECK_S = 15.0
+"""How long the service is asked whether a claim that was redeemed here before still holds."""
+
+_ALERTS: dict[str, Refusal] = {"alert certificate expired": "expired", "alert certificate revoked": "revoked"}
+"""What OpenSSL calls the alerts of RFC 8446, section 6.2."""
 
 NEXT_STEP: dict[Refusal, str] = {
     "malformed": "update the agent or the enrollment service: their versions are incompatible",
@@ -42,38 +49,87 @@ NEXT_STEP: dict[Refusal, str] = {
 
 @dataclass(frozen=True)
 class EnrollmentClient:
-    """Where to ask and where the answer comes."""
+    """Where to ask and where the answer comes. `heeds_alerts`: a broker that calls the certificate expired or revoked
+    ends it; otherwise it is asked again, as the broker may be behind."""
 
     broker: BrokerConfig
     asks: str
     answers: str
+    heeds_alerts: bool = False
 
 
-def redeem_claim(claim: Claim, folder: IdentityFolder, broker: BrokerConfig, timeout_s: float) -> Enrolled:
-    """Redeem a claim and put the new identity into use; `broker` says which MQTT to speak, the claim where. A claim
-    that was redeemed here before changes nothing.
+@dataclass(frozen=True)
+class RedeemedClaim:
+    """The identity that is in use. `doubt`: why the service was not asked whether a claim redeemed before still holds,
+    "" if it was."""
 
-    Raises CertificateError with the reason, UnreachableError, StateError.
+    enrolled: Enrolled
+    doubt: str = ""
+
+
+def redeem_claim(
+    claim: Claim, folder: IdentityFolder, broker: BrokerConfig, timeout_s: float, now: float
+) -> RedeemedClaim:
+    """Redeem a claim and put the new identity into use; `broker` says which MQTT to speak, the claim where. `now` is
+    the device's clock, in seconds since 1970.
+
+    A claim that was redeemed here before changes nothing: then the service is asked whether it still holds. Raises
+    CertificateError with the reason, UnreachableError, StateError.
     """
     current = folder.current()
     if current is not None and current.claim == claim.claim:
-        return current
-    wanted = CertificateSubject(
+        return RedeemedClaim(current, _doubt(claim, folder.files(current), broker, min(timeout_s, CHECK_S), now))
+    _check_term(claim, now)
+    key = _kept_key(folder)
+    enrolled, papers = accept(_ask_as_claim(claim, key, broker, timeout_s), _subject(claim, key))
+    with folder.hold():
+        folder.adopt(enrolled, papers)
+    return RedeemedClaim(enrolled)
+
+
+def _check_term(claim: Claim, now: float) -> None:
+    """Raise CertificateError for a claim that is over by its own words, before anybody is asked."""
+    if datetime.fromisoformat(claim.expires).timestamp() > now:
+        return
+    clock = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    hint = f"{NEXT_STEP['expired']}; if this device's clock ({clock}) is wrong, set it first"
+    raise CertificateError(f"refused: expired; the claim was good until {claim.expires}", hint=hint, refusal="expired")
+
+
+def _doubt(claim: Claim, files: IdentityFiles, broker: BrokerConfig, timeout_s: float, now: float) -> str:
+    """Return why it is not known whether an identity still holds; "" if the service says so. Raises CertificateError
+    if it says that the device was revoked."""
+    try:
+        _check_term(claim, now)
+        _ask_as_claim(claim, files.key.read_bytes(), broker, timeout_s)
+    except CertificateError as error:
+        if error.refusal in ("used", "too-often"):  # it was renewed since, with another key
+            return ""
+        if error.refusal != "expired":
+            raise
+        return "the claim itself is over"
+    except UnreachableError as error:
+        return str(error)
+    return ""
+
+
+def _subject(claim: Claim, key: bytes) -> CertificateSubject:
+    return CertificateSubject(
         claim=claim.claim,
         device=claim.device,
         tenant=claim.tenant,
-        key=_kept_key(folder),
+        key=key,
         ca=claim.ca.encode(),
         issuer=claim.issuer.encode(),
     )
-    request = make_request(wanted.key, claim.certificate.encode(), claim.key.encode())
+
+
+def _ask_as_claim(claim: Claim, key: bytes, broker: BrokerConfig, timeout_s: float) -> bytes:
+    request = make_request(key, claim.certificate.encode(), claim.key.encode())
     topics = (claim_topic(claim.tenant, claim.claim, "req"), claim_topic(claim.tenant, claim.claim, "rsp"))
     with tempfile.TemporaryDirectory(prefix="edgewright-claim-") as scratch:
-        settings = _as_claim(claim, Path(scratch), broker)
-        enrolled, papers = accept(ask(EnrollmentClient(settings, *topics), request, timeout_s), wanted)
-    with folder.hold():
-        folder.adopt(enrolled, papers)
-    return enrolled
+        client = EnrollmentClient(_as_claim(claim, Path(scratch), broker), *topics, heeds_alerts=True)
+        return ask(client, request, timeout_s)
 
 
 def renew(folder: IdentityFolder, broker: BrokerConfig, timeout_s: float) -> Enrolled:
@@ -162,11 +218,30 @@ def _await(
             trouble = "no reply from the enrollment service"
         elif isinstance(event, Disconnected):
             trouble = event.reason
+            if desk.heeds_alerts:
+                _heed(event.reason)
         elif isinstance(event, MessageReceived):
             certificate = _certificate(event.payload, request.nonce)
             if certificate is not None:
                 return certificate
-    raise UnreachableError(f"{trouble}, in {timeout_s:g} s", subject=f"{desk.broker.host}:{desk.broker.port}")
+    where = f"{desk.broker.host}:{desk.broker.port}"
+    raise UnreachableError(f"{trouble}, in {timeout_s:g} s", subject=where, hint=_hint(trouble))
+
+
+def _heed(reason: str) -> None:
+    """Raise CertificateError if the broker's alert says why it takes no certificate of this claim."""
+    said = reason.lower().replace("_", " ")
+    for alert, refusal in _ALERTS.items():
+        if alert in said:
+            clock = ", or the broker's clock is wrong" if refusal == "expired" else ""
+            text = f"refused: {refusal}; the broker says that the claim's certificate is {refusal}"
+            raise CertificateError(text, hint=NEXT_STEP[refusal] + clock, refusal=refusal)
+
+
+def _hint(trouble: str) -> str | None:
+    if "verify failed" in trouble.lower().replace("_", " "):
+        return "is this broker the one that the claim names, and the clock of this device right?"
+    return None
 
 
 def _certificate(payload: bytes, nonce: str) -> bytes | None:

@@ -4,7 +4,9 @@ be revoked, expire. What a device serves hangs on none of it."""
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,11 @@ from support.brokers.broker_identities import Identity
 from support.makers import bundles
 from support.sites.identity_site import TlsSite
 
+from edge_agent.config.agent_toml import load_config
+from edge_agent.enrollment.client import redeem_claim
+from edge_agent.errors import CertificateError
 from edge_agent.identity.files import IdentityFolder
+from edge_contracts.enrollment import parse_claim
 from edgewright.demo.stage import DemoError, wait_for
 
 pytestmark = pytest.mark.timeout(180)  # many processes, and certificates that have to grow old
@@ -113,3 +119,31 @@ def test_used_claim_copied_to_another_box_is_refused_with_the_reason(site: TlsSi
         site.enroll(claim)
     assert IdentityFolder(site.state / "identity").current() is None
     assert site.serials() == [enrolled["serial"]]
+
+
+def test_revoked_device_that_redeems_its_claim_again_is_told_so(site: TlsSite) -> None:
+    site.start_enrollment()
+    claim = site.claim("first")
+    enrolled = site.enroll(claim)
+    site.stop("enrolment")
+    assert "no reply" in site.enroll(claim)["unchecked"], "what could not be asked is said"
+    site.start_enrollment()
+    assert site.enroll(claim) == enrolled
+    site.revoke()
+    with pytest.raises(DemoError, match="refused: revoked"):
+        site.enroll(claim)
+    assert site.enroll(site.claim("second"))["serial"] != enrolled["serial"], "a new claim takes it back"
+
+
+def test_broker_that_finds_the_claim_expired_ends_the_wait_at_once(site: TlsSite) -> None:
+    """By the device's own clock, which starts in 1970 on a box without a battery, the claim is good."""
+    site.start_enrollment()
+    claim = parse_claim(site.claim("short", life=timedelta(seconds=1)).read_bytes())
+    time.sleep(2.0)
+    site.write_config()
+    broker = load_config(site.config).broker
+    assert broker is not None
+    started = time.monotonic()
+    with pytest.raises(CertificateError, match="refused: expired"):
+        redeem_claim(claim, IdentityFolder(site.state / "identity"), broker, 60.0, now=0.0)
+    assert time.monotonic() - started < 30.0

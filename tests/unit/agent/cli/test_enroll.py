@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from click.testing import CliRunner
 from support.makers import fleets
 
 from edge_agent.cli.agent import agent
-from edge_agent.errors import ConfigError, UnreachableError
+from edge_agent.enrollment.client import _heed
+from edge_agent.errors import CertificateError, ConfigError, UnreachableError
 from edge_agent.identity.files import IdentityFolder
 from edge_contracts.errors import ContractError, EdgewrightError
 from edge_contracts.limits import MAX_CLAIM_BYTES
@@ -36,7 +38,7 @@ def _claim(tmp_path: Path) -> Path:
     found_authority(fleet, fleets.NOW)
     store = CertificateStore(fleet.store_url)
     order = ClaimOrder(device="dev-1", host="127.0.0.1", port=1)
-    write_claim(make_claim(fleet, store, order, timedelta(days=1), fleets.NOW), tmp_path / "dev-1.claim")
+    write_claim(make_claim(fleet, store, order, timedelta(days=1), datetime.now(UTC)), tmp_path / "dev-1.claim")
     store.close()
     return tmp_path / "dev-1.claim"
 
@@ -83,3 +85,25 @@ def test_without_a_broker_the_key_waits_for_the_next_try(claim: Path) -> None:
     assert isinstance(enroll(claim), UnreachableError)
     assert folder.pending_key() == key
     assert folder.current() is None
+
+
+def test_a_claim_that_is_over_is_refused_before_anybody_is_asked(claim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is ahead looks the same, so the text says what the clock shows."""
+    days_on = time.time() + 2 * 86_400
+    monkeypatch.setattr("edge_agent.cli.enroll.time.time", lambda: days_on)
+    monkeypatch.setattr("edge_agent.enrollment.client.ask", lambda *_: pytest.fail("somebody was asked"))
+    error = enroll(claim)
+    assert isinstance(error, CertificateError)
+    assert error.refusal == "expired"
+    assert "refused: expired; the claim was good until" in str(error)
+    assert "fleet enroll" in (error.hint or "")
+    assert datetime.fromtimestamp(days_on, UTC).strftime("%Y-%m-%d") in (error.hint or "")
+    assert IdentityFolder(claim.parent / "state" / "identity").pending_key() is None
+
+
+@pytest.mark.parametrize("word", ["expired", "revoked"])
+def test_the_alert_of_a_broker_that_takes_no_certificate_of_the_claim_ends_it_at_once(word: str) -> None:
+    with pytest.raises(CertificateError, match=f"refused: {word}") as caught:
+        _heed(f"connection lost: [SSL: SSLV3_ALERT_CERTIFICATE_{word.upper()}] sslv3 alert certificate {word}")
+    assert caught.value.refusal == word
+    _heed("no connection: TLS: certificate verify failed: certificate has expired")  # the broker's, by our clock
