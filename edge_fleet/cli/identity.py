@@ -37,6 +37,7 @@ from edge_fleet.identity.claims import (
     make_claim,
     write_broker_files,
     write_claim,
+    write_client_files,
     write_revocations,
     write_service_files,
 )
@@ -110,9 +111,16 @@ def authority_broker(folder: Path, hosts: tuple[str, ...], out: Path, as_json: b
     )
 
 
+class _ServiceName(click.Choice[str]):
+    """The services as they are written here; the other spelling is what the broker's files call the third one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert("enrollment" if value == "enrolment" else value, param, ctx)
+
+
 @authority.command("service")
 @fleet_argument
-@click.argument("name", type=click.Choice(SERVICES))
+@click.argument("name", type=_ServiceName([name.replace("enrolment", "enrollment") for name in SERVICES]))
 @click.option("--out", type=FOLDER, required=True, help="Folder to write the certificate, the key and ca.pem to.")
 @db_option
 @json_option
@@ -125,12 +133,40 @@ def authority_service(folder: Path, name: str, out: Path, db: str | None, as_jso
     Examples:
       edgewright fleet authority service ~/fleet depot --out ~/fleet/tls
     """
+    fleet, common_name = FleetWorkspace(folder), name.replace("enrollment", "enrolment")
+    store = CertificateStore(db or fleet.store_url)
+    row = write_service_files(fleet, store, common_name, out, utc_now(), file_name=name)
+    store.close()
+    text = f"Start the {name} with {_options(out, name)}"
+    emit({"name": common_name, "folder": str(out), "expires": row.expires}, as_json, text)
+
+
+@authority.command("client")
+@fleet_argument
+@click.argument("name")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write the certificate, the key and ca.pem to.")
+@db_option
+@json_option
+def authority_client(folder: Path, name: str, out: Path, db: str | None, as_json: bool) -> None:
+    """Create the certificate of another client of the broker.
+
+    For sensors, dashboards and everything else that is neither a device nor a service. It is valid for 825 days, and
+    NAME is the user name in the broker's ACL.
+
+    \b
+    Examples:
+      edgewright fleet authority client ~/fleet sensor-1 --out sensor-files
+    """
     fleet = FleetWorkspace(folder)
     store = CertificateStore(db or fleet.store_url)
-    row = write_service_files(fleet, store, name, out, utc_now())
+    row = write_client_files(fleet, store, convert(name, Name, what="name"), out, utc_now())
     store.close()
-    options = f"--ca {out / 'ca.pem'} --cert {out / f'{name}.pem'} --key {out / f'{name}.key'}"
-    emit({"name": name, "folder": str(out), "expires": row.expires}, as_json, f"Start the {name} with {options}")
+    text = f"Give it to the client as {_options(out, name)}; what `user {name}` may do stands in the broker's ACL"
+    emit({"name": name, "folder": str(out), "expires": row.expires}, as_json, text)
+
+
+def _options(out: Path, name: str) -> str:
+    return f"--ca {out / 'ca.pem'} --cert {out / f'{name}.pem'} --key {out / f'{name}.key'}"
 
 
 @click.command()

@@ -105,6 +105,12 @@ class CertificateStore:
             found = connection.execute(select(CLAIMS).where(CLAIMS.c.claim == name)).first()
         return None if found is None else ClaimRow(**found._mapping)
 
+    def has_claim(self, device: str, now: str) -> bool:
+        """Return whether a claim for that device can still be redeemed at UTC time `now`."""
+        open_ones = (CLAIMS.c.device == device) & CLAIMS.c.void.is_(False) & (CLAIMS.c.expires > now)
+        with self._engine.connect() as connection:
+            return connection.execute(select(CLAIMS.c.claim).where(open_ones)).first() is not None
+
     def certificate(self, serial: str) -> Issued | None:
         """Return a certificate by its serial, if it was issued here."""
         with self._engine.connect() as connection:

@@ -34,6 +34,8 @@ from edge_fleet.signing.workspace import FleetWorkspace
 from edge_io.durable_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, write_file
 
 REVOKED_NAME = "revoked.pem"
+OPERATOR = "operator"
+"""The parent of a certificate that an operator asked for, with no claim."""
 
 
 class ClaimOrder(StrictRecord, frozen=True, kw_only=True):
@@ -60,9 +62,13 @@ def found_authority(fleet: FleetWorkspace, now: datetime) -> Authority:
 def make_claim(
     fleet: FleetWorkspace, store: CertificateStore, order: ClaimOrder, life: timedelta, now: datetime
 ) -> Claim:
-    """Make a claim and remember it, to be redeemed within `life`. Raises FleetError for a name of a service."""
+    """Make a claim and remember it, to be redeemed within `life`. Raises FleetError for a name of a service or of
+    another client."""
     if order.device in SERVICES:
         raise FleetError(f"{order.device!r} is the name of a service", subject="device")
+    if any(row.parent == OPERATOR and row.revoked is None for row in store.certificates(order.device)):
+        hint = "choose another device name, or revoke the client with `edgewright fleet identity revoke`"
+        raise FleetError(f"{order.device!r} is the name of another client of the broker", subject="device", hint=hint)
     authority = authority_of(fleet)
     key = ec.generate_private_key(ec.SECP256R1())
     name = f"claim-{secrets.token_hex(8)}"
@@ -104,18 +110,33 @@ def write_broker_files(fleet: FleetWorkspace, hosts: Sequence[str], out: Path, n
     write_file(out / REVOKED_NAME, (authority.folder / REVOKED_NAME).read_bytes())
 
 
-def write_service_files(fleet: FleetWorkspace, store: CertificateStore, name: str, out: Path, now: datetime) -> Issued:
-    """Write a service's certificate, its key and whom it trusts as the broker (`ca.pem`) into `out`."""
+def write_service_files(
+    fleet: FleetWorkspace, store: CertificateStore, name: str, out: Path, now: datetime, *, file_name: str | None = None
+) -> Issued:
+    """Write a service's certificate, its key and whom it trusts as the broker (`ca.pem`) into `out`. The files are
+    named like the service, or `file_name`."""
     authority = authority_of(fleet)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = authority.sign_client(DEVICE_CA, name, key.public_key(), Term.starting(now, SERVICE_LIFE))
-    row = issued(certificate, "operator", now)
+    row = issued(certificate, OPERATOR, now)
     store.add_service(row)
     make_folder(out, PRIVATE_FOLDER)
-    write_file(out / f"{name}.key", private_pem(key), PRIVATE_FILE)
-    write_file(out / f"{name}.pem", certificate.public_bytes(Encoding.PEM))
+    write_file(out / f"{file_name or name}.key", private_pem(key), PRIVATE_FILE)
+    write_file(out / f"{file_name or name}.pem", certificate.public_bytes(Encoding.PEM))
     write_file(out / "ca.pem", authority.pem(BROKER_CA))
     return row
+
+
+def write_client_files(fleet: FleetWorkspace, store: CertificateStore, name: str, out: Path, now: datetime) -> Issued:
+    """Write the files of a client that is neither a device nor a service, such as a sensor on the data topics. Raises
+    FleetError for a name that one of these has or may get."""
+    if name in SERVICES:
+        raise FleetError(f"{name!r} is the name of a service", subject="name")
+    enrolled = any(row.parent != OPERATOR for row in store.certificates(name))
+    if enrolled or store.has_claim(name, utc_text(now)):
+        hint = "its certificate comes by `edgewright agent enroll`; choose another name for a client"
+        raise FleetError(f"{name!r} is the name of a device", subject="name", hint=hint)
+    return write_service_files(fleet, store, name, out, now)
 
 
 def write_revocations(fleet: FleetWorkspace, store: CertificateStore, now: datetime) -> Path:

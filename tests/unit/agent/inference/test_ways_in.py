@@ -24,7 +24,7 @@ def test_configurations_of_the_pages_load(tmp_path: Path) -> None:
     assert config.data_broker is not None
     assert config.data_broker.host == "192.168.1.10"
     assert config.slots[0].mqtt is not None
-    assert config.slots[0].mqtt.error == "answers/wrist/error"
+    assert config.slots[0].mqtt.error == "answers/dev-0001/wrist/error"
 
 
 def test_every_commented_field_of_the_example_is_one(tmp_path: Path) -> None:

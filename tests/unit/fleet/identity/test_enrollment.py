@@ -22,7 +22,14 @@ from edge_contracts.topics import claim_topic, device_topic
 from edge_fleet.database.certificates import MAX_SUCCESSORS, CertificateStore
 from edge_fleet.errors import FleetError, KeyExposedError
 from edge_fleet.identity.authority import CLAIM_CA, DEVICE_CA, Authority, Term, common_name
-from edge_fleet.identity.claims import ClaimOrder, authority_of, found_authority, make_claim, write_revocations
+from edge_fleet.identity.claims import (
+    ClaimOrder,
+    authority_of,
+    found_authority,
+    make_claim,
+    write_client_files,
+    write_revocations,
+)
 from edge_fleet.identity.enrollment import Enrollment, utc_text
 from edge_fleet.signing.workspace import FleetWorkspace
 
@@ -279,3 +286,22 @@ def test_an_authority_is_never_overwritten_and_its_keys_are_private(office: Offi
         path.chmod(0o640)
         with pytest.raises(KeyExposedError):
             Authority(path.parent).check_key(path.stem)  # type: ignore[arg-type]
+
+
+def test_a_name_on_the_broker_belongs_to_a_device_or_to_another_client_and_never_to_both(
+    office: Office, tmp_path: Path
+) -> None:
+    row = write_client_files(office.fleet, office.store, "sensor-1", tmp_path, NOW)
+    made = x509.load_pem_x509_certificate((tmp_path / "sensor-1.pem").read_bytes())
+    assert (common_name(made), row.device) == ("sensor-1", "sensor-1")
+    assert (tmp_path / "sensor-1.key").stat().st_mode & 0o077 == 0
+    with pytest.raises(FleetError, match="another client"):
+        office.claim("sensor-1")
+    office.enrolled("dev-1")
+    office.claim("dev-2")
+    for name in ("dev-1", "dev-2", "depot", "enrolment"):
+        with pytest.raises(FleetError, match=f"{name}' is the name of a (device|service)"):
+            write_client_files(office.fleet, office.store, name, tmp_path, NOW)
+        assert not (tmp_path / f"{name}.key").exists()
+    office.store.revoke("sensor-1", utc_text(NOW))
+    assert office.enrolled("sensor-1").name == "sensor-1", "a revoked client's name is free again"
