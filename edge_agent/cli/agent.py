@@ -121,15 +121,19 @@ def status(config: Path | None, state: Path | None, as_json: bool) -> None:
 def check(config: Path, as_json: bool) -> None:
     """Check a configuration file and show the settings in effect.
 
-    Names a profile of another board than this machine, too, as `doctor` does, and then ends with exit code 1.
+    Looks at what doctor looks at, as far as it needs no network and no running agent: files, their rights under the
+    shipped unit, the board, engines, factory bundles. Exits with 1 if something is wrong.
 
     \b
     Example:
       edgewright agent check --config agent.toml
     """
-    from edge_agent.config.profiles import BOARD_HINT, board_problem, load_profile
+    import time
+
+    from edge_agent.cli.doctor.device_checks import examine_configuration
+    from edge_agent.cli.doctor.finding import Target
+    from edge_agent.config.profiles import load_profile
     from edge_agent.engines.registry import installed_engines
-    from edge_agent.host.sensors import architecture
     from edge_agent.storage.state_dir import read_manifest
 
     found = load_config(config)
@@ -146,14 +150,16 @@ def check(config: Path, as_json: bool) -> None:
         "slots": {slot.name: {"http": slot.http, "channel": slot.channel} for slot in found.slots},
         "factory_versions": factories,
     }
-    problem = board_problem(profile, architecture())
+    findings = [f for f in examine_configuration(Target(config=found, now=time.time())) if f.verdict != "ok"]
     if as_json:
-        click.echo(json.dumps({**used, "problems": [problem] if problem else []}))
+        problems = [f"{finding.check}: {finding.text}" for finding in findings if finding.verdict == "failure"]
+        click.echo(json.dumps({**used, "problems": problems, "findings": [msgspec.to_builtins(f) for f in findings]}))
     else:
         for name, value in used.items():
             click.echo(f"{name:<17}{_words(value)}")
-    if problem:
-        click.echo(f"Problem: config.device.profile: {problem}. {BOARD_HINT}", err=True)
+        for finding in findings:
+            click.echo(f"{finding.verdict.capitalize()}: {finding.check}: {finding.text}. {finding.fix}", err=True)
+    if any(finding.verdict == "failure" for finding in findings):
         raise SystemExit(1)
 
 

@@ -18,6 +18,9 @@ from edge_contracts.names import Name
 from edge_contracts.toml import decode_toml
 from edge_contracts.topics import ROOT
 
+CREDENTIALS = "/run/credentials/"
+"""Where systemd hands over the files that a unit's LoadCredential names."""
+
 Seconds = Annotated[float, Meta(gt=0.0)]
 Topic = Annotated[
     str, Meta(pattern=r"^[^/$+#\x00-\x1f][^+#\x00-\x1f]{0,199}(?!\n)$", description="A topic without wildcards.")
@@ -187,7 +190,7 @@ def load_config(path: Path) -> AgentConfig:
     try:
         return _anchored(parse_config(decode_toml(data, what=str(path))), path.resolve().parent)
     except ConfigError as error:
-        error.hint = error.hint or f"in {path}; firmware_configs/agent.toml explains every field"
+        error.hint = error.hint or f"in {path}; `edgewright example agent.toml` explains every field"
         raise
     except ContractError as error:
         raise ConfigError(str(error)) from error
@@ -213,13 +216,15 @@ def parse_config(value: object) -> AgentConfig:
 
 
 def missing_files(config: AgentConfig) -> dict[str, str]:
-    """Return the path of every named file that is not there, by the field that names it."""
+    """Return the path of every named file that is not there, by the field that names it. What systemd hands over is
+    there only while the service runs (`LoadCredential`), and is not looked for."""
     named = {"config.trust.root": config.trust.root if config.trust else None}
     for where, broker in (("broker", config.broker), ("data.broker", config.data.broker)):
         for name in ("password_file", "ca_file", "certificate_file", "key_file"):
             named[f"config.{where}.{name}"] = getattr(broker, name, None)
     named |= {f"config.slots[{slot.name}].capture.key": slot.capture.key for slot in config.slots if slot.capture}
-    return {field: path for field, path in named.items() if path is not None and not Path(path).is_file()}
+    looked_for = {field: path for field, path in named.items() if path is not None and not path.startswith(CREDENTIALS)}
+    return {field: path for field, path in looked_for.items() if not Path(path).is_file()}
 
 
 def _check_slots(config: AgentConfig) -> None:

@@ -34,7 +34,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     return parse_profile(decode_toml(data, what=str(path)))
 
 
-BOARD_HINT = "choose another profile in [device], see firmware_configs/profiles"
+BOARD_HINT = "choose another profile in [device]; `edgewright example` lists them"
 
 
 def board_problem(profile: DeviceProfile, architecture: str) -> str | None:

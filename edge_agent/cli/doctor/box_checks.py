@@ -129,3 +129,5 @@ def _limits(patient: Target) -> Iterable[Finding]:
 
 
 BOX_CHECKS = (_state_folder, _board, _sensors, _limits)
+CONFIGURATION_CHECKS = (_board, _limits)
+"""Those that judge what the configuration asks of this machine."""

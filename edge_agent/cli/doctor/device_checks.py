@@ -16,9 +16,10 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.bundle import open_bundle
-from edge_agent.cli.doctor.box_checks import BOX_CHECKS, write_fix
+from edge_agent.cli.doctor.box_checks import BOX_CHECKS, CONFIGURATION_CHECKS, write_fix
 from edge_agent.cli.doctor.finding import Finding, Target, failure, ok
 from edge_agent.cli.doctor.network_checks import NETWORK_CHECKS
+from edge_agent.cli.doctor.service_checks import SERVICE_CHECKS
 from edge_agent.config.agent_toml import SlotConfig, missing_files
 from edge_agent.config.profiles import load_profile
 from edge_agent.engines.registry import installed_engines
@@ -41,9 +42,18 @@ _BUILT = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 def examine(patient: Target) -> Iterable[Finding]:
     """Yield what every check found, as soon as it is known. A check that cannot be made is a failure of its own, said
     once, and the others go on."""
-    checks: tuple[Callable[[Target], Iterable[Finding]], ...] = (
-        _files, *BOX_CHECKS, _clock, _identity, _trust, _engines, *NETWORK_CHECKS, _audit, _releases,
+    yield from _examine(
+        patient, _files, *BOX_CHECKS, *SERVICE_CHECKS, _clock, _identity, _trust, _engines, *NETWORK_CHECKS, _audit,
+        _releases,
     )  # fmt: skip
+
+
+def examine_configuration(patient: Target) -> Iterable[Finding]:
+    """Yield what those checks found that look at the configuration and this machine, and at nobody else."""
+    yield from _examine(patient, _files, *CONFIGURATION_CHECKS, *SERVICE_CHECKS, _engines)
+
+
+def _examine(patient: Target, *checks: Callable[[Target], Iterable[Finding]]) -> Iterable[Finding]:
     said: set[str] = set()
     for check in checks:
         try:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from edge_agent.cli.doctor.finding import Finding, Target, failure, ok
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError
+from edge_agent.identity.files import IdentityFolder
+from edge_agent.identity.validity import ENROL_HINT
 from edge_agent.ipc.control import ControlRequest, ask_agent
 from edge_agent.mqtt.client import MqttLink
+from edge_agent.storage.durable import StateError
 from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.errors import EdgewrightError
@@ -47,7 +52,17 @@ def _accepts(check: str, broker: BrokerConfig, patient: Target) -> Finding:
     if isinstance(event, Connected):
         return ok(check, f"{where} accepted this device")
     reason = event.reason if isinstance(event, Disconnected) else f"no answer in {BROKER_S:g} s"
-    return failure(check, f"{where}: {reason}", _broker_fix(reason, tls=broker.tls))
+    fix = ENROL_HINT if _lacks_identity(broker) else _broker_fix(reason, tls=broker.tls)
+    return failure(check, f"{where}: {reason}", fix)
+
+
+def _lacks_identity(broker: BrokerConfig) -> bool:
+    """Return whether the device has nothing to show to this broker: then whatever fails there fails for that."""
+    if not broker.tls or broker.certificate_file is not None or broker.username is not None:
+        return False
+    with contextlib.suppress(StateError):
+        return IdentityFolder(Path(broker.identity or "")).current() is None
+    return False
 
 
 def _until(events: queue.SimpleQueue[LinkEvent], patience_s: float) -> LinkEvent | None:
@@ -82,6 +97,9 @@ def _broker_fix(reason: str, *, tls: bool) -> str:
 def _depot(patient: Target) -> Iterable[Finding]:
     broker, device = patient.config.broker, patient.config.device
     if broker is None or patient.config.trust is None:
+        return
+    if _lacks_identity(broker):
+        yield Finding(check="depot", verdict="skipped", text="not asked: this device is not enrolled")
         return
     carrier = MqttTransport(broker, device.tenant, device.id, timeout_s=BROKER_S, patience_s=0.0)
     try:

@@ -55,4 +55,4 @@ def test_every_sub_command_explains_itself_and_its_options() -> None:
 
 
 def test_only_the_engineers_commands_need_an_extra() -> None:
-    assert set(COMMANDS) - set(EXTRAS) == {"agent", "bundle"}
+    assert set(COMMANDS) - set(EXTRAS) == {"agent", "bundle", "example"}
