@@ -159,5 +159,11 @@ MAX_QUEUED_DATA_BYTES = 16 * MIB
 MAX_HEAD_BYTES = 32 * KIB
 """Request line and headers of one HTTP request; common servers allow 8 to 64 KiB."""
 
+MAX_HEAD_FIELDS = 200
+"""Headers of one HTTP request; common servers allow 100 to 1000."""
+
+MAX_TARGET_BYTES = 8 * KIB
+"""Path and query of one HTTP request: what RFC 9112 recommends to support."""
+
 MAX_CONNECTIONS = 512
 """Open HTTP connections of one worker: below the usual 1024 file descriptors of a process."""

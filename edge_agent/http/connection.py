@@ -1,74 +1,75 @@
-"""One HTTP/1.1 connection on httptools' parser: limits, timeouts, pipelining, and answers in the order of requests.
+"""One HTTP/1.1 connection: limits, timeouts, pipelining, and answers in the order of requests.
 
 Everything a client sends is bounded in bytes and in time before it is kept; the limits are in `edge_contracts.limits`,
 the times in `Timeouts`. Two things are deliberately missing: no Date header, because a device's clock may be wrong,
-and no protocol upgrades. Accepting and draining are `adapters.server`'s, what is answered is the application's.
+and no protocol upgrades. What the bytes mean is `head_reader`'s and `body_reader`'s, accepting and draining are
+`server`'s, what is answered is the application's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-import httptools
 from msgspec import Struct, field
 
-from edge_agent.http.head_cache import CachedHead, remember_head
+from edge_agent.http.body_reader import BodyReader, ChunkedReader, LengthReader
+from edge_agent.http.failure_log import FailureLog
+from edge_agent.http.head_cache import HeadCache
+from edge_agent.http.head_reader import HeadReader, ParsedHead
 from edge_agent.http.messages import (
-    _READ_BYTES,
     FAILED,
+    SLOWEST_BYTES,
     Answering,
     Application,
     Exchange,
     HttpError,
     HttpResponse,
-    RequestHead,
     Timeouts,
-    check_body,
+    no_memory,
     retry,
     too_large,
 )
 from edge_agent.ipc.in_flight import InFlightCounters
 from edge_contracts import limits
 
-_log = logging.getLogger(__name__)
-
+_READ_BYTES: Final = 64 * limits.KIB
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _now: Final = time.monotonic  # what the event loop calls its time
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FULL: Final = retry(1.0, f"{limits.MAX_CONNECTIONS} connections are open and all of them are busy").response
 
 
 class Connection(asyncio.BufferedProtocol):
-    """See the module. The parser calls `on_...`; what is complete waits in a queue until its turn."""
+    """See the module. Requests that are complete wait in a queue until their turn."""
 
     def __init__(self, shared: ServerState) -> None:
         self._shared = shared
         self._patience = shared.patience
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
+        self._heads = HeadCache()
+        self._reader = HeadReader()
+        self._body: BodyReader | None = None  # of the current request
         self._queue: deque[Exchange] = deque()
         self._current: Exchange | None = None  # its head was read, its body was not
         self._task: asyncio.Task[None] | None = None  # answers what takes long; nothing is answered beside it
-        self._in_head = False
         self._deaf = False  # whatever comes now is not read
         self._ended = False  # the client has said all it will say
         self._stalled = False  # the client does not read
+        self._closing = False  # the last answer is on its way
+        self._expects = False  # the client waits for an interim answer
         self._uncounted = 0  # requests in flight
-        self._around = 0  # bytes of the request that is not complete, without its body
-        self._url = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._expects = False
-        self._familiar: CachedHead | None = None
+        self._unsent = 0  # bytes of answers that the client had not taken when it last made progress
         self.transport: asyncio.Transport
         self.deadline = math.inf
+        self.since = 0.0  # when the client was last waited for anew
 
     # asyncio's side
 
@@ -76,18 +77,23 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         shared = self._shared
-        shared.connections.add(self)
         shared.flight.connect()
-        self.deadline = _now() + self._patience.head_s
-        if len(shared.connections) > limits.MAX_CONNECTIONS:
-            transport.abort()
+        self.since = _now()
+        self.deadline = self.since + self._patience.head_s
+        if shared.make_room():
+            shared.connections.add(self)
+            return
+        self._deaf = True
+        start, end = _around_length(_FULL.status, _FULL.headers, True)
+        transport.write(b"%b%d%b%b" % (start, len(_FULL.body), end, _FULL.body))
+        transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         shared = self._shared
         shared.connections.discard(self)
         shared.flight.disconnect()
         self._deaf = True
-        self._queue.clear()
+        self._forget_queue()
         if self._current is not None:
             self._release(self._current)
             self._current = None
@@ -102,18 +108,20 @@ class Connection(asyncio.BufferedProtocol):
         if self._deaf:
             return
         received = self._shared.buffer[:nbytes]
-        between, waiting, known = self._current is None and not self._in_head, len(self._queue), self._familiar
-        if known is not None and between and self._task is None and not self._stalled:
-            body = known.body_of(received)
-            if body is not None:
+        is_between = self._current is None and self._task is None and not (self._stalled or self._reader.held)
+        try:
+            if is_between and (hit := self._heads.lookup(received)) is not None:
                 self._shared.flight.start()
                 self._uncounted += 1
-                self._answer(known.exchange, known.answering, body)
+                self._answer(*hit)
                 return
-        self._parse(received)
-        if between and len(self._queue) == waiting + 1:
-            self._familiar = remember_head(self._queue[-1], received)
-        self._answer_queue()
+            self._parse(received)
+            if is_between and len(self._queue) == 1 and self._current is None and not self._reader.held:
+                self._heads.remember(self._queue[0], received)
+            self._answer_queue()
+        except Exception as error:  # a mistake of ours; one connection pays for it
+            self._shared.failures.report("a connection failed", error)
+            self.transport.abort()
 
     def eof_received(self) -> bool:
         self._deaf = self._ended = True
@@ -122,142 +130,128 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._stalled = True
         self.transport.pause_reading()
-        self.deadline = _now() + self._patience.reading_s
 
     def resume_writing(self) -> None:
         self._stalled = False
-        self._wait_for_client()
         self.transport.resume_reading()
         self._answer_queue()
 
-    # the parser's side
+    # the server's side
 
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        self._around = 0
-        self._url, self._headers, self._expects = b"", {}, False
-        self.deadline = _now() + self._patience.head_s
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way: no request, no part of one, and no answer."""
+        is_amid = self._current is not None or self._reader.held or self._task is not None or self._queue
+        return not (is_amid or self._deaf or self.transport.get_write_buffer_size())
 
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what follows a chunked body is not read
-            self._headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        if self._deaf:
-            return
-        parser, headers = self._parser, self._headers
-        method = parser.get_method().decode("ascii")
-        head = RequestHead(method, self._url.partition(b"?")[0], headers)
-        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        self._expects = headers.get(b"expect", b"").lower() == b"100-continue"
-        self._begin(head, keep_alive=keep_alive)
-
-    def on_body(self, body: bytes) -> None:
-        exchange = self._current
-        if exchange is None or self._deaf:
-            return
-        exchange.size += len(body)
-        if exchange.size > limits.MAX_REQUEST_BYTES:
-            self._refuse(too_large(exchange.size))
-        elif not exchange.kept:
-            return
-        elif self._shared.buffered + len(body) > limits.MAX_BUFFERED_BYTES:
-            self._refuse(retry(1.0, "too many large requests at once"))
-        else:
-            exchange.body.append(body)
-            exchange.held += len(body)
-            self._shared.buffered += len(body)
-
-    def on_message_complete(self) -> None:
-        if self._current is not None:
-            self._enqueue()
-
-    # inside
-
-    def _parse(self, received: memoryview) -> None:
-        try:
-            self._parser.feed_data(received)
-        except httptools.HttpParserUpgrade:
-            self._end_after_queue()
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours; asyncio logs it and ends the connection
-        except httptools.HttpParserError as error:
-            self._refuse(HttpError(400, f"malformed HTTP/1.1 request: {error}", closing=True))
-        if not self._deaf:
-            self._count(len(received))
-        if self._expects and self._current is not None and not self._queue and self._task is None:
-            self.transport.write(_CONTINUE)
-            self._expects = False
-
-    def _begin(self, head: RequestHead, *, keep_alive: bool) -> None:
-        """Show the application a head whose body comes next."""
-        if head.method == "POST":
-            self._shared.flight.start()
-            self._uncounted += 1
-        self._current, self._around = Exchange(None, head, keep_alive=keep_alive), 0
-        self.deadline = _now() + self._patience.body_s
-        try:
-            check_body(head.headers)
-            self._current.answering = self._shared.app.accept(head)
-        except HttpError as refusal:
-            self._refuse(refusal)
+    @property
+    def is_sending(self) -> bool:
+        """Whether there is something that the client has not taken yet."""
+        return self.transport.get_write_buffer_size() > 0
 
     def look(self, now: float) -> None:
-        """End what takes too long. Called by the server every `Patience.look_s`."""
+        """End what takes too long. Called by the server every `Timeouts.look_s`."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and not 0 <= self._unsent - unsent < SLOWEST_BYTES:
+            self.deadline, self._unsent = now + self._patience.reading_s, unsent
+        elif self._unsent and not unsent:
+            self._unsent = 0
+            self._wait(now)
         if now < self.deadline:
             return
-        if self._current is None or self._deaf or self._stalled:
+        if self._current is None or self._deaf or unsent:
             self.transport.abort()
             return
         reason = f"the body did not arrive within {self._patience.body_s:g} s"
         self._refuse(HttpError(408, reason, closing=True))
         self._answer_queue()
 
-    def _count(self, more: int) -> None:
-        """Count bytes of a request that is not complete: of its head, or around its chunks, which may be eight times
-        what is in them."""
-        exchange = self._current
-        if exchange is None and not self._in_head:
-            return
-        self._around += more
-        if self._around - (0 if exchange is None else 8 * exchange.size) > limits.MAX_HEAD_BYTES:
-            text = f"over {limits.MAX_HEAD_BYTES} bytes of head, chunk headers or trailers"
-            self._refuse(HttpError(400, text, closing=True))
+    # inside
 
-    def _refuse(self, refusal: HttpError) -> None:
+    def _parse(self, data: memoryview) -> None:
+        """Take heads and bodies, as many as there are."""
+        try:
+            while data and not self._deaf:
+                taken = self._take_body(data) if self._current is not None else self._take_head(data)
+                data = data[taken:]
+        except HttpError as refusal:
+            self._refuse(refusal)
+        except MemoryError:
+            self._shared.out_of_memory()
+            self._refuse(no_memory())
+
+    def _take_head(self, data: memoryview) -> int:
+        was_amid = bool(self._reader.held)
+        parsed, taken = self._reader.feed(data)
+        if parsed is not None:
+            self._begin(parsed)
+        elif not was_amid and self._reader.held:
+            self.deadline = _now() + self._patience.head_s
+        return taken
+
+    def _begin(self, parsed: ParsedHead) -> None:
+        """Show the application a head whose body comes next."""
+        head, length, keep_alive, self._expects = parsed
+        if head.method == "POST":
+            self._shared.flight.start()
+            self._uncounted += 1
+        exchange = self._current = Exchange(None, head, keep_alive=keep_alive)
+        body = self._body = ChunkedReader() if length is None else LengthReader(length)
+        self.deadline = _now() + self._patience.body_s
+        try:
+            exchange.answering = self._shared.app.accept(head)
+        except HttpError as refusal:
+            self._refuse(refusal, closing=self._expects)  # who was not asked for the body may send it or not
+        if body.done and self._current is not None:
+            self._enqueue()
+
+    def _take_body(self, data: memoryview) -> int:
+        exchange, body, shared = self._current, self._body, self._shared
+        assert exchange is not None
+        assert body is not None
+        piece, taken = body.feed(data)
+        exchange.size += len(piece)
+        if exchange.size > limits.MAX_REQUEST_BYTES:
+            raise too_large(exchange.size)
+        if exchange.kept and piece:
+            if shared.buffered + len(piece) > limits.MAX_BUFFERED_BYTES:
+                self._refuse(retry(1.0, "too many large requests at once"))
+            else:
+                exchange.body.append(piece)
+                exchange.held += len(piece)
+                shared.buffered += len(piece)
+        if body.done:
+            self._enqueue()
+        return taken
+
+    def _refuse(self, refusal: HttpError, *, closing: bool = False) -> None:
         """Answer the current request with a refusal: at once if it closes, else when its body has come and gone."""
         response = refusal.response
-        if self._current is None:
-            self._current = Exchange(None, None, keep_alive=False)
-        exchange = self._current
+        exchange = self._current = self._current or Exchange(None, None, keep_alive=False)
         exchange.answering = lambda _: response
         exchange.kept = False
         exchange.body.clear()
         self._release(exchange)
-        if response.closing:
+        if response.closing or closing:
             exchange.keep_alive = False
             self._enqueue()
-            self._deaf = True
 
     def _enqueue(self) -> None:
-        exchange, self._current = self._current, None
+        """Put the current request behind those that wait; one that ends the connection is the last."""
+        exchange, self._current, self._body, self._expects = self._current, None, None, False
         assert exchange is not None
-        self._release(exchange)
         self._queue.append(exchange)
+        self._deaf = self._deaf or not exchange.keep_alive
 
     def _release(self, exchange: Exchange) -> None:
-        """A body that is complete or refused does not count as being received any more."""
+        """A body that is answered or refused is not kept any more."""
         self._shared.buffered -= exchange.held
         exchange.held = 0
 
-    def _end_after_queue(self) -> None:
-        self._deaf = True
-        if self._queue:
-            self._queue[-1].keep_alive = False
+    def _forget_queue(self) -> None:
+        for exchange in self._queue:
+            self._release(exchange)
+        self._queue.clear()
 
     def _answer_queue(self) -> None:
         """Answer what is complete, in order, until something takes long or the client does not read."""
@@ -265,17 +259,24 @@ class Connection(asyncio.BufferedProtocol):
         while queue and self._task is None and not self._stalled and not self.transport.is_closing():
             exchange = queue.popleft()
             assert exchange.answering is not None
-            body = exchange.body[0] if len(exchange.body) == 1 else b"".join(exchange.body)
+            try:
+                body = exchange.take_body()
+            except MemoryError:
+                self._shared.out_of_memory()
+                self._write(exchange, no_memory().response)
+                return
             self._answer(exchange, exchange.answering, body)
+        current = self._current
+        if self._expects and self._task is None and not (queue or self._deaf or self._stalled):
+            self._expects = False
+            if current is not None and not current.size:
+                self.transport.write(_CONTINUE)
 
     def _answer(self, exchange: Exchange, answering: Answering, body: bytes) -> None:
         try:
             answer = answering(body)
-        except HttpError as refusal:
-            answer = refusal.response
-        except Exception:
-            _log.exception("an answer failed")
-            answer = FAILED
+        except Exception as error:
+            answer = self._failed(error)
         if isinstance(answer, HttpResponse):
             self._write(exchange, answer)
         else:
@@ -286,46 +287,75 @@ class Connection(asyncio.BufferedProtocol):
     async def _answer_later(self, exchange: Exchange, answer: Awaitable[HttpResponse]) -> None:
         try:
             response = await answer
-        except HttpError as refusal:
-            response = refusal.response
-        except Exception:
-            _log.exception("an answer failed")
-            response = FAILED
+        except Exception as error:
+            response = self._failed(error)
         self._task = None
         if self.transport.is_closing():
+            self._release(exchange)
             return
         self._write(exchange, response)
         if not self._stalled:
             self.transport.resume_reading()
         self._answer_queue()
 
+    def _failed(self, error: Exception) -> HttpResponse:
+        """Return the answer to a request that an exception ended."""
+        if isinstance(error, HttpError):
+            return error.response
+        self._shared.failures.report("an answer failed", error)
+        if isinstance(error, MemoryError):
+            self._shared.out_of_memory()
+            return no_memory().response
+        return FAILED
+
     def _write(self, exchange: Exchange, response: HttpResponse) -> None:
         status, headers, body, closing = response
         last = closing or not exchange.keep_alive or ((self._shared.draining or self._deaf) and not self._queue)
         start, end = _around_length(status, headers, last)
-        data = b"%b%d%b" % (start, len(body), end)
-        self._wait_for_client()
-        self.transport.write(data if exchange.head_only else data + body)
+        self._release(exchange)
+        self._closing = last
+        self._wait(_now())
+        self._send(b"%b%d%b" % (start, len(body), end), b"" if exchange.head_only else body)
         if exchange.counted and self._uncounted:
             self._uncounted -= 1
             self._shared.flight.finish()
         if last:
             self._close()
 
-    def _wait_for_client(self) -> None:
-        amid = self._current is not None or self._in_head  # of the next request
-        self.deadline = _now() + (self._patience.body_s if amid else self._patience.idle_s)
+    def _send(self, head: bytes, body: bytes) -> None:
+        transport = self.transport
+        try:
+            if len(body) < _READ_BYTES:
+                transport.write(head + body)
+            else:  # not copied once more
+                transport.write(head)
+                transport.write(body)
+        except MemoryError:  # some of it may have gone: nothing can be said any more
+            self._shared.out_of_memory()
+            transport.abort()
+
+    def _wait(self, now: float) -> None:
+        """Begin to wait for the client: for it to close, for the rest of a request, or for the next one."""
+        patience = self._patience
+        if self._task is not None:
+            self.deadline = math.inf
+        elif self._closing:
+            self.deadline = now + patience.linger_s
+        elif self._current is not None or self._reader.held:
+            self.deadline = now + (patience.head_s if self._current is None else patience.body_s)
+        else:
+            self.since, self.deadline = now, now + patience.idle_s
 
     def _close(self) -> None:
         """End the connection. One closed with bytes unread is reset, and the client may lose the answer: so what it
-        still sends is read and forgotten, until it closes too or for a moment (RFC 9112, section 9.6)."""
+        still sends is read and forgotten, until it closes too or for a moment after it has taken everything (RFC 9112,
+        section 9.6)."""
         self._deaf = True
-        self._queue.clear()
+        self._forget_queue()
         if self._ended:
             self.transport.close()
             return
         self.transport.write_eof()
-        self.deadline = _now() + self._patience.linger_s
 
 
 @lru_cache(64)
@@ -342,9 +372,30 @@ class ServerState(Struct, kw_only=True):
     app: Application
     flight: InFlightCounters
     patience: Timeouts
+    out_of_memory: Callable[[], None] = lambda: None
+    """Called when memory for a request could not be had."""
+    failures: FailureLog = field(default_factory=FailureLog)
     connections: set[Connection] = field(default_factory=set)
+    refused: int = 0
+    """Connections turned away since the start because all others were busy."""
+    displaced: int = 0
+    """Idle connections closed for a newcomer since the start."""
     buffered: int = 0
-    """Bytes of bodies being received."""
+    """Bytes of bodies that are being received or wait for their answers."""
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_READ_BYTES)))
     """What was just received. One for all: the parser has taken what it wants before the next one is read into it."""
     draining: bool = False
+
+    def make_room(self) -> bool:
+        """Return whether there is room for one connection more; the one that has been idle longest makes it."""
+        if len(self.connections) < limits.MAX_CONNECTIONS:
+            return True
+        quiet = [connection for connection in self.connections if connection.is_quiet]
+        if not quiet:
+            self.refused += 1
+            return False
+        longest = min(quiet, key=lambda connection: connection.since)
+        self.connections.discard(longest)
+        longest.transport.close()
+        self.displaced += 1
+        return True

@@ -1,24 +1,19 @@
-"""What passes between an HTTP connection and the application behind it: a request's head, a response, a refusal; and
-what the connections of one server share.
+"""What passes between an HTTP connection and the application behind it: a request's head, a response, a refusal.
 
-The bytes are `adapters.connection`'s, the paths and their meaning `adapters.http`'s.
+The bytes are read in `head_reader` and `body_reader` and written in `connection`; the paths and their meaning are
+`oip_app`'s.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from edge_contracts import limits
-
-if TYPE_CHECKING:
-    pass
-
-_READ_BYTES: Final = 64 * limits.KIB
 
 JSON: Final = (b"content-type", b"application/json")
 
@@ -54,7 +49,7 @@ def retry(delay_s: float, reason: str) -> HttpError:
 
 
 Answering = Callable[[bytes], HttpResponse | Awaitable[HttpResponse]]
-"""Answers requests, given their whole bodies: at once, or later where that takes long. Raises Refusal."""
+"""Answers requests, given their whole bodies: at once, or later where that takes long. Raises HttpError."""
 
 
 class Application(Protocol):
@@ -62,8 +57,12 @@ class Application(Protocol):
 
     def accept(self, head: RequestHead) -> Answering:
         """Return what will answer the request of this head, and later ones on its connection that differ in nothing but
-        the length of their bodies. Raises Refusal, and then its body is never kept."""
+        the length of their bodies. Raises HttpError, and then its body is never kept."""
         ...
+
+
+SLOWEST_BYTES: Final = 16 * limits.KIB
+"""What a client must take of its answers in each `Timeouts.reading_s`: GPRS carries ten times as much."""
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -72,8 +71,8 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     head_s: float = 10.0  # a client that has not finished a request's head by then is not a client
     body_s: float = 30.0  # a body that takes longer is a slow-loris or a broken link
     idle_s: float = 75.0  # longer than the pools of common clients keep an idle connection
-    reading_s: float = 30.0  # a client that does not read its answer
-    linger_s: float = 2.0  # for a client to read a refusal while it still sends
+    reading_s: float = 30.0  # a client that does not read its answer: `SLOWEST_BYTES` in this time are reading
+    linger_s: float = 2.0  # for a client to close after it has the last answer, while it may still send
     look_s: float = 1.0
 
 
@@ -92,16 +91,10 @@ class Exchange:
         self.body: list[bytes] = []
         self.size = self.held = 0
 
-
-def check_body(headers: dict[bytes, bytes]) -> None:
-    """Raise the Refusal of a body that will not be read, by what its head says of it."""
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise HttpError(415, "content-encoding: compressed bodies are not supported", closing=True)
-    declared = headers.get(b"content-length", b"0")
-    if not declared.isdigit():
-        raise HttpError(400, f"content-length: not a number: {declared[:20]!r}", closing=True)
-    if len(declared) > 12 or int(declared) > limits.MAX_REQUEST_BYTES:
-        raise too_large(declared[:20].decode())
+    def take_body(self) -> bytes:
+        """Return the body, once: it is not kept here any longer."""
+        pieces, self.body = self.body, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def too_large(size: int | str) -> HttpError:
@@ -109,6 +102,16 @@ def too_large(size: int | str) -> HttpError:
     return HttpError(
         413, f"request body too large: at least {size} bytes, limit {limits.MAX_REQUEST_BYTES}", closing=True
     )
+
+
+NO_MEMORY_RETRY_S: Final = 5.0
+"""When to come back after memory ran out: a worker that says so is replaced, which takes some seconds."""
+
+
+def no_memory() -> HttpError:
+    """Return the refusal of a request for which there was no memory; its connection ends."""
+    delay = b"%d" % NO_MEMORY_RETRY_S
+    return HttpError(503, "not enough memory for a request of this size now", (b"retry-after", delay), closing=True)
 
 
 FAILED: Final = HttpError(500, "internal error, see the agent log", closing=True).response

@@ -15,9 +15,10 @@ from campaigns.fuzzing.surfaces import Run, Surface, audit_lines
 from support.makers import bundles
 
 from edge_agent.bundle import open_bundle
+from edge_agent.http.app_state import AppState
 from edge_agent.http.connection import Connection, ServerState
 from edge_agent.http.messages import Timeouts
-from edge_agent.http.oip_app import AppState, OipApp
+from edge_agent.http.oip_app import OipApp
 from edge_agent.inference.runtime import Runtime
 from edge_agent.ipc.in_flight import InFlightCounters
 from edge_agent.storage.audit_log import AuditLog
@@ -110,7 +111,7 @@ def _infer(folder: Path) -> Run:
     def run(data: bytes) -> None:
         (length,) = struct.unpack_from("<I", data.ljust(4, b"\0"))
         header = b"" if length == NO_HEADER else b"inference-header-content-length: %d\r\n" % length
-        head = b"POST /v2/models/linear/infer HTTP/1.1\r\ncontent-length: %d\r\n" % len(data[4:])
+        head = b"POST /v2/models/linear/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % len(data[4:])
         request = head + header + b"\r\n" + data[4:]
         # In one piece, where it fits, the second is known by its head, and its JSON where that has a form.
         first, *second = _answers(send(([request] if len(request) < _WHOLE_BYTES else _pieces(request)) * 2))

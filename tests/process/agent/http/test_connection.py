@@ -13,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sites.worker_host import wait_until
 
-from edge_agent.http.head_cache import remember_head
+from edge_agent.http.failure_log import FailureLog
+from edge_agent.http.head_cache import HeadCache
 from edge_agent.http.messages import Exchange, HttpError, HttpResponse, RequestHead, Timeouts, retry
 from edge_agent.http.server import HttpServer
 from edge_agent.ipc.in_flight import InFlightCounters
 from edge_contracts import limits
+
+HUGE = 12_000_000
+"""Bytes of an answer that no kernel's buffers take at once."""
 
 
 class Echo:
@@ -33,6 +37,8 @@ class Echo:
                 return self._slow
             case b"/large":
                 return lambda _: HttpResponse(200, (), b"x" * 1_000_000)
+            case b"/huge":
+                return lambda _: HttpResponse(200, (), b"x" * HUGE)
             case b"/mistake":
                 return lambda _: 1 // 0
         raise HttpError(404, "no such path")
@@ -54,7 +60,7 @@ class Host:
         self.app = Echo()
         self.flight = InFlightCounters.create()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._listening.setblocking(False)
@@ -181,14 +187,14 @@ def test_a_head_that_was_seen_before_changes_no_answer(host, sent):
 
 @pytest.mark.parametrize("size", [0, 1, 8, 9, 10, 11, 98, 99, 100, 101, 999, 1000, 9_999, 10_000])
 def test_a_head_is_known_again_whatever_the_length_of_its_body(size):
-    first = post(b"123")
+    first, known = post(b"123"), HeadCache()
     exchange = Exchange(bytes, RequestHead("POST", b"/echo", {b"content-length": b"3"}), keep_alive=True)
     exchange.size = 3
-    known = remember_head(exchange, memoryview(first))
+    known.remember(exchange, memoryview(first))
     wire = post(b"x" * size)
-    assert known.body_of(memoryview(wire)) == b"x" * size
+    assert known.lookup(memoryview(wire))[1:] == (bytes, b"x" * size)
     for other in (wire[:-1], wire + b"x", wire.replace(b"/echo", b"/ecHo"), wire.replace(b"POST", b"PAST"), b""):
-        assert known.body_of(memoryview(other)) is None
+        assert known.lookup(memoryview(other)) is None
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -217,28 +223,142 @@ def test_a_head_seen_before_can_still_be_refused(host):
     host.settled()
 
 
-@pytest.mark.parametrize(
-    "wire",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"POST /echo HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /",
-        b"POST /echo HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
-        b"POST /echo HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
-        b"POST /echo HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
-        b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: " + b"a" * 100_000,
-        b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 50_000,
-        b"GET /echo HTTP/1.1\r\nx: " + b"a" * (limits.MAX_HEAD_BYTES + 10),
-        b"GET /echo HTTP/1.1\r\n" + b"x: y\r\n" * limits.MAX_HEAD_BYTES + b"\r\n",
-        b"GET /" + b"a" * (limits.MAX_HEAD_BYTES + 10),
-    ],
-)
-def test_what_is_no_request_is_400_and_the_end(host, wire):
+GET = b"GET /echo HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+BROKEN = {
+    "tls": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+    "http/2 preface": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "http/0.9": (505, b"GET /echo\r\n"),
+    "http/0.9 with a body": (400, b"POST /echo\nhost: x\nconnection: keep-alive\ncontent-length: 1\n\nx"),
+    "rtsp": (400, b"DESCRIBE /echo RTSP/1.0\r\nhost: x\r\n\r\n"),
+    "no host": (400, b"GET /echo HTTP/1.1\r\n\r\n"),
+    "two hosts": (400, GET + b"host: y\r\n\r\n"),
+    "both framings": (400, GET + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /"),
+    "two lengths": (400, GET + b"content-length: 3\r\ncontent-length: 4\r\n\r\nabcd"),
+    "negative length": (400, GET + b"content-length: -1\r\n\r\n"),
+    "huge length": (413, GET + b"content-length: 99999999999999999999999\r\n\r\n"),
+    "coding": (501, GET + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    "chunk size": (400, CHUNKED + b"zz\r\n"),
+    "long trailer": (431, CHUNKED + b"0\r\nx: " + b"a" * 100_000),
+    "many trailers": (431, CHUNKED + b"0\r\n" + b"x: y\r\n" * 50_000),
+    "long chunk header": (400, CHUNKED + b"1;" + b"a" * 100_000),
+    "long header": (431, GET + b"x: " + b"a" * limits.MAX_HEAD_BYTES),
+    "many headers": (431, GET + b"x: y\r\n" * (limits.MAX_HEAD_FIELDS + 1) + b"\r\n"),
+    "long target": (414, b"GET /" + b"a" * limits.MAX_TARGET_BYTES + b" HTTP/1.1\r\nhost: x\r\n\r\n"),
+    "endless target": (414, b"GET /" + b"a" * 100_000),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_request_is_refused_and_the_end(host, name):
+    status, wire = BROKEN[name]
     found = ask(host, wire)
-    assert [status for status, _ in found] == [400]
+    assert [status for status, _ in found] == [status]
     assert "error" in json.loads(found[0][1])
     host.settled()
+
+
+@pytest.mark.parametrize("coding", ["length", "chunked"])
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket", b"x"])
+def test_an_offer_to_upgrade_is_ignored_and_its_body_is_read(host, upgrade, coding):
+    """RFC 9110, section 7.8: Java's client offers HTTP/2 with each request, `curl --http2` too."""
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: %b\r\n" % upgrade
+    head += b"http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+    body = (
+        b"content-length: 3\r\n\r\nabc"
+        if coding == "length"
+        else b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
+    wire = head + body + LAST
+    for cut in range(0, len(wire), 7):
+        with connect(host) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(wire[:cut])
+            sock.sendall(wire[cut:])
+            assert answers(read_until_closed(sock)) == [(200, b"POST:abc"), BYE]
+
+
+def read_slowly(sock, pause_s=0.02):
+    seen = 0
+    while data := sock.recv(1 << 18):
+        seen += len(data)
+        time.sleep(pause_s)
+    return seen
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1\r\nhost: x\r\nconnection: close", b"HTTP/1.0"])
+def test_a_slow_reader_gets_a_whole_answer_before_the_connection_ends(impatient, head):
+    with connect(impatient) as sock:
+        sock.sendall(b"GET /huge " + head + b"\r\n\r\n")
+        assert read_slowly(sock) > HUGE, "cut off although the client was reading"
+    impatient.settled()
+
+
+def test_a_slow_reader_gets_a_whole_answer_while_the_server_drains():
+    host = Host(reading_s=0.5)
+    with connect(host) as sock:
+        sock.sendall(b"GET /huge HTTP/1.1\r\nhost: x\r\n\r\n")
+        sock.recv(1)
+        draining = host.drain(0.2)
+        assert read_slowly(sock) + 1 > HUGE
+    assert draining.result(10) == 0
+    host.close()
+
+
+@pytest.mark.parametrize("number", [400, 2_000])
+def test_deep_pipelines_are_answered_whatever_they_weigh_together(host, number):
+    wire = b"GET /echo HTTP/1.1\r\nhost: x\r\nx-padding: %b\r\n\r\n" % (b"a" * 60)
+    found = ask(host, wire * number + LAST)
+    assert [status for status, _ in found] == [200] * (number + 1)
+
+
+def test_the_longest_idle_connection_makes_room_for_a_newcomer(host):
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(host)) for _ in range(limits.MAX_CONNECTIONS)]
+        for sock in socks:
+            assert ask_kept(sock, post(b"x"))[0] == 200
+        sock = stack.enter_context(connect(host))
+        assert ask_kept(sock, post(b"newcomer")) == (200, b"POST:newcomer")
+        assert socks[0].recv(10) == b"", "another one was closed than the one that was idle longest"
+        assert ask_kept(socks[1], post(b"x"))[0] == 200
+    assert host.server.counters["connections_displaced"] == 1
+    host.settled()
+
+
+def test_a_newcomer_is_told_so_and_counted_when_all_connections_are_busy(host):
+    with contextlib.ExitStack() as stack:
+        for _ in range(limits.MAX_CONNECTIONS):
+            stack.enter_context(connect(host)).sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n")
+        wait_until(lambda: host.flight.connections == limits.MAX_CONNECTIONS and host.flight.started)
+        time.sleep(0.2)
+        with connect(host) as sock:
+            assert [status for status, _ in answers(read_until_closed(sock))] == [503]
+    assert host.server.counters["connections_refused"] == 1
+    host.settled()
+
+
+def test_memory_that_cannot_be_had_is_503_and_the_end_of_one_connection(host, monkeypatch):
+    def fail(_):
+        raise MemoryError
+
+    monkeypatch.setattr(Exchange, "take_body", fail)
+    told = []
+    host.server._shared.out_of_memory = lambda: told.append(1)
+    with connect(host) as sock:
+        sock.sendall(post(b"1")[:-1])
+        sock.sendall(b"1")
+        assert [status for status, _ in answers(read_until_closed(sock))] == [503]
+    assert told == [1]
+    monkeypatch.undo()
+    assert ask(host, LAST) == [BYE]
+    host.settled()
+
+
+def test_failures_of_one_kind_write_one_traceback(host, caplog):
+    host.server._shared.failures = FailureLog()
+    for _ in range(5):
+        assert [status for status, _ in ask(host, post(b"", b"/mistake"))] == [500]
+    assert caplog.text.count("Traceback") == 1
 
 
 def test_a_refused_request_is_answered_although_the_client_still_sends(host):
@@ -331,6 +451,7 @@ def test_a_client_that_has_said_all_still_gets_its_answer(host):
 
 
 def test_a_mistake_of_ours_is_500_and_costs_one_connection(host, caplog):
+    host.server._shared.failures = FailureLog()
     assert [status for status, _ in ask(host, post(b"", b"/mistake") + post(b"never"))] == [500]
     assert "ZeroDivisionError" in caplog.text
     assert ask(host, LAST) == [BYE]
@@ -347,16 +468,25 @@ def test_older_and_odd_clients(host):
     assert ask(host, b"GET /echo HTTP/1.0\r\n\r\n") == [(200, b"GET:")]
     assert ask(host, b"GET /echo HTTP/1.0\r\nconnection: keep-alive\r\n\r\n") == [(200, b"GET:")]
     upgrade = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-    assert ask(host, upgrade + b"\x81\x05hello") == [(200, b"GET:")]
+    assert [status for status, _ in ask(host, upgrade + b"\x81\x05hello")] == [200, 400]
     with connect(host) as sock:
         sock.sendall(b"HEAD /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         seen = read_until_closed(sock)
     assert seen.endswith(b"content-length: 5\r\nconnection: close\r\n\r\n")
     with connect(host) as sock:
-        sock.sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
-        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        sock.sendall(b"hi")
-        assert sock.recv(1000).endswith(b"POST:hi")
+        for before in (b"", post(b"first"), post(b"first", b"/slow")):
+            sock.sendall(
+                before + b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-Continue \r\ncontent-length: 2\r\n\r\n"
+            )
+            seen = b""
+            while not seen.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+                seen += sock.recv(1000)
+            sock.sendall(b"hi")
+            assert sock.recv(1000).endswith(b"POST:hi")
+    old = b"POST /echo HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+    assert ask(host, old + b"hi") == [(200, b"POST:hi")]
+    nowhere = b"POST /nowhere HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 50000000\r\n\r\n"
+    assert [status for status, _ in ask(host, nowhere)] == [404], "asked for a body only to throw it away"
 
 
 def test_after_a_closing_answer_the_server_waits_for_the_client_only_a_moment(host, impatient):
