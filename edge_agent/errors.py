@@ -29,6 +29,12 @@ class TensorError(OperatorError):
     reason = "tensor"
 
 
+class RequestMemoryError(TensorError):
+    """A request would need more memory than there is: it is refused before the engine runs."""
+
+    reason = "request-memory"
+
+
 class NotFoundError(TransportError):
     """The other side says explicitly that it has no such object."""
 

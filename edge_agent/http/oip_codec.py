@@ -2,7 +2,7 @@
 
 Source: kserve/open-inference-protocol `specification/protocol/inference_rest.md` and its binary tensor data
 extension. Everything in a request is untrusted: sizes are checked against limits before anything is built from them,
-and every refusal is a TensorError naming the field. Sockets, paths and status codes are in `adapters.http`.
+and every refusal is a TensorError naming the field. Sockets, paths and status codes are in `connection` and `oip_app`.
 """
 
 from __future__ import annotations
@@ -99,13 +99,12 @@ class _FloatRequest(_Request, frozen=True, kw_only=True):
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary; `tag` says where
-    its samples come from. `form` belongs to the template cache, which puts it there: the codec does not look at it."""
+    its samples come from."""
 
     id: str | None
     tensors: dict[str, Any]
     outputs: dict[str, bool]
     tag: str | None = None
-    form: object = None
 
 
 _any_request = msgspec.json.Decoder(_AnyRequest)
@@ -183,12 +182,22 @@ def encode_response_template(answer: Answer, wanted: dict[str, bool], manifest: 
     return msgspec.json.encode(_response(outputs, parameters, manifest)).split(bytes(_GAP))
 
 
+def datatype(dtype: str) -> str:
+    """Return the protocol's name of a dtype, or of text."""
+    return _NAMES[dtype]
+
+
+def platform(manifest: Manifest) -> str:
+    """Return the protocol's `platform` of a model, by its first variant."""
+    return _PLATFORMS[manifest.variants[0].format]
+
+
 def model_metadata(manifest: Manifest) -> dict[str, Any]:
     """Return the model's metadata; inputs are advertised in the dtype samples are stored in."""
     return {
         "name": manifest.name,
         "versions": [manifest.version],
-        "platform": _PLATFORMS[manifest.variants[0].format],
+        "platform": platform(manifest),
         "inputs": [
             {"name": tensor.name, "datatype": _NAMES[tensor.sample.dtype], "shape": list(tensor.sample_shape)}
             for tensor in manifest.inputs

@@ -1,8 +1,8 @@
 """Requests that differ in nothing but the numbers of their tensors: parsed and answered like a form that is filled in.
 
 A client sends the same JSON around its numbers with every request. What was parsed of it once, and the JSON around the
-numbers of the answer it got, are kept and found again by its bytes. Everything else goes through `adapters.oip`, and so
-did the first request of each form.
+numbers of the answer it got, are kept and found again by its bytes. Everything else goes through `oip_codec`, which
+knows nothing of this, and so did the first request of each form.
 """
 
 from __future__ import annotations
@@ -98,38 +98,57 @@ class _JsonTemplate(RequestTemplate):
             return None  # no such list, too many numbers or too large ones: the long way says which
 
 
+class TemplateHit(NamedTuple):
+    """A request, and the template it fits: None if there is none, and then the codec encodes its answer."""
+
+    request: InferRequest
+    template: RequestTemplate | None
+
+
 class TemplateCache:
-    """The forms of one manifest's requests."""
+    """The templates of one manifest's requests, in front of the codec: `lookup` first, and `remember` what the codec
+    parsed where there was no hit."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._forms: dict[tuple[bool, bytes], RequestTemplate] = {}
 
-    def parse(self, body: bytes, json_length: int | None) -> InferRequest:
-        """See `oip.parse_request`, whose request this is. Raises TensorError."""
+    def lookup(self, body: bytes, json_length: int | None) -> TemplateHit | None:
+        """Return the request that a body is, as the codec would read it; None if no template is known that it fits."""
         is_list = json_length is None
         at = body.find(_DATA, 0, MAX_FORM_BYTES) + len(_DATA) if json_length is None else json_length
         form = self._forms.get((is_list, body[:at])) if at <= MAX_FORM_BYTES else None
         tensors = None if form is None else form.tensors(body, at)
         if form is None or tensors is None:
-            return self._parse_first(body, json_length, at)
-        return InferRequest(id=None, tensors=tensors, outputs=form.wanted, tag=form.tag, form=form)
+            return None
+        return TemplateHit(InferRequest(id=None, tensors=tensors, outputs=form.wanted, tag=form.tag), form)
 
-    def encode(self, answer: Answer, request: InferRequest) -> tuple[bytes, int | None]:
-        """See `oip.encode_answer`, whose answer this is."""
-        form = request.form
-        if not isinstance(form, RequestTemplate) or answer.warnings or answer.prediction is not None or answer.nodes:
-            return encode_answer(answer, request, self._manifest)
+    def remember(self, body: bytes, json_length: int | None, request: InferRequest) -> TemplateHit:
+        """Keep the template of a body which the codec has read as `request`, if it has one."""
+        at = body.find(_DATA, 0, MAX_FORM_BYTES) + len(_DATA) if json_length is None else json_length
+        form = None
+        if request.id is None and at <= MAX_FORM_BYTES:  # an id is rarely used twice
+            form = _list_form(request, body, at) if json_length is None else _binary_form(request, len(body) - at)
+        if form is not None:
+            if len(self._forms) >= MAX_FORMS:
+                self._forms.clear()
+            self._forms[json_length is None, body[:at]] = form
+        return TemplateHit(request, form)
+
+    def encode(self, answer: Answer, form: RequestTemplate) -> tuple[bytes, int | None] | None:
+        """Return what the codec would make of an answer; None where that is more than numbers in known places."""
+        if answer.warnings or answer.prediction is not None or answer.nodes:
+            return None
         letter = form.letter
         if letter is None or answer.served_by != letter.served_by or answer.model_sha256 != letter.model_sha256:
             letter = form.letter = _letter(answer, form.wanted, self._manifest)
         if letter is None:
-            return encode_answer(answer, request, self._manifest)
+            return None
         news, blobs = [], []
         for name, dtype, shape, is_binary in letter.outputs:
             array = answer.outputs.get(name)
             if array is None or array.dtype != dtype or array.shape != shape:
-                return encode_answer(answer, request, self._manifest)
+                return None
             if is_binary:
                 blobs.append(array.tobytes())
             else:
@@ -140,16 +159,26 @@ class TemplateCache:
         head = b"".join(pieces)
         return (b"".join((head, *blobs)), len(head)) if blobs else (head, None)
 
-    def _parse_first(self, body: bytes, json_length: int | None, at: int) -> InferRequest:
-        request = parse_request(body, json_length, self._manifest)
-        form = None
-        if request.id is None and at <= MAX_FORM_BYTES:  # an id is rarely used twice
-            form = _list_form(request, body, at) if json_length is None else _binary_form(request, len(body) - at)
-        if form is not None:
-            if len(self._forms) >= MAX_FORMS:
-                self._forms.clear()
-            self._forms[json_length is None, body[:at]] = form
-        return request
+
+class TemplateCodec:
+    """The codec with the cache in front of it."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._cache = TemplateCache(manifest)
+
+    def parse(self, body: bytes, json_length: int | None) -> TemplateHit:
+        """See `oip_codec.parse_request`, whose request this is. Raises TensorError."""
+        hit = self._cache.lookup(body, json_length)
+        if hit is not None:
+            return hit
+        return self._cache.remember(body, json_length, parse_request(body, json_length, self._manifest))
+
+    def encode(self, answer: Answer, parsed: TemplateHit) -> tuple[bytes, int | None]:
+        """See `oip_codec.encode_answer`, whose answer this is."""
+        request, template = parsed
+        encoded = None if template is None else self._cache.encode(answer, template)
+        return encoded or encode_answer(answer, request, self._manifest)
 
 
 def _binary_form(request: InferRequest, size: int) -> RequestTemplate | None:

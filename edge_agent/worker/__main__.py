@@ -32,8 +32,9 @@ from edge_agent.engines.registry import import_engines
 from edge_agent.errors import EngineMemoryError
 from edge_agent.fallback_ladder import Rung
 from edge_agent.host.memory_limits import HEADROOM_MB, limit_growth, offer_to_oom_killer
+from edge_agent.http.app_state import AppState
 from edge_agent.http.batcher import Batcher
-from edge_agent.http.oip_app import AppState, OipApp
+from edge_agent.http.oip_app import OipApp
 from edge_agent.http.server import HttpServer
 from edge_agent.inference.runtime import Runtime
 from edge_agent.ipc.in_flight import InFlightCounters
@@ -76,6 +77,7 @@ class Worker:
         self._listening = listening
         self._serving = AppState(on_memory_error=self._die, labels={"slot": plan.slot})
         self._server = HttpServer(OipApp(self._serving), flight)
+        self._serving.totals = lambda: self._server.counters
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None
         self._drain_s = asyncio.Future[float]()
@@ -98,6 +100,7 @@ class Worker:
                 from edge_agent.worker.warmup import warm_up
 
                 await warm_up(self._server, runtime)
+                self._serving.last_ms = 0
             gc.collect()
             gc.freeze()  # what is loaded by now stays: later collections need not walk it
             gc.enable()

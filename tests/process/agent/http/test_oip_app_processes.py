@@ -1,5 +1,10 @@
 """What `test_oip_app.py` tests, where it takes a real process or a wait."""
 
+import shutil
+import subprocess
+import urllib.request
+
+import numpy as np
 import pytest
 from support.makers import bundles
 from support.parts import oip_app as parts
@@ -33,3 +38,46 @@ def test_a_third_party_client_gets_right_answers_in_json_and_binary(served):
                 assert response["parameters"]["abstained"] is False
     finally:
         client.close()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_third_party_client_may_compress_what_it_sends_and_gets(served, coding, binary):
+    from tritonclient import http as triton
+
+    x, _ = bundles.samples(16)
+    rows = np.tile(x, (40, 1))  # the answer is large enough to be compressed
+    client = triton.InferenceServerClient(served[0].removeprefix("http://"))
+    try:
+        tensor = triton.InferInput("x", list(rows.shape), "FP32")
+        tensor.set_data_from_numpy(rows, binary_data=binary)
+        wanted = [triton.InferRequestedOutput("y", binary_data=binary)]
+        ways = {"request_compression_algorithm": coding, "response_compression_algorithm": coding}
+        packed = client.infer("linear", [tensor], outputs=wanted, **ways)
+        plain = client.infer("linear", [tensor], outputs=wanted)
+        assert (packed.as_numpy("y") == plain.as_numpy("y")).all()
+        assert packed.as_numpy("y").shape[0] == 640
+    finally:
+        client.close()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_third_party_client_reads_configuration_and_statistics(served):
+    from tritonclient import http as triton
+
+    client = triton.InferenceServerClient(served[0].removeprefix("http://"))
+    try:
+        assert client.get_model_config("linear")["max_batch_size"] > 1
+        assert client.get_inference_statistics("linear")["model_stats"][0]["name"] == "linear"
+        assert client.get_inference_statistics()["model_stats"][0]["version"] == "1.0.0"
+    finally:
+        client.close()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool of Prometheus")
+def test_the_metrics_pass_promtool(served):
+    with urllib.request.urlopen(served[0] + "/metrics", timeout=10) as response:
+        text = response.read()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")

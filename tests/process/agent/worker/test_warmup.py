@@ -19,7 +19,9 @@ from support.sites.worker_host import HostedWorker, infer_json, ladder_of, liste
 from edge_agent.errors import EngineError
 from edge_agent.host import scheduling
 from edge_agent.host.scheduling import BEHIND, step_behind, step_up
-from edge_agent.http.oip_app import INLINE_US, AppState, OipApp
+from edge_agent.http.app_state import AppState
+from edge_agent.http.inference_endpoint import INLINE_US
+from edge_agent.http.oip_app import OipApp
 from edge_agent.http.server import HttpServer
 from edge_agent.inference.runtime import Runtime
 from edge_agent.ipc.in_flight import InFlightCounters
@@ -61,8 +63,8 @@ def test_it_is_over_without_a_trace_but_what_is_quicker(stage):
     assert (stage.runtime.tally.served_by, stage.runtime.seen.totals) == ({}, {})
     assert (stage.server.connections, stage.flight.connections, stage.flight.in_flight) == (0, 0, 0)
     assert stage.flight.started > 1
-    assert stage.app._usual_us < INLINE_US
-    assert len(stage.app._forms._forms) == 2
+    assert stage.app._endpoint._usual_us < INLINE_US
+    assert len(stage.app._endpoint._codec._cache._forms) == 2
 
 
 def test_no_answer_of_it_is_a_last_value(tmp_path):
@@ -116,7 +118,7 @@ def test_a_model_of_halves_is_rehearsed_in_binary_only(tmp_path):
     with Runtime.open(made.folder) as runtime:
         stage = Stage(runtime)
         stage.warm_up()
-        assert len(stage.app._forms._forms) == 1
+        assert len(stage.app._endpoint._codec._cache._forms) == 1
 
 
 def _half():

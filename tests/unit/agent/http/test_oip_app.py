@@ -148,12 +148,20 @@ def test_json_over_its_limit_is_400_and_points_to_binary(served):
 def test_an_endless_request_head_is_cut_off(served):
     with socket.create_connection(_address(served[0]), timeout=10) as sock:
         sock.sendall(b"GET /v2 HTTP/1.1\r\nX: " + b"a" * (limits.MAX_HEAD_BYTES + 1))
-        assert sock.recv(100).startswith(b"HTTP/1.1 400")
+        assert sock.recv(100).startswith(b"HTTP/1.1 431")
     assert call(served[0] + "/v2/health/live") == {"live": True}
 
 
-def test_a_compressed_body_is_415(served):
-    assert _post(served[0], b"x", {"Content-Encoding": "gzip"})[0] == 415
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, deflate", "x"])
+def test_a_body_in_an_unknown_coding_is_415(served, coding):
+    status, answer = _post(served[0], b"x", {"Content-Encoding": coding})
+    assert (status, "use gzip or deflate" in answer["error"]) == (415, True)
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", " identity "])
+def test_a_body_in_no_coding_is_read_as_it_is(served, coding):
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}).encode()
+    assert _post(served[0], body, {"Content-Encoding": coding})[0] == 200
 
 
 def test_metrics_count_what_was_answered(served):

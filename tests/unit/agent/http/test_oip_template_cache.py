@@ -10,7 +10,7 @@ from edge_agent import Runtime
 from edge_agent.errors import TensorError
 from edge_agent.http import oip_template_cache
 from edge_agent.http.oip_codec import encode_answer, parse_request
-from edge_agent.http.oip_template_cache import MAX_FORM_BYTES, MAX_FORMS, TemplateCache
+from edge_agent.http.oip_template_cache import MAX_FORM_BYTES, MAX_FORMS, TemplateCodec, TemplateHit
 
 ROWS = [row[None] for row in bundles.samples(4)[0]]
 SIZE = 4 * 4
@@ -35,8 +35,8 @@ def _head(*, binary=True, pad="", **more):
 def _answer(runtime, forms, head, x):
     """Return the answer's JSON without its time, and its bytes."""
     body = head + x.tobytes()
-    request = forms.parse(body, len(head))
-    data, length = forms.encode(runtime.infer(request.tensors), request)
+    parsed = forms.parse(body, len(head))
+    data, length = forms.encode(runtime.infer(parsed.request.tensors), parsed)
     found = json.loads(data[:length])
     assert found["parameters"].pop("timing_us") >= 0
     return found, data[length:] if length is not None else b""
@@ -63,14 +63,14 @@ def _plain(runtime, head, x):
     ],
 )
 def test_every_answer_is_what_it_would_be_without_forms(runtime, head):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     poison = np.float32([[150, 0, 0, 0]])
     for x in [*ROWS, poison, ROWS[0]]:  # the second rung answers the poison
         assert _answer(runtime, forms, head, x) == _plain(runtime, head, x)
 
 
 def test_answers_of_another_rung_name_it(runtime):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     served = [
         _answer(runtime, forms, _head(), x)[0]["parameters"]["served_by"]
         for x in (ROWS[0], ROWS[1], np.float32([[150, 0, 0, 0]]), ROWS[2])
@@ -79,28 +79,28 @@ def test_answers_of_another_rung_name_it(runtime):
 
 
 def test_each_form_gives_the_tag_it_was_met_with(runtime):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     heads = [(tag, _head(parameters={"tag": tag})) for tag in ("line-1", "line-2", None)]
     after = [(tag, b'}], "parameters": {"tag": %s}}' % json.dumps(tag).encode()) for tag in ("line-1", "line-2", None)]
     for _ in range(3):
         for tag, head in heads:
-            assert forms.parse(head + ROWS[0].tobytes(), len(head)).tag == tag
+            assert forms.parse(head + ROWS[0].tobytes(), len(head)).request.tag == tag
         for tag, end in after:
-            assert forms.parse(_lists(b"[1, 2, 3, 4]", after=end), None).tag == tag
-    known = {form.tag for form in forms._forms.values()}
+            assert forms.parse(_lists(b"[1, 2, 3, 4]", after=end), None).request.tag == tag
+    known = {form.tag for form in forms._cache._forms.values()}
     assert known == {"line-1", "line-2", None}
 
 
 def test_a_tensor_stays_what_it_was_when_the_next_request_comes(runtime):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     head = _head()
-    tensors = [forms.parse(head + x.tobytes(), len(head)).tensors["x"] for x in ROWS]
+    tensors = [forms.parse(head + x.tobytes(), len(head)).request.tensors["x"] for x in ROWS]
     assert all((tensor == x).all() and tensor.flags.aligned for tensor, x in zip(tensors, ROWS, strict=True))
 
 
 @pytest.mark.parametrize("cut", [-1, 1, -SIZE])
 def test_a_body_of_another_length_is_refused_as_ever(runtime, cut):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     head = _head()
     forms.parse(head + ROWS[0].tobytes(), len(head))
     body = head + ROWS[0].tobytes() + b"x" if cut > 0 else (head + ROWS[0].tobytes())[:cut]
@@ -111,15 +111,20 @@ def test_a_body_of_another_length_is_refused_as_ever(runtime, cut):
 
 
 def test_what_is_kept_is_bounded(runtime):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     for number in range(3 * MAX_FORMS):
         head = _head(pad=" " * number)
         forms.parse(head + ROWS[0].tobytes(), len(head))
-        assert len(forms._forms) <= MAX_FORMS
-    before = dict(forms._forms)
+        assert len(forms._cache._forms) <= MAX_FORMS
+    before = dict(forms._cache._forms)
     for head in (_head(pad=" " * MAX_FORM_BYTES), _head(id="of its own")):
         forms.parse(head + ROWS[0].tobytes(), len(head))
-    assert forms._forms == before
+    assert forms._cache._forms == before
+
+
+def _parsed(runtime):
+    """Return what parses without any cache."""
+    return lambda *body: TemplateHit(parse_request(*body, runtime.manifest), None)
 
 
 def _lists(text, before=b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ', after=b"}]}"):
@@ -149,9 +154,9 @@ AFTER_SPLIT = b', "shape": [1, 4], "datatype": "FP32", "name": "x"}], "outputs":
 )
 @pytest.mark.parametrize("forms_known", [False, True])
 def test_numbers_in_json_are_read_as_they_would_be_without_forms(runtime, before, after, forms_known):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     if forms_known:
-        assert _outcome(lambda: forms.parse(_lists(b"[1, 2, 3, 4]", before, after), None)) is not None
+        assert _outcome(lambda: forms.parse(_lists(b"[1, 2, 3, 4]", before, after), None).request) is not None
     texts = (
         *(b"[1, 2, 3, 4]", b"[0.5, -2, 1e3, 4]", b" [ 9,8,7,6 ] ", b"[1,2,3]", b"[1,2,3,4,5]", b"[]", b"[[1,2,3,4]]"),
         *(b"[1,2,3,[4]]", b"[1,2,3,null]", b'[1,2,3,"4"]', b"[true,false,true,true]", b"[1,2,3,4", b"1", b"{}", b""),
@@ -168,7 +173,7 @@ def test_numbers_in_json_are_read_as_they_would_be_without_forms(runtime, before
     for text in texts:
         body = _lists(text, before, after)
         right = _outcome(lambda body=body: parse_request(body, None, runtime.manifest))
-        assert _outcome(lambda body=body: forms.parse(body, None)) == right, text
+        assert _outcome(lambda body=body: forms.parse(body, None).request) == right, text
 
 
 def _outcome(parse):
@@ -190,33 +195,33 @@ def _outcome(parse):
     ],
 )
 def test_numbers_in_json_are_answered_as_they_would_be_without_forms(runtime, after):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     for numbers in (*(row[0].tolist() for row in ROWS), [150.0, 0, 0, 0], ROWS[0][0].tolist()):
         body = _lists(json.dumps(numbers).encode(), after=after)
         found, right = [], []
         for outcome, parse, encode in (
             (found, forms.parse, forms.encode),
-            (right, lambda *of: parse_request(*of, runtime.manifest), lambda *of: encode_answer(*of, runtime.manifest)),
+            (right, _parsed(runtime), lambda answer, one: encode_answer(answer, one.request, runtime.manifest)),
         ):
-            request = parse(body, None)
-            data, length = encode(runtime.infer(request.tensors), request)
+            parsed = parse(body, None)
+            data, length = encode(runtime.infer(parsed.request.tensors), parsed)
             answer = json.loads(data[:length])
             assert answer["parameters"].pop("timing_us") >= 0
             outcome += [answer, data[length:] if length is not None else None]
         assert found == right
-    assert len(forms._forms) == 1
+    assert len(forms._cache._forms) == 1
 
 
 def test_a_known_form_reads_numbers_with_nothing_but_its_own_decoder(runtime, monkeypatch):
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     forms.parse(_lists(b"[1, 2, 3, 4]"), None)
     monkeypatch.setattr(oip_template_cache, "parse_request", None)  # would fail
-    assert forms.parse(_lists(b"[5, 6, 7, 8.5]"), None).tensors["x"].tolist() == [[5.0, 6.0, 7.0, 8.5]]
+    assert forms.parse(_lists(b"[5, 6, 7, 8.5]"), None).request.tensors["x"].tolist() == [[5.0, 6.0, 7.0, 8.5]]
 
 
 def test_a_list_behind_a_declared_length_is_refused_as_ever(runtime):
     """The bytes before the numbers are a known form's, but here they are said to be all of the JSON."""
-    forms = TemplateCache(runtime.manifest)
+    forms = TemplateCodec(runtime.manifest)
     body = _lists(b"[1, 2, 3, 4]")
     forms.parse(body, None)
     with pytest.raises(TensorError):

@@ -1,0 +1,157 @@
+"""One request for inference, from its body to its answer's: decompressed, parsed, answered, encoded, compressed; on the
+event loop if that is quick, else in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar
+
+from edge_agent.answer import Answer
+from edge_agent.errors import EngineMemoryError, RequestMemoryError, TensorError
+from edge_agent.http.app_state import AppState
+from edge_agent.http.content_coding import Coding, accepted, coding_of, compress, decompress
+from edge_agent.http.messages import JSON, Answering, HttpError, HttpResponse, RequestHead, retry
+from edge_agent.http.oip_template_cache import TemplateCodec, TemplateHit
+from edge_agent.inference.runtime import Runtime
+from edge_contracts.limits import KIB, MAX_REQUEST_BYTES
+
+INLINE_US: Final = 2000
+"""Answers faster than this are computed on the event loop: a hop to a thread costs as much as they do."""
+
+INLINE_BYTES: Final = 256 * KIB
+"""Bodies larger than this are never worked on there: reading so many numbers takes long by itself."""
+
+T = TypeVar("T")
+
+_BINARY: Final = (b"content-type", b"application/octet-stream")
+
+
+class _Wish(NamedTuple):
+    """What a head says of the bodies: the length of the JSON before binary tensors, how the request is compressed, and
+    how and from which size on its answer may be."""
+
+    json_length: int | None
+    coding: Coding | None
+    accepts: tuple[Coding, int] | None
+
+
+class InferenceEndpoint:
+    """Answers requests for inference from one runtime."""
+
+    def __init__(self, serving: AppState, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._serving = serving
+        self._codec = TemplateCodec(runtime.manifest)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._usual_us = float(INLINE_US)  # not known to be fast until seen
+        self._usual_bytes = 1.0
+
+    def answering(self, head: RequestHead) -> Answering:
+        """Return what answers requests with this head. Raises HttpError."""
+        headers, serving, codec, runtime = head.headers, self._serving, self._codec, self.runtime
+        length = headers.get(b"inference-header-content-length")
+        wish = _Wish(None if length is None else _number(length), coding_of(headers), accepted(headers))
+        json_length, accepts = wish.json_length, wish.accepts
+
+        def infer(body: bytes) -> HttpResponse | Awaitable[HttpResponse]:
+            if serving.retry_after_s:
+                raise self.shed()
+            serving.last_ms = int(time.time() * 1000)
+            if wish.coding is not None or self._takes_long(len(body)) or runtime.busy_since is not None:
+                return self._infer_in_thread(body, wish)
+            try:
+                parsed = codec.parse(body, json_length)
+                if serving.batcher is not None:
+                    return self._infer_in_batch(parsed, wish)
+                answer = runtime.infer(parsed.request.tensors, parsed.request.tag)
+                self._learn(answer.timing_us, len(body))
+                response = self._response(answer, parsed)
+            except (TensorError, EngineMemoryError) as error:
+                raise self._refusal(error) from error
+            if accepts is not None and len(response.body) >= accepts[1]:
+                return _compressed(response, accepts[0])
+            return response
+
+        return infer
+
+    def shed(self) -> HttpError:
+        """Count a request that is shed; return its refusal."""
+        self.runtime.tally.count("shed")
+        return retry(self._serving.retry_after_s, "overloaded: this device is reducing load")
+
+    def _takes_long(self, size: int) -> bool:
+        """Return whether a body of this size, going by those before it, is too much for the event loop."""
+        return size > INLINE_BYTES or self._usual_us * max(1.0, size / self._usual_bytes) >= INLINE_US
+
+    def _learn(self, timing_us: int, size: int) -> None:
+        self._usual_us += 0.1 * (timing_us - self._usual_us)
+        self._usual_bytes += 0.1 * (size - self._usual_bytes)
+
+    async def _infer_in_thread(self, body: bytes, wish: _Wish) -> HttpResponse:
+        """Parse and answer in the thread; a batcher has one of its own."""
+        batcher = self._serving.batcher
+        try:
+            if batcher is None:
+                parsed, answer = await self._run(lambda: self._answered(self._parse(body, wish)))
+                self._learn(answer.timing_us, len(body))
+                return await self._finished(answer, parsed, wish)
+            parsed = await self._run(lambda: self._parse(body, wish))
+        except (TensorError, EngineMemoryError) as error:
+            raise self._refusal(error) from error
+        return await self._infer_in_batch(parsed, wish)
+
+    async def _infer_in_batch(self, parsed: TemplateHit, wish: _Wish) -> HttpResponse:
+        batcher = self._serving.batcher
+        assert batcher is not None
+        try:
+            answer = await batcher.infer(parsed.request.tensors, parsed.request.tag)
+        except (TensorError, EngineMemoryError) as error:
+            raise self._refusal(error) from error
+        return await self._finished(answer, parsed, wish)
+
+    async def _finished(self, answer: Answer, parsed: TemplateHit, wish: _Wish) -> HttpResponse:
+        response, accepts = self._response(answer, parsed), wish.accepts
+        if accepts is None or len(response.body) < accepts[1]:
+            return response
+        return await self._run(lambda: _compressed(response, accepts[0]))
+
+    def _parse(self, body: bytes, wish: _Wish) -> TemplateHit:
+        if wish.coding is not None:
+            body = decompress(body, wish.coding, MAX_REQUEST_BYTES)
+        return self._codec.parse(body, wish.json_length)
+
+    def _answered(self, parsed: TemplateHit) -> tuple[TemplateHit, Answer]:
+        return parsed, self.runtime.infer(parsed.request.tensors, parsed.request.tag)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _response(self, answer: Answer, parsed: TemplateHit) -> HttpResponse:
+        data, json_length = self._codec.encode(answer, parsed)
+        if self._serving.onlook is not None:
+            self._serving.onlook(parsed.request.tensors, answer)
+        if json_length is None:
+            return HttpResponse(200, (JSON,), data)
+        return HttpResponse(200, (_BINARY, (b"inference-header-content-length", b"%d" % json_length)), data)
+
+    def _refusal(self, error: TensorError | EngineMemoryError) -> HttpError:
+        if isinstance(error, TensorError):
+            return HttpError(413 if isinstance(error, RequestMemoryError) else 400, str(error))
+        if self._serving.on_memory_error is not None:
+            self._serving.on_memory_error(error)  # does not return in a worker
+        return retry(1.0, str(error))
+
+
+def _compressed(response: HttpResponse, coding: Coding) -> HttpResponse:
+    headers = (*response.headers, (b"content-encoding", coding.encode()), (b"vary", b"accept-encoding"))
+    return HttpResponse(response.status, headers, compress(response.body, coding))
+
+
+def _number(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 12:
+        raise HttpError(400, f"inference-header-content-length: not a number: {value[:20]!r}")
+    return int(value)
