@@ -23,9 +23,9 @@ def test_the_configuration_leaves_the_batch_out(served):
     "path", ["/v2/models/stats", "/v2/models/linear/stats", "/v2/models/linear/versions/1.0.0/stats"]
 )
 def test_statistics_count_what_was_answered_and_what_was_refused(served, path):
-    before = call(f"{served[0]}/v2/{path}")["model_stats"][0]
+    before = call(served[0] + path)["model_stats"][0]
     infer_json(served[0], bundles.samples(1)[0].tolist())
-    after = call(f"{served[0]}/v2/{path}")["model_stats"][0]
+    after = call(served[0] + path)["model_stats"][0]
     assert (after["name"], after["version"]) == ("linear", "1.0.0")
     assert after["inference_count"] - before["inference_count"] == 1
     assert after["last_inference"] > 1e12

@@ -50,7 +50,7 @@ def test_the_scrape_shows_the_same_numbers():
     tally = Counters()
     tally.answers("active:1/a").count(1500)
     text = exposition(tally, {}, {"model": "m"}).decode()
-    assert 'edgewright_requests_total{model="m"} 1.0' in text
-    assert 'edgewright_served_by_total{model="m",rung="active:1/a"} 1.0' in text
-    assert 'edgewright_latency_seconds_bucket{le="0.002048",model="m"} 1.0' in text
-    assert 'edgewright_latency_seconds_bucket{le="0.001024",model="m"} 0.0' in text
+    assert 'edgewright_requests_total{model="m"} 1\n' in text
+    assert 'edgewright_served_by_total{model="m",rung="active:1/a"} 1\n' in text
+    assert 'edgewright_latency_seconds_bucket{le="0.002048",model="m"} 1\n' in text
+    assert 'edgewright_latency_seconds_bucket{le="0.001024",model="m"} 0\n' in text
