@@ -42,6 +42,9 @@ STEP_S = 0.5
 DRAIN_S = 3.0
 """How long a link that ends waits for the broker to acknowledge what was published last."""
 
+STUCK_S = 120.0
+"""A thread that has not had a turn for so long hangs: look-ups of names and TLS handshakes take less."""
+
 REFUSAL_S = 2.0
 """How long a broker that closed without a word is listened to for its reason."""
 
@@ -77,6 +80,7 @@ class BrokerLink:
         self._anew = False
         self._bell: int | None = None
         self._thread: threading.Thread | None = None
+        self._turn = 0.0
 
     @property
     def connected(self) -> bool:
@@ -107,9 +111,25 @@ class BrokerLink:
         return number
 
     def start(self) -> None:
-        """Do all this in a thread of the link's own, until `stop`."""
+        """Do all this in a thread of the link's own, until `stop`. A machine that has no thread to spare gets it at a
+        later `watch`."""
+        self._turn = time.monotonic()
         self._thread = threading.Thread(target=self._run_on, name=f"mqtt-{self._settings.client_id}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            _log.error("the link to the broker has no thread: %s", error)
+
+    def watch(self) -> str:
+        """Start the link's thread anew if it has died; return what is wrong with it, "" if it does its work. To be
+        called from time to time by whoever called `start`."""
+        if self._thread is None or self._leave:
+            return ""
+        if not self._thread.is_alive():
+            self.start()
+            return "" if self._thread.is_alive() else "no thread for the connection to the broker"
+        still = time.monotonic() - self._turn
+        return f"the connection's thread has hung for {still:.0f} s" if still > STUCK_S else ""
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Return whether the connection stands, after waiting at most `timeout_s` seconds for it."""
@@ -247,6 +267,7 @@ class BrokerLink:
 
     def _poll(self, poller: select.poll, timeout_s: float) -> dict[int, int]:
         """Wait for `poller`, at most `timeout_s` seconds, or until somebody rings; return what is ready."""
+        self._turn = time.monotonic()
         bell = self._bell
         if bell is not None:
             poller.register(bell, select.POLLIN)

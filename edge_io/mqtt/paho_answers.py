@@ -9,6 +9,9 @@ from typing import Any
 
 from edge_io.mqtt.words import FAILURE, UNSUPPORTED_VERSION, BrokerLimits
 
+REASON_CHARS = 200
+"""So much of what a broker adds to a reason code is repeated."""
+
 _OLD_CONNACK = {1: UNSUPPORTED_VERSION, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 """Return codes of MQTT 3.1.1's CONNACK (section 3.2.2.3) -> reason code of MQTT 5."""
 
@@ -50,14 +53,27 @@ def limits_of(properties: Any) -> BrokerLimits:
         max_qos=told("MaximumQoS", 2),
         retain=bool(told("RetainAvailable", 1)),
         shared_subscriptions=bool(told("SharedSubscriptionAvailable", 1)),
+        wildcard_subscriptions=bool(told("WildcardSubscriptionAvailable", 1)),
         keepalive_s=told("ServerKeepAlive", None),
+        session_s=told("SessionExpiryInterval", None),
     )
 
 
-def reason_text(code: int, answer: Any = None) -> str:
-    """Return a reason code in words, with its number; `answer` is what paho has for it."""
-    name = answer.getName() if hasattr(answer, "getName") else _NAMES.get(code, "refused" if code >= FAILURE else "")
-    return f"{name} (0x{code:02X})" if name else f"0x{code:02X}"
+def reason_text(code: int, properties: Any = None) -> str:
+    """Return a reason code in words, with its number and what the broker adds to it in an answer's properties."""
+    name = _NAMES.get(code, "refused" if code >= FAILURE else "")
+    text = f"{name} (0x{code:02X})" if name else f"0x{code:02X}"
+    told = (_printable(getattr(properties, part, None)) for part in ("ReasonString", "ServerReference"))
+    return ": ".join([text, *filter(None, told)])
+
+
+def properties_in(arguments: tuple[Any, ...]) -> Any:
+    """Return an answer's properties, which paho hands over last; None without any (3.1.1)."""
+    return next((one for one in reversed(arguments) if hasattr(one, "packetType") and hasattr(one, "types")), None)
+
+
+def _printable(text: object) -> str:
+    return "".join(character for character in str(text or "")[:REASON_CHARS] if character.isprintable())
 
 
 _NAMES = {
@@ -73,10 +89,12 @@ _NAMES = {
     0x89: "Server busy",
     0x8A: "Banned",
     0x8B: "Server shutting down",
+    0x8C: "Bad authentication method",
     0x8D: "Keep alive timeout",
     0x8E: "Session taken over",
     0x8F: "Topic filter invalid",
     0x90: "Topic name invalid",
+    0x91: "Packet identifier in use",
     0x93: "Receive maximum exceeded",
     0x94: "Topic alias invalid",
     0x95: "Packet too large",
@@ -86,7 +104,11 @@ _NAMES = {
     0x99: "Payload format invalid",
     0x9A: "Retain not supported",
     0x9B: "QoS not supported",
+    0x9C: "Use another server",
+    0x9D: "Server moved",
     0x9E: "Shared subscription not supported",
     0x9F: "Connection rate exceeded",
+    0xA0: "Maximum connect time",
+    0xA1: "Subscription identifiers not supported",
     0xA2: "Wildcard subscription not supported",
 }

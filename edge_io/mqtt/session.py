@@ -21,15 +21,25 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from edge_io.mqtt.lean_paho import PacketTypes, Properties, paho, speak_tls
-from edge_io.mqtt.paho_answers import code_of, disconnect_code, limits_of, puback_code, reason_text, suback_codes
+from edge_io.mqtt.paho_answers import (
+    code_of,
+    disconnect_code,
+    limits_of,
+    properties_in,
+    puback_code,
+    reason_text,
+    suback_codes,
+)
 from edge_io.mqtt.unacknowledged import ACKNOWLEDGE_S, Unacknowledged
 from edge_io.mqtt.words import (
     FAILURE,
     HEADER_BYTES,
+    NOBODY_SUBSCRIBED,
     PACKET_TOO_LARGE,
     SESSION_TAKEN_OVER,
     SHARED_PREFIX,
     TOPIC_INVALID,
+    WILDCARDS_NOT_SUPPORTED,
     Acknowledged,
     BrokerLimits,
     Connected,
@@ -47,6 +57,9 @@ HANDSHAKE_S = 10.0
 
 IN_FLIGHT = 20
 """Messages of QoS 1 under way at most; more wait here. Brokers that say less in CONNACK get less."""
+
+UNWRITTEN = 500
+"""Messages that a broker may send before their owner has acknowledged one, where it does so by itself."""
 
 PACKET_OVERHEAD_BYTES = 70_000
 """What an MQTT packet may hold besides its payload: a topic of 65,535 bytes, properties and the header."""
@@ -160,6 +173,7 @@ class BrokerSession:
                 properties.MaximumPacketSize = settings.max_bytes + PACKET_OVERHEAD_BYTES
             if settings.session_s:
                 properties.SessionExpiryInterval = settings.session_s
+                properties.ReceiveMaximum = UNWRITTEN
             options = {"properties": properties, "clean_start": not settings.session_s}
         self._client.connect(settings.host, settings.port, settings.keepalive_s, **options)
         stream = self._client.socket()
@@ -297,7 +311,8 @@ class BrokerSession:
         code = code_of(answer)
         if code:
             self.refusal_code = code
-            reason = f"the broker did not accept the connection: {reason_text(code, answer)}"
+            text = reason_text(code, properties_in(more))
+            reason = f"the broker did not accept the connection: {text}"
             self._ending = Disconnected(reason=reason, ending="refused", code=code)
             client.disconnect()
             self.end(self._ending)
@@ -306,21 +321,32 @@ class BrokerSession:
         self.limits = limits_of(more[0] if more else None)
         self._unacknowledged.limit = min(IN_FLIGHT, self.limits.receive_maximum)
         for subscription in self._settings.subscriptions:
-            topic = subscription.topic
-            if topic.startswith(SHARED_PREFIX) and not self.limits.shared_subscriptions:
-                topic = topic.split("/", 2)[2]
-            _, packet = client.subscribe(topic, min(subscription.qos, self.limits.max_qos))
-            if packet is not None:
-                self._unconfirmed[packet] = subscription
+            self._subscribe(client, subscription)
         self._when_ready()
 
-    def _on_subscribe(self, _client: object, _data: object, packet: int, answers: Any, *_: object) -> None:
+    def _subscribe(self, client: Any, subscription: Subscription) -> None:
+        """Ask for what the broker can do; asking for more ends the connection (MQTT 5, section 3.2.2.3)."""
+        topic, limits = subscription.topic, self.limits
+        if topic.startswith(SHARED_PREFIX) and not limits.shared_subscriptions:
+            topic = topic.split("/", 2)[2]
+        if ("+" in topic or "#" in topic) and not limits.wildcard_subscriptions:
+            self._refuse(subscription, reason_text(WILDCARDS_NOT_SUPPORTED))
+            return
+        _, packet = client.subscribe(topic, min(subscription.qos, limits.max_qos))
+        if packet is not None:
+            self._unconfirmed[packet] = subscription
+
+    def _refuse(self, subscription: Subscription, reason: str) -> None:
+        self._refused.append(RefusedSubscription(topic=subscription.topic, reason=reason))
+
+    def _on_subscribe(self, _client: object, _data: object, packet: int, answers: Any, *more: Any) -> None:
         subscription = self._unconfirmed.pop(packet, None)
-        if subscription is not None:
-            codes = suback_codes(answers)
-            refused = [code for code in codes if code >= FAILURE]
-            self._refused += [RefusedSubscription(topic=subscription.topic, reason=reason_text(c)) for c in refused]
-            self._when_ready()
+        if subscription is None:
+            return
+        for code in suback_codes(answers):
+            if code >= FAILURE:
+                self._refuse(subscription, reason_text(code, properties_in(more)))
+        self._when_ready()
 
     def _when_ready(self) -> None:
         if not self._unconfirmed and self.stage == "greeted":
@@ -336,11 +362,12 @@ class BrokerSession:
         code = disconnect_code(arguments)
         if code is None or self.stage == "ended":
             return
+        text = reason_text(code, properties_in(arguments))
         if code == SESSION_TAKEN_OVER:
             reason = f"another client has connected with this client's id, {self._settings.client_id}"
-            self._ending = Disconnected(reason=f"{reason}: {reason_text(code)}", ending="taken-over", code=code)
+            self._ending = Disconnected(reason=f"{reason}: {text}", ending="taken-over", code=code)
         else:
-            self._ending = Disconnected(reason=f"the broker ended the connection: {reason_text(code)}", code=code)
+            self._ending = Disconnected(reason=f"the broker ended the connection: {text}", code=code)
 
     def _on_message(self, client: Any, _data: object, message: Any) -> None:
         by_owner = self._settings.session_s and hasattr(client, "ack")  # paho 1.6 acknowledges by itself
@@ -362,10 +389,10 @@ class BrokerSession:
             return
         code = puback_code(arguments)
         if code >= FAILURE:
-            reason = reason_text(code, arguments[0])
+            reason = reason_text(code, properties_in(arguments))
             self._tell(Refused(number=sent.number, topic=sent.topic, code=code, reason=reason))
         else:
-            self._tell(Acknowledged(number=sent.number))
+            self._tell(Acknowledged(number=sent.number, unheard=code == NOBODY_SUBSCRIBED))
 
 
 def _received(message: Any, acknowledge: Callable[[], object] | None) -> MessageReceived:

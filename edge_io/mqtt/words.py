@@ -13,8 +13,12 @@ from msgspec import Struct
 FAILURE = 0x80
 """Reason codes from here on are failures (MQTT 5, section 2.4)."""
 
-TOPIC_INVALID, PACKET_TOO_LARGE = 0x90, 0x95
+NOBODY_SUBSCRIBED = 0x10
+"""A PUBACK's word that the message was taken and reached nobody. No failure."""
+
+TOPIC_INVALID, PACKET_TOO_LARGE, PAYLOAD_INVALID = 0x90, 0x95, 0x99
 SESSION_TAKEN_OVER = 0x8E
+WILDCARDS_NOT_SUPPORTED = 0xA2
 UNSUPPORTED_VERSION, RETAIN_NOT_SUPPORTED, QOS_NOT_SUPPORTED = 0x84, 0x9A, 0x9B
 
 UNAUTHORIZED = frozenset({0x86, 0x87, 0x8A, 0x8C})
@@ -28,14 +32,17 @@ CONNACK said no; no CONNACK or SUBACK in time; an accepted connection ended; ano
 
 
 class BrokerLimits(Struct, frozen=True, kw_only=True):
-    """What the broker's CONNACK said of itself (MQTT 5, section 3.2.2.3); the defaults are the standard's."""
+    """What the broker's CONNACK said of itself (MQTT 5, section 3.2.2.3); the defaults are the standard's. `session_s`
+    is how long it keeps a session, where that is not what was asked for."""
 
     max_packet_bytes: int | None = None
     receive_maximum: int = 65_535
     max_qos: int = 2
     retain: bool = True
     shared_subscriptions: bool = True
+    wildcard_subscriptions: bool = True
     keepalive_s: int | None = None
+    session_s: int | None = None
 
     def payload_room(self, topic: str) -> int | None:
         """Return how many bytes a payload on `topic` may have, None without a limit."""
@@ -99,9 +106,10 @@ class MessageReceived(Struct, frozen=True, kw_only=True):
 
 
 class Acknowledged(Struct, frozen=True, kw_only=True):
-    """The broker has taken the message of that number."""
+    """The broker has taken the message of that number. `unheard`: it says that nobody is subscribed to the topic."""
 
     number: int
+    unheard: bool = False
 
 
 class Refused(Struct, frozen=True, kw_only=True):
