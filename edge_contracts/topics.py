@@ -2,6 +2,7 @@
 
     ew/v1/<tenant>/hint                      retained: newest timestamp version (transfer.Hint)
     ew/v1/<tenant>/collector/<name>          retained "1" while a controller stores telemetry, cleared by its Last Will
+    ew/v1/<tenant>/d/<device>/collector      a controller's name: it has heard the presence and stores telemetry
     ew/v1/<tenant>/d/<device>/presence       retained, Last Will (state.Presence)
     ew/v1/<tenant>/d/<device>/reported       retained (state.ReportedState)
     ew/v1/<tenant>/d/<device>/tele           telemetry windows, events and tombstones, QoS 1
@@ -30,12 +31,12 @@ DEPOT_GROUP = "depot"
 INGEST_GROUP = "ingest"
 ENROLLMENT_GROUP = "enrolment"
 
-DeviceTopic = Literal["presence", "reported", "tele", "req", "rsp", "renew", "certificate"]
+DeviceTopic = Literal["presence", "reported", "tele", "req", "rsp", "renew", "certificate", "collector"]
 
 _NAME = re.compile(NAME_PATTERN)
 _NONCE = re.compile(r"^[A-Za-z0-9]{1,64}(?!\n)$")
 _DEVICE_TOPIC = re.compile(
-    r"^ew/v1/([^/+#]{1,64})/d/([^/+#]{1,64})/(presence|reported|tele|req|rsp|renew|certificate)"
+    r"^ew/v1/([^/+#]{1,64})/d/([^/+#]{1,64})/(presence|reported|tele|req|rsp|renew|certificate|collector)"
     r"(?:/([A-Za-z0-9]{1,64}))?(?!\n)$"
 )
 _CLAIM_TOPIC = re.compile(r"^ew/v1/([^/+#]{1,64})/enrol/([^/+#]{1,64})/req(?!\n)$")
@@ -59,7 +60,9 @@ def collector_topic(tenant: str, name: str) -> str:
     """Return where a controller says that it stores telemetry; "+" for all of them.
 
     Devices wait for one before they hand over their spool: a broker that has lost its sessions acknowledges a message
-    that nobody is subscribed to, and the message is gone (MQTT 5, section 4.3.2)."""
+    that nobody is subscribed to, and the message is gone (MQTT 5, section 4.3.2). A retained word proves nothing, since
+    it may be that of a controller which died with the broker: it must come live, here or on the device's own topic
+    `collector` as the answer to its presence."""
     return f"{ROOT}/{_checked(tenant, 'tenant')}/collector/{name if name == '+' else _checked(name, 'collector')}"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 from edge_contracts.codec import StrictRecord
 from edge_fleet.errors import BrokerError, FleetError
+from edge_io.mqtt.brief_connections import BriefConnections
 from edge_io.mqtt.link import BrokerLink
 from edge_io.mqtt.session import LinkSettings, SettingsError
 from edge_io.mqtt.words import (
     SHARED_PREFIX,
     UNAUTHORIZED,
+    BrokerLimits,
     Connected,
     Disconnected,
     LinkEvent,
@@ -37,11 +40,21 @@ BACKOFF_S = (0.05, 0.5)
 """First and longest wait between attempts, with full jitter. Far shorter than a device's: we are few, and what a
 device publishes to a broker that has no session of ours is acknowledged and lost."""
 
+DISPUTE_S = 30.0
+"""The longest wait after the broker had taken us and ended the connection soon: another client has our id, or it does
+not like what we send."""
+
+REPEAT_S = (10.0, 300.0)
+"""When a trouble that lasts is named again: first and longest time, doubled each time."""
+
 STEP_S = 0.1
 """Longest wait for the network before the owner's work gets its turn; work that is waiting returns a shorter one."""
 
 SESSION_EXPIRY_S = 24 * 3600
 """How long a broker keeps what arrives for a durable client that is away."""
+
+MAX_TROUBLES = 100
+"""Troubles remembered at once."""
 
 Protocol = Literal["auto", "5", "3.1.1"]
 
@@ -89,6 +102,10 @@ class BrokerConnection:
         self._log = log
         self._ever_ready = False
         self._refusal: BrokerError | FleetError | None = None
+        self._longest_wait_s = BACKOFF_S[1]
+        self._lost_since: float | None = None
+        self._troubles = RepeatedLog(log)
+        self._brief = BriefConnections()
         broker = post.broker
         self._address = f"{broker.host}:{broker.port}"
         settings = LinkSettings(
@@ -105,7 +122,7 @@ class BrokerConnection:
             session_s=SESSION_EXPIRY_S if post.durable else 0,
             handshake_s=HANDSHAKE_S,
         )
-        self._link = BrokerLink(settings, self._hear, _wait_s)
+        self._link = BrokerLink(settings, self._hear, self._wait_s)
 
     def run(self, work: Callable[[], float], stopped: Callable[[], bool]) -> None:
         """Hold the connection until `stopped`, doing `work` between network steps and while there is none; it returns
@@ -138,7 +155,7 @@ class BrokerConnection:
         elif isinstance(event, Connected):
             self._welcome(event)
         elif isinstance(event, Refused):
-            self._log(f"the broker refused a message on {event.topic[:200]!r}: {event.reason}")
+            self._troubles.say(event.reason, f"the broker refused a message on {event.topic[:200]!r}: {event.reason}")
         elif isinstance(event, Disconnected):
             self._lost(event)
 
@@ -150,14 +167,34 @@ class BrokerConnection:
             )
             self._log(f"the broker refuses subscriptions: {refused}")
             return
-        shared = any(one.topic.startswith(SHARED_PREFIX) for one in self._post.subscriptions)
-        if shared and not event.limits.shared_subscriptions:
-            self._log("the broker has no shared subscriptions: only one service of this kind may run")
+        for lack in self._lacks(event.limits):
+            self._log(lack)
+        if self._lost_since is not None:
+            self._log(f"broker {self._address}: connected")
+        self._lost_since = None
+        self._brief.connected(time.monotonic())
         self._ever_ready = True
         self._ready()
 
+    def _lacks(self, limits: BrokerLimits) -> list[str]:
+        """Return what we would need of the broker and do not get."""
+        post, lacks = self._post, []
+        if any(one.topic.startswith(SHARED_PREFIX) for one in post.subscriptions) and not limits.shared_subscriptions:
+            lacks.append("the broker has no shared subscriptions: only one service of this kind may run")
+        if post.durable and limits.session_s is not None and limits.session_s < SESSION_EXPIRY_S:
+            lacks.append(f"the broker keeps what arrives while this service is away for {limits.session_s} s only")
+        if limits.max_qos == 0:
+            lacks.append("the broker takes QoS 0 only: what gets lost on the way is not sent again")
+        return lacks
+
     def _lost(self, event: Disconnected) -> None:
-        self._log(f"broker {self._address}: {event.reason}")
+        now = time.monotonic()
+        if self._lost_since is None:
+            self._lost_since = now
+        away = f"; away for {now - self._lost_since:.0f} s, trying again" if now - self._lost_since >= 1.0 else ""
+        reason = self._brief.ended(event, now) or event.reason
+        self._troubles.say(reason, f"broker {self._address}: {reason}{away}")
+        self._longest_wait_s = DISPUTE_S if event.ending in ("lost", "taken-over") else BACKOFF_S[1]
         if self._ever_ready:
             return
         if event.ending == "settings":
@@ -166,6 +203,28 @@ class BrokerConnection:
             self._refusal = BrokerError(event.reason, subject=self._address)
         elif event.ending == "refused" and event.code in UNAUTHORIZED:
             self._refusal = BrokerError(f"the broker refused the connection: {event.reason}", subject=self._address)
+
+    def _wait_s(self, attempt: int) -> float:
+        return random.random() * min(self._longest_wait_s, BACKOFF_S[0] * 2.0 ** min(attempt, 16))  # noqa: S311
+
+
+class RepeatedLog:
+    """Names each trouble at once, and again while it lasts, ever more seldom."""
+
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._said: dict[str, tuple[float, float]] = {}  # trouble -> when it may be named again, and the wait by then
+
+    def say(self, trouble: str, line: str) -> None:
+        """Log `line` about `trouble` unless that was named a short time ago."""
+        now = self._clock()
+        self._said = {known: due for known, due in self._said.items() if now < due[0] + 2 * REPEAT_S[1]}
+        due, wait_s = self._said.get(trouble, (now, REPEAT_S[0] / 2))
+        if now >= due and (trouble in self._said or len(self._said) < MAX_TROUBLES):
+            wait_s = min(REPEAT_S[1], 2 * wait_s)
+            self._said[trouble] = (now + wait_s, wait_s)
+            self._log(line)
 
 
 def new_client_id(service: str) -> str:
@@ -180,10 +239,6 @@ def _context(broker: Broker) -> ssl.SSLContext:
         return client_context(_text(broker.ca_file), _text(broker.certificate_file), _text(broker.key_file))
     except (OSError, ValueError) as error:
         raise SettingsError(f"certificates or key cannot be used: {error}") from error
-
-
-def _wait_s(attempt: int) -> float:
-    return random.random() * min(BACKOFF_S[1], BACKOFF_S[0] * 2.0 ** min(attempt, 16))  # noqa: S311
 
 
 def _text(path: Path | None) -> str | None:

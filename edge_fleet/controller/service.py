@@ -20,7 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import ContractError, EdgewrightError
-from edge_contracts.topics import INGEST_GROUP, all_devices, collector_topic, shared
+from edge_contracts.state import Presence, ReportedState
+from edge_contracts.topics import INGEST_GROUP, all_devices, collector_topic, device_topic, shared
+from edge_fleet.controller.attendance import Attendance
 from edge_fleet.controller.ingest import parse_arrival
 from edge_fleet.database.telemetry import Arrival, TelemetryStore
 from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, ServiceLink
@@ -37,8 +39,19 @@ GATHER_S = 0.01
 RETRY_S = 1.0
 """How long to wait after the store or a signature failed."""
 
+CONTESTED_S = 900.0
+"""How often two devices with one identity are named."""
+
 REFRESH_S = 5.0
 """How often expiries are looked at; a tenth of the timestamp's lifetime if that is shorter."""
+
+
+class _Entry(StrictRecord, frozen=True, kw_only=True):
+    """What to store for one delivery, or for none. What is `retained` was said earlier."""
+
+    arrivals: tuple[Arrival, ...]
+    retained: bool
+    delivery: MessageReceived | None = None
 
 
 class IngestQueue:
@@ -48,43 +61,74 @@ class IngestQueue:
         self.counts: Counter[str] = Counter()
         self._store = store
         self._log = log
-        self._waiting: list[tuple[Arrival, MessageReceived]] = []
+        self._attendance = Attendance()
+        self._waiting: list[_Entry] = []
         self._not_before = 0.0
 
     @property
     def waiting(self) -> int:
-        """Messages taken and not yet written."""
+        """Entries taken and not yet written."""
         return len(self._waiting)
 
-    def take(self, delivery: MessageReceived, now: float) -> None:
-        """Keep a message for the next batch, due `GATHER_S` after its first. What is malformed is counted, logged and
-        acknowledged, since it would be so the next time too."""
+    def take(self, delivery: MessageReceived, now: float) -> Arrival | None:
+        """Keep a message for the next batch, due `GATHER_S` after its first, and return what it says. What is
+        malformed is counted, logged and acknowledged, since it would be so the next time too."""
         try:
             arrival = parse_arrival(delivery.topic, delivery.payload)
         except ContractError as error:
             self.counts["malformed"] += 1
             self._log(f"malformed message on {delivery.topic[:200]!r}: {str(error)[:300]}")
             acknowledge(delivery)
-            return
-        if not self._waiting:
-            self._not_before = max(self._not_before, now + GATHER_S)
-        self._waiting.append((arrival, delivery))
+            return None
+        arrivals = tuple(self._attendance.heard(arrival, retained=delivery.retained, now=now))
+        if arrivals:
+            self._add(_Entry(arrivals=arrivals, retained=delivery.retained, delivery=delivery), now)
+        else:
+            acknowledge(delivery)  # it waits to be confirmed; a retained message comes again by itself
+        return arrival
+
+    def doubt(self, now: float) -> None:
+        """After a new connection: whoever is stored as online has to show it again."""
+        try:
+            self._attendance.expect(self._store.online(), now)
+        except SQLAlchemyError as error:
+            self._log(f"database error: {str(error)[:300]}")
+
+    def contested(self, presence: Presence) -> tuple[str, str] | None:
+        """Return the boots of two devices that have one identity, if this live presence shows that."""
+        return self._attendance.contested(presence)
 
     def write(self, now: float) -> None:
-        """TelemetryStore a batch if one is due or full. If the store fails, keep it and wait `RETRY_S`."""
+        """Store a batch if one is due or full. If the store fails, keep it and wait `RETRY_S`."""
+        gone = tuple(self._attendance.overdue(now)) if math.isfinite(now) else ()
+        if gone:
+            self._log(f"not heard again, taken for offline: {', '.join(sorted({one.device for one in gone}))[:300]}")
+            self._add(_Entry(arrivals=gone, retained=True), now)
         if not self._waiting or (now < self._not_before and len(self._waiting) < BATCH):
             return
         batch = self._waiting[:BATCH]
         try:
-            self._store.ingest([arrival for arrival, _ in batch], utc_text(datetime.now(UTC)))
+            self._ingest(batch)
         except SQLAlchemyError as error:
             self._not_before = now + RETRY_S
             self._log(f"database error, retrying: {str(error)[:300]}")
             return
         self._waiting = self._waiting[BATCH:]
-        self.counts["stored"] += len(batch)
-        for _, delivery in batch:
-            acknowledge(delivery)
+        self.counts["stored"] += sum(len(entry.arrivals) for entry in batch)
+        for entry in batch:
+            if entry.delivery is not None:
+                acknowledge(entry.delivery)
+
+    def _add(self, entry: _Entry, now: float) -> None:
+        if not self._waiting:
+            self._not_before = max(self._not_before, now + GATHER_S)
+        self._waiting.append(entry)
+
+    def _ingest(self, batch: list[_Entry]) -> None:
+        live = [arrival for entry in batch if not entry.retained for arrival in entry.arrivals]
+        earlier = [arrival for entry in batch if entry.retained for arrival in entry.arrivals]
+        retained = [arrival for arrival in earlier if isinstance(arrival, Presence | ReportedState)]
+        self._store.ingest(live, utc_text(datetime.now(UTC)), retained=retained)
 
 
 class ControllerDuties:
@@ -132,38 +176,71 @@ def control(
 ) -> None:
     """Work until `stopped`. Says `controller ready` once subscribed. Raises BrokerError if the broker refuses us."""
     store = TelemetryStore(post.store_url)
-    intake = IngestQueue(store, log)
-    duties = ControllerDuties(fleet, log)
-
-    def receive(delivery: MessageReceived) -> None:
-        intake.take(delivery, time.monotonic())
-
-    def work() -> float:
-        now = time.monotonic()
-        intake.write(now)
-        duties.look(now)
-        return GATHER_S if intake.waiting else STEP_S
-
-    collector = collector_topic(fleet.tenant, post.client_id)
-    place = ServiceLink(
-        broker=post.broker,
-        subscriptions=subscriptions(fleet.tenant, post.group),
-        client_id=post.client_id,
-        durable=True,
-        announced_at=collector,
-    )
-
-    def ready() -> None:
-        link.publish(collector, b"1", qos=1, retain=True)
-        say("controller ready")
-
-    link = BrokerConnection(place, receive, ready, log)
+    serving = _Controller(fleet, post, store, say, log)
     try:
-        link.run(work, stopped)
-        intake.write(math.inf)
+        serving.link.run(serving.work, stopped)
+        serving.intake.write(math.inf)
     finally:
         store.close()
-        log(" ".join(["controller", *(f"{name}={intake.counts[name]}" for name in sorted(intake.counts))]))
+        log(" ".join(["controller", *(f"{name}={count}" for name, count in sorted(serving.intake.counts.items()))]))
+
+
+class _Controller:
+    """A controller on its link: what happens at a message, at a connection, and between them."""
+
+    def __init__(
+        self,
+        fleet: FleetWorkspace,
+        post: Post,
+        store: TelemetryStore,
+        say: Callable[[str], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._say, self._log = say, log
+        self._tenant, self._name = fleet.tenant, post.client_id
+        self.intake = IngestQueue(store, log)
+        self._duties = ControllerDuties(fleet, log)
+        self._collector = collector_topic(fleet.tenant, post.client_id)
+        self._named: dict[str, float] = {}
+        place = ServiceLink(
+            broker=post.broker,
+            subscriptions=subscriptions(fleet.tenant, post.group),
+            client_id=post.client_id,
+            durable=True,
+            announced_at=self._collector,
+        )
+        self.link = BrokerConnection(place, self._receive, self._ready, log)
+
+    def work(self) -> float:
+        """Do what is due; return the seconds to the next turn."""
+        now = time.monotonic()
+        self.intake.write(now)
+        self._duties.look(now)
+        return GATHER_S if self.intake.waiting else STEP_S
+
+    def _receive(self, delivery: MessageReceived) -> None:
+        now = time.monotonic()
+        arrival = self.intake.take(delivery, now)
+        if isinstance(arrival, Presence) and arrival.online and not delivery.retained:
+            # The device may have come after our announcement, or not believe it: it is a retained one to it.
+            answer = device_topic(self._tenant, arrival.device, "collector")
+            self.link.publish(answer, self._name.encode(), qos=1)
+            self._name_twins(arrival, now)
+
+    def _name_twins(self, presence: Presence, now: float) -> None:
+        boots = self.intake.contested(presence)
+        if boots is not None and now >= self._named.get(presence.device, 0.0):
+            self._named[presence.device] = now + CONTESTED_S
+            self.intake.counts["contested"] += 1
+            self._log(
+                f"two devices connect as {presence.device}, taking turns (boots {boots[0]} and {boots[1]}): give one "
+                "another device.id, or another identity"
+            )
+
+    def _ready(self) -> None:
+        self.intake.doubt(time.monotonic())
+        self.link.publish(self._collector, b"1", qos=1, retain=True)
+        self._say("controller ready")
 
 
 def acknowledge(delivery: MessageReceived) -> None:

@@ -99,13 +99,18 @@ class TelemetryStore:
         """Close all connections."""
         self._engine.dispose()
 
-    def ingest(self, arrivals: Sequence[Arrival], now: str) -> None:
-        """TelemetryStore a batch in one transaction, received at UTC time `now`. Doing it twice is doing it once."""
+    def ingest(
+        self, arrivals: Sequence[Arrival], now: str, *, retained: Sequence[Presence | ReportedState] = ()
+    ) -> None:
+        """Store a batch in one transaction, received at UTC time `now`. Doing it twice is doing it once. `retained`
+        are earlier words: they do not say that their devices were seen now."""
         messages = [arrival for arrival in arrivals if isinstance(arrival, Message)]
         with self._engine.begin() as connection:
             if messages:
                 rows = [_message_row(message) for message in messages]
                 connection.execute(self._insert(MESSAGES).on_conflict_do_nothing(), rows)
+            for earlier in retained:
+                self._update_device(connection, earlier, now, seen=False)
             for arrival in arrivals:
                 if isinstance(arrival, Presence | ReportedState):
                     self._update_device(connection, arrival, now)
@@ -116,6 +121,13 @@ class TelemetryStore:
         """Return every device, by name."""
         with self._engine.connect() as connection:
             return [_device(row._mapping) for row in connection.execute(select(DEVICES).order_by(DEVICES.c.device))]
+
+    def online(self) -> list[Presence]:
+        """Return the devices that were online when they were heard last, by name."""
+        query = select(DEVICES.c.device, DEVICES.c.presence_boot).where(DEVICES.c.online.is_(True))
+        with self._engine.connect() as connection:
+            found = connection.execute(query.order_by(DEVICES.c.device)).all()
+        return [Presence(device=device, boot_id=boot, online=True) for device, boot in found]
 
     def gaps(self, device: str, boot_id: str) -> list[range]:
         """Return the runs of a boot's numbers, counted from 0, that neither arrived nor are owned up to."""
@@ -159,7 +171,9 @@ class TelemetryStore:
         with self._engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
 
-    def _update_device(self, connection: Connection, arrival: Presence | ReportedState, now: str) -> None:
+    def _update_device(
+        self, connection: Connection, arrival: Presence | ReportedState, now: str, *, seen: bool = True
+    ) -> None:
         found = connection.execute(select(DEVICES).where(DEVICES.c.device == arrival.device)).first()
         known = None if found is None else _device(found._mapping)
         if isinstance(arrival, Presence):
@@ -171,11 +185,13 @@ class TelemetryStore:
                 return
             body = encode(arrival).decode()
             values = {"boot_id": arrival.boot_id, "sequence": arrival.sequence, "reported": body}
-        self._upsert(connection, {"device": arrival.device, "last_seen": now} | values)
+        kept = ("device",) if seen else ("device", "last_seen")
+        self._upsert(connection, {"device": arrival.device, "last_seen": now} | values, kept)
 
-    def _upsert(self, connection: Connection, row: dict[str, Any]) -> None:
+    def _upsert(self, connection: Connection, row: dict[str, Any], kept: Sequence[str] = ("device",)) -> None:
+        """Add a device's row, or change it except for what is `kept`."""
         statement = self._insert(DEVICES).values(row)
-        changes = {name: statement.excluded[name] for name in row if name != "device"}
+        changes = {name: statement.excluded[name] for name in row if name not in kept}
         connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=changes))
 
 

@@ -96,12 +96,13 @@ def test_acl_covers_exactly_the_topic_tree() -> None:
     device = {
         (access, own(ANY, topic).replace(ANY, "%u"))
         for access, topic in [
-            ("write", "presence"),
+            ("readwrite", "presence"),
             ("write", "reported"),
             ("write", "tele"),
             ("write", "req"),
             ("write", "renew"),
             ("read", "certificate"),
+            ("read", "collector"),
         ]
     }
     answers = own(ANY, "rsp", ANY)
@@ -114,7 +115,7 @@ def test_acl_covers_exactly_the_topic_tree() -> None:
         ("write", hint_topic("default")),
     }
     controller = {("read", all_devices("default", topic)) for topic in ("presence", "reported", "tele")}
-    controller |= {("write", collectors)}
+    controller |= {("write", collectors), ("write", all_devices("default", "collector"))}
     enrollment = {
         ("read", claim_topic("default", "+", "req")),
         ("write", claim_topic("default", "+", "rsp")),
