@@ -84,7 +84,7 @@ class Supervisor:
         self._audit = AuditLog(self._state.audit)
         limit = int(self._profile.storage.spool_mb * MIB)
         self._outbox = Outbox(self._state.outbox, device=config.device.id, boot_id=self._boot_id, limit_bytes=limit)
-        self._link = Uplink(config, self._boot_id, self._outbox, self)
+        self._link = Uplink(config, self._boot_id, self._outbox, self, lambda event: self.tell(event))
         refusals = stored_refusals(self._state)
         self._journal = EventLog(config.device.id, self._boot_id, self._audit, refusals, self._link.put)
         self.tell = self._journal.tell

@@ -115,6 +115,24 @@ class Outbox:
                 self._database.execute("DELETE FROM messages WHERE row = ?", (row,))
                 self._forget(found[0])
 
+    def give_up(self, row: int, time: str) -> bool:
+        """Replace a message that the broker will never take by a tombstone dated `time` (UTC); return whether that was
+        done. A tombstone stays: with it, what it names would be gone unnamed. So does all if the disk takes nothing."""
+        query = "SELECT boot_id, sequence, kind, length(body) FROM messages WHERE row = ?"
+        found = self._database.execute(query, (row,)).fetchone()
+        if found is None or found[2] == "dropped":
+            return False
+        boot_id, sequence, _, size = found
+        try:
+            with self._accounted():
+                self._database.execute("DELETE FROM messages WHERE row = ?", (row,))
+                self._forget(size)
+                self._bury(Gap(boot_id=boot_id, first=sequence, count=1), time)
+        except StateError:
+            return False
+        self.dropped += 1
+        return True
+
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._database.commit()
