@@ -42,7 +42,8 @@ GOVERNOR = "governor"
 class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
     """Everything an updater is told, as one JSON argument. `directory` is an exported repository to read instead of
     the network. `may_install` False looks, but starts nothing new; what is damaged is repaired even so. `verify` looks
-    at every byte of the installed releases first."""
+    at every byte of the installed releases first. `announced` is a timestamp version that somebody hinted at, 0 for
+    none."""
 
     state: str
     root: str
@@ -57,6 +58,7 @@ class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
     timeout_s: float = 30.0
     may_install: bool = True
     verify: bool = False
+    announced: int = 0
 
 
 class Trusted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="trusted"):
@@ -144,6 +146,14 @@ class Repaired(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="r
     fetched: int = 0
 
 
+class CarrierFailed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="carrier-failed"):
+    """One of several carriers brought nothing, or what does not verify; the next one is asked."""
+
+    carrier: str
+    reason: str
+    text: str
+
+
 Fault = Literal["trust", "device", "bundle", "transport", "operator"]
 
 
@@ -169,6 +179,7 @@ FromUpdater = (
     | Stored
     | Damaged
     | Repaired
+    | CarrierFailed
     | Trouble
 )
 

@@ -22,6 +22,7 @@ from edge_agent.config.agent_toml import AgentConfig
 from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.ipc.updater import (
     GOVERNOR,
+    CarrierFailed,
     Checking,
     Damaged,
     DeltaUnused,
@@ -57,6 +58,9 @@ interval, because anybody who may publish can hint."""
 
 SHORTAGES = frozenset({"disk", "disk-full", "memory", "state"})
 """What the device lacks today and may have tomorrow: the candidate waits for it, and is looked at again each time."""
+
+ABSENT = frozenset({"unreachable", "retry-after"})
+"""Reasons of a carrier that brought nothing."""
 
 _log = logging.getLogger(__name__)
 _random = random.SystemRandom()
@@ -98,6 +102,9 @@ class UpdateController:
         self._hint: int | None = None
         self._hints_after = 0.0
         self._false_hints = 0
+        self._announced = 0
+        self._failed: dict[str, str] = {}
+        self._failing: dict[str, str] = {}
         self._importing = False
         self._refusals: dict[str | None, Trouble] = {}
         self.storage_trouble = ""
@@ -215,6 +222,7 @@ class UpdateController:
         wait = doubling(self._false_hints, base_s=HINT_BASE_S, cap_s=self._config.updates.poll_s)
         self._hints_after = now + wait
         self._false_hints += 1
+        self._announced = hint or 0
         self.look()
 
     async def stop(self) -> None:
@@ -236,7 +244,7 @@ class UpdateController:
         self._task = asyncio.create_task(self._run(errand))
 
     async def _run(self, errand: _Errand) -> None:
-        self._troubles = []
+        self._troubles, self._failing = [], {}
         try:
             await self._follow(self._plan(errand))
         except OSError as error:
@@ -245,6 +253,8 @@ class UpdateController:
             if slot.record.state in ("preflight", "downloading"):
                 slot.apply(Interrupted(reason="updater-died"))
         self._task = self._process = None
+        if not self._again:
+            self._failed, self._announced = self._failing, 0
         self._importing = False
         if not errand.outcome.done():
             errand.outcome.set_result(self._troubles)
@@ -294,6 +304,7 @@ class UpdateController:
             http=config.updates.http,
             directory=errand.folder,
             verify=errand.verify,
+            announced=self._announced,
             timeout_s=config.updates.timeout_s,
             may_install=self.may_install,
         )
@@ -331,6 +342,9 @@ class UpdateController:
             return
         if isinstance(message, Trouble):
             self._trouble(message)
+            return
+        if isinstance(message, CarrierFailed):
+            self._carrier_failed(message)
             return
         slot = self._slots.get(message.slot)
         if slot is None:
@@ -370,6 +384,15 @@ class UpdateController:
         news = DeviceEvent(event="update-held", severity="warning", slot=message.slot, text=text, detail=detail)
         self._tell(news)
 
+    def _carrier_failed(self, news: CarrierFailed) -> None:
+        """Tell once of a carrier that answers with something wrong, until it has done well for a whole run. One that
+        does not answer is in the log only: devices lose their way out every day."""
+        _log.info("updater: %s: %s: %s", news.carrier, news.reason, news.text)
+        known = self._failing.get(news.carrier, self._failed.get(news.carrier))
+        self._failing[news.carrier] = news.reason
+        if news.reason not in ABSENT and news.reason != known:
+            self._tell(carrier_event(news))
+
     def _trouble(self, trouble: Trouble) -> None:
         """Tell of it once, and let it count against the candidate if it is the candidate's or the device's fault.
 
@@ -404,6 +427,13 @@ def import_event(folder: str, troubles: Sequence[Trouble]) -> DeviceEvent:
     text = "; ".join(f"{trouble.slot or '*'}: {trouble.reason}: {trouble.text}" for trouble in troubles)
     text = f"{folder}: {text}"[:2000]
     return DeviceEvent(event="import-failed", severity="warning", text=text, detail={"reason": folder})
+
+
+def carrier_event(failed: CarrierFailed) -> DeviceEvent:
+    """Return what is told of a carrier whose bytes were of no use."""
+    detail: Detail = {"reason": failed.reason, "carrier": failed.carrier}
+    text = f"{failed.carrier}: {failed.text}"[:2000]
+    return DeviceEvent(event="carrier-failed", severity="warning", text=text, detail=detail)
 
 
 def delta_event(message: DeltaUsed | DeltaUnused) -> DeviceEvent:

@@ -25,6 +25,7 @@ from edge_agent.errors import ConfigError, MalformedError
 from edge_agent.host.sensors import architecture
 from edge_agent.ipc.updater import (
     GOVERNOR,
+    CarrierFailed,
     Fault,
     FromUpdater,
     Hold,
@@ -83,7 +84,7 @@ class Updater:
     def run(self) -> None:
         """Look, and fetch what is wished. Every trouble is said, none raised: one slot's does not stop another's."""
         try:
-            self._say(Trusted(versions=self._repository.refresh()))
+            self._say(Trusted(versions=self._repository.refresh(self._plan.announced)))
         except EdgewrightError as error:
             self._say(trouble(error, None))
             return
@@ -179,24 +180,30 @@ def trouble(error: EdgewrightError, slot: str | None) -> Trouble:
     )
     fault: Fault = next((fault for branch, fault in branches if isinstance(error, branch)), "operator")
     reason = error.code if isinstance(error, ShortfallError) else error.reason
-    return Trouble(fault=fault, reason=reason, text=str(error)[:1000], slot=slot)
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return Trouble(fault=fault, reason=reason, text=f"{str(error)[:1000]}{notes}", slot=slot)
 
 
-def transport_of(plan: UpdatePlan) -> tuple[Transport, Callable[[], None]]:
-    """Return the plan's carrier and what closes it. Raises ConfigError when the plan names none."""
+def carrier_failed(name: str, error: EdgewrightError) -> CarrierFailed:
+    """Return what is said of a carrier that brought nothing, or nothing of use."""
+    return CarrierFailed(carrier=name, reason=error.reason, text=str(error)[:1000])
+
+
+def transport_of(plan: UpdatePlan, say: Say) -> tuple[Transport, Callable[[], None]]:
+    """Return the plan's carriers as one and what closes them. Raises ConfigError when the plan names none."""
     if plan.directory is not None:
         return DirectoryTransport(Path(plan.directory)), lambda: None
-    carriers: list[Transport] = []
+    carriers: dict[str, Transport] = {}
     close: Callable[[], None] = lambda: None  # noqa: E731
     if plan.http is not None:
-        carriers.append(HttpTransport(plan.http, timeout_s=plan.timeout_s))
+        carriers[plan.http] = HttpTransport(plan.http, timeout_s=plan.timeout_s)
     if plan.broker is not None:
         mqtt = MqttTransport(plan.broker, plan.tenant, plan.device, timeout_s=plan.timeout_s)
-        carriers.append(mqtt)
+        carriers[f"the depot at {plan.broker.host}:{plan.broker.port}"] = mqtt
         close = mqtt.close
     if not carriers:
         raise ConfigError("neither a broker nor an HTTP mirror is configured", subject="config.broker")
-    return (carriers[0] if len(carriers) == 1 else FallbackTransport(carriers)), close
+    return FallbackTransport(carriers, lambda name, error: say(carrier_failed(name, error))), close
 
 
 def _read_root(path: str) -> bytes:
@@ -226,7 +233,7 @@ def main(arguments: list[str]) -> int:
         # One at a time: an updater whose supervisor was killed may need a moment to notice.
         lock = (Path(plan.state) / "updater.lock").open("ab")
         fcntl.flock(lock, fcntl.LOCK_EX)
-        carrier, close = transport_of(plan)
+        carrier, close = transport_of(plan, say_line)
         try:
             Updater(plan, carrier, say_line).run()
         finally:

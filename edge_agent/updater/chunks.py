@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from edge_agent.errors import DamagedError, NotFoundError, UnreachableError
+from edge_agent.errors import DamagedError, UnreachableError
 from edge_agent.ports import Transport
 from edge_agent.storage.durable import write_durably
 from edge_agent.updater.byte_budget import ByteBudget
+from edge_agent.updater.transports.fallback import from_any
 from edge_contracts.errors import TransportError
 from edge_contracts.manifest import FileEntry
 from edge_contracts.profile import NetworkBudget
@@ -145,21 +147,24 @@ class Fetcher:
         """Return the chunk's verified bytes, asking again up to the profile's number of tries."""
         last: TransportError = UnreachableError("not tried", subject=piece.entry.path)
         for _ in range(self.network.retries):
-            self.traffic.take(piece.length)
             try:
-                data, _total = self.carrier.read("blob", piece.entry.sha256, piece.offset, piece.length)
-            except NotFoundError:
-                raise
-            except UnreachableError as error:
-                self.traffic.take(-piece.length)  # nothing came: an outage does not use up the day
+                return from_any(self.carrier, partial(self._once, piece))
+            except (UnreachableError, DamagedError) as error:
                 last = error
-                continue
-            if piece.fits(data):
-                return data
-            last = DamagedError(
-                f"chunk at {piece.offset} has a SHA-256 that differs from the manifest", subject=piece.entry.path
-            )
         raise last
+
+    def _once(self, piece: Piece, carrier: Transport) -> bytes:
+        """Return the chunk's verified bytes from one carrier. Raises TransportError."""
+        self.traffic.take(piece.length)
+        try:
+            data, _total = carrier.read("blob", piece.entry.sha256, piece.offset, piece.length)
+        except UnreachableError:
+            self.traffic.take(-piece.length)  # nothing came: an outage does not use up the day
+            raise
+        if not piece.fits(data):
+            text = f"chunk at {piece.offset} has a SHA-256 that differs from the manifest"
+            raise DamagedError(text, subject=piece.entry.path)
+        return data
 
 
 def read_piece(path: Path, piece: Piece) -> bytes:

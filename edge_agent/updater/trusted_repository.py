@@ -36,6 +36,7 @@ from edge_agent.errors import (
 )
 from edge_agent.ports import ObjectKind, Transport
 from edge_agent.storage.durable import state_error, write_durably
+from edge_agent.updater.transports.fallback import StaleError, from_any, several
 from edge_contracts import limits
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
@@ -66,8 +67,14 @@ class TrustedRepository:
         self._floor_path = folder / "floor.json"
         self._floor = self._read_floor()
         self._now = now
+        self._root = root
+        self._carrier = carrier
         self._fetcher = _CarrierFetcher(carrier)
-        with _refusals(str(folder)):
+        self._begin(str(folder))
+
+    def _begin(self, subject: str | None = None) -> None:
+        """Start over from what is trusted already."""
+        with _refusals(subject):
             self._reset_session()
             self._updater = Updater(
                 str(self._session),
@@ -75,15 +82,27 @@ class TrustedRepository:
                 target_base_url=_TARGETS,
                 fetcher=self._fetcher,
                 config=UpdaterConfig(targets_max_length=2_000_000, snapshot_max_length=500_000),
-                bootstrap=root,
+                bootstrap=self._root,
             )
         self._set = self._updater._trusted_set
+        self._used = False
 
-    def refresh(self) -> dict[str, int]:
-        """Fetch and verify the top-level metadata; return its versions by role.
+    def refresh(self, announced: int = 0) -> dict[str, int]:
+        """Fetch and verify the top-level metadata; return its versions by role. A carrier whose timestamp is older than
+        the version `announced` is given up for the next one; where none has it, what there is will do.
 
         Raises a RefusedError with the reason, or a TransportError. Whatever was verified before is kept either way.
         """
+        if several(self._carrier):
+            with contextlib.suppress(StaleError):
+                return from_any(self._carrier, lambda carrier: self._refresh(carrier, announced))
+        return from_any(self._carrier, lambda carrier: self._refresh(carrier, 0))
+
+    def _refresh(self, carrier: Transport, announced: int) -> dict[str, int]:
+        self._fetcher.carrier = carrier
+        if self._used:
+            self._begin()
+        self._used = True
         try:
             with _refusals():
                 self._load()
@@ -91,13 +110,20 @@ class TrustedRepository:
         finally:
             self._persist()
         self._raise_floor(self._now)
-        return self.versions()
+        versions = self.versions()
+        if versions["timestamp"] < announced:
+            raise StaleError(f"timestamp version {versions['timestamp']}, but {announced} was announced")
+        return versions
 
     def fetch(self, target: str, limit: int, known: bytes | None = None) -> bytes:
         """Return a signed target's verified bytes; `known` itself, without asking, if those are what is signed.
 
         Raises a RefusedError with the reason, or a TransportError.
         """
+        return from_any(self._carrier, lambda carrier: self._fetch(carrier, target, limit, known))
+
+    def _fetch(self, carrier: Transport, target: str, limit: int, known: bytes | None) -> bytes:
+        self._fetcher.carrier = carrier
         try:
             with _refusals():
                 info = self._updater.get_targetinfo(target)
@@ -212,7 +238,7 @@ class _CarrierFetcher(FetcherInterface):
     """python-tuf's network, over a Carrier."""
 
     def __init__(self, carrier: Transport) -> None:
-        self._carrier = carrier
+        self.carrier = carrier
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         base, kind = next((base, kind) for base, kind in _BASES.items() if url.startswith(base))
@@ -222,7 +248,7 @@ class _CarrierFetcher(FetcherInterface):
         offset, total = 0, 1
         while offset < total:
             try:
-                piece, total = self._carrier.read(kind, name, offset, limits.CHUNK_BYTES)
+                piece, total = self.carrier.read(kind, name, offset, limits.CHUNK_BYTES)
             except NotFoundError as error:
                 if kind == "metadata" and name.endswith(".root.json"):
                     # How python-tuf learns that there is no newer root.

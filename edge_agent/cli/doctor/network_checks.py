@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge_agent.cli.doctor.finding import Finding, Target, failure, ok
+from edge_agent.cli.doctor.timestamp_check import judge_timestamp
 from edge_agent.config.agent_toml import BrokerConfig
 from edge_agent.errors import NotFoundError
 from edge_agent.identity.files import IdentityFolder
@@ -21,7 +22,7 @@ from edge_agent.storage.durable import StateError
 from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.errors import EdgewrightError
-from edge_contracts.limits import MAX_DOCUMENT_BYTES
+from edge_contracts.limits import MAX_CHUNK_BYTES
 from edge_io.mqtt.words import Connected, Disconnected, LinkEvent
 
 BROKER_S = 12.0
@@ -103,8 +104,8 @@ def _depot(patient: Target) -> Iterable[Finding]:
         return
     carrier = MqttTransport(broker, device.tenant, device.id, timeout_s=BROKER_S, patience_s=0.0)
     try:
-        carrier.read("metadata", "timestamp.json", 0, MAX_DOCUMENT_BYTES)
-        yield ok("depot", "answers over the broker")
+        data, _ = carrier.read("metadata", "timestamp.json", 0, MAX_CHUNK_BYTES)
+        yield judge_timestamp("depot", "the depot", data, patient.now)
     except NotFoundError:
         yield failure(
             "depot",
@@ -123,8 +124,8 @@ def _mirror(patient: Target) -> Iterable[Finding]:
     if mirror is None:
         return
     try:
-        HttpTransport(mirror, timeout_s=BROKER_S).read("metadata", "timestamp.json", 0, 1)
-        yield ok("mirror", f"{mirror} answers")
+        data, _ = HttpTransport(mirror, timeout_s=BROKER_S).read("metadata", "timestamp.json", 0, MAX_CHUNK_BYTES)
+        yield judge_timestamp("mirror", mirror, data, patient.now)
     except EdgewrightError as error:
         fix = "`http` of [updates] must be the URL of the folder with metadata/, targets/ and blobs/"
         yield Finding(check="mirror", verdict="warning", text=str(error), fix=fix)

@@ -136,7 +136,7 @@ def test_fallback_goes_to_the_next_carrier_and_stays_there(repository: Path) -> 
             asked.append(name)
             raise UnreachableError("dead")
 
-    carrier = FallbackTransport([Dead(), DirectoryTransport(repository)])
+    carrier = FallbackTransport({"dead": Dead(), "stick": DirectoryTransport(repository)})
     for _ in range(3):
         assert carrier.read("metadata", "timestamp.json", 0, 10) == (b"{}", 2)
     assert len(asked) == 1
