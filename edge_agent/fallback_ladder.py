@@ -17,6 +17,9 @@ from edge_contracts.readings import Shortage
 
 Role = Literal["active", "last-good", "factory", "local"]
 
+ABSTAIN = "last-resort/abstain"
+"""Who is said to answer where no model can and nothing is declared instead."""
+
 ALIKE = 1.05
 """Figures within this ratio are taken as equal: two measurements of one variant differ by as much."""
 

@@ -93,6 +93,8 @@ class OipApp:
             raise retry(self._serving.retry_after_s, "overloaded: this device is reducing load")
         if self._serving.draining:
             raise retry(1.0, "this worker is shutting down")
+        if not runtime.ready:
+            raise retry(1.0, f"{runtime.serving}: no model of this slot can answer")
         return runtime
 
     def _endpoint_of(self, runtime: Runtime) -> InferenceEndpoint:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edge_agent.fallback_ladder import ABSTAIN
 from edge_agent.ports import Array, Tensors
 from edge_agent.processing.postprocess import Postprocessor
 from edge_contracts.manifest import Manifest
-
-ABSTAIN = "last-resort/abstain"
 
 
 class LastResortAnswers:
@@ -27,6 +26,13 @@ class LastResortAnswers:
     def remember(self, outputs: dict[str, Array], now: float) -> None:
         """Keep a good answer; to be told of them all where `remembers`."""
         self._remembered = (now, _batch(outputs), outputs)
+
+    def state(self, now: float) -> str:
+        """Return the name of what there is to give now, without regard to a request."""
+        if self._declared.kind == "constant":
+            return self.name if self._constant(1) else ABSTAIN
+        fresh = self._remembered is not None and now - self._remembered[0] <= self._declared.fresh_s
+        return self.name if self.remembers and fresh else ABSTAIN
 
     def outputs(self, batch: int, now: float, tensors: Tensors) -> dict[str, Array]:
         """Return the outputs to answer for a request `tensors` of a batch; empty means abstain."""

@@ -22,11 +22,13 @@ LONGEST_REST_S = 300.0
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """One rung's recent past: failures in a row, and until when it rests (on the caller's clock, seconds)."""
+    """One rung's recent past: failures in a row, and until when it rests (on the caller's clock, seconds). `hard`: it
+    could not be loaded."""
 
     failures: int = 0
     rest_until: float = 0.0
     rests: int = 0
+    hard: bool = False
 
 
 WELL = Health()
@@ -39,7 +41,7 @@ def failed(health: Health, now: float, *, hard: bool) -> Health:
         return Health(failures=failures, rests=health.rests)
     rest = min(FIRST_REST_S * 2.0**health.rests, LONGEST_REST_S)
     # After its rest a rung is on probation: the next failure sends it back at once, for longer.
-    return Health(failures=PATIENCE - 1, rest_until=now + rest, rests=min(health.rests + 1, 32))
+    return Health(failures=PATIENCE - 1, rest_until=now + rest, rests=min(health.rests + 1, 32), hard=hard)
 
 
 def preferred_order(ladder: Sequence[Rung], variant: str | None) -> tuple[int, ...]:

@@ -68,9 +68,15 @@ class RungPool:
         """The rung that is asked first; -1 of an empty ladder."""
         return self._order[0] if self._order else -1
 
-    def next_up(self) -> Rung | None:
-        """Return the rung that would be asked now: the first that does not rest."""
-        return next((self.rungs[index] for index in walk(self._order, self._health, time.monotonic())), None)
+    def answering(self) -> Rung | None:
+        """Return the rung that answers now: the first that is loaded and has not been left since it last answered. From
+        any thread."""
+        fit = (index for index in self._order if index in self.loaded and not self._health[index].rests)
+        return next((self.rungs[index] for index in fit), None)
+
+    def may_answer(self, now: float) -> bool:
+        """Return whether a request at `now` would be tried on a model that is loaded. From any thread."""
+        return any(index in self.loaded for index in walk(self._order, self._health, now))
 
     def walk(self, now: float) -> Iterator[tuple[int, LoadedRung]]:
         """Yield the rungs to ask for one request at `now`, seconds of the monotonic clock, in their order; one that is
@@ -141,6 +147,8 @@ class RungPool:
             return None
         if rung.composite is not None:
             self.tell_of_nodes(index, rung.composite)
+        if self._health[index].hard:
+            self._health[index] = WELL  # it has run once just now
         rung.is_plain = not self._remembers and rung.predictor is None and rung.composite is None
         self.loaded[index] = rung
         if rung.bundle.manifest.inputs == self._manifest.inputs:

@@ -20,11 +20,11 @@ from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
 from edge_agent.config.inference_options import Certainty
 from edge_agent.errors import EngineMemoryError, TensorError
-from edge_agent.fallback_ladder import LadderRelease, Rung, build_ladder
+from edge_agent.fallback_ladder import ABSTAIN, LadderRelease, Rung, build_ladder
 from edge_agent.inference.batch import answer_together
 from edge_agent.inference.counters import Counters
 from edge_agent.inference.histograms import HistogramSampler, TagCounters
-from edge_agent.inference.last_resort import ABSTAIN, LastResortAnswers
+from edge_agent.inference.last_resort import LastResortAnswers
 from edge_agent.inference.request_check import RequestCheck
 from edge_agent.inference.rung import GuardError, LoadedRung, first_manifest
 from edge_agent.inference.rung_pool import FaultListener, RungPool
@@ -103,9 +103,17 @@ class Runtime:
 
     @property
     def serving(self) -> str:
-        """Who would answer now: `served_by` of the first rung that does not rest, else of the last resort."""
-        rung = self._ladder.next_up()
-        return self._resort.name if rung is None else rung.served_by
+        """Who answers now: `served_by` of the first rung that is loaded and has not failed since, else of the last
+        resort, as far as it has something to give. From any thread."""
+        rung = self._ladder.answering()
+        return self._resort.state(time.monotonic()) if rung is None else rung.served_by
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered with something: by a model, or by what the release declares instead.
+        From any thread."""
+        now = time.monotonic()
+        return self._ladder.may_answer(now) or self._resort.state(now) != ABSTAIN
 
     @property
     def nodes(self) -> tuple[NodeAnswer, ...]:

@@ -70,8 +70,8 @@ async def open_slots(configs: Iterable[SlotConfig], around: Surroundings) -> dic
     opened: dict[str, Slot] = {}
     try:
         for config in configs:
-            # In a thread, because an address that is in use is tried for a while.
-            opened[config.name] = await asyncio.to_thread(Slot, config, around)
+            opened[config.name] = slot = Slot(config, around)
+            await slot.address.bind_or_refuse()
     except EdgewrightError:
         await asyncio.gather(*(slot.stop() for slot in opened.values()))
         raise

@@ -30,7 +30,7 @@ import msgspec
 
 from edge_agent.engines.registry import import_engines
 from edge_agent.errors import EngineMemoryError
-from edge_agent.fallback_ladder import Rung
+from edge_agent.fallback_ladder import ABSTAIN, Rung
 from edge_agent.host.memory_limits import HEADROOM_MB, limit_growth, offer_to_oom_killer
 from edge_agent.http.app_state import AppState
 from edge_agent.http.batcher import Batcher
@@ -212,9 +212,18 @@ class Worker:
     async def _beat(self, runtime: Runtime) -> None:
         while True:
             await asyncio.sleep(self._plan.heartbeat_s)
+            if runtime.serving == ABSTAIN:
+                await self._revive(runtime)
             busy_since = runtime.busy_since
             if busy_since is None or time.monotonic() - busy_since < HANG_S:
                 self._beat_once(runtime)
+
+    async def _revive(self, runtime: Runtime) -> None:
+        """Load what can be loaded again: nobody may ask a slot that says it is not ready. Rests bound how often."""
+        try:
+            await self._loop.run_in_executor(None, runtime.warm)
+        except EngineMemoryError as error:
+            self._die(error)
 
     def _beat_once(self, runtime: Runtime) -> None:
         tally, now = runtime.tally, time.monotonic()

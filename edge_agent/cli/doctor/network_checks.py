@@ -19,6 +19,7 @@ from edge_agent.identity.validity import ENROL_HINT
 from edge_agent.ipc.control import ControlRequest, ask_agent
 from edge_agent.mqtt.client import MqttLink
 from edge_agent.storage.durable import StateError
+from edge_agent.supervisor.slots.listen_socket import ListenSocket
 from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.errors import EdgewrightError
@@ -138,6 +139,7 @@ def _agent(patient: Target) -> Iterable[Finding]:
     if reply is None:
         fix = "sudo systemctl start edgewright-agent"
         yield Finding(check="agent", verdict="warning", text="not running", fix=fix)
+        yield from _addresses(patient)
         return
     yield ok("agent", f"running as process {reply.status.pid}, level {reply.status.level}")
     for slot in reply.status.slots:
@@ -147,6 +149,19 @@ def _agent(patient: Target) -> Iterable[Finding]:
             yield failure(name, f"http://{slot.http} is not ready", fix)
         else:
             yield ok(name, f"http://{slot.http} answers, served by {slot.served_by}")
+
+
+def _addresses(patient: Target) -> Iterable[Finding]:
+    """Without an agent: whether each slot's address could be listened on."""
+    for slot in patient.config.slots:
+        address = ListenSocket(slot)
+        try:
+            if address.bind():
+                yield ok(f"slot {slot.name}", f"{slot.http} can be listened on")
+            else:
+                yield failure(f"slot {slot.name}", address.error, "free that address, or set another one as `http`")
+        finally:
+            address.close()
 
 
 def _ready(address: str) -> bool:

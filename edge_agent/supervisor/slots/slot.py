@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from edge_agent.config.agent_toml import SlotConfig
 from edge_agent.device_event import Detail, DeviceEvent
-from edge_agent.fallback_ladder import Rung
+from edge_agent.fallback_ladder import ABSTAIN, Rung
 from edge_agent.ipc.trial import TrialPlan
 from edge_agent.ipc.worker import Fault, Heartbeat, Ready
 from edge_agent.run_clock import RunClock
 from edge_agent.storage.durable import StateError
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.ladder_source import ladder_of, open_factory, serving_manifest
-from edge_agent.supervisor.slots.listen_socket import bind
+from edge_agent.supervisor.slots.listen_socket import ListenSocket
 from edge_agent.supervisor.slots.shadow_capture import SlotTaps
 from edge_agent.supervisor.slots.stale_input_monitor import StaleInputMonitor
 from edge_agent.supervisor.slots.trial_process import try_release
@@ -55,6 +55,12 @@ from edge_contracts.state import Installed, SlotState
 
 DAMAGED = "damaged"
 """The fault of a slot of which an installed release is not what its manifest pins. It is being fetched again."""
+
+NO_MODEL = "no-model"
+"""The fault of a slot whose worker runs and has no model that can answer."""
+
+NO_ADDRESS = "no-address"
+"""The fault of a slot whose address cannot be listened on. It is tried again."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,16 +97,17 @@ class Slot:
         self._soaks_since: float | None = None
         self._trial: asyncio.Task[None] | None = None
         self._damaged: set[str] = set()
-        self._socket = bind(config)
+        self.address = ListenSocket(config)
+        self.address.bind()
+        self._waiting: asyncio.Task[None] | None = None
         self.beside = SlotTaps(config, around.profile, around.clock, around.tell)
-        inherited = InheritedSocket(listener=self._socket, mirror=self.beside.shadowing.mirror)
+        inherited = InheritedSocket(listener=self.address.socket, mirror=self.beside.shadowing.mirror)
         self.serving = WorkerLifecycle(inherited, config, around.profile, self, str(around.state.cache))
 
     @property
     def http(self) -> str:
         """HOST:PORT where the slot answers, with the port the system gave."""
-        host, port = self._socket.getsockname()[:2]
-        return f"{host}:{port}"
+        return self.address.http
 
     @property
     def model(self) -> str | None:
@@ -128,7 +135,9 @@ class Slot:
     @property
     def faults(self) -> tuple[str, ...]:
         """What is wrong with what is installed here, and with what is asked."""
-        return ((DAMAGED,) if self.damaged else ()) + self.input.faults
+        abstains = self.serving.served_by == ABSTAIN
+        found = {DAMAGED: bool(self.damaged), NO_MODEL: abstains, NO_ADDRESS: bool(self.address.trouble)}
+        return (*(fault for fault, here in found.items() if here), *self.input.faults)
 
     @property
     def factory(self) -> Installed | None:
@@ -141,7 +150,22 @@ class Slot:
             what = "the device was restarted" if power_cut else "the agent ended without a stop"
             self._news("unclean-start", "warning", text=f"{what} during the soak, which begins anew")
         self.apply(Restarted(clean=clean, power_cut=power_cut))
-        self.serving.serve(self._ladder())
+        self._serve()
+        if not self.address.bound:
+            self._waiting = asyncio.create_task(self._await_address())
+
+    def _serve(self, *, urgent: bool = False) -> None:
+        """Serve what the record says, once there is an address."""
+        if self.address.bound:
+            self.serving.serve(self._ladder(), urgent=urgent)
+
+    async def _await_address(self) -> None:
+        """Serve once the address can be had; until then nothing that lacks requests is held against a release."""
+        if await self.address.wait(lambda text: self._news("address-unavailable", "error", text=text)):
+            self._news("address-available", text=f"listens on {self.http}")
+        if self.record.state == "active":
+            self.apply(Restarted(clean=True))
+        self._serve()
 
     def apply(self, event: Event) -> None:
         """Advance the record, persist it, tell of the transition, and act on it. Raises TransitionError."""
@@ -158,7 +182,7 @@ class Slot:
         if after.serving != before.serving:
             self._soak.clear()
             self._soaks_since = None
-            self.serving.serve(self._ladder(), urgent=after.state != "active")
+            self._serve(urgent=after.state != "active")
         self._drive()
 
     def shift(self, *, stepped_s: float, lost_s: float) -> None:
@@ -172,7 +196,7 @@ class Slot:
         self._run.tick(asyncio.get_running_loop().time())
         if self._unsaved:
             self._save()
-        if self.record.deadline is not None:
+        if self.record.deadline is not None and (self.address.bound or self.record.state != "active"):
             self.apply(Expired())
         if self._soaks_since is not None:
             served_s = self._run.now - self._soaks_since
@@ -207,17 +231,18 @@ class Slot:
         text = f"every byte is what the manifest pins again; {fetched} bytes were fetched"
         detail: Detail = {"manifest_sha256": manifest_sha256, "fetched": fetched}
         self._news("release-repaired", text=text, detail=detail)
-        self.serving.serve(self._ladder(), urgent=True)
+        self._serve(urgent=True)
         self.serving.renew()
 
     async def stop(self) -> None:
         """Drain the worker and give the socket back."""
-        if self._trial is not None:
-            self._trial.cancel()
-            await asyncio.gather(self._trial, return_exceptions=True)
+        for task in (self._trial, self._waiting):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self.serving.stop()
         await self.beside.shadowing.stop()
-        self._socket.close()
+        self.address.close()
 
     def keeps(self) -> frozenset[str]:
         """Return the manifests that garbage collection must leave alone: also what the record on disk still names when

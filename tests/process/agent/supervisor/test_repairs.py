@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -101,8 +103,15 @@ def test_damage_is_a_fault_beside_level_normal_while_the_mirror_is_away(agent: A
         flip(folder(agent) / "models" / f"{variant}.onnx")
     agent.start()
     slot = eventually("the fault shows", lambda: agent.slot() if agent.slot().faults else None)
-    assert slot.faults == ("damaged",)
+    assert "damaged" in slot.faults
     assert agent.status().level == "NORMAL"
+    slot = eventually("nobody is said to serve", lambda: s if "no-model" in (s := agent.slot()).faults else None)
+    assert slot.served_by == "last-resort/abstain"
+    assert agent.served_by() == "last-resort/abstain"
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"http://{slot.http}/v2/health/ready", timeout=10)
+    assert refused.value.code == 503
+    refused.value.close()
 
 
 def test_repair_looks_at_files_nobody_has_read(agent: AgentProcess) -> None:

@@ -12,7 +12,7 @@ from edge_agent.cli.serve import serve
 from edge_agent.config.agent_toml import load_config
 from edge_agent.config.profiles import load_profile, profile_names
 from edge_agent.errors import ConfigError
-from edge_agent.supervisor.slots.listen_socket import bind
+from edge_agent.supervisor.slots.listen_socket import ListenSocket
 
 GOOD = """
 [device]
@@ -90,8 +90,9 @@ def test_unknown_profile_names_the_known_ones() -> None:
 
 def test_server_listens_on_loopback_unless_told_otherwise(tmp_path: Path) -> None:
     (slot,) = load_config(written(tmp_path, GOOD)).slots
-    listening = bind(msgspec.structs.replace(slot, http=f"{slot.address[0]}:0"))
-    assert ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+    listening = ListenSocket(msgspec.structs.replace(slot, http=f"{slot.address[0]}:0"))
+    assert listening.bind()
+    assert ipaddress.ip_address(listening.socket.getsockname()[0]).is_loopback
     listening.close()
     (option,) = (parameter for parameter in serve.params if parameter.name == "address")
     assert str(option.default).startswith("127.0.0.1:")
