@@ -40,7 +40,7 @@ from edge_agent.ipc.updater import (
 from edge_agent.ports import Transport
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.record import CandidateRelease
-from edge_agent.update.selection import Facts, Holdings, decide
+from edge_agent.update.selection import Holdings, decide
 from edge_agent.updater.installer import Installer, Say, ShortfallError
 from edge_agent.updater.repair import damage
 from edge_agent.updater.transports.directory import DirectoryTransport
@@ -58,6 +58,7 @@ from edge_contracts.channel import (
     parse_family,
 )
 from edge_contracts.errors import BundleError, ContractError, DeviceError, EdgewrightError, TransportError, TrustError
+from edge_contracts.selection import Facts
 
 
 class Updater:

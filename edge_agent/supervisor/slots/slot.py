@@ -45,12 +45,12 @@ from edge_agent.update.events import (
 )
 from edge_agent.update.gates import judge
 from edge_agent.update.record import installed
-from edge_agent.update.selection import window_open
 from edge_agent.update.state_machine import advance
 from edge_agent.update.transition_event import transition_event
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
+from edge_contracts.selection import window_open
 from edge_contracts.state import Installed, SlotState
 
 DAMAGED = "damaged"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.update.selection import Decision, Facts, Holdings, bucket, decide, matches, window_open
+from edge_agent.update.selection import Decision, Holdings, decide
 from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow, Selector
+from edge_contracts.selection import Facts, bucket, matches, window_open
 
 STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
 NEW = ChannelRelease(version="1.1.0", manifest_sha256="b" * 64)

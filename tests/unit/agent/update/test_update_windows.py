@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.update.selection import Facts, Holdings, bucket, decide, wanted, window_open
+from edge_agent.update.selection import Holdings, decide, wanted
 from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow
+from edge_contracts.selection import Facts, bucket, window_open
 
 STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
 NEW = ChannelRelease(version="1.1.0", manifest_sha256="b" * 64)

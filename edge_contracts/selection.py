@@ -1,0 +1,47 @@
+"""What a device decides by a channel document and the fleet can say beforehand: who matches, who is in a wave, when a
+window opens. The device's decision as a whole is in `edge_agent.update.selection`."""
+
+from __future__ import annotations
+
+import hashlib
+
+from msgspec import Struct, field
+
+from edge_contracts.channel import MaintenanceWindow, Selector
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What selectors can ask about."""
+
+    device: str
+    board: str
+    architecture: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def value(self, fact: str) -> str | None:
+        """Return the fact of that selector name (`device`, `board`, `architecture`, `tag.<name>`), if there is one."""
+        if fact.startswith("tag."):
+            return self.tags.get(fact[4:])
+        return {"device": self.device, "board": self.board, "architecture": self.architecture}.get(fact)
+
+
+def bucket(rollout: str, device: str) -> float:
+    """Return the device's place in a rollout, uniform in [0, 100): the first 8 bytes of SHA-256("rollout/device")."""
+    digest = hashlib.sha256(f"{rollout}/{device}".encode()).digest()
+    # Shifted to 53 bits, which a float holds exactly, so the result stays below 100.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53 * 100.0
+
+
+def matches(selectors: tuple[Selector, ...], facts: Facts) -> bool:
+    """Return whether the device matches every selector."""
+    return all(facts.value(selector.fact) in selector.values for selector in selectors)
+
+
+def window_open(window: MaintenanceWindow | None, clock: str) -> bool:
+    """Return whether a maintenance window is open at `clock` ("HH:MM", UTC). No window is always open; a window whose
+    end is before its start goes across midnight; one whose end equals its start is open all day."""
+    if window is None or window.start == window.end:
+        return True
+    if window.start < window.end:
+        return window.start <= clock < window.end
+    return clock >= window.start or clock < window.end
