@@ -15,10 +15,10 @@ from pathlib import Path
 from edge_contracts.errors import ContractError
 from edge_contracts.topics import DeviceAddress, parse_device_topic
 from edge_contracts.transfer import Hint, Request, Response, Status, pack, unpack_request
-from edge_fleet.depot.objects import PATTERNS, ObjectReader
 from edge_fleet.depot.pull_through import Fetch, PullThrough
 from edge_fleet.depot.rate_limit import Pace, RequesterLimits
 from edge_fleet.errors import ObjectMissingError, ObjectNameError, RepositoryError
+from edge_fleet.objects import PATTERNS, ObjectReader
 from edge_fleet.signing.metadata import read_metadata
 
 PATIENCE_S = 0.5

@@ -24,9 +24,9 @@ from typing import Literal
 from edge_contracts.limits import MAX_BUNDLE_BYTES, MAX_MANIFEST_BYTES, MIB
 from edge_contracts.transfer import Kind
 from edge_fleet.depot.blob_cache import BlobCache
-from edge_fleet.depot.objects import PATTERNS, Names, locate, promised_digest
 from edge_fleet.depot.upstream import Upstream
 from edge_fleet.errors import ObjectMissingError, UpstreamBusyError, UpstreamError, UpstreamObjectError
+from edge_fleet.objects import PATTERNS, Names, locate, promised_digest
 from edge_io.durable_files import make_folder, write_file
 
 LIMITS: dict[Kind, int] = {"metadata": 2 * MIB, "target": MAX_MANIFEST_BYTES, "blob": MAX_BUNDLE_BYTES}

@@ -14,11 +14,11 @@ from pathlib import Path
 from edge_contracts.codec import StrictRecord, encode
 from edge_contracts.topics import DEPOT_GROUP, all_devices, hint_topic, shared
 from edge_fleet.depot.depot import Depot, HintWatch, counts_line
-from edge_fleet.depot.objects import PATTERNS, TUF_PATTERNS
 from edge_fleet.depot.pull_through import PullThrough
 from edge_fleet.depot.rate_limit import Pace
 from edge_fleet.depot.upstream import HttpUpstream
 from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, ServiceLink, new_client_id
+from edge_fleet.objects import PATTERNS, TUF_PATTERNS
 from edge_io.mqtt.words import MessageReceived, Subscription
 
 HINT_S = 1.0

@@ -19,8 +19,8 @@ from edge_contracts.delta import Codec, DeltaEntry, Deltas
 from edge_contracts.limits import MAX_DELTAS
 from edge_contracts.manifest import FileEntry, Manifest
 from edge_contracts.names import Sha256
-from edge_fleet.depot.objects import locate
 from edge_fleet.errors import RepositoryError
+from edge_fleet.objects import locate
 from edge_io.durable_files import make_folder, write_file
 
 MIN_BYTES = 8192

@@ -16,11 +16,11 @@ from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, pack, unpack_response
 from edge_fleet.depot import upstream
 from edge_fleet.depot.depot import Depot, DepotAnswer
-from edge_fleet.depot.objects import locate
 from edge_fleet.depot.pull_through import Fetch, Outcome, PullThrough
 from edge_fleet.depot.rate_limit import Pace
 from edge_fleet.depot.upstream import HttpUpstream
 from edge_fleet.errors import UpstreamBusyError, UpstreamError, UpstreamObjectError
+from edge_fleet.objects import locate
 
 BLOB = os.urandom(400_000)
 SHA = hashlib.sha256(BLOB).hexdigest()

@@ -20,11 +20,11 @@ from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Kind, Request, Response, pack, unpack_response
 from edge_fleet.depot import pull_through
 from edge_fleet.depot.depot import AWAY_S, DEVICE_FETCHES, PATIENCE_S, Depot, DepotAnswer
-from edge_fleet.depot.objects import PATTERNS, TUF_PATTERNS, locate
 from edge_fleet.depot.pull_through import AT_ONCE, METADATA_S, Outcome, PullThrough
 from edge_fleet.depot.rate_limit import Pace
 from edge_fleet.depot.upstream import HttpUpstream
 from edge_fleet.errors import ObjectNameError
+from edge_fleet.objects import PATTERNS, TUF_PATTERNS, locate
 
 BLOB = b"weights" * 30_000
 SHA = hashlib.sha256(BLOB).hexdigest()

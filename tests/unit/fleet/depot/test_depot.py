@@ -15,9 +15,9 @@ from edge_contracts.limits import MAX_CHUNK_BYTES
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
 from edge_fleet.depot.depot import Depot, HintWatch
-from edge_fleet.depot.objects import OPEN_FILES, PATTERNS, ObjectReader, locate
 from edge_fleet.depot.rate_limit import Pace, RequesterLimits, TokenBucket
 from edge_fleet.errors import ObjectNameError
+from edge_fleet.objects import OPEN_FILES, PATTERNS, ObjectReader, locate
 from edge_fleet.signing.workspace import FleetWorkspace
 
 TOPIC = device_topic("default", "dev-1", "req")

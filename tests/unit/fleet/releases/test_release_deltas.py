@@ -18,8 +18,8 @@ from edge_contracts.delta import Deltas, deltas_target, parse_deltas
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import parse_manifest
 from edge_fleet.cli.fleet import fleet as fleet_command
-from edge_fleet.depot.objects import locate
 from edge_fleet.errors import FleetError, RepositoryError
+from edge_fleet.objects import locate
 from edge_fleet.releases.deltas.build import DeltaPlan
 from edge_fleet.releases.release import Released, add_family, blob_path, release, releases_role, versions
 from edge_fleet.signing.workspace import FleetWorkspace
