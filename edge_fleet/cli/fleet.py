@@ -19,6 +19,7 @@ from edge_fleet.cli.identity import authority, enroll, enrollment, identity
 from edge_fleet.cli.key_ceremony import FILE, change_keys
 from edge_fleet.cli.keys import keys
 from edge_fleet.cli.output import FOLDER, emit, fleet_argument, json_option, utc_now
+from edge_fleet.cli.plans import why
 from edge_fleet.cli.rollout import rollout
 from edge_fleet.cli.services import controller, depot
 from edge_fleet.cli.views import devices, events, status
@@ -262,6 +263,19 @@ def _alias(command: click.Command) -> click.Command:
     return hidden
 
 
-for _command in (keys, rollout, depot, controller, devices, events, status, authority, enroll, enrollment, identity):
+for _command in (
+    keys,
+    rollout,
+    depot,
+    controller,
+    devices,
+    events,
+    status,
+    why,
+    authority,
+    enroll,
+    enrollment,
+    identity,
+):
     fleet.add_command(_command)
 fleet.add_command(_alias(enrollment), "enrolment")  # the spelling of 0.1's first service units

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edge_contracts.channel import Channel, Gates
 from edge_contracts.codec import convert, plain
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
+from edge_fleet.cli.plans import approve, replay_command, start_by_plan
 from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.rollouts import channel_state
@@ -39,9 +41,9 @@ def rollout() -> None:
 
 @rollout.command()
 @fleet_argument
-@click.option("--model", required=True, help="Model family to roll out.")
-@click.option("--version", required=True, help="Released version to roll out.")
-@click.option("--channel", required=True, help="Channel whose devices get the release.")
+@click.option("--model", help="Model family to roll out; default: from --plan.")
+@click.option("--version", help="Released version to roll out; default: from --plan.")
+@click.option("--channel", help="Channel whose devices get the release; default: from --plan.")
 @click.option("--name", help="Name of the rollout; default: from serial and version.")
 @click.option("--percent", default=100.0, show_default=True, help="Share of matching devices, in percent.")
 @click.option(
@@ -84,9 +86,27 @@ def rollout() -> None:
 )
 @click.option("--window", metavar="HH:MM-HH:MM", help="Maintenance window in UTC, e.g. 01:00-04:00.")
 @click.option("--deadline", metavar="TIME", help="Last start on a device, UTC, e.g. 2027-01-31T00:00:00Z.")
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Plan (TOML) that says all of this, and how the rollout goes on.",
+)
+@click.option("--dry-run", is_flag=True, help="With --plan: show who would be in each wave, and sign nothing.")
 @db_option
 @json_option
-def start(folder: Path, db: str | None, as_json: bool, **asked: Any) -> None:
+@click.pass_context
+def start(
+    context: click.Context,
+    /,
+    folder: Path,
+    plan_file: Path | None,
+    dry_run: bool,
+    db: str | None,
+    as_json: bool,
+    **asked: Any,
+) -> None:
     """Start a rollout: sign a release as the channel's candidate.
 
     \b
@@ -94,7 +114,12 @@ def start(folder: Path, db: str | None, as_json: bool, **asked: Any) -> None:
       edgewright fleet rollout start ~/fleet --model har --version 1.1.0 --channel stable --percent 10
       edgewright fleet rollout start ~/fleet --model har --version 1.1.0 --channel stable \\
           --select board=pi-4,pi-5 --select tag.site=north --window 01:00-04:00 --soak 3600
+      edgewright fleet rollout start ~/fleet --plan plan.toml --dry-run
     """
+    _check_start(context, plan_file, dry_run)
+    if plan_file is not None:
+        start_by_plan(folder, plan_file, db, as_json, dry_run)
+        return
     channel = start_rollout(FleetWorkspace(folder), _plan(asked), utc_now(), db=db)
     emit(channel, as_json, _sentence(channel))
 
@@ -235,6 +260,21 @@ def _show(document: Channel, states: Counter[str], found: list[dict[str, Any]]) 
         show_table(f"Channel {document.channel}", list(found[0]), [list(slot.values()) for slot in found])
 
 
+def _check_start(context: click.Context, plan_file: Path | None, dry_run: bool) -> None:
+    """Raise FleetError for options that say a thing twice or not at all."""
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if plan_file is not None:
+        twice = sorted(given - {"folder", "plan_file", "dry_run", "db", "as_json"})
+        if twice:
+            raise FleetError("the plan says this", subject=f"--{twice[0].replace('_', '-')}", hint="leave it out")
+        return
+    if dry_run:
+        raise FleetError("needs a plan", subject="--dry-run", hint="give --plan FILE")
+    for name in ("model", "version", "channel"):
+        if name not in given:
+            raise FleetError("is missing", subject=f"--{name}", hint="give it, or a plan: --plan FILE")
+
+
 def _plan(asked: dict[str, Any]) -> Plan:
     gates = {name: asked[name] for name in Gates.__struct_fields__ if asked.get(name) is not None}
     window = None
@@ -289,3 +329,7 @@ def _sentence(channel: Channel) -> str:
         f"Channel {channel.channel} (serial {channel.serial}): {stable}, "
         f"rollout {channel.rollout} of {channel.model} {channel.candidate.version} ({wave})."
     )
+
+
+rollout.add_command(approve)
+rollout.add_command(replay_command)

@@ -1,4 +1,4 @@
-"""The controller: takes in what devices report, and keeps the short-lived metadata signed.
+"""The controller: takes in what devices report, keeps short-lived metadata signed, carries planned rollouts on.
 
 Telemetry comes through a shared subscription, so several controllers share the load; reported state and presence are
 retained and come to each of them, because a shared subscription gets no retained messages (MQTT 5, 4.8.2) and
@@ -24,6 +24,7 @@ from edge_contracts.state import Presence, ReportedState
 from edge_contracts.topics import INGEST_GROUP, all_devices, collector_topic, device_topic, shared
 from edge_fleet.controller.attendance import Attendance
 from edge_fleet.controller.ingest import parse_arrival
+from edge_fleet.controller.rollout_driver import RolloutDriver
 from edge_fleet.database.telemetry import Arrival, TelemetryStore
 from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, ServiceLink
 from edge_fleet.signing.refresh import ONLINE_ROLES, refresh
@@ -181,6 +182,7 @@ def control(
         serving.link.run(serving.work, stopped)
         serving.intake.write(math.inf)
     finally:
+        serving.driver.close()
         store.close()
         log(" ".join(["controller", *(f"{name}={count}" for name, count in sorted(serving.intake.counts.items()))]))
 
@@ -200,6 +202,7 @@ class _Controller:
         self._tenant, self._name = fleet.tenant, post.client_id
         self.intake = IngestQueue(store, log)
         self._duties = ControllerDuties(fleet, log)
+        self.driver = RolloutDriver(fleet, post.store_url, post.client_id, log)
         self._collector = collector_topic(fleet.tenant, post.client_id)
         self._named: dict[str, float] = {}
         place = ServiceLink(
@@ -216,6 +219,7 @@ class _Controller:
         now = time.monotonic()
         self.intake.write(now)
         self._duties.look(now)
+        self.driver.look(now)
         return GATHER_S if self.intake.waiting else STEP_S
 
     def _receive(self, delivery: MessageReceived) -> None:

@@ -63,6 +63,27 @@ DEVICES = Table(
     Column("sequence", BigInteger),
     Column("reported", Text),
 )
+SLOT_CHANGES = Table(
+    "slot_changes",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("time", String(32), nullable=False),
+    Column("device", _NAME, nullable=False),
+    Column("slot", _NAME, nullable=False),
+    Column("channel", _NAME, nullable=False, index=True),
+    Column("online", Boolean),
+    Column("board", Text, nullable=False),
+    Column("architecture", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("rollout", _NAME),
+    Column("manifest", String(64)),
+    Column("serving", String(64)),
+    Column("compared", Integer, nullable=False),
+)
+"""What a device's slot on a channel last reported, one row for each change: what a rollout follows, so that its cost is
+that of the changes and not of the fleet."""
 ROLLOUTS = Table(
     "rollouts",
     _METADATA,
@@ -187,6 +208,9 @@ class TelemetryStore:
             values = {"boot_id": arrival.boot_id, "sequence": arrival.sequence, "reported": body}
         kept = ("device",) if seen else ("device", "last_seen")
         self._upsert(connection, {"device": arrival.device, "last_seen": now} | values, kept)
+        changes = slot_changes(known, arrival)
+        if changes:
+            connection.execute(insert(SLOT_CHANGES), [change | {"time": now} for change in changes])
 
     def _upsert(self, connection: Connection, row: dict[str, Any], kept: Sequence[str] = ("device",)) -> None:
         """Add a device's row, or change it except for what is `kept`."""
@@ -209,6 +233,38 @@ def is_old_report(known: DeviceRow | None, report: ReportedState) -> bool:
     if known.boot_id == report.boot_id:
         return report.sequence < known.sequence
     return known.presence_boot == known.boot_id
+
+
+def slot_changes(known: DeviceRow | None, arrival: Presence | ReportedState) -> list[dict[str, Any]]:
+    """Return the rows of `slot_changes` that an arrival makes, without their time: one for each slot on a channel of
+    which it tells something new."""
+    before = None if known is None else known.reported
+    was_online = None if known is None else known.online
+    after, online = (before, arrival.online) if isinstance(arrival, Presence) else (arrival, was_online)
+    old = {row["slot"]: row for row in _slot_rows(before, was_online)}
+    return [row for row in _slot_rows(after, online) if row != old.get(row["slot"])]
+
+
+def _slot_rows(report: ReportedState | None, online: bool | None) -> list[dict[str, Any]]:
+    if report is None:
+        return []
+    facts = {"device": report.device, "board": report.board, "architecture": report.architecture, "online": online}
+    facts["tags"] = msgspec.json.encode(report.tags, order="sorted").decode()
+    return [
+        facts
+        | {
+            "slot": slot.slot,
+            "channel": slot.channel,
+            "state": slot.state,
+            "reason": slot.reason,
+            "rollout": slot.rollout,
+            "manifest": None if slot.candidate is None else slot.candidate.manifest_sha256,
+            "serving": None if slot.serving is None else slot.serving.manifest_sha256,
+            "compared": 0 if slot.shadow is None else slot.shadow.compared,
+        }
+        for slot in report.slots
+        if slot.channel is not None
+    ]
 
 
 def missing_runs(accounted: Sequence[range]) -> list[range]:

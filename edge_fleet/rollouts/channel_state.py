@@ -91,7 +91,7 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
         channel,
         serial=serial,
         candidate=release,
-        rollout=plan.name or f"r{serial}-{release.version}",
+        rollout=plan.name or rollout_name(serial, release.version),
         percentage=plan.percentage,
         selectors=plan.selectors,
         mode=plan.mode,
@@ -101,6 +101,11 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
         deadline=plan.deadline,
         retry=None,
     )
+
+
+def rollout_name(serial: int, version: Version) -> Name:
+    """Return what a rollout without a name is called."""
+    return f"r{serial}-{version}"
 
 
 def pause(channel: Channel) -> Channel:

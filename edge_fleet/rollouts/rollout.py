@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from edge_contracts.channel import Channel, ChannelRelease, channel_target, parse_channel
+from edge_contracts.channel import Channel, ChannelRelease, channel_target, next_serial, parse_channel
 from edge_contracts.codec import convert, encode
 from edge_contracts.names import Name, version_key
 from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.errors import RolloutError
 from edge_fleet.releases.release import manifest_hash, read_family
-from edge_fleet.rollouts.channel_state import ALLOWED, Plan, Verb, start
+from edge_fleet.rollouts.channel_state import ALLOWED, Plan, Verb, rollout_name, start
 from edge_fleet.signing.keys import ROLLOUTS
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.workspace import FleetWorkspace
@@ -68,6 +68,11 @@ def read_channel(repository: FleetRepository, channel: str) -> Channel | None:
     """Return a channel's current document, or None if nothing was ever rolled out there."""
     data = repository.read_target(ROLLOUTS, channel_target(channel))
     return None if data is None else parse_channel(data)
+
+
+def next_rollout_name(before: Channel | None, version: str) -> Name:
+    """Return what the next rollout of a channel is called if it is given no name."""
+    return rollout_name(1 if before is None else next_serial(before.serial), version)
 
 
 def channels(repository: FleetRepository) -> list[str]:

@@ -13,10 +13,10 @@ import pytest
 from edgewright.commands import edgewright
 
 IMPERATIVES = {
-    "Abort", "Add", "Allow", "Apply", "Check", "Combine", "Compare", "Compress", "Create", "Demonstrate", "Diagnose",
-    "Enroll", "Export", "Forbid", "Import", "Inspect", "List", "Make", "Manage", "Measure", "Pause", "Re-sign",
-    "Remove", "Replace", "Replay", "Resume", "Revoke", "Run", "Score", "Serve", "Set", "Show", "Sign", "Start",
-    "Verify", "Widen",
+    "Abort", "Add", "Allow", "Apply", "Approve", "Check", "Combine", "Compare", "Compress", "Create", "Demonstrate",
+    "Diagnose", "Enroll", "Explain", "Export", "Forbid", "Import", "Inspect", "List", "Make", "Manage", "Measure",
+    "Pause", "Re-sign", "Redo", "Remove", "Replace", "Replay", "Resume", "Revoke", "Run", "Score", "Serve", "Set",
+    "Show", "Sign", "Start", "Verify", "Widen",
 }  # fmt: skip
 NUMBERS = ("float", "integer", "float range", "integer range")
 UNITS = re.compile(
@@ -111,8 +111,8 @@ def test_every_optional_value_tells_its_default(path: str) -> None:
 
 OPTIONAL = {
     "advance", "ca_file", "cache_mb", "certificate_file", "config", "deadline", "key_file", "max_latency", "max_memory",
-    "max_size", "mode", "out", "passphrase_file", "password_file", "percent", "state", "task_file", "json_to", "token",
-    "trusted", "upstream", "username", "window",
+    "max_size", "mode", "out", "passphrase_file", "password_file", "percent", "plan_file", "state", "task_file",
+    "json_to", "token", "trusted", "upstream", "username", "who", "window",
 }  # fmt: skip
 """Options whose absence means that nothing of the kind happens: no limit, no file, no credentials."""
 

@@ -1,0 +1,81 @@
+"""What a device that runs the candidate observed, beside devices that do not: evidence for the gates that compare.
+
+A device of the same board and the same tags is a better comparison than another one; each is used once in a rollout, so
+that observations stay independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from edge_contracts.selection import bucket
+from edge_contracts.telemetry import TelemetryWindow
+from edge_fleet.controller.followed_rollout import FollowedRollout
+from edge_fleet.database.rollouts import Participant, RolloutStore, SlotChange
+from edge_fleet.evidence.gates import FAILURES, GateRule, Observation, measure
+
+CONTROLS = 4
+"""Devices that one candidate is compared with: more make its observation quieter and leave fewer for the next."""
+
+LOOKED_AT = 32
+"""Devices whose windows are read at most to find them."""
+
+
+def compare(
+    store: RolloutStore, followed: FollowedRollout, one: Participant, rules: Iterable[GateRule]
+) -> tuple[list[Observation], list[str]]:
+    """Return the observations that a device gives, and the devices it was compared with."""
+    judged = [rule for rule in rules if rule.name != FAILURES]
+    after = one.message or 0
+    version = followed.planned.plan.version
+    own = [window for window in store.windows(one.device, after) if window.version == version or window.shadow]
+    found = [_alone(rule, one, own) for rule in judged if not rule.compares]
+    comparing = [rule for rule in judged if rule.compares]
+    serving = [window for window in own if window.version == version]
+    if not comparing or not serving:
+        return [each for each in found if each is not None], []
+    others = _others(store, followed, one, after)
+    found += [_against(rule, one, serving, others) for rule in comparing]
+    return [each for each in found if each is not None], sorted(others)
+
+
+def _alone(rule: GateRule, one: Participant, windows: Sequence[TelemetryWindow]) -> Observation | None:
+    value = measure(rule.name, windows)
+    return None if value is None else Observation(gate=rule.name, device=one.device, value=value, text=f"{value:.4g}")
+
+
+def _against(
+    rule: GateRule, one: Participant, own: Sequence[TelemetryWindow], others: Mapping[str, list[TelemetryWindow]]
+) -> Observation | None:
+    value = measure(rule.name, own)
+    beside = [found for windows in others.values() if (found := measure(rule.name, windows)) is not None]
+    if value is None or not beside:
+        return None
+    mean = sum(beside) / len(beside)
+    text = f"{value:.4g} beside {mean:.4g} of {len(beside)} devices"
+    return Observation(gate=rule.name, device=one.device, value=value - mean, text=text)
+
+
+def _others(
+    store: RolloutStore, followed: FollowedRollout, one: Participant, after: int
+) -> dict[str, list[TelemetryWindow]]:
+    """Return windows, over the same time, of devices that do not run the candidate and were not compared yet."""
+    mine, planned = followed.roster[one.device], followed.planned
+    free = [
+        other
+        for other in followed.roster.values()
+        if other.device not in followed.participants and other.device not in followed.controls and other.online
+    ]
+
+    def likeness(other: SlotChange) -> tuple[bool, bool, float]:
+        return other.board != mine.board, other.tags != mine.tags, bucket(planned.rollout, other.device)
+
+    free.sort(key=likeness)
+    found: dict[str, list[TelemetryWindow]] = {}
+    for other in free[:LOOKED_AT]:
+        windows = [w for w in store.windows(other.device, after) if w.version not in (None, planned.plan.version)]
+        if windows:
+            found[other.device] = windows
+        if len(found) == CONTROLS:
+            break
+    return found

@@ -1,0 +1,167 @@
+"""Starting a rollout under a plan, foreseeing its waves, and making its decisions again from the stored evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from edge_contracts.channel import Channel
+from edge_contracts.codec import Record
+from edge_fleet.database.rollouts import DecisionRow, PlannedRollout, RolloutStore
+from edge_fleet.errors import RolloutError
+from edge_fleet.evidence.gates import EvidenceBook, gate_rules
+from edge_fleet.rollouts.channel_state import Plan
+from edge_fleet.rollouts.plan import RolloutPlan, ShadowStep, WaveStep
+from edge_fleet.rollouts.plan_state import decide_step
+from edge_fleet.rollouts.rollout import find_release, next_rollout_name, read_channel, start_rollout
+from edge_fleet.rollouts.waves import members, percentage_for
+from edge_fleet.signing.workspace import FleetWorkspace
+
+EVERYTHING = 2**62
+"""A row number beyond all: "as of now"."""
+
+
+class WaveForecast(Record, frozen=True, kw_only=True):
+    """Who would be in a step, of the devices that have reported: how many, how many of them are new in it and online,
+    and the new ones by board and by site (`tag.site`)."""
+
+    step: int
+    kind: str
+    percent: float
+    devices: int
+    new: int
+    online: int
+    boards: dict[str, int]
+    sites: dict[str, int]
+
+
+class Forecast(Record, frozen=True, kw_only=True):
+    """What a plan would do: `bundle_bytes` is what a device downloads at most, `seconds_at_least` how long it takes if
+    every device is at once online and done."""
+
+    rollout: str
+    matching: int
+    bundle_bytes: int
+    seconds_at_least: float
+    waves: tuple[WaveForecast, ...]
+
+
+class ReplayedDecision(Record, frozen=True, kw_only=True):
+    """A decision as it was made, and whether it comes out again in every bit."""
+
+    made: DecisionRow
+    action: str
+    why: str
+    same: bool
+
+
+def start_planned(fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, *, db: str | None = None) -> Channel:
+    """Store a plan and sign the first step of its rollout. A controller carries it on.
+
+    Raises as `start_rollout` does; RolloutError also if the plan's name was used before, whose evidence would count.
+    """
+    store = RolloutStore(db or fleet.store_url)
+    try:
+        repository = fleet.read(now)
+        before = read_channel(repository, plan.channel)
+        release = find_release(repository, plan.model, plan.version)
+        name = plan.name or next_rollout_name(before, plan.version)
+        if any(one.rollout == name for one in store.planned()):
+            raise RolloutError("a rollout of this name was planned before", subject=name, hint="give another name")
+        first = _start(plan, name, _first_percentage(store, plan, name))
+        # Stored before it is signed: a rollout that is on the channel always has its plan.
+        store.begin(name, release.manifest_sha256, plan, now.timestamp(), _text(now))
+        try:
+            return start_rollout(fleet, first, now, db=db)
+        except BaseException:
+            store.set_status(name, "ended")
+            raise
+    finally:
+        store.close()
+
+
+def forecast(fleet: FleetWorkspace, plan: RolloutPlan, bundle_bytes: int, now: datetime, db: str | None) -> Forecast:
+    """Return what a plan would do with the devices that have reported. Nothing is signed or stored."""
+    store = RolloutStore(db or fleet.store_url)
+    roster = store.roster(plan.channel, EVERYTHING)
+    store.close()
+    name = plan.name or next_rollout_name(read_channel(fleet.read(now), plan.channel), plan.version)
+    waves: list[WaveForecast] = []
+    known: set[str] = set()
+    reached = 0.0
+    for number, step in enumerate(plan.steps, start=1):
+        if not isinstance(step, WaveStep | ShadowStep):
+            continue
+        reached = max(reached, percentage_for(step, roster, plan.selectors, name))
+        wave = members(roster, plan.selectors, name, reached)
+        new = [one for one in wave if one.device not in known]
+        waves.append(
+            WaveForecast(
+                step=number,
+                kind="wave" if isinstance(step, WaveStep) else "shadow",
+                percent=reached,
+                devices=len(wave),
+                new=len(new),
+                online=sum(one.online is True for one in new),
+                boards=dict(sorted(Counter(one.board for one in new).items())),
+                sites=dict(sorted(Counter(one.tags.get("site", "-") for one in new).items())),
+            )
+        )
+        known |= {one.device for one in wave}
+    matching = members(roster, plan.selectors, name, 100.0)
+    return Forecast(
+        rollout=name,
+        matching=len(matching),
+        bundle_bytes=bundle_bytes,
+        seconds_at_least=_seconds(plan),
+        waves=tuple(waves),
+    )
+
+
+def replay(store: RolloutStore, planned: PlannedRollout) -> list[ReplayedDecision]:
+    """Make every decision of a rollout again, each from the evidence it was made on."""
+    book = EvidenceBook(gate_rules(planned.plan.gates), planned.plan.alpha, planned.plan.first_devices)
+    evidence = store.evidence(planned.rollout)
+    taken = 0
+    found: list[ReplayedDecision] = []
+    for made in store.decisions(planned.rollout):
+        while taken < len(evidence) and evidence[taken][0] <= made.evidence:
+            book.add(evidence[taken][1])
+            taken += 1
+        verdict = book.verdict()
+        again = decide_step(planned.plan, made.state, verdict)
+        log_e = {name: result.log_e for name, result in verdict.gates.items()}
+        same = (again.action, again.why, log_e) == (made.action, made.why, made.log_e)
+        found.append(ReplayedDecision(made=made, action=again.action, why=again.why, same=same))
+    return found
+
+
+def _start(plan: RolloutPlan, name: str, percentage: float) -> Plan:
+    return Plan(
+        channel=plan.channel,
+        model=plan.model,
+        version=plan.version,
+        name=name,
+        percentage=percentage,
+        selectors=plan.selectors,
+        mode="shadow" if isinstance(plan.steps[0], ShadowStep) else "live",
+        gates=plan.device,
+        window=plan.window,
+        deadline=plan.deadline,
+    )
+
+
+def _first_percentage(store: RolloutStore, plan: RolloutPlan, name: str) -> float:
+    first = plan.steps[0]
+    assert isinstance(first, WaveStep | ShadowStep)
+    return percentage_for(first, store.roster(plan.channel, EVERYTHING), plan.selectors, name)
+
+
+def _seconds(plan: RolloutPlan) -> float:
+    waves = sum(isinstance(step, WaveStep) for step in plan.steps)
+    holds = sum(getattr(step, "seconds", 0.0) for step in plan.steps)
+    return waves * (plan.device.soak_s + plan.observe_s) + holds
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

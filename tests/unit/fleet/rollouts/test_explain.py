@@ -1,0 +1,118 @@
+"""Why a device is where it is, in sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge_contracts.channel import Channel, ChannelRelease, MaintenanceWindow, Selector
+from edge_contracts.selection import bucket
+from edge_contracts.state import Installed, ReportedState, SlotState
+from edge_fleet.database.telemetry import DeviceRow
+from edge_fleet.rollouts.explain import explain_device
+
+TIME = "2026-11-22T06:00:00Z"
+STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
+NEW = ChannelRelease(version="1.1.0", manifest_sha256="b" * 64)
+OLD_ONE = Installed(version="1.0.0", manifest_sha256="a" * 64)
+NEW_ONE = Installed(version="1.1.0", manifest_sha256="b" * 64)
+
+
+def channel(**values: Any) -> Channel:
+    known: dict[str, Any] = {"stable": STABLE, "candidate": NEW, "rollout": "r2", "percentage": 100.0}
+    return Channel(channel="stable", model="har", serial=2, **(known | values))
+
+
+def device(name: str = "pump-7", online: bool | None = True, level: str = "NORMAL", **slot: Any) -> DeviceRow:
+    known: dict[str, Any] = {"slot": "main", "channel": "stable", "serving": OLD_ONE}
+    report = ReportedState(
+        device=name, boot_id="b", sequence=1, time=TIME, agent_version="1", board="pi-4", architecture="aarch64",
+        level=level, slots=(SlotState(**(known | slot)),),
+    )  # type: ignore[arg-type]  # fmt: skip
+    return DeviceRow(device=name, last_seen=TIME, online=online, reported=report)
+
+
+def texts(row: DeviceRow | None, document: Channel | None = None, others: tuple[DeviceRow, ...] = ()) -> list[str]:
+    found = {"stable": document or channel()}
+    return [one.text for one in explain_device("pump-7", row, found, others, "06:00")]
+
+
+def text(row: DeviceRow, document: Channel | None = None, others: tuple[DeviceRow, ...] = ()) -> str:
+    return texts(row, document, others)[-1]
+
+
+def test_a_device_that_never_reported_says_where_to_look() -> None:
+    (sentence,) = explain_device("pump-7", None, {}, (), "06:00")
+    assert sentence.text == "pump-7 has never reported"
+    assert "doctor" in (sentence.next or "")
+
+
+def test_an_offline_device_is_said_to_be_so_first() -> None:
+    assert texts(device(online=False))[0].startswith("is offline since 2026-11-22T06:00:00")
+
+
+def test_a_level_that_forbids_updates_is_named() -> None:
+    assert texts(device(level="CRITICAL"))[0] == "is at level CRITICAL: it starts no update"
+
+
+def test_a_device_outside_the_wave_is_told_its_place() -> None:
+    place = bucket("r2", "pump-7")
+    found = text(device(state="committed"), channel(percentage=place))
+    assert found.startswith(f"is not in the wave yet: its place is {place:.1f} of 100, the wave reaches {place:.3g}")
+    assert found.endswith("runs 1.0.0, committed: nothing is due")
+
+
+def test_a_device_that_does_not_match_is_told_the_fact() -> None:
+    selectors = (Selector(fact="tag.site", values=("north", "south")),)
+    assert text(device(), channel(selectors=selectors)).startswith(
+        "is not selected: tag.site is None, the rollout asks for north, south"
+    )
+
+
+@pytest.mark.parametrize(
+    ("slot", "expected"),
+    [
+        ({"state": "committed", "serving": NEW_ONE, "candidate": NEW_ONE}, "runs 1.1.0, committed: nothing is due"),
+        (
+            {"state": "offered", "candidate": NEW_ONE, "reason": "paused"},
+            "has not begun with 1.1.0: the rollout is paused",
+        ),
+        ({"state": "offered", "candidate": NEW_ONE, "reason": "odd"}, "has not begun with 1.1.0: held up by: odd"),
+        ({"state": "offered", "candidate": NEW_ONE}, "has not begun with 1.1.0: about to begin"),
+        ({"state": "downloading", "candidate": NEW_ONE, "progress": 0.4}, "is downloading 1.1.0, 40% done"),
+        ({"state": "trial", "candidate": NEW_ONE, "since": TIME}, f"is trying 1.1.0 since {TIME}"),
+        ({"state": "active", "candidate": NEW_ONE}, "serves 1.1.0 and watches it"),
+        ({"state": "verified", "candidate": NEW_ONE}, "has 1.1.0 and is about to try it"),
+        ({"state": "idle"}, f"has not taken notice of 1.1.0 yet (its last report is of {TIME})"),
+        ({"channel": None}, "has no channel: nothing is installed over the network"),
+        ({"channel": "beta"}, "nothing was ever rolled out on its channel beta"),
+    ],
+)
+def test_each_state_has_its_sentence(slot: dict[str, Any], expected: str) -> None:
+    assert text(device(**slot)) == expected
+
+
+def test_a_closed_window_says_when_it_opens() -> None:
+    window = MaintenanceWindow(start="22:00", end="04:00")
+    found = text(device(state="verified", candidate=NEW_ONE), channel(window=window))
+    assert found == "has 1.1.0 and waits for its window, which opens 22:00 UTC"
+
+
+def test_a_rejection_counts_who_says_the_same() -> None:
+    failed: dict[str, Any] = {"state": "rejected", "candidate": NEW_ONE, "reason": "trial-latency"}
+    others = (
+        device("pump-8", **failed),
+        device("pump-9", **failed),
+        device("pump-10", **failed | {"reason": "engine"}),
+    )
+    assert (
+        text(device(**failed), others=others)
+        == "rejected 1.1.0: trial-latency; 2 more say the same, 2 of them of this board"
+    )
+
+
+def test_after_an_abort_the_device_is_where_it_should_be_and_says_why() -> None:
+    failed: dict[str, Any] = {"state": "rolled_back", "candidate": NEW_ONE, "reason": "crash-loop"}
+    document = channel(candidate=None, rollout=None, blocked=("b" * 64,))
+    assert text(device(**failed), document) == "runs 1.0.0, as it should; it rolled back from 1.1.0: crash-loop"
