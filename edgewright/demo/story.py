@@ -104,9 +104,9 @@ class Story:
 
 
 def compress(story: Story) -> None:
-    """A trained model, its data and a device profile become a bundle of proved variants."""
+    """A trained model, its data and a device profile become a bundle of measured variants."""
     account = story.account
-    account.step("1. Compress", "A trained activity-recognition network becomes a ladder of variants, each measured.")
+    account.step("1. Compress", "A trained activity-recognition network becomes a ladder of measured variants.")
     task = str(story.data / "watch_har.toml")
     limits = ("--profile", "x86-gateway", "--max-drop", str(MAX_DROP_POINTS), "--version", "1.0.0")
     short = ("--budget", "60s", "--variations", "0")  # the recipes as they are written are enough for a demo
@@ -158,7 +158,9 @@ def update_over_mqtt(story: Story) -> None:
 
 def answer(story: Story) -> None:
     """Held-out samples over HTTP."""
-    story.account.step("4. Inference", "100 windows of subjects the model never saw, over the Open Inference Protocol.")
+    story.account.step(
+        "4. Inference", "100 held-out windows of people the model never saw, over the Open Inference Protocol."
+    )
     accuracy, served_by = story.client().accuracy(story.samples, story.labels)
     story.account.check(
         "accurate-answers", accuracy >= SMALLEST_ACCURACY, f"accuracy {accuracy:.2f}, served by {served_by}"
@@ -168,7 +170,9 @@ def answer(story: Story) -> None:
 def refuse_bad_release(story: Story) -> None:
     """Validly signed, wrong answers: the trial on the device refuses it."""
     account = story.account
-    account.step("5. A signed but bad release", "Its labels are mixed up. The signature is right; the answers are not.")
+    account.step(
+        "5. A signed but bad release", "Its labels are mixed up. The signature is valid; the answers are wrong."
+    )
     bad = story.stage.folder / "bundle-1.1.0"
     releases.derive(story.bundle, bad, "1.1.0", releases.mix_up_labels)
     story.release(bad)
@@ -184,7 +188,8 @@ def survive_explosion(story: Story) -> None:
     """Passes trial, dies in soak on a sensor glitch, is rolled back."""
     account = story.account
     account.step(
-        "6. A release that dies in soak", "A glitch makes its graph ask for 12 GB. Three clients ask all the time."
+        "6. A release that dies in soak",
+        "A sensor glitch makes it allocate 12 GB. Three clients send requests all the time.",
     )
     exploding = story.stage.folder / "bundle-1.2.0"
     releases.derive(story.bundle, exploding, "1.2.0", releases.explode_on_glitch)
@@ -207,28 +212,28 @@ def survive_explosion(story: Story) -> None:
             lost_here = 1
         slot = story.wait_for_slot("rolled back", lambda slot: slot["state"] == "rolled_back")
         before = load.answered
-        wait_for("answers after the roll-back", lambda: load.answered > before + 20)
+        wait_for("answers after the rollback", lambda: load.answered > before + 20)
     story.end_rollout("abort")
     serving = story.serving() or ""
     account.check("rolled-back", ":1.0.0/" in serving, f"{slot['reason']}; now {serving}")
     died = wait_for("the worker's death is reported", lambda: story.events("worker-died"))[-1]["detail"]
     lost = lost_here + load.failed
-    counted = f"the device counted {died['lost']} begun on {died['connections']} open connections"
+    counted = f"the device counted {died['lost']} on {died['connections']} open connections"
     detail = f"{lost} of {load.answered + lost} requests lost by {load.threads + 1} clients; {counted}"
     account.check("lost-requests-counted", died["lost"] <= lost <= died["connections"] <= load.threads + 1, detail)
 
 
 def survive_broker_loss(story: Story) -> None:
-    """The broker is killed; inference goes on; the spool drains without a gap."""
+    """The broker is killed; inference goes on; the outbox drains without a gap."""
     account = story.account
-    account.step("7. The broker is killed", "Inference must not notice; telemetry waits on the device's disk.")
+    account.step("7. The broker is killed", "Inference goes on; telemetry waits in the device's outbox.")
     story.broker.kill()
     accuracy, served_by = story.client().accuracy(story.samples[:50], story.labels[:50])
     account.check("serves-without-broker", accuracy >= SMALLEST_ACCURACY - 0.1, f"accuracy {accuracy:.2f}, {served_by}")
-    spooled = wait_for("telemetry spools", lambda: n if (n := story.status()["spooled"]) >= 3 else None)
+    spooled = wait_for("telemetry waits", lambda: n if (n := story.status()["spooled"]) >= 3 else None)
     account.say(f"{spooled} messages wait on the device; the broker comes back")
     story.broker.start()
-    wait_for("the spool drains", lambda: story.status()["spooled"] <= 1, timeout_s=60)
+    wait_for("the outbox drains", lambda: story.status()["spooled"] <= 1, timeout_s=60)
 
     def drained() -> dict[str, Any] | None:
         device: dict[str, Any] = run_json("fleet", "devices", str(story.fleet))["devices"][0]
@@ -236,7 +241,7 @@ def survive_broker_loss(story: Story) -> None:
 
     device = wait_for("the device is online again", drained)
     account.check(
-        "spool-drained", device["gap_count"] == 0, f"{spooled} spooled messages arrived; {device['gap_count']} gaps"
+        "outbox-drained", device["gap_count"] == 0, f"{spooled} waiting messages arrived; {device['gap_count']} gaps"
     )
 
 
