@@ -10,11 +10,12 @@ JOBS ?= $(shell expr $$(nproc) + 1)
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 TRAIN  := $(VENV)/.installed-train
+DOCS   := $(VENV)/.installed-docs
 
 # ONNX Runtime reports to its maker unless it is told not to before it is imported; scripts may import it before us.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo dev check test lint types layers tests power-cuts fuzz mutants schemas compress-bench arm64 clean
+.PHONY: help demo dev docs pictures check test lint types layers tests power-cuts fuzz mutants schemas compress-bench arm64 clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
@@ -27,6 +28,8 @@ help:
 	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (three quarters of an hour), write docs/benchmarks.md;"
 	@echo "                                   with PEERS=FOLDER beside other quantizers, which it installs there (6 GB)"
 	@echo "make arm64   install the wheel on an emulated arm64 Debian and have it answer (200 MB fetched, minutes)"
+	@echo "make docs    the documentation as a site to browse offline, in build/site"
+	@echo "make pictures draw docs/pictures anew: the demo's recording and the compression report (4 minutes)"
 	@echo "make schemas write docs/schemas from the contracts"
 	@echo "make clean   remove the virtual environment and build products"
 
@@ -41,12 +44,26 @@ $(DEMO): $(BIN)/python pyproject.toml constraints.txt
 $(DEV): $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing the developers' packages into $(VENV) (once)..."
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@ $(DEMO)
+	@touch $@ $(DEMO) $(DOCS)
 
 $(TRAIN): $(DEV)
 	@echo "Installing PyTorch, for recipes that train, into $(VENV) (once)..."
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]'
 	@touch $@
+
+$(DOCS): $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing the packages of the docs site into $(VENV) (once)..."
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open build/site/index.html"
+
+pictures: $(DEMO)
+	$(BIN)/python docs/tools/demo_picture.py docs/pictures/demo.svg
+	$(BIN)/edgewright compress edgewright/demo/data/watch_har.toml --profile pi-4 --max-drop 1 --out build/har --force
+	$(BIN)/python docs/tools/report_picture.py build/har.html docs/pictures/report.svg
 
 demo: $(DEMO)
 	$(BIN)/edgewright demo --report demo-report.json
