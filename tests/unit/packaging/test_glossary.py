@@ -48,6 +48,7 @@ LINUX = {
     "runtime",
     "signer",
     "standalone",
+    "systemd",
     "ubuntu",
     "unsynced",
     "url",
