@@ -74,10 +74,10 @@ def status_text(status: AgentStatus) -> str:
     for slot in status.slots:
         lines.extend(_slot_lines(slot))
     if status.broker is not None:
-        trouble = f" ({status.broker_trouble})" if status.broker_trouble else ""
-        lines.append(
-            f"broker    {status.broker} {'connected' if status.broker_connected else 'not connected'}{trouble}"
-        )
+        lines.append(_broker_line("broker", status.broker, status.broker_connected, status.broker_trouble))
+    if status.data_broker is not None:
+        connected, trouble = status.data_broker_connected, status.data_broker_trouble
+        lines.append(_broker_line("data", status.data_broker, connected, trouble))
     if status.identity is not None:
         advice = f" ({status.identity.advice})" if status.identity.advice else ""
         who = f"{status.identity.device} until {status.identity.expires}" if status.identity.device else "none"
@@ -101,6 +101,10 @@ def _when(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, OSError, ValueError):
         return "(no time)"
+
+
+def _broker_line(label: str, address: str, connected: bool, trouble: str) -> str:
+    return f"{label:<9} {address} {'connected' if connected else 'not connected'}{f' ({trouble})' if trouble else ''}"
 
 
 def _headline(status: AgentStatus) -> str:

@@ -70,6 +70,9 @@ class AgentStatus(Record, frozen=True, kw_only=True):
     broker: str | None = None
     broker_connected: bool = False
     broker_trouble: str = ""
+    data_broker: str | None = None
+    data_broker_connected: bool = False
+    data_broker_trouble: str = ""
     identity: IdentityStatus | None = None
     memory_mb: float | None = None
     writes: WriteStatus | None = None

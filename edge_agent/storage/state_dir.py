@@ -63,6 +63,7 @@ class StateFolder:
         self.imports = root / "imports.json"
         self.running = root / "running.json"
         self.control = root / "control.sock"
+        self.kept_topics = root / "kept-topics.json"
         self.traffic = root / "traffic.json"
         self.floor = self.tuf / "floor.json"
 

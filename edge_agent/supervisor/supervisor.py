@@ -304,7 +304,7 @@ class Supervisor:
             slot.start(clean=True)
         if plan.data_changed:
             old, self._data = self._data, self._open_data()
-            await old.stop(forget=old.announced - self._data.announced)
+            await old.stop()
             self._data.start()
         await asyncio.gather(*(slot.stop() for slot in removed))
         for slot in removed:
@@ -334,6 +334,9 @@ class Supervisor:
             broker=None if broker is None else f"{broker.host}:{broker.port}",
             broker_connected=self._link.up,
             broker_trouble=self._link.trouble,
+            data_broker=self._data.address if self._data.used else None,
+            data_broker_connected=self._data.up,
+            data_broker_trouble=self._data.trouble,
             identity=self._identity.status(),
             memory_mb=memory_of(os.getpid()),
             writes=self._box.writes,

@@ -28,12 +28,14 @@ from edge_io.mqtt.words import MessageReceived
 
 _log = logging.getLogger(__name__)
 
-Publish = Callable[[str, bytes, bytes | None], Awaitable[bool]]
-"""Topic, payload, correlation data of MQTT 5; whether the broker has it."""
+Publish = Callable[[str, bytes, bytes | None, Callable[[bool], None]], Awaitable[None]]
+"""Topic, payload, correlation data of MQTT 5, and who is told whether the broker has taken it. Returns once the next
+message may come."""
 
 
 class SlotBridge:
-    """Made and used on the supervisor's event loop. `answered` is told of every answer."""
+    """Made and used on the supervisor's event loop. `answered` is told of every answer; `room` says how many bytes the
+    broker takes on a topic."""
 
     def __init__(
         self,
@@ -42,12 +44,14 @@ class SlotBridge:
         publish: Publish,
         tell: Callable[[DeviceEvent], None],
         answered: Callable[[Slot, Body], None],
+        room: Callable[[str], int],
     ) -> None:
         self.slot = slot
         self.topics = topics
         self._publish = publish
         self._tell = tell
         self._answered = answered
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._intake: BoundedQueue[MessageReceived] = BoundedQueue(
             limit=topics.queue, max_bytes=MAX_QUEUED_DATA_BYTES, drop=topics.drop
@@ -79,7 +83,7 @@ class SlotBridge:
         dropped = self._intake.offer(message, len(message.payload))
         if dropped:
             self._count("mqtt_dropped", dropped)
-            _log.warning("slot %s: input dropped, messages arrive faster than they are answered", self.slot.config.name)
+            _log.warning("slot %s: input dropped, too many messages wait for their answers", self.slot.config.name)
         self._waiting.set()
 
     def look(self, now: float) -> None:
@@ -112,14 +116,17 @@ class SlotBridge:
             topic = self._reply_topic(message)
             body = await self._ask(message.payload)
             payload = answer_payload(body)
-            if len(payload) > MAX_DATA_BYTES:
-                raise ContractError(f"{len(payload)} bytes, over {MAX_DATA_BYTES}: send it over HTTP", subject="answer")
+            room = min(MAX_DATA_BYTES, self._room(topic))
+            if len(payload) > room:
+                raise ContractError(f"{len(payload)} bytes, over {room}: send it over HTTP", subject="answer")
         except EdgewrightError as error:
             await self._refuse(message, error)
             return
         self._answered(self.slot, body)
-        sent = await self._publish(topic, payload, message.correlation)
-        self._count("mqtt_answered" if sent else "mqtt_unsent")
+        await self._publish(topic, payload, message.correlation, self._sent)
+
+    def _sent(self, taken: bool) -> None:
+        self._count("mqtt_answered" if taken else "mqtt_unsent")
 
     async def _ask(self, payload: bytes) -> Body:
         if len(payload) > MAX_DATA_BYTES:
@@ -141,7 +148,7 @@ class SlotBridge:
             error=str(error)[:2000],
             id=request_id(message.payload[:MAX_DATA_BYTES]),
         )
-        await self._publish(self.topics.error, encode(refusal), message.correlation)
+        await self._publish(self.topics.error, encode(refusal), message.correlation, lambda _taken: None)
 
     def _reply_topic(self, message: MessageReceived) -> str:
         """Return where the answer goes. A wish of the sender's is followed below the output topic only: the device

@@ -61,9 +61,10 @@ class ScriptedBroker:
         """Everything that was ever published, in order of connections."""
         return [message for connection in self.connections for message in connection.published]
 
-    def send(self, packet: bytes) -> None:
-        """Send a packet to the newest connection."""
-        self.connections[-1].stream.sendall(packet)
+    def send(self, packet: bytes, client_id: str | None = None) -> None:
+        """Send a packet to the newest connection, or the newest of a client."""
+        chosen = [one for one in self.connections if client_id in (None, one.client_id)]
+        chosen[-1].stream.sendall(packet)
 
     def disconnect(self, code: int) -> None:
         """Tell the newest connection why, and hang up."""
