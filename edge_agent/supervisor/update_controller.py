@@ -71,7 +71,7 @@ def _outcome() -> asyncio.Future[list[Trouble]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Errand:
+class Errand:
     """What one run of the updater is for, and what went wrong with it: an import from `folder`, or a look at every
     byte of the installed releases, or neither."""
 
@@ -110,7 +110,7 @@ class UpdateController:
         self.storage_trouble = ""
         self._held: dict[str, str] = {}
         self._level = ""
-        self._errands: list[_Errand] = []
+        self._errands: list[Errand] = []
         self._damage = RepairPolicy()
         self._troubles: list[Trouble] = []
 
@@ -155,14 +155,14 @@ class UpdateController:
 
     def bring(self, folder: str) -> asyncio.Future[list[Trouble]]:
         """Look into an exported repository next; the result is what went wrong there."""
-        return self._ask(_Errand(folder=folder))
+        return self._ask(Errand(folder=folder))
 
     def repair(self) -> asyncio.Future[list[Trouble]]:
         """Look at every byte of the installed releases next, and have what is wrong fetched again; the result is what
         went wrong with that."""
-        return self._ask(_Errand(verify=True))
+        return self._ask(Errand(verify=True))
 
-    def _ask(self, errand: _Errand) -> asyncio.Future[list[Trouble]]:
+    def _ask(self, errand: Errand) -> asyncio.Future[list[Trouble]]:
         self._errands.append(errand)
         self.tick()
         return errand.outcome
@@ -203,7 +203,7 @@ class UpdateController:
         if self._errands:
             self._launch(self._errands.pop(0))
         elif now >= self._due and self._reachable():
-            self._launch(_Errand())
+            self._launch(Errand())
 
     def _storage_refuses(self) -> bool:
         """Return whether the disk takes nothing, so that no updater can work; whoever asked for an errand is told."""
@@ -235,7 +235,7 @@ class UpdateController:
         """Return whether an updater would find somebody; without a connection of ours it would only wait for one."""
         return self._config.updates.http is not None or (self._config.broker is not None and self.connected)
 
-    def _launch(self, errand: _Errand) -> None:
+    def _launch(self, errand: Errand) -> None:
         now = asyncio.get_running_loop().time()
         self._deadline = self._run_clock.now + self._config.updates.deadline_s
         self._hints_after = max(self._hints_after, now + HINT_BASE_S)
@@ -243,7 +243,7 @@ class UpdateController:
         self._again = False
         self._task = asyncio.create_task(self._run(errand))
 
-    async def _run(self, errand: _Errand) -> None:
+    async def _run(self, errand: Errand) -> None:
         self._troubles, self._failing = [], {}
         try:
             await self._follow(self._plan(errand))
@@ -273,7 +273,7 @@ class UpdateController:
         damaged = any(slot.damaged for slot in self._slots.values())
         self._due = 0.0 if self._again else min(now + delay, self._damage.tried(now, damaged=damaged))
 
-    def _plan(self, errand: _Errand) -> UpdatePlan:
+    def _plan(self, errand: Errand) -> UpdatePlan:
         config = self._config
         assert config.trust is not None
         slots = tuple(

@@ -49,7 +49,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", ["first", "update", "roll-back", "import", "garbage", "again", "outbox", "audit"])
+@pytest.mark.parametrize(
+    "name", ["first", "update", "roll-back", "import", "garbage", "repair", "again", "outbox", "audit"]
+)
 def test_power_cut_at_any_call_leaves_a_device_that_goes_on(name: str, report: dict[str, Any]) -> None:
     (scenario,) = (scenario for scenario in report["scenarios"] if scenario["scenario"] == name)
     assert scenario["points"] == 5

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from edge_agent.ipc.worker import TapSettings
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.slot import Slot
 from edge_agent.supervisor.supervisor import Supervisor
+from edge_agent.supervisor.update_controller import Errand
 from edge_agent.update.events import Soaked, TrialPassed
 from edge_agent.update.record import UpdateRecord
 from edge_agent.updater.__main__ import Updater
 from edge_agent.updater.transports.directory import DirectoryTransport
+from edge_contracts.readings import Shortage
 
 SLOT = "main"
 
@@ -49,7 +51,10 @@ class QuietServing:
     def tick(self) -> None:
         pass
 
-    def conserve(self, **_: object) -> None:
+    def renew(self) -> None:
+        pass
+
+    def conserve(self, _shortages: Collection[Shortage], *, shed_s: float) -> None:
         pass
 
     def view(self, gauges: dict[str, float]) -> None:
@@ -120,7 +125,12 @@ class Device:
         """Fetch what the channel wishes over the network, and try it; what passes is then in its soak."""
         updates = self.supervisor._updates
         updates._troubles = []
-        self._fetch_with(updates._plan(None))
+        self._fetch_with(updates._plan(Errand()))
+        await settle()
+
+    async def repair(self) -> None:
+        """Look at every byte of the installed releases, and fetch what is wrong."""
+        self._fetch_with(self.supervisor._updates._plan(Errand(verify=True)))
         await settle()
 
     async def bring(self) -> None:

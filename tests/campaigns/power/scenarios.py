@@ -1,5 +1,5 @@
-"""What is going on when the power is cut: a first start, an update, a roll back, an import, garbage collection, a burst
-of telemetry, a rotation of the audit log, and going on after an earlier cut.
+"""What is going on when the power is cut: a first start, an update, a roll back, an import, a repair, garbage
+collection, a burst of telemetry, a rotation of the audit log, and going on after an earlier cut.
 """
 
 from __future__ import annotations
@@ -52,10 +52,12 @@ class Scenes:
         self._make("soak", "old", Device.fetch)
         self._make("both", "old", Device.update)
         self._clutter(self.base("both"))
+        self._make("damaged", "old", Device.update)
+        self._damage(self.base("damaged"))
         self._cut_download()
 
     def base(self, name: str) -> Path:
-        """Return a state folder to begin with: empty, old, soak, both or cut."""
+        """Return a state folder to begin with: empty, old, soak, both, damaged or cut."""
         return self._folder / f"base-{name}"
 
     def _make(self, name: str, source: str, act: Callable[[Device], Awaitable[None]]) -> None:
@@ -67,6 +69,13 @@ class Scenes:
         shutil.copytree(self._factory.folder, base / "releases" / self._factory.manifest_sha256)
         shutil.copytree(next((base / "releases").iterdir()), base / "downloads" / ("cd" * 32))
         shutil.copytree(base / "tuf", base / "releases" / f".gone-{'ef' * 32}")
+
+    def _damage(self, base: Path) -> None:
+        """Flip a bit in a file of the new release."""
+        (path,) = (base / "releases").glob("*/padding.bin")
+        data = bytearray(path.read_bytes())
+        data[PADDING // 2] ^= 1
+        path.write_bytes(data)
 
     def _cut_download(self) -> None:
         """Leave the disk of a cut in the middle of a download's writes."""
@@ -97,6 +106,11 @@ class Scenario:
 async def update_and_collect(device: Device) -> None:
     await device.update()
     device.collect()
+
+
+async def repair_and_update(device: Device) -> None:
+    await device.repair()
+    await device.update()
 
 
 async def roll_back(device: Device) -> None:
@@ -148,6 +162,13 @@ def judge_import(root: Path, scenes: Scenes, promises: Promises) -> list[Finding
     """An import that was staged happens at the next start without being asked for again."""
     retry = wait_and_look if promises.of("staged") else Device.bring
     return judged_by(retry)(root, scenes, promises)
+
+
+def judge_repair(root: Path, scenes: Scenes, promises: Promises) -> list[Finding]:
+    """A release that was damaged before is damaged, gone or whole; looked at again, it is whole."""
+    (padded,) = scenes.base("damaged").glob("releases/*/padding.bin")
+    goal = Goal(state="committed", version=NEW, serves=(OLD, NEW), retry=repair_and_update, damaged=padded.parent.name)
+    return judge(root, scenes.site, promises, goal)
 
 
 # The spool alone, with a limit small enough that messages give way.
@@ -233,6 +254,7 @@ SCENARIOS = (
     Scenario(name="roll-back", base="soak", act=on_device(roll_back), judge=judged_by(roll_back, "rolled_back", OLD)),
     Scenario(name="import", base="old", act=import_at_start, judge=judge_import),
     Scenario(name="garbage", base="both", act=on_device(collect), judge=judged_by(Device.update)),
+    Scenario(name="repair", base="damaged", act=on_device(Device.repair), judge=judge_repair),
     Scenario(name="again", base="cut", act=on_device(update_and_collect), judge=judged_by(Device.bring)),
     Scenario(name="outbox", base="empty", act=burst, judge=judge_burst),
     Scenario(name="audit", base="empty", act=account, judge=judge_account),

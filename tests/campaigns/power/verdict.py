@@ -38,12 +38,14 @@ class Finding:
 @dataclass(frozen=True, kw_only=True)
 class Goal:
     """Where the device has to end: the state and the version served. `serves` are the versions that may be served
-    after the restart; the first of them is what a cut in a soak may roll back to. `retry` is done after the restart."""
+    after the restart; the first of them is what a cut in a soak may roll back to. `retry` is done after the restart.
+    `damaged` names a manifest whose release was damaged before, and may be so until the retry."""
 
     state: str
     version: str
     serves: tuple[str | None, ...]
     retry: Callable[[Device], Awaitable[None]]
+    damaged: str | None = None
 
 
 def judge(root: Path, site: UpdateSite, promises: Promises, goal: Goal) -> list[Finding]:
@@ -52,7 +54,7 @@ def judge(root: Path, site: UpdateSite, promises: Promises, goal: Goal) -> list[
     state = StateFolder(root)
     stored_status(state)
     cut = state.read_record(SLOT)
-    findings = _promises(state, cut, promises) + _releases(root)
+    findings = _promises(state, cut, promises) + _releases(root, goal.damaged)
     return findings + _go_on(root, site, promises, goal, cut) + _at_rest(root)
 
 
@@ -69,11 +71,11 @@ def _promises(state: StateFolder, record: UpdateRecord, promises: Promises) -> l
     return findings
 
 
-def _releases(root: Path) -> list[Finding]:
-    """Whatever has a release's name is that release, whole."""
+def _releases(root: Path, damaged: str | None) -> list[Finding]:
+    """Whatever has a release's name is that release, whole, but for the one that was damaged before."""
     findings = []
     for folder in (root / "releases").iterdir() if (root / "releases").is_dir() else ():
-        if not folder.name.startswith("."):
+        if not folder.name.startswith(".") and folder.name != damaged:
             findings += _whole(folder, folder.name)
     return findings
 
@@ -92,7 +94,7 @@ def _go_on(root: Path, site: UpdateSite, promises: Promises, goal: Goal, cut: Up
     started = "agent-started" in promises.of("event") and "agent-stopped" not in promises.of("event")
 
     async def act(device: Device) -> None:
-        findings.extend(_served(device, goal))
+        findings.extend(_served(device, goal, goal.damaged))
         if started and device.supervisor._clean:
             findings.append(Finding(kind="broken-promise", text="the cut is taken for a clean stop"))
         await goal.retry(device)
@@ -110,11 +112,12 @@ def _go_on(root: Path, site: UpdateSite, promises: Promises, goal: Goal, cut: Up
     return findings
 
 
-def _served(device: Device, goal: Goal) -> list[Finding]:
+def _served(device: Device, goal: Goal, damaged: str | None = None) -> list[Finding]:
     ladder = device.serving.ladder
     if not ladder or ladder[0].version not in goal.serves:
         return [Finding(kind="brick", text=f"serves {[rung.version for rung in ladder]}")]
-    return [finding for rung in ladder for finding in _whole(Path(rung.folder), rung.manifest_sha256)]
+    whole = [rung for rung in ladder if rung.manifest_sha256 != damaged]
+    return [finding for rung in whole for finding in _whole(Path(rung.folder), rung.manifest_sha256)]
 
 
 def _arrived(device: Device, goal: Goal, cut: UpdateRecord) -> list[Finding]:
