@@ -24,6 +24,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     `outputs` is empty when `abstained`. `prediction` is there where the slot asks for certainty and the variant has a
     threshold for it, `nodes` where the model is a pipeline. `timing_us` covers everything from checks to guards.
+    `stream_start` says of a stream's step that it was the first: nothing from before it counts in this answer.
     """
 
     outputs: dict[str, Any]
@@ -35,6 +36,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     timing_us: int
     prediction: Prediction | None = None
     nodes: tuple[NodeAnswer, ...] = ()
+    stream_start: bool = False
 
 
 class Prediction(Struct, frozen=True, kw_only=True):

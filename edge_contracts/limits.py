@@ -123,6 +123,9 @@ take 36 KiB of a telemetry window's 64; the histograms of all requests have what
 MAX_SAMPLE_TAG_CHARS = 32
 """Length of a tag of requests: it stands in a window behind each histogram's name."""
 
+MAX_STREAM_CHARS = 128
+"""Length of a stream's name, as Triton bounds it."""
+
 MAX_SAMPLE_TAG_BYTES = 4 * KIB
 """Histograms of one tag in a telemetry window: two dozen of ten bins. Those beyond it are of all requests only."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from edge_contracts.errors import ContractError
-from edge_contracts.limits import MAX_PATH_CHARS, MAX_PATH_DEPTH, MAX_SAMPLE_TAG_CHARS
+from edge_contracts.limits import MAX_PATH_CHARS, MAX_PATH_DEPTH, MAX_SAMPLE_TAG_CHARS, MAX_STREAM_CHARS
 
 # Every pattern ends in `(?!\n)$` because `$` alone, in Python, also matches before a final line feed.
 _END = r"(?!\n)$"
@@ -31,6 +31,8 @@ MEANING = {
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="Letters, digits, '_', '.', '-'; at most 64.")]
 SampleTag = Annotated[Name, Meta(max_length=MAX_SAMPLE_TAG_CHARS, description="Where a request's samples come from.")]
+StreamNumber = Annotated[int, Meta(ge=0, description="A stream, whose samples follow each other.")]
+StreamName = Annotated[str, Meta(max_length=MAX_STREAM_CHARS, description="A stream, whose samples follow each other.")]
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN, description="Semantic version, major.minor.patch[-pre].")]
 Sha256 = Annotated[str, Meta(pattern=SHA256_PATTERN, description="SHA-256, 64 lower-case hexadecimal digits.")]
 UtcTime = Annotated[str, Meta(pattern=TIME_PATTERN, description="UTC time, RFC 3339, ending in Z.")]

@@ -9,21 +9,29 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+import msgspec
 
 from edge_agent.answer import Answer
 from edge_agent.errors import EngineMemoryError, RequestMemoryError, TensorError
 from edge_agent.http.app_state import AppState
 from edge_agent.http.content_coding import Coding, accepted, coding_of, compress, decompress
 from edge_agent.http.messages import JSON, Answering, HttpError, HttpResponse, RequestHead, retry
+from edge_agent.http.oip_codec import InferRequest
 from edge_agent.http.oip_template_cache import TemplateCodec, TemplateHit
 from edge_agent.inference.runtime import Runtime
-from edge_contracts.limits import KIB, MAX_REQUEST_BYTES
+from edge_agent.inference.streams import StreamStep
+from edge_contracts.limits import KIB, MAX_REQUEST_BYTES, MAX_STREAM_CHARS
 
 INLINE_US: Final = 2000
 """Answers faster than this are computed on the event loop: a hop to a thread costs as much as they do."""
 
 INLINE_BYTES: Final = 256 * KIB
 """Bodies larger than this are never worked on there: reading so many numbers takes long by itself."""
+
+STREAM_HEADER: Final = b"ew-stream"
+"""Names the stream that a request came by, percent-encoded: a topic, where the supervisor asks for a message."""
 
 T = TypeVar("T")
 
@@ -32,11 +40,12 @@ _BINARY: Final = (b"content-type", b"application/octet-stream")
 
 class _Wish(NamedTuple):
     """What a head says of the bodies: the length of the JSON before binary tensors, how the request is compressed, and
-    how and from which size on its answer may be."""
+    how and from which size on its answer may be; and the stream that a request is of which names none."""
 
     json_length: int | None
     coding: Coding | None
     accepts: tuple[Coding, int] | None
+    stream: str | None
 
 
 class InferenceEndpoint:
@@ -54,8 +63,10 @@ class InferenceEndpoint:
         """Return what answers requests with this head. Raises HttpError."""
         headers, serving, codec, runtime = head.headers, self._serving, self._codec, self.runtime
         length = headers.get(b"inference-header-content-length")
-        wish = _Wish(None if length is None else _number(length), coding_of(headers), accepted(headers))
-        json_length, accepts = wish.json_length, wish.accepts
+        json_length = None if length is None else _number(length)
+        stream = self._stream(headers)
+        wish = _Wish(json_length, coding_of(headers), accepted(headers), stream)
+        accepts = wish.accepts
 
         def infer(body: bytes) -> HttpResponse | Awaitable[HttpResponse]:
             if serving.retry_after_s:
@@ -67,7 +78,11 @@ class InferenceEndpoint:
                 parsed = codec.parse(body, json_length)
                 if serving.batcher is not None:
                     return self._infer_in_batch(parsed, wish)
-                answer = runtime.infer(parsed.request.tensors, parsed.request.tag)
+                request = parsed.request
+                if request.step is None and stream is None:
+                    answer = runtime.infer(request.tensors, request.tag)
+                else:
+                    answer = self._ask(request, stream)
                 self._learn(answer.timing_us, len(body))
                 response = self._response(answer, parsed)
             except (TensorError, EngineMemoryError) as error:
@@ -96,7 +111,7 @@ class InferenceEndpoint:
         batcher = self._serving.batcher
         try:
             if batcher is None:
-                parsed, answer = await self._run(lambda: self._answered(self._parse(body, wish)))
+                parsed, answer = await self._run(lambda: self._answered(self._parse(body, wish), wish))
                 self._learn(answer.timing_us, len(body))
                 return await self._finished(answer, parsed, wish)
             parsed = await self._run(lambda: self._parse(body, wish))
@@ -108,7 +123,10 @@ class InferenceEndpoint:
         batcher = self._serving.batcher
         assert batcher is not None
         try:
-            answer = await batcher.infer(parsed.request.tensors, parsed.request.tag)
+            if parsed.request.step is None and wish.stream is None:
+                answer = await batcher.infer(parsed.request.tensors, parsed.request.tag)
+            else:
+                _, answer = await self._run(lambda: self._answered(parsed, wish))
         except (TensorError, EngineMemoryError) as error:
             raise self._refusal(error) from error
         return await self._finished(answer, parsed, wish)
@@ -124,8 +142,28 @@ class InferenceEndpoint:
             body = decompress(body, wish.coding, MAX_REQUEST_BYTES)
         return self._codec.parse(body, wish.json_length)
 
-    def _answered(self, parsed: TemplateHit) -> tuple[TemplateHit, Answer]:
-        return parsed, self.runtime.infer(parsed.request.tensors, parsed.request.tag)
+    def _answered(self, parsed: TemplateHit, wish: _Wish) -> tuple[TemplateHit, Answer]:
+        return parsed, self._ask(parsed.request, wish.stream)
+
+    def _ask(self, request: InferRequest, stream: str | None) -> Answer:
+        """Answer a request, as a step of its stream where the model remembers: the one that it names, else its tag's or
+        the one it came by. What is fed back is in no answer of the latter, whose request could not leave it out."""
+        runtime, step = self.runtime, request.step
+        if not runtime.remembers or (step is None and stream is None):
+            return runtime.infer(request.tensors, request.tag)
+        if step is not None:
+            return runtime.infer_step(request.tensors, step, request.tag)
+        answer = runtime.infer_step(
+            request.tensors, StreamStep(stream=request.tag or stream or "", implied=True), request.tag
+        )
+        fed_back = {tensor.feedback for tensor in runtime.manifest.inputs}
+        outputs = {name: array for name, array in answer.outputs.items() if name not in fed_back}
+        return msgspec.structs.replace(answer, outputs=outputs)
+
+    def _stream(self, headers: dict[bytes, bytes]) -> str | None:
+        """Return the stream that a request came by, if the model remembers."""
+        value = headers.get(STREAM_HEADER) if self.runtime.remembers else None
+        return None if value is None else unquote(value.decode("latin-1"))[:MAX_STREAM_CHARS]
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

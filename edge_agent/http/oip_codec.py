@@ -1,8 +1,9 @@
 """Open Inference Protocol v2, the codec: request bytes to tensors and answers to response bytes, JSON and binary.
 
-Source: kserve/open-inference-protocol `specification/protocol/inference_rest.md` and its binary tensor data
-extension. Everything in a request is untrusted: sizes are checked against limits before anything is built from them,
-and every refusal is a TensorError naming the field. Sockets, paths and status codes are in `connection` and `oip_app`.
+Sources: kserve/open-inference-protocol `specification/protocol/inference_rest.md` and its binary tensor data extension;
+Triton's `docs/protocol/extension_sequence.md`. Everything in a request is untrusted: sizes are checked against limits
+before anything is built from them, and every refusal is a TensorError naming the field. Sockets, paths and status
+codes are in `connection` and `oip_app`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import numpy as np
 from edge_agent.answer import Answer
 from edge_agent.errors import TensorError
 from edge_agent.http.oip_json_numbers import from_floats, parse_numbers
+from edge_agent.inference.streams import StreamStep
 from edge_agent.ports import Array
 from edge_contracts import limits
 from edge_contracts.answering import TEXT
 from edge_contracts.codec import contract_error
 from edge_contracts.manifest import Manifest
-from edge_contracts.names import SampleTag
+from edge_contracts.names import SampleTag, StreamName, StreamNumber
 
 DATATYPES: Final[dict[str, str]] = {
     "BOOL": "bool",
@@ -57,6 +59,9 @@ class _Parameters(msgspec.Struct, frozen=True):
 
 class _RequestParameters(_Parameters, frozen=True):
     tag: SampleTag | None = None
+    sequence_id: StreamName | StreamNumber = 0
+    sequence_start: bool = False
+    sequence_end: bool = False
 
 
 class _Input(msgspec.Struct, frozen=True):
@@ -99,12 +104,13 @@ class _FloatRequest(_Request, frozen=True, kw_only=True):
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed request. `outputs` maps each wanted output to whether it is wanted in binary; `tag` says where
-    its samples come from."""
+    its samples come from, `step` which stream it is a step of."""
 
     id: str | None
     tensors: dict[str, Any]
     outputs: dict[str, bool]
     tag: str | None = None
+    step: StreamStep | None = None
 
 
 _any_request = msgspec.json.Decoder(_AnyRequest)
@@ -132,7 +138,13 @@ def parse_request(body: bytes, json_length: int | None, manifest: Manifest) -> I
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TensorError(str(contract_error(error, "request"))) from error
     tensors = _tensors(request.inputs, memoryview(body)[length:])
-    return InferRequest(id=request.id, tensors=tensors, outputs=_wanted(request, manifest), tag=request.parameters.tag)
+    return InferRequest(
+        id=request.id,
+        tensors=tensors,
+        outputs=_wanted(request, manifest),
+        tag=request.parameters.tag,
+        step=_step(request.parameters),
+    )
 
 
 def holds_data(before: bytes, after: bytes) -> bool:
@@ -249,6 +261,8 @@ def _parameters(answer: Answer) -> dict[str, Any]:
             parameters["prediction_sets"] = msgspec.json.encode(prediction.sets).decode()
         else:
             parameters["prediction_width"] = prediction.width
+    if answer.stream_start:
+        parameters["sequence_start"] = True
     if answer.warnings:
         parameters["warnings"] = "; ".join(answer.warnings)
     if answer.nodes:
@@ -266,7 +280,9 @@ def _wanted(request: _Request, manifest: Manifest) -> dict[str, bool]:
     default = request.parameters.binary_data_output
     known = list(manifest.answers) if manifest.answer else [tensor.name for tensor in manifest.outputs]
     if not request.outputs:
-        return dict.fromkeys(manifest.given if manifest.answer else known, default)
+        given = manifest.given if manifest.answer else known
+        kept = {tensor.feedback for tensor in manifest.inputs} if request.parameters.sequence_id else set()
+        return {name: default for name in given if name not in kept}
     wanted: dict[str, bool] = {}
     for index, output in enumerate(request.outputs):
         where = f"outputs[{index}]"
@@ -277,6 +293,15 @@ def _wanted(request: _Request, manifest: Manifest) -> dict[str, bool]:
         binary = output.parameters.binary_data
         wanted[output.name] = default if binary is None else binary
     return wanted
+
+
+def _step(parameters: _RequestParameters) -> StreamStep | None:
+    """Return which step of a stream a request is, by the sequence extension: no id, 0 and "" mean none."""
+    if not parameters.sequence_id:
+        if parameters.sequence_start or parameters.sequence_end:
+            raise TensorError("needs a sequence_id", subject="parameters.sequence_start")
+        return None
+    return StreamStep(stream=parameters.sequence_id, start=parameters.sequence_start, end=parameters.sequence_end)
 
 
 def _tensors(inputs: Sequence[_Input | _FloatInput], blob: memoryview) -> dict[str, Array]:

@@ -43,11 +43,12 @@ class _ResponseTemplate(NamedTuple):
 class RequestTemplate:
     """One form, for one manifest."""
 
-    __slots__ = ("letter", "tag", "wanted")
+    __slots__ = ("letter", "step", "tag", "wanted")
 
     def __init__(self, request: InferRequest) -> None:
         self.wanted = request.outputs
         self.tag = request.tag
+        self.step = request.step
         self.letter: _ResponseTemplate | None = None
 
     def tensors(self, body: bytes, at: int) -> dict[str, Array] | None:
@@ -121,7 +122,8 @@ class TemplateCache:
         tensors = None if form is None else form.tensors(body, at)
         if form is None or tensors is None:
             return None
-        return TemplateHit(InferRequest(id=None, tensors=tensors, outputs=form.wanted, tag=form.tag), form)
+        request = InferRequest(id=None, tensors=tensors, outputs=form.wanted, tag=form.tag, step=form.step)
+        return TemplateHit(request, form)
 
     def remember(self, body: bytes, json_length: int | None, request: InferRequest) -> TemplateHit:
         """Keep the template of a body which the codec has read as `request`, if it has one."""
@@ -137,7 +139,7 @@ class TemplateCache:
 
     def encode(self, answer: Answer, form: RequestTemplate) -> tuple[bytes, int | None] | None:
         """Return what the codec would make of an answer; None where that is more than numbers in known places."""
-        if answer.warnings or answer.prediction is not None or answer.nodes:
+        if answer.warnings or answer.prediction is not None or answer.nodes or answer.stream_start:
             return None
         letter = form.letter
         if letter is None or answer.served_by != letter.served_by or answer.model_sha256 != letter.model_sha256:

@@ -26,6 +26,8 @@ COUNTERS = {
     "guard_input": "Inputs outside an input guard",
     "guard_output": "Answers refused by an output guard",
     "out_of_distribution": "Samples unlike the calibration data",
+    "streams_restarted": "Steps of a stream that started anew, because its state was not here any more",
+    "streams_dropped": "Streams whose state was dropped: idle, or one of too many",
 }
 
 

@@ -53,22 +53,22 @@ class HistogramSampler:
         self._room = room
         self._logits = manifest.outputs[0].kind == "logits"
         self._output = manifest.outputs[0].name
-        self._inputs = [tensor.name for tensor in manifest.inputs]
+        self._inputs = [tensor.name if tensor.sampled else None for tensor in manifest.inputs]
         self._features = () if manifest.reference is None else manifest.reference.features
         self._sha256 = {variant.id: manifest.file(variant.file).sha256 for variant in manifest.variants}
 
     def count(self, feeds: Sequence[Array], variant: Variant, outputs: Mapping[str, Array], now: int) -> None:
         """Count the first sample of a request: what the model was fed, and what `variant` answered."""
         self.due_ns = now + self._every_ns
-        fed = dict(zip(self._inputs, feeds, strict=True))
-        statistics = {name: sample_statistics(array[:1]) for name, array in fed.items() if array.size}
+        fed = {name: _first(array) for name, array in zip(self._inputs, feeds, strict=True) if name is not None}
+        statistics = {name: sample_statistics(array) for name, array in fed.items() if array.size}
         for feature in self._features:
             if feature.input not in statistics:
                 continue
             if feature.index is None:
                 value = statistics[feature.input][STATISTICS.index(feature.statistic)]
             else:
-                value = float(fed[feature.input][:1].reshape(-1)[feature.index])
+                value = float(fed[feature.input].reshape(-1)[feature.index])
             self._sort(feature_name(feature), feature.histogram, value)
         self._count_answer(variant, outputs[self._output])
 
@@ -77,8 +77,8 @@ class HistogramSampler:
         if reference is None or reference.model_sha256 != self._sha256.get(variant.id) or not output.size:
             return
         if reference.value is not None:
-            self._sort(f"{variant.id}/value", reference.value, float(output[:1].mean(dtype=np.float64)))
-        if not reference.classes or output.shape[-1] != len(reference.classes):
+            self._sort(f"{variant.id}/value", reference.value, float(_first(output).mean(dtype=np.float64)))
+        if not reference.classes or output.shape[-1:] != (len(reference.classes),):
             return
         row: NDArray[np.float64] = output.reshape(-1, output.shape[-1])[:1].astype(np.float64)
         probabilities = softmax(row) if self._logits else row
@@ -144,3 +144,8 @@ def sample_statistics(fed: Any) -> tuple[float, float, float, float]:
     """Return mean, standard deviation, minimum and maximum of one sample as the model is fed it, in float64."""
     wide = fed.astype(np.float64)
     return float(wide.mean()), float(wide.std()), float(wide.min()), float(wide.max())
+
+
+def _first(array: Array) -> Array:
+    """Return the first sample of a tensor, or all of one without an axis for samples."""
+    return array[:1] if array.shape else array

@@ -90,6 +90,10 @@ class RungPool:
         """Return whether a loaded rung is fed what the first release is fed."""
         return index in self._fed_alike
 
+    def release(self, index: int) -> str:
+        """Return the SHA-256 of the manifest that a rung is of; empty for none."""
+        return self.rungs[index].manifest_sha256 if index >= 0 else ""
+
     def has_answered(self, index: int) -> None:
         """Note that a rung is well."""
         if self._health[index] is not WELL:

@@ -10,11 +10,14 @@ Nothing of HTTP, processes or updates is here: the worker wires this into a proc
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
@@ -28,6 +31,7 @@ from edge_agent.inference.last_resort import LastResortAnswers
 from edge_agent.inference.request_check import RequestCheck
 from edge_agent.inference.rung import GuardError, LoadedRung, first_manifest
 from edge_agent.inference.rung_pool import FaultListener, RungPool
+from edge_agent.inference.streams import StreamLimits, StreamStates, StreamStep
 from edge_agent.ports import Array, EngineSettings, Tensors
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest
@@ -38,7 +42,48 @@ _Asked = tuple[Tensors, int, HistogramSampler | None]
 Tagged = tuple[Tensors, str | None]
 """A request's tensors and its tag."""
 
+LOST = "stream {}: started anew, its state is not here (a swap, a long pause, or too many streams)"
+
 _now_ns = time.monotonic_ns
+_numbers = itertools.count(1)
+
+
+class Stream:
+    """One source whose samples follow each other, fed step by step to a model that remembers.
+
+        with runtime.stream() as stream:
+            for frame in frames:
+                answer = stream.infer({"input": frame})
+
+    Its state is kept by the runtime. Leaving the block forgets it.
+    """
+
+    def __init__(self, runtime: Runtime, name: str | int) -> None:
+        self.name = name
+        self._runtime = runtime
+        self._start = True
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def infer(self, tensors: Tensors, tag: str | None = None) -> Answer:
+        """Answer the next step. Raises what `Runtime.infer` raises."""
+        step = StreamStep(stream=self.name, start=self._start)
+        answer = self._runtime.infer_step(dict(tensors), step, tag)
+        self._start = False
+        return answer
+
+    def reset(self) -> None:
+        """Have the next step be the first."""
+        self._start = True
+
+    def close(self) -> None:
+        """Forget the state."""
+        self._start = True
+        self._runtime.end_stream(self.name)
 
 
 class Runtime:
@@ -55,6 +100,7 @@ class Runtime:
         settings: EngineSettings | None = None,
         certainty: Certainty | None = None,
         on_fault: FaultListener | None = None,
+        streams: StreamLimits | None = None,
     ) -> None:
         """Open the first release of the ladder whose manifest can be read. Raises BundleError if there is none."""
         self.ladder = tuple(ladder)
@@ -66,6 +112,8 @@ class Runtime:
         self._most: float = math.inf if certainty is None else certainty.abstain_over or math.inf
         self._intake = RequestCheck(self.manifest)
         self._resort = LastResortAnswers(self.manifest)
+        self._streams = StreamStates(self.manifest, self.tally.count, streams or StreamLimits())
+        self._step: StreamStep | None = None
         self._ladder = RungPool(
             self.ladder,
             self.manifest,
@@ -179,6 +227,46 @@ class Runtime:
             finally:
                 self.busy_since = None
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the model feeds outputs back, so that a step of a stream depends on those before it."""
+        return self._streams.remembers
+
+    def infer_step(self, tensors: dict[str, Array], step: StreamStep, tag: str | None = None) -> Answer:
+        """Answer one step of a stream: what the model fed back at the step before is fed to it, and `tensors` has it
+        afterwards. The answer says whether the stream started with it.
+
+        Raises what `infer` raises, and TensorError for a state among the tensors.
+        """
+        with self._lock:
+            start = _now_ns()
+            self.busy_since = start / 1e9
+            try:
+                own = None if tag is None else self.seen_by_tag.of(tag)
+                release = self._ladder.release(self._ladder.first)
+                began = self._streams.fill_in(step, tensors, release, start / 1e9)
+                self._step = step
+                answer = self._at_length((tensors, start, own))
+            except TensorError:
+                self.tally.count("rejected")
+                raise
+            finally:
+                self.busy_since = None
+                self._step = None
+        if began is None:
+            return answer
+        warnings = (*answer.warnings, LOST.format(step.stream)) if began == "lost" else answer.warnings
+        return msgspec.structs.replace(answer, stream_start=True, warnings=warnings)
+
+    def stream(self, name: str | int | None = None) -> Stream:
+        """Return a stream of this runtime, to be fed step by step; see `Stream`. Without a name it has one of its own.
+
+        Raises TensorError if the model remembers nothing.
+        """
+        if not self._streams.remembers:
+            raise TensorError("no input of this model is fed back: it has no streams", subject=self.manifest.name)
+        return Stream(self, f"stream-{next(_numbers)}" if name is None else name)
+
     def infer_together(self, requests: Sequence[Tagged], size: int) -> list[Answer] | None:
         """Answer requests as one batch of the first rung, or return None where each must be asked alone: that rung does
         not serve, it has not proved that up to `size` requests in a batch get the answers they would get alone, or
@@ -215,6 +303,11 @@ class Runtime:
             return {}
         return {tensor.name: array for tensor, array in zip(self.manifest.inputs, rung.usual(), strict=True)}
 
+    def end_stream(self, name: str | int) -> None:
+        """Forget the state of a stream, if there is one."""
+        with self._lock:
+            self._streams.forget(name)
+
     def forget(self) -> None:
         """Forget what was counted and remembered of all requests so far."""
         with self._lock:
@@ -247,7 +340,8 @@ class Runtime:
         ladder = self._ladder
         for index, rung in ladder.walk(self.busy_since or 0.0):
             try:
-                outputs, confidence = rung.answer(feeds if ladder.is_fed_alike(index) else rung.refit(asked[0]))
+                outputs, confidence = rung.answer(self._feeds_of(index, rung, asked[0], feeds))
+                self._keep_state(index, outputs)
                 outputs = rung.finish(outputs, asked[0])
             except EngineMemoryError as error:
                 ladder.tell(index, error.reason, str(error))
@@ -265,6 +359,19 @@ class Runtime:
                 ladder.has_failed(*culprit)
             return self._answer(index, rung, asked, outputs, warnings)
         return None
+
+    def _feeds_of(self, index: int, rung: LoadedRung, tensors: Tensors, feeds: list[Array]) -> list[Array]:
+        """Return what a rung is fed: what the first one is, or what its own release makes of the request. Of a stream's
+        state another release makes nothing: there the stream starts anew."""
+        ladder = self._ladder
+        if self._step is not None and ladder.release(index) != ladder.release(ladder.first):
+            return rung.refit(self._streams.without(tensors))
+        return feeds if ladder.is_fed_alike(index) else rung.refit(tensors)
+
+    def _keep_state(self, index: int, outputs: dict[str, Array]) -> None:
+        """Keep what a step of a stream hands to the next one; another release's would not fit."""
+        if self._step is not None and self._ladder.is_fed_alike(index):
+            self._streams.keep(self._step, outputs, self._ladder.release(index), self.busy_since or 0.0)
 
     def _answer(
         self, index: int, rung: LoadedRung, asked: _Asked, outputs: dict[str, Array], warnings: Sequence[str] = ()

@@ -30,9 +30,13 @@ class PackedTensor(Record, frozen=True, kw_only=True):
 
 
 class PackedParameters(Record, frozen=True, kw_only=True):
-    """Parameters of a request in MessagePack; `tag` says where its samples come from."""
+    """Parameters of a request in MessagePack; `tag` says where its samples come from, the others which step of a
+    stream it is."""
 
     tag: str | None = None
+    sequence_id: str | int | None = None
+    sequence_start: bool | None = None
+    sequence_end: bool | None = None
 
 
 class PackedRequest(Record, frozen=True, kw_only=True):
@@ -81,8 +85,8 @@ def request_body(payload: bytes) -> Body:
         for tensor in packed.inputs
     ]
     parameters: dict[str, Any] = {"binary_data_output": True}
-    if packed.parameters.tag is not None:
-        parameters["tag"] = packed.parameters.tag
+    given = msgspec.structs.asdict(packed.parameters)
+    parameters |= {name: value for name, value in given.items() if value is not None}
     head: dict[str, Any] = {"inputs": inputs, "parameters": parameters}
     if packed.id is not None:
         head["id"] = packed.id

@@ -114,7 +114,7 @@ class SlotBridge:
         """Answer one message, or say why not."""
         try:
             topic = self._reply_topic(message)
-            body = await self._ask(message.payload)
+            body = await self._ask(message.payload, message.topic)
             payload = answer_payload(body)
             room = min(MAX_DATA_BYTES, self._room(topic))
             if len(payload) > room:
@@ -128,14 +128,14 @@ class SlotBridge:
     def _sent(self, taken: bool) -> None:
         self._count("mqtt_answered" if taken else "mqtt_unsent")
 
-    async def _ask(self, payload: bytes) -> Body:
+    async def _ask(self, payload: bytes, stream: str) -> Body:
         if len(payload) > MAX_DATA_BYTES:
             raise ContractError(f"{len(payload)} bytes, over the limit of {MAX_DATA_BYTES}", subject="payload")
         request = request_body(payload)
         model = self.slot.model
         if model is None:
             raise UnreachableError("no release installed yet", subject=self.slot.config.name)
-        answer = await self._client.infer(model, request, self.topics.timeout_s)
+        answer = await self._client.infer(model, request, self.topics.timeout_s, stream)
         if answer.status != 200:
             raise _refusal(answer)
         return answer.body

@@ -17,6 +17,11 @@ from edge_agent.errors import UnreachableError
 from edge_agent.supervisor.mqtt_gateway.messages import Body
 from edge_contracts.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES
 
+STREAM_HEADER = "ew-stream"
+"""Names the stream that a request is a step of, percent-encoded, where its body names none."""
+
+MAX_STREAM_HEADER_CHARS = 1024
+
 _LENGTH = "inference-header-content-length"
 
 
@@ -34,11 +39,12 @@ class SlotClient:
         self._address = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def infer(self, model: str, request: Body, timeout_s: float) -> SlotAnswer:
-        """Return the slot's answer, whatever its status. Raises UnreachableError when none comes in time."""
+    async def infer(self, model: str, request: Body, timeout_s: float, stream: str) -> SlotAnswer:
+        """Return the slot's answer, whatever its status. A model that remembers takes the request for a step of
+        `stream`, unless it names another one. Raises UnreachableError when none comes in time."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._ask(model, request)
+                return await self._ask(_head(model, request, stream) + request.data)
         except TimeoutError as error:
             await self.close()
             raise UnreachableError(f"no answer within {timeout_s:g} s", subject=model) from error
@@ -54,22 +60,22 @@ class SlotClient:
             with contextlib.suppress(OSError):
                 await streams[1].wait_closed()
 
-    async def _ask(self, model: str, request: Body) -> SlotAnswer:
+    async def _ask(self, message: bytes) -> SlotAnswer:
         kept = self._streams is not None
         try:
-            return await self._exchange(model, request)
+            return await self._exchange(message)
         except (OSError, EOFError):
             await self.close()
             if not kept:
                 raise
-        return await self._exchange(model, request)
+        return await self._exchange(message)
 
-    async def _exchange(self, model: str, request: Body) -> SlotAnswer:
+    async def _exchange(self, message: bytes) -> SlotAnswer:
         if self._streams is None:
             host, _, port = self._address().rpartition(":")
             self._streams = await asyncio.open_connection(host, int(port), limit=MAX_HEAD_BYTES)
         reader, writer = self._streams
-        writer.writelines([_head(model, request), request.data])
+        writer.write(message)
         await writer.drain()
         try:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -86,8 +92,9 @@ class SlotClient:
         return SlotAnswer(status=status, body=Body(data=data, json_length=None if length is None else int(length)))
 
 
-def _head(model: str, request: Body) -> bytes:
+def _head(model: str, request: Body, stream: str) -> bytes:
     lines = [f"POST /v2/models/{quote(model)}/infer HTTP/1.1", "host: slot", f"content-length: {len(request.data)}"]
+    lines.append(f"{STREAM_HEADER}: {quote(stream)[:MAX_STREAM_HEADER_CHARS]}")
     if request.json_length is not None:
         lines.append(f"{_LENGTH}: {request.json_length}")
     return "\r\n".join([*lines, "", ""]).encode("ascii")
