@@ -26,7 +26,7 @@ from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateRequest, Claim, Refusal, parse_certificate_answer
 from edge_contracts.errors import ContractError
 from edge_contracts.topics import claim_topic, device_topic
-from edge_io.mqtt.words import Connected, Disconnected, LinkEvent, MessageReceived
+from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, Refused
 
 AGAIN_S = 5.0
 """How long an answer may take until the request is sent again."""
@@ -36,6 +36,8 @@ CHECK_S = 15.0
 
 _ALERTS: dict[str, Refusal] = {"alert certificate expired": "expired", "alert certificate revoked": "revoked"}
 """What OpenSSL calls the alerts of RFC 8446, section 6.2."""
+
+NO_REPLY = "no reply from the enrollment service"
 
 NEXT_STEP: dict[Refusal, str] = {
     "malformed": "update the agent or the enrollment service: their versions are incompatible",
@@ -210,12 +212,18 @@ def _await(
     trouble = "no connection to the broker"
     while (left := ends - time.monotonic()) > 0:
         try:
-            event: LinkEvent | None = events.get(timeout=min(left, AGAIN_S))
+            event = events.get(timeout=min(left, AGAIN_S))
         except queue.Empty:
-            event = Connected() if link.connected else None
+            link.publish(desk.asks, encode(request), qos=1)
+            continue
         if isinstance(event, Connected):
             link.publish(desk.asks, encode(request), qos=1)
-            trouble = "no reply from the enrollment service"
+            refused = ", ".join(f"{one.topic}: {one.reason}" for one in event.refused)
+            trouble = f"the broker refuses the subscription to {refused}" if refused else NO_REPLY
+        elif isinstance(event, Refused):
+            trouble = f"the broker refuses the request on {event.topic}: {event.reason}"
+        elif isinstance(event, Acknowledged) and event.unheard:
+            trouble = f"{NO_REPLY}, none is connected to the broker"
         elif isinstance(event, Disconnected):
             trouble = event.reason
             if desk.heeds_alerts:

@@ -25,13 +25,16 @@ from edge_agent.mqtt.client import MqttLink
 from edge_agent.ports import ObjectKind
 from edge_agent.updater.transports.directory import repository_path
 from edge_contracts.errors import ContractError
-from edge_contracts.limits import KIB
+from edge_contracts.limits import KIB, MAX_CHUNK_BYTES
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
-from edge_io.mqtt.words import Connected, LinkEvent, MessageReceived
+from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, Refused
 
 SMALL_BYTES = 8 * KIB
 """Answers up to this size take a link no longer than its latency, give or take."""
+
+RESPONSE_BYTES = 64
+"""What a response holds besides the bytes that were asked for, at most."""
 
 _UNKNOWN = RoundTrip()
 
@@ -75,6 +78,8 @@ class MqttTransport:
         self._patience_s = patience_s
         self._changed = threading.Condition()
         self._waiting: dict[int, _Pending] = {}
+        self._repeated: dict[int, _Pending] = {}
+        self._refused = self._trouble = ""
         self._next_id = 0
         # Chunks and what is small are timed apart: what quick answers teach would ask twice for slow ones.
         self._small, self._bulk = _Pace(round_trip=timer), _Pace(round_trip=timer)
@@ -84,6 +89,21 @@ class MqttTransport:
 
     def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
         repository_path(kind, name)  # refuses a name no object can have before it is sent
+        if not self._link.wait_connected(self._timeout_s):  # and only then it is known what the broker takes
+            raise self._unreachable("no connection to the broker", f"{kind} {name}")
+        got = b""
+        while True:
+            piece, total = self._read(kind, name, offset + len(got), min(length - len(got), self._most()))
+            got += piece
+            if not piece or len(got) >= length or offset + len(got) >= total:
+                return got, total
+
+    def _most(self) -> int:
+        """Return how many bytes a response may bring over this broker."""
+        room = self._link.limits.payload_room(self._reply_topic)
+        return MAX_CHUNK_BYTES if room is None else max(1, room - RESPONSE_BYTES)
+
+    def _read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
         patience_ends = time.monotonic() + self._patience_s
         while True:
             pace = self._bulk if kind == "blob" and length > SMALL_BYTES else self._small
@@ -119,8 +139,7 @@ class MqttTransport:
                 if not self._link.wait_connected(left):
                     break
                 sent = time.monotonic()
-                pending.tries += 1
-                self._link.publish(self._request_topic, pending.request)
+                self._send(pending)
                 with contextlib.suppress(NoAnswer):
                     response = pending.future.result(min(pace.round_trip.timeout_s, max(0.0, deadline - sent)))
                     self._observe(pace, None if pending.tries > 1 else time.monotonic() - sent)
@@ -130,7 +149,21 @@ class MqttTransport:
             with self._changed:
                 del self._waiting[number]
         what = f"no reply from a depot in {self._timeout_s:g} s" if pending.tries else "no connection to the broker"
-        raise UnreachableError(what, subject=pending.subject)
+        raise self._unreachable(what, pending.subject)
+
+    def _unreachable(self, what: str, subject: str) -> UnreachableError:
+        return UnreachableError(f"{what} ({self._trouble})" if self._trouble else what, subject=subject)
+
+    def _send(self, pending: _Pending) -> None:
+        """Send a request; again with QoS 1, because then a broker with MQTT 5 says what becomes of it."""
+        if self._refused:
+            text = f"the broker refuses the subscription to replies: {self._refused}"
+            raise UnreachableError(text, subject=pending.subject)
+        pending.tries += 1
+        number = self._link.publish(self._request_topic, pending.request, qos=int(pending.tries > 1))
+        if number is not None and pending.tries > 1:
+            with self._changed:
+                self._repeated[number] = pending
 
     def _register(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[int, _Pending]:
         with self._changed:
@@ -155,9 +188,30 @@ class MqttTransport:
 
     def _heard(self, event: LinkEvent) -> None:
         if isinstance(event, Connected):
+            self._refused = next((one.reason for one in event.refused), "")
             self._ask_again()
-        if not isinstance(event, MessageReceived) or event.topic != self._reply_topic:
-            return
+        elif isinstance(event, Disconnected):
+            self._trouble = event.reason
+            with self._changed:
+                self._repeated.clear()
+        elif isinstance(event, Acknowledged):
+            with self._changed:
+                self._repeated.pop(event.number, None)
+            self._trouble = "nobody is subscribed to requests: no depot is connected" if event.unheard else ""
+        elif isinstance(event, Refused):
+            self._request_refused(event)
+        elif event.topic == self._reply_topic:
+            self._answered(event)
+
+    def _request_refused(self, event: Refused) -> None:
+        """Give up a request that the broker does not pass on; asking again would not change it."""
+        with self._changed:
+            pending = self._repeated.pop(event.number, None)
+            if pending is not None and not pending.future.done():
+                text = f"the broker refuses requests: {event.reason}"
+                pending.future.set_exception(UnreachableError(text, subject=pending.subject))
+
+    def _answered(self, event: MessageReceived) -> None:
         try:
             response = unpack_response(event.payload)
         except ContractError:
@@ -172,8 +226,8 @@ class MqttTransport:
         with self._changed:
             lost = [pending for pending in self._waiting.values() if pending.tries and not pending.future.done()]
         for pending in lost:
-            pending.tries += 1
-            self._link.publish(self._request_topic, pending.request)
+            with contextlib.suppress(UnreachableError):  # whoever waits for it is told at the next try
+                self._send(pending)
 
 
 def _body(response: Response, subject: str, offset: int, length: int) -> tuple[bytes, int]:
