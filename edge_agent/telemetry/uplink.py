@@ -112,8 +112,7 @@ class Uplink:
         self._mqtt: MqttLink | None = None
         if config.broker is not None:
             will = Will(topic=self._topics["presence"], payload=self._presence(online=False))
-            topics = (self._hint_topic, self._any_collector, self._answer_topic, self._topics["presence"])
-            subscriptions = tuple((topic, 1) for topic in topics)
+            subscriptions = tuple((topic, 1) for topic in uplink_topics(tenant, device))
             self._mqtt = MqttLink(config.broker, f"ew-{device}", subscriptions, self._from_thread, will)
 
     @property
@@ -352,6 +351,12 @@ class Uplink:
     def _presence(self, *, online: bool) -> bytes:
         time = utc_now() if online else None
         return encode(Presence(device=self._device, boot_id=self._boot_id, online=online, time=time))
+
+
+def uplink_topics(tenant: str, device: str) -> tuple[str, ...]:
+    """Return what a device listens to beside answers to its own requests."""
+    own = (device_topic(tenant, device, "collector"), device_topic(tenant, device, "presence"))
+    return (hint_topic(tenant), collector_topic(tenant, "+"), *own)
 
 
 def utc_now() -> str:

@@ -17,34 +17,46 @@ from edge_agent.errors import NotFoundError
 from edge_agent.identity.files import IdentityFolder
 from edge_agent.identity.validity import ENROL_HINT
 from edge_agent.ipc.control import ControlRequest, ask_agent
+from edge_agent.ipc.status import AgentStatus
 from edge_agent.mqtt.client import MqttLink
 from edge_agent.storage.durable import StateError
 from edge_agent.supervisor.slots.listen_socket import ListenSocket
+from edge_agent.telemetry.uplink import uplink_topics
 from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.limits import MAX_CHUNK_BYTES
 from edge_io.mqtt.words import Connected, Disconnected, LinkEvent
 
+SMALL_PACKET_BYTES = 16_000
+"""Windows of telemetry with the histograms of a model with many inputs are no longer."""
+
 BROKER_S = 12.0
 """How long the broker may take to accept a connection, and a depot to answer one request, in seconds."""
 
 
 def _broker(patient: Target) -> Iterable[Finding]:
-    if patient.config.broker is None:
+    broker, device = patient.config.broker, patient.config.device
+    if broker is None:
         yield Finding(check="broker", verdict="skipped", text="none configured: this device works offline")
         return
-    yield _accepts("broker", patient.config.broker, patient)
+    yield from _accepts("broker", broker, patient, uplink_topics(device.tenant, device.id))
 
 
 def _data_broker(patient: Target) -> Iterable[Finding]:
-    if patient.config.data.broker is not None:
-        yield _accepts("data broker", patient.config.data.broker, patient)
+    config = patient.config
+    topics = tuple(slot.mqtt.input for slot in config.slots if slot.mqtt is not None)
+    if config.home_assistant is not None:
+        topics += (f"{config.home_assistant.prefix}/status",)
+    if config.data_broker is not None and (topics or config.data.broker is not None):
+        yield from _accepts("data broker", config.data_broker, patient, topics)
 
 
-def _accepts(check: str, broker: BrokerConfig, patient: Target) -> Finding:
+def _accepts(check: str, broker: BrokerConfig, patient: Target, topics: tuple[str, ...]) -> Iterable[Finding]:
+    """Connect and subscribe as the agent does; what arrives is not looked at."""
     events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
-    link = MqttLink(broker, f"ew-{patient.config.device.id}-doctor", (), events.put)
+    subscriptions = tuple((topic, 1) for topic in topics)
+    link = MqttLink(broker, f"ew-{patient.config.device.id}-doctor", subscriptions, events.put)
     where = f"{broker.host}:{broker.port}{' with TLS' if broker.tls else ''}"
     link.start()
     try:
@@ -52,10 +64,26 @@ def _accepts(check: str, broker: BrokerConfig, patient: Target) -> Finding:
     finally:
         link.stop()
     if isinstance(event, Connected):
-        return ok(check, f"{where} accepted this device")
+        yield ok(check, f"{where} accepted this device")
+        yield from _granted(check, event)
+        return
     reason = event.reason if isinstance(event, Disconnected) else f"no answer in {BROKER_S:g} s"
     fix = ENROL_HINT if _lacks_identity(broker) else _broker_fix(reason, tls=broker.tls)
-    return failure(check, f"{where}: {reason}", fix)
+    yield failure(check, f"{where}: {reason}", fix)
+
+
+def _granted(check: str, event: Connected) -> Iterable[Finding]:
+    """Name what the broker says it does not do for this device."""
+    for one in event.refused:
+        fix = f"let this device read {one.topic} in the broker's access rules"
+        yield failure(f"{check} rights", f"the broker refuses the subscription to {one.topic}: {one.reason}", fix)
+    limits = event.limits
+    lacks = [] if limits.retain else ["it retains no messages: the fleet does not know a device that is away"]
+    lacks += ["it takes QoS 0 only: what gets lost on the way is lost"] if limits.max_qos == 0 else []
+    if limits.max_packet_bytes is not None and limits.max_packet_bytes < SMALL_PACKET_BYTES:
+        lacks.append(f"it takes {limits.max_packet_bytes} bytes at most: telemetry is shortened")
+    for lack in lacks:
+        yield Finding(check=f"{check} limits", verdict="warning", text=lack, fix="raise the broker's limit")
 
 
 def _lacks_identity(broker: BrokerConfig) -> bool:
@@ -142,6 +170,8 @@ def _agent(patient: Target) -> Iterable[Finding]:
         yield from _addresses(patient)
         return
     yield ok("agent", f"running as process {reply.status.pid}, level {reply.status.level}")
+    yield from _connections(reply.status)
+    yield from _silent_inputs(patient, reply.status)
     for slot in reply.status.slots:
         name = f"slot {slot.slot}"
         if slot.http is None or not _ready(slot.http):
@@ -162,6 +192,28 @@ def _addresses(patient: Target) -> Iterable[Finding]:
                 yield failure(f"slot {slot.name}", address.error, "free that address, or set another one as `http`")
         finally:
             address.close()
+
+
+def _connections(status: AgentStatus) -> Iterable[Finding]:
+    """Name what the running agent hears from its brokers while it is connected; the rest is found by connecting."""
+    links = (
+        ("agent's broker", status.broker_connected, status.broker_trouble),
+        ("agent's data broker", status.data_broker_connected, status.data_broker_trouble),
+    )
+    for check, connected, trouble in links:
+        if connected and trouble:
+            fix = "docs/how-to/broker.md: rights are in the broker's access rules, reasons in its log"
+            yield failure(check, trouble, fix)
+
+
+def _silent_inputs(patient: Target, status: AgentStatus) -> Iterable[Finding]:
+    """Name inputs on which nothing ever came: a broker may grant a subscription that never brings anything."""
+    received = {slot.slot: slot.counters.get("mqtt_received", 0) for slot in status.slots}
+    for slot in patient.config.slots:
+        if slot.mqtt is not None and status.data_broker_connected and not received.get(slot.name):
+            text = f"nothing has come on {slot.mqtt.input} since the agent started"
+            fix = "check that something is published there, and that this device may read it (brokers need not say)"
+            yield Finding(check=f"slot {slot.name} input", verdict="warning", text=text, fix=fix)
 
 
 def _ready(address: str) -> bool:

@@ -116,7 +116,8 @@ class MqttGateway:
         self._news(self._refusals.lasts(self._loop.time()))
         if self._home is not None:
             for topic, payload in self._home.due(now, level):
-                self._hand_over(topic, payload, self._told_home, retain=self._home.keeps(topic))
+                what = "discovery messages" if topic.endswith("/config") else "states for Home Assistant"
+                self._hand_over(topic, payload, partial(self._told, what), retain=self._home.keeps(topic))
 
     def faults(self, slot: str) -> tuple[str, ...]:
         """Return what is wrong with the slot's input."""
@@ -152,10 +153,7 @@ class MqttGateway:
         with it the wait."""
 
         def settle(reason: str) -> None:
-            if reason and reason != _LOST:
-                self._news(self._refusals.refuse(f"answers on {topic}", reason, "they are lost"))
-            elif not reason:
-                self._news(self._refusals.take(f"answers on {topic}"))
+            self._told(f"answers on {topic}", reason)
             taken(not reason)
 
         while self.up:
@@ -192,11 +190,11 @@ class MqttGateway:
         limit = self._packets.limit(said)
         return MAX_DATA_BYTES if limit is None else limit
 
-    def _told_home(self, reason: str) -> None:
+    def _told(self, what: str, reason: str) -> None:
         if not reason:
-            self._news(self._refusals.take("Home Assistant's topics"))
+            self._news(self._refusals.take(what))
         elif reason != _LOST:
-            self._news(self._refusals.refuse("Home Assistant's topics", reason, "Home Assistant does not see them"))
+            self._news(self._refusals.refuse(what, reason, "nobody sees them"))
 
     def _take_away(self) -> None:
         """Clear what an earlier configuration has left retained, and remember what this one leaves."""
@@ -208,7 +206,7 @@ class MqttGateway:
 
     def _taken_away(self, topic: str, reason: str) -> None:
         if reason:
-            self._told_home(reason)
+            self._told("clearing discovery messages", reason)
             return
         self._left_over.discard(topic)
         if self._left_over or self._kept is None:
