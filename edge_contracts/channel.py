@@ -64,6 +64,15 @@ class Retry(Record, frozen=True, kw_only=True):
     reasons: Annotated[tuple[Text, ...], Meta(max_length=32)] = ()
 
 
+class RetryRule(Record, frozen=True, kw_only=True):
+    """Devices that gave a release up for this reason try it again by themselves: `wait_s` seconds after each time, and
+    at most `attempts` times under one document."""
+
+    reason: Text
+    attempts: Annotated[int, Meta(ge=1, le=16)] = 1
+    wait_s: Annotated[float, Meta(ge=60.0, le=30 * 86400.0)] = 3600.0
+
+
 class Channel(Record, frozen=True, kw_only=True):
     """What the devices subscribed to a channel run. `serial` is another one with every signed change. It says which
     document this is, not which is newer: that, the signed metadata's versions say.
@@ -72,7 +81,7 @@ class Channel(Record, frozen=True, kw_only=True):
     `percentage`; otherwise `stable`. Without `stable`, devices outside the wave keep what they have. `paused` stops
     new starts and leaves running candidates alone. `blocked` lists manifests that were aborted: a device that runs
     one goes back. Devices that rejected or left a release try it again with the next document, unless that one has a
-    `retry` for others.
+    `retry` for others; under the same document they do so by the rule of `retries` for their reason, if there is one.
     """
 
     schema: int = CHANNEL_SCHEMA
@@ -91,6 +100,7 @@ class Channel(Record, frozen=True, kw_only=True):
     deadline: UtcTime | None = None
     blocked: Annotated[tuple[Sha256, ...], Meta(max_length=64)] = ()
     retry: Retry | None = None
+    retries: Annotated[tuple[RetryRule, ...], Meta(max_length=32)] = ()
 
 
 class Family(Record, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ from edge_contracts.state import Installed
 class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     """A slot with a channel: what it serves or is installing, of which of these every byte is here (`ready`), and what
     it will not have again under which serial; of these, `refused_under` names the facts about the device that a refusal
-    depended on, and `reason` is that of the newest. `installed` are the releases it keeps, of which `damaged` are not
+    depended on, `retried` counts how often each was tried again by a rule, and `reason` and `since` (seconds since
+    1970) are those of the newest. `installed` are the releases it keeps, of which `damaged` are not
     what their manifests pin. `factory` is the folder of its factory bundle, if it has one."""
 
     slot: str
@@ -29,7 +30,9 @@ class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     rejected: tuple[str, ...] = ()
     serial: int = 0
     refused_under: dict[str, str] = {}
+    retried: dict[str, int] = {}
     reason: str | None = None
+    since: float = 0.0
     installed: tuple[Installed, ...] = ()
     damaged: tuple[str, ...] = ()
     factory: str | None = None
@@ -68,10 +71,11 @@ class Trusted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="tr
 
 
 class Offer(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="offer"):
-    """The signed wish for the slot."""
+    """The signed wish for the slot. `retry`: a rule of the channel's lets what was given up here be tried again."""
 
     slot: str
     candidate: CandidateRelease
+    retry: bool = False
 
 
 class Hold(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="hold"):

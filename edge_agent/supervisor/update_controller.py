@@ -285,7 +285,9 @@ class UpdateController:
                 rejected=slot.record.rejected,
                 serial=slot.record.serial,
                 refused_under=slot.record.refused_under,
+                retried=slot.record.retried,
                 reason=slot.record.reason if slot.record.state in SETTLED else None,
+                since=slot.record.since,
                 installed=slot.installed,
                 damaged=tuple(sorted(slot.damaged)),
                 factory=slot.config.factory,
@@ -353,7 +355,7 @@ class UpdateController:
         if isinstance(message, Offer):
             self._refusals.pop(message.slot, None)
             self._held.pop(message.slot, None)
-            slot.apply(Wished(candidate=message.candidate))
+            slot.apply(Wished(candidate=message.candidate, retry=message.retry))
         elif isinstance(message, Hold):
             slot.apply(Held(reason=message.reason))
             self._hold(message)

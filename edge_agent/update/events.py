@@ -7,9 +7,11 @@ from edge_contracts.codec import StrictRecord
 
 
 class Wished(StrictRecord, frozen=True, kw_only=True):
-    """A signed channel names this release for the device."""
+    """A signed channel names this release for the device. `retry`: by a rule of the channel's it is to be tried again
+    here under the same document."""
 
     candidate: CandidateRelease
+    retry: bool = False
 
 
 class Withdrawn(StrictRecord, frozen=True, kw_only=True):

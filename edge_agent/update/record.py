@@ -70,7 +70,8 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     a restart of the whole device. `saved` are the bytes of the candidate that deltas spared fetching.
 
     `facts` names the facts about the device under which the candidate was checked. A candidate that the device itself
-    refused (preflight, trial) is in `refused_under` with them: it is tried again once they are others.
+    refused (preflight, trial) is in `refused_under` with them: it is tried again once they are others. `retried` counts
+    how often a manifest was tried again by a rule of the channel's under this serial.
     """
 
     slot: Name
@@ -93,6 +94,7 @@ class UpdateRecord(Record, frozen=True, kw_only=True):
     saved: int = 0
     facts: str = ""
     refused_under: dict[Sha256, str] = {}
+    retried: dict[Sha256, int] = {}
 
     @property
     def manifests(self) -> frozenset[str]:

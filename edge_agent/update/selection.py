@@ -6,9 +6,11 @@ costs one signed document whatever the size of the fleet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
-from edge_contracts.channel import Channel, ChannelRelease, Family
+from edge_contracts.channel import Channel, ChannelRelease, Family, RetryRule
 from edge_contracts.names import version_key
 from edge_contracts.selection import Facts, bucket, matches
 
@@ -64,6 +66,13 @@ def decide(channel: Channel, family: Family, facts: Facts, held: Holdings, now: 
     if wish == channel.candidate and channel.deadline is not None and now > channel.deadline:
         return Decision(hold="deadline", withdraw=withdraw)
     return Decision(wish=wish, withdraw=withdraw)
+
+
+def retry_due(rules: Sequence[RetryRule], reason: str | None, tries: int, passed_s: float) -> bool:
+    """Return whether a release that was given up for `reason`, `passed_s` seconds ago, after `tries` retries under this
+    document, is to be tried once more."""
+    rule = next((rule for rule in rules if rule.reason == reason), None)
+    return rule is not None and tries < rule.attempts and passed_s >= rule.wait_s
 
 
 def _refusal(wish: ChannelRelease, channel: Channel, family: Family) -> str | None:

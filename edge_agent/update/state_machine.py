@@ -91,16 +91,25 @@ def _remember(record: UpdateRecord, sha: str) -> tuple[str, ...]:
     return (*(old for old in record.rejected if old != sha), sha)[-MAX_REJECTED:]
 
 
+def _without(rejected: tuple[str, ...], sha: str) -> tuple[str, ...]:
+    return tuple(old for old in rejected if old != sha)
+
+
 def _wished(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
     assert isinstance(event, Wished)
     wish = event.candidate
     if wish.serial != record.serial:
         rejected = () if wish.again else record.rejected
         refused_under = {} if wish.again else record.refused_under
-        record = msgspec.structs.replace(record, serial=wish.serial, rejected=rejected, refused_under=refused_under)
+        record = msgspec.structs.replace(
+            record, serial=wish.serial, rejected=rejected, refused_under=refused_under, retried={}
+        )
     sha = wish.manifest_sha256
-    if sha in record.refused_under:  # the updater has looked: the facts are others now
-        record = msgspec.structs.replace(record, rejected=tuple(old for old in record.rejected if old != sha))
+    if sha in record.rejected and event.retry:
+        retried = record.retried | {sha: record.retried.get(sha, 0) + 1}
+        record = msgspec.structs.replace(record, rejected=_without(record.rejected, sha), retried=retried)
+    elif sha in record.refused_under:  # the updater has looked: the facts are others now
+        record = msgspec.structs.replace(record, rejected=_without(record.rejected, sha))
     if sha in record.rejected:
         return record
     known = record.candidate is not None and record.candidate.manifest_sha256 == wish.manifest_sha256

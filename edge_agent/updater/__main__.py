@@ -40,7 +40,7 @@ from edge_agent.ipc.updater import (
 from edge_agent.ports import Transport
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.record import CandidateRelease
-from edge_agent.update.selection import Holdings, decide
+from edge_agent.update.selection import Holdings, decide, retry_due
 from edge_agent.updater.installer import Installer, Say, ShortfallError
 from edge_agent.updater.repair import damage
 from edge_agent.updater.transports.directory import DirectoryTransport
@@ -135,10 +135,11 @@ class Updater:
                 self._installer.repair(slot, channel.model, release, found)
 
     def _have(self, slot: SlotPlan, channel: Channel, wish: ChannelRelease) -> None:
-        sha256, again = wish.manifest_sha256, _again(slot, channel, self._plan.device)
+        sha256, again, retry = wish.manifest_sha256, _again(slot, channel, self._plan.device), False
         if sha256 in slot.rejected and not (channel.serial != slot.serial and again):
             under = slot.refused_under.get(sha256)
-            if under is None or under == self._installer.facts():
+            retry = retry_due(channel.retries, slot.reason, slot.retried.get(sha256, 0), time.time() - slot.since)
+            if not retry and (under is None or under == self._installer.facts()):
                 return
         candidate = CandidateRelease(
             model=channel.model,
@@ -155,7 +156,7 @@ class Updater:
         if wish.manifest_sha256 not in slot.ready and not self._plan.may_install:
             self._say(Hold(slot=slot.slot, reason=GOVERNOR, version=wish.version))
             return
-        self._say(Offer(slot=slot.slot, candidate=candidate))
+        self._say(Offer(slot=slot.slot, candidate=candidate, retry=retry))
         if wish.manifest_sha256 not in slot.ready:
             self._installer.install(slot, candidate)
 

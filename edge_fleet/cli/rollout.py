@@ -54,6 +54,14 @@ def rollout() -> None:
     help="Match devices by board, architecture, device or tag.NAME; may be repeated.",
 )
 @click.option(
+    "--retry",
+    "retry_rules",
+    multiple=True,
+    metavar="REASON=TIMES/SECONDS",
+    help="Devices that gave the release up for REASON try it again so often, each time after SECONDS (3600); may be "
+    "repeated.",
+)
+@click.option(
     "--mode",
     type=click.Choice(["live", "shadow"]),
     default="live",
@@ -292,6 +300,7 @@ def _plan(asked: dict[str, Any]) -> Plan:
         "gates": gates,
         "window": window,
         "deadline": asked["deadline"],
+        "retries": [_retry_rule(text) for text in asked["retry_rules"]],
     }
     return convert(plan, Plan, what="rollout")
 
@@ -301,6 +310,15 @@ def _selector(text: str) -> dict[str, Any]:
     if not sign:
         raise FleetError(f"expected FACT=V1,V2, got {text!r}", subject="select")
     return {"fact": fact, "values": values.split(",")}
+
+
+def _retry_rule(text: str) -> dict[str, Any]:
+    reason, _, rest = text.partition("=")
+    attempts, _, wait_s = rest.partition("/")
+    try:
+        return {"reason": reason, "attempts": int(attempts)} | ({"wait_s": float(wait_s)} if wait_s else {})
+    except ValueError:
+        raise FleetError(f"expected REASON=TIMES or REASON=TIMES/SECONDS, got {text!r}", subject="--retry") from None
 
 
 def _steer(

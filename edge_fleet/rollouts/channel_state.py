@@ -10,7 +10,16 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from edge_contracts.channel import Channel, ChannelRelease, Gates, MaintenanceWindow, Retry, Selector, next_serial
+from edge_contracts.channel import (
+    Channel,
+    ChannelRelease,
+    Gates,
+    MaintenanceWindow,
+    Retry,
+    RetryRule,
+    Selector,
+    next_serial,
+)
 from edge_contracts.codec import StrictRecord
 from edge_contracts.names import Name, Text, UtcTime, Version
 from edge_fleet.errors import RolloutError
@@ -47,6 +56,7 @@ class Plan(StrictRecord, frozen=True, kw_only=True):
     gates: Gates = Gates()
     window: MaintenanceWindow | None = None
     deadline: UtcTime | None = None
+    retries: tuple[RetryRule, ...] = ()
 
 
 def phase(channel: Channel) -> Phase:
@@ -100,6 +110,7 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
         window=plan.window,
         deadline=plan.deadline,
         retry=None,
+        retries=plan.retries,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from edge_contracts.channel import Gates, MaintenanceWindow, Selector
+from edge_contracts.channel import Gates, MaintenanceWindow, RetryRule, Selector
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, Text, UtcTime, Version
@@ -66,6 +66,7 @@ class RolloutPlan(StrictRecord, frozen=True, kw_only=True):
     how long a device that has committed is compared with others. `device` are the gates each device judges alone.
     `on_failure` says what stopping means: `abort` brings every device back, `pause` leaves the devices that have it
     alone. `inconclusive` says what a wave does whose failures are above the limit without being enough evidence.
+    `retries` are rules by which a device that gave the release up tries it again.
     """
 
     channel: Name
@@ -83,6 +84,7 @@ class RolloutPlan(StrictRecord, frozen=True, kw_only=True):
     device: Gates = Gates()
     window: MaintenanceWindow | None = None
     deadline: UtcTime | None = None
+    retries: Annotated[tuple[RetryRule, ...], Meta(max_length=32)] = ()
 
 
 def read_plan(file: Path) -> RolloutPlan:

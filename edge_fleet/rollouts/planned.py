@@ -148,6 +148,7 @@ def _start(plan: RolloutPlan, name: str, percentage: float) -> Plan:
         gates=plan.device,
         window=plan.window,
         deadline=plan.deadline,
+        retries=plan.retries,
     )
 
 

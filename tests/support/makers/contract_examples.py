@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from edge_contracts.answering import Over, Softmax, TopK
-from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Retry, Selector
+from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Retry, RetryRule, Selector
 from edge_contracts.delta import DeltaEntry, Deltas
 from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.guards import FeatureGuard
@@ -206,6 +206,7 @@ CHANNEL = Channel(
     window=MaintenanceWindow(start="22:30", end="04:00"),
     deadline="2026-12-01T00:00:00Z",
     blocked=(digest("1.0.9"),),
+    retries=(RetryRule(reason="crash-loop", attempts=2, wait_s=7200.0),),
 )
 FAMILY = Family(model="har", serial=3, minimum_version="1.1.0", revoked=(digest("1.0.0"),))
 DELTA = DeltaEntry(

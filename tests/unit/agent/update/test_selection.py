@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.update.selection import Decision, Holdings, decide
-from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow, Selector
+from edge_agent.update.selection import Decision, Holdings, decide, retry_due
+from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow, RetryRule, Selector
 from edge_contracts.selection import Facts, bucket, matches, window_open
 
 STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
@@ -104,3 +104,26 @@ def test_revoked_release_is_refused_and_withdrawn() -> None:
 )
 def test_maintenance_window(start: str, end: str, clock: str, expected: bool) -> None:
     assert window_open(MaintenanceWindow(start=start, end=end), clock) is expected
+
+
+RULES = (RetryRule(reason="hung", attempts=2, wait_s=60.0), RetryRule(reason="trial-latency"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "tries", "passed_s", "due"),
+    [
+        ("hung", 0, 60.0, True),
+        ("hung", 0, 59.9, False),
+        ("hung", 1, 61.0, True),
+        ("hung", 2, 1e9, False),
+        ("trial-latency", 0, 3600.0, True),
+        ("trial-latency", 1, 7200.0, False),
+        ("crash-loop", 0, 1e9, False),
+        (None, 0, 1e9, False),
+        ("hung", 0, -5.0, False),  # the clock was set back
+    ],
+)
+def test_a_rule_says_who_tries_again_how_often_and_when(
+    reason: str | None, tries: int, passed_s: float, due: bool
+) -> None:
+    assert retry_due(RULES, reason, tries, passed_s) is due

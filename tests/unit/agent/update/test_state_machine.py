@@ -172,6 +172,19 @@ def test_facts_of_a_refusal_go_with_the_refusal() -> None:
     assert record.refused_under == {}
 
 
+def test_what_was_given_up_is_tried_again_by_a_rule_and_counted_until_the_next_document() -> None:
+    record = follow(active("b", committed("a")), Crashed(reason="hung"))
+    assert (record.state, record.retried) == ("rolled_back", {})
+    again = follow(record, Wished(candidate=candidate("b"), retry=True))
+    assert (again.state, again.retried, again.rejected) == ("offered", {"b" * 64: 1}, ())
+    assert follow(again, Wished(candidate=candidate("b"), retry=True)) == again
+    failed = follow(again, UpdateFailed(reason="malformed"))
+    assert (failed.state, failed.retried) == ("rejected", {"b" * 64: 1})
+    assert follow(failed, Wished(candidate=candidate("b"))) == failed
+    assert follow(failed, Wished(candidate=candidate("b"), retry=True)).retried == {"b" * 64: 2}
+    assert follow(failed, Wished(candidate=candidate("b", serial=2))).retried == {}
+
+
 def test_crashes_within_the_gate_go_on_soaking() -> None:
     record = follow(active("b", committed("a"), max_crashes=2), Crashed(reason="x"), Crashed(reason="x"))
     assert record.state == "active"

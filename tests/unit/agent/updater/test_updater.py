@@ -21,6 +21,7 @@ from edge_agent.updater.__main__ import Updater
 from edge_agent.updater.chunks import BITMAP
 from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_contracts import limits
+from edge_contracts.channel import RetryRule
 from edge_contracts.manifest import Requirements
 from edge_fleet.releases.release import revoke, set_floor
 from edge_fleet.rollouts.channel_state import pause, resume, retry
@@ -296,3 +297,19 @@ def test_device_that_missed_the_retry_tries_again_with_the_next_document(site: U
     change_rollout(site.fleet, CHANNEL, pause, site.now)
     change_rollout(site.fleet, CHANNEL, resume, site.now)
     assert "Offer" in names(site.look(rejected=(wish.manifest_sha256,), serial=wish.serial, reason="hung"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "retried", "since_s", "offered"),
+    [("hung", 0, 61.0, True), ("hung", 0, 30.0, False), ("hung", 1, 61.0, False), ("crash-loop", 0, 61.0, False)],
+)
+def test_release_that_was_given_up_is_tried_again_by_the_channels_rule(
+    site: UpdateSite, reason: str, retried: int, since_s: float, offered: bool
+) -> None:
+    site.release("1.1.0")
+    site.start("1.1.0", retries=(RetryRule(reason="hung", attempts=1, wait_s=60.0),))
+    wish = next(message for message in site.look() if isinstance(message, Offer)).candidate
+    sha = wish.manifest_sha256
+    given_up = {"rejected": (sha,), "serial": wish.serial, "reason": reason, "retried": {sha: retried}}
+    found = [said for said in site.look(**given_up, since=time.time() - since_s) if isinstance(said, Offer)]
+    assert [(offer.candidate.version, offer.retry) for offer in found] == ([("1.1.0", True)] if offered else [])

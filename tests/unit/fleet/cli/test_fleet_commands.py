@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from support.makers import fleets
 from support.makers.fleets import NOW, device_download
 
+from edge_contracts.errors import EdgewrightError
 from edge_contracts.shadow import ShadowSummary
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_contracts.telemetry import Event
@@ -61,7 +62,14 @@ def test_the_whole_life_of_a_release_by_commands(tmp_path: Path) -> None:
     assert run("rollout", "advance", home, "--percent", "100")["percentage"] == 100.0
     assert run("rollout", "finish", home)["stable"]["version"] == "1.0.0"
     run("release", home, tmp_path / "1.1.0")
-    run("rollout", "start", home, "--model", "har", "--version", "1.1.0", "--channel", "stable")
+    second = ("rollout", "start", home, "--model", "har", "--version", "1.1.0", "--channel", "stable")
+    for wrong in ("hung", "hung=often", "hung=1/soon", "hung=0", "hung=1/5"):
+        assert isinstance(run_failing(*second, "--retry", wrong), EdgewrightError)
+    channel = run(*second, "--retry", "hung=2/7200", "--retry", "trial-latency=1")
+    assert channel["retries"] == [
+        {"reason": "hung", "attempts": 2, "wait_s": 7200.0},
+        {"reason": "trial-latency", "attempts": 1, "wait_s": 3600.0},
+    ]
     assert len(run("rollout", "abort", home)["blocked"]) == 1
     run("release", home, tmp_path / "1.2.0")
     assert run("family", "floor", home, "har", "1.0.0")["minimum_version"] == "1.0.0"
