@@ -94,7 +94,7 @@ def remember(refusals: deque[UpdateRefusal], entry: AuditEntry) -> None:
     refusal = refusal_of(entry)
     if refusal is not None:
         refusals.append(refusal)
-    elif entry.event == "update-offered":
+    elif entry.event == "update-offered" and "reason" not in entry.detail:  # with one: back there after a failure
         _forget(refusals, lambda old: old.event == "update-refused" and old.slot in (None, entry.slot))
     elif entry.event == "update-committed":
         _forget(refusals, lambda old: old.slot is not None and old.slot == entry.slot)
