@@ -15,6 +15,7 @@ from edge_contracts import limits
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, Sha256, Text, UtcTime, Version, parse_time
+from edge_contracts.selector import Selector, check_selectors
 
 Serial = Annotated[int, Meta(ge=1, le=limits.MAX_SERIAL)]
 
@@ -28,13 +29,6 @@ class ChannelRelease(Record, frozen=True, kw_only=True):
 
     version: Version
     manifest_sha256: Sha256
-
-
-class Selector(Record, frozen=True, kw_only=True):
-    """A condition on a device fact: `board`, `architecture`, `device`, or a tag (`tag.site`). Any value matches."""
-
-    fact: Annotated[str, Meta(pattern=r"^(board|architecture|device|tag\.[A-Za-z0-9_.-]{1,64})(?!\n)$")]
-    values: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=256)]
 
 
 class Gates(Record, frozen=True, kw_only=True):
@@ -122,6 +116,7 @@ def parse_channel(data: bytes) -> Channel:
         raise ContractError("a candidate needs the name of its rollout", subject="channel.rollout")
     if channel.deadline is not None:
         parse_time(channel.deadline, what="channel.deadline")
+    check_selectors(channel.selectors, what="channel.selectors")
     return channel
 
 

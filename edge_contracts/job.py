@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edge_contracts import limits
-from edge_contracts.channel import ChannelRelease, Selector
+from edge_contracts.channel import ChannelRelease
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, UtcTime, parse_time
+from edge_contracts.selector import Selector, check_selectors
 
 JOB_SCHEMA = 1
 
@@ -37,6 +38,7 @@ def parse_job(data: bytes) -> Job:
         raise ContractError(f"schema {job.schema} is not known here", subject="job.schema")
     if job.deadline is not None:
         parse_time(job.deadline, what="job.deadline")
+    check_selectors(job.selectors, what="job.selectors")
     return job
 
 

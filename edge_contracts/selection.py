@@ -7,22 +7,25 @@ import hashlib
 
 from msgspec import Struct, field
 
-from edge_contracts.channel import MaintenanceWindow, Selector
+from edge_contracts.channel import MaintenanceWindow
+from edge_contracts.selector import Selector, accepts
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What selectors can ask about."""
+    """What selectors can ask about (`edge_contracts.selector`). `measured` are memory, CPUs and versions, as text."""
 
     device: str
     board: str
     architecture: str
     tags: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, str] = field(default_factory=dict)
 
     def value(self, fact: str) -> str | None:
-        """Return the fact of that selector name (`device`, `board`, `architecture`, `tag.<name>`), if there is one."""
+        """Return the fact of that selector name, if there is one."""
         if fact.startswith("tag."):
             return self.tags.get(fact[4:])
-        return {"device": self.device, "board": self.board, "architecture": self.architecture}.get(fact)
+        known = {"device": self.device, "board": self.board, "architecture": self.architecture}
+        return (self.measured | known).get(fact)
 
 
 def bucket(rollout: str, device: str) -> float:
@@ -34,7 +37,7 @@ def bucket(rollout: str, device: str) -> float:
 
 def matches(selectors: tuple[Selector, ...], facts: Facts) -> bool:
     """Return whether the device matches every selector."""
-    return all(facts.value(selector.fact) in selector.values for selector in selectors)
+    return all(accepts(selector, facts.value(selector.fact)) for selector in selectors)
 
 
 def window_open(window: MaintenanceWindow | None, clock: str) -> bool:

@@ -73,7 +73,8 @@ class SlotState(Record, frozen=True, kw_only=True):
 
 
 class ReportedState(Record, frozen=True, kw_only=True):
-    """What the device runs and how it is. `(boot_id, sequence)` orders reports and makes gaps provable."""
+    """What the device runs and how it is. `(boot_id, sequence)` orders reports and makes gaps provable. `facts` are
+    those that selectors compare: memory, CPUs and versions (`edge_contracts.selector`)."""
 
     device: Name
     boot_id: Text
@@ -86,6 +87,7 @@ class ReportedState(Record, frozen=True, kw_only=True):
     level: Level = "NORMAL"
     slots: tuple[SlotState, ...] = ()
     trusted: dict[str, int] = {}
+    facts: Annotated[dict[str, Text], Meta(max_length=32)] = {}
     audit_head: Sha256 | None = None
     spooled: Annotated[int, Meta(ge=0)] = 0
     dropped: Annotated[int, Meta(ge=0)] = 0

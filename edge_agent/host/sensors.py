@@ -136,6 +136,14 @@ def memory_available_mb(proc: Path = Path("/proc")) -> float | None:
     return None
 
 
+def memory_total_mb(proc: Path = Path("/proc")) -> float | None:
+    """Return the megabytes of memory the box has, or None where /proc does not tell."""
+    for line in (_text(proc / "meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
 def memory_of(pid: int) -> float | None:
     """Return the resident memory of a process in megabytes, or None when it has ended."""
     try:

@@ -65,9 +65,10 @@ class UpdatePlan(StrictRecord, frozen=True, kw_only=True):
 
 
 class Trusted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="trusted"):
-    """The metadata verified; its versions by role."""
+    """The metadata verified; its versions by role. `facts` are those of the device that selectors compare."""
 
     versions: dict[str, int]
+    facts: dict[str, str] = {}
 
 
 class Offer(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="offer"):

@@ -258,6 +258,7 @@ class Supervisor:
             level=self._box.governor.level,
             slots=tuple(map(self._slot_state, self._slots.values())),
             trusted=self._updates.trusted,
+            facts=self._updates.facts,
             audit_head=self._audit.head,
             dropped=self._outbox.dropped,
         )

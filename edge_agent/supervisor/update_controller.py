@@ -85,6 +85,7 @@ class UpdateController:
 
     def __init__(self, config: AgentConfig, state: StateFolder, slots: Mapping[str, Slot], journal: EventLog) -> None:
         self.trusted: dict[str, int] = {}
+        self.facts: dict[str, str] = {}
         self.may_install = True
         self.connected = False
         self._config = config
@@ -338,7 +339,7 @@ class UpdateController:
         if isinstance(message, Trusted):
             if message.versions.get("timestamp") != self.trusted.get("timestamp"):
                 self._false_hints, self._hints_after = 0, 0.0
-            self.trusted = dict(message.versions)
+            self.trusted, self.facts = dict(message.versions), dict(message.facts)
             self._refusals.pop(None, None)
             self._journal.trusted()
             return

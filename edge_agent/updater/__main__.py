@@ -41,6 +41,7 @@ from edge_agent.ports import Transport
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.record import CandidateRelease
 from edge_agent.update.selection import Holdings, decide, retry_due
+from edge_agent.updater.comparable_facts import comparable_facts
 from edge_agent.updater.installer import Installer, Say, ShortfallError
 from edge_agent.updater.repair import damage
 from edge_agent.updater.transports.directory import DirectoryTransport
@@ -70,7 +71,11 @@ class Updater:
         self._state = StateFolder(Path(plan.state))
         self._profile = load_profile(plan.profile)
         self._facts = Facts(
-            device=plan.device, board=self._profile.name, architecture=architecture(), tags=dict(plan.tags)
+            device=plan.device,
+            board=self._profile.name,
+            architecture=architecture(),
+            tags=dict(plan.tags),
+            measured=comparable_facts(),
         )
         self._repository = TrustedRepository(self._state.tuf, _read_root(plan.root), carrier, time.time())
         self._installer = Installer(
@@ -85,7 +90,8 @@ class Updater:
     def run(self) -> None:
         """Look, and fetch what is wished. Every trouble is said, none raised: one slot's does not stop another's."""
         try:
-            self._say(Trusted(versions=self._repository.refresh(self._plan.announced)))
+            versions = self._repository.refresh(self._plan.announced)
+            self._say(Trusted(versions=versions, facts=self._facts.measured))
         except EdgewrightError as error:
             self._say(trouble(error, None))
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -50,8 +51,9 @@ def rollout() -> None:
     "--select",
     "selects",
     multiple=True,
-    metavar="FACT=V1,V2",
-    help="Match devices by board, architecture, device or tag.NAME; may be repeated.",
+    metavar="CONDITION",
+    help="Match devices: FACT=V1,V2 of board, architecture, device or tag.NAME; FACT>=VALUE or FACT<VALUE of "
+    "memory_mb, cpus, agent_version or engine.NAME; may be repeated.",
 )
 @click.option(
     "--retry",
@@ -306,10 +308,13 @@ def _plan(asked: dict[str, Any]) -> Plan:
 
 
 def _selector(text: str) -> dict[str, Any]:
-    fact, sign, values = text.partition("=")
-    if not sign:
-        raise FleetError(f"expected FACT=V1,V2, got {text!r}", subject="select")
-    return {"fact": fact, "values": values.split(",")}
+    found = re.fullmatch(r"([^=<>\s]+)\s*(>=|<|=)\s*(.+)", text.strip())
+    if found is None:
+        raise FleetError(f"expected FACT=V1,V2, FACT>=VALUE or FACT<VALUE, got {text!r}", subject="--select")
+    fact, sign, value = found.groups()
+    if sign == "=":
+        return {"fact": fact, "values": value.split(",")}
+    return {"fact": fact, "at_least" if sign == ">=" else "below": value}
 
 
 def _retry_rule(text: str) -> dict[str, Any]:

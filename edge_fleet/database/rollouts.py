@@ -157,6 +157,7 @@ class SlotChange(Record, frozen=True, kw_only=True):
     board: str
     architecture: str
     tags: dict[str, str]
+    facts: dict[str, str]
     state: str
     reason: str | None
     rollout: str | None
@@ -360,7 +361,8 @@ def _planned(row: Any) -> PlannedRollout:
 
 
 def _change(row: Any) -> SlotChange:
-    return _record(SlotChange, dict(row) | {"tags": msgspec.json.decode(row["tags"], type=dict[str, str])})
+    told = {name: msgspec.json.decode(row[name], type=dict[str, str]) for name in ("tags", "facts")}
+    return _record(SlotChange, dict(row) | told)
 
 
 def _decision(row: Any) -> DecisionRow:

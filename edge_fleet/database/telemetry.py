@@ -75,6 +75,7 @@ SLOT_CHANGES = Table(
     Column("board", Text, nullable=False),
     Column("architecture", Text, nullable=False),
     Column("tags", Text, nullable=False),
+    Column("facts", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", Text),
     Column("rollout", _NAME),
@@ -250,6 +251,7 @@ def _slot_rows(report: ReportedState | None, online: bool | None) -> list[dict[s
         return []
     facts = {"device": report.device, "board": report.board, "architecture": report.architecture, "online": online}
     facts["tags"] = msgspec.json.encode(report.tags, order="sorted").decode()
+    facts["facts"] = msgspec.json.encode(report.facts, order="sorted").decode()
     return [
         facts
         | {

@@ -17,11 +17,11 @@ from edge_contracts.channel import (
     MaintenanceWindow,
     Retry,
     RetryRule,
-    Selector,
     next_serial,
 )
 from edge_contracts.codec import StrictRecord
 from edge_contracts.names import Name, Text, UtcTime, Version
+from edge_contracts.selector import Selector
 from edge_fleet.errors import RolloutError
 
 Phase = Literal["idle", "running", "paused"]

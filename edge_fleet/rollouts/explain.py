@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from edge_contracts.channel import Channel, ChannelRelease, MaintenanceWindow
 from edge_contracts.codec import Record
 from edge_contracts.selection import Facts, bucket, matches, window_open
+from edge_contracts.selector import described
 from edge_contracts.state import ReportedState, SlotState
 from edge_fleet.database.telemetry import DeviceRow
+from edge_fleet.rollouts.waves import facts_of
 
 _WORK = {
     "preflight": "is checking whether {version} fits",
@@ -61,7 +63,7 @@ def _explain_slot(
     if channel is None:
         text = f"nothing was ever rolled out on its channel {slot.channel}"
         return Sentence(slot=slot.slot, text=text, next="edgewright fleet rollout start")
-    facts = Facts(device=report.device, board=report.board, architecture=report.architecture, tags=report.tags)
+    facts = facts_of(report)
     outside = _outside(channel, facts)
     wish = channel.stable if outside is not None or channel.candidate is None else channel.candidate
     if wish is None:
@@ -78,7 +80,7 @@ def _outside(channel: Channel, facts: Facts) -> str | None:
         return None
     for selector in channel.selectors:
         if not matches((selector,), facts):
-            wanted = ", ".join(selector.values[:5])
+            wanted = described(selector)
             return f"is not selected: {selector.fact} is {facts.value(selector.fact)!r}, the rollout asks for {wanted}"
     place = bucket(channel.rollout, facts.device)
     if place >= channel.percentage:

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from edge_contracts.channel import Gates, MaintenanceWindow, RetryRule, Selector
+from edge_contracts.channel import Gates, MaintenanceWindow, RetryRule
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, Text, UtcTime, Version
+from edge_contracts.selector import Selector, check_selectors
 from edge_contracts.toml import decode_toml
 from edge_fleet.errors import FleetError
 from edge_fleet.evidence.gates import FAILURES, gate_rules
@@ -106,6 +107,7 @@ def parse_plan(data: bytes, what: str) -> RolloutPlan:
 def check_plan(plan: RolloutPlan) -> None:
     """Raise ContractError for gates that are none and for steps that do not follow from one another."""
     gate_rules(plan.gates)
+    check_selectors(plan.selectors, what="selectors")
     live = False
     widest = 0.0
     for number, step in enumerate(plan.steps, start=1):

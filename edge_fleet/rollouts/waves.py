@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from edge_contracts.channel import Selector
 from edge_contracts.selection import Facts, bucket, matches
+from edge_contracts.selector import Selector
+from edge_contracts.state import ReportedState
 from edge_fleet.database.rollouts import Participant, SlotChange
 from edge_fleet.rollouts.plan import ShadowStep, WaveStep
 from edge_fleet.rollouts.plan_state import StepProgress
@@ -15,9 +16,15 @@ AT_WORK = frozenset({"preflight", "downloading", "verified", "trial", "shadow", 
 GIVEN_UP = frozenset({"rejected", "rolled_back"})
 
 
-def facts_of(report: SlotChange) -> Facts:
+def facts_of(report: SlotChange | ReportedState) -> Facts:
     """Return what selectors ask about a device, as it reported it."""
-    return Facts(device=report.device, board=report.board, architecture=report.architecture, tags=report.tags)
+    return Facts(
+        device=report.device,
+        board=report.board,
+        architecture=report.architecture,
+        tags=report.tags,
+        measured=report.facts,
+    )
 
 
 def members(

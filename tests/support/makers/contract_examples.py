@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from edge_contracts.answering import Over, Softmax, TopK
-from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Retry, RetryRule, Selector
+from edge_contracts.channel import Channel, ChannelRelease, Family, Gates, MaintenanceWindow, Retry, RetryRule
 from edge_contracts.delta import DeltaEntry, Deltas
 from edge_contracts.enrollment import CertificateAnswer, CertificateRequest, Claim
 from edge_contracts.guards import FeatureGuard
@@ -45,6 +45,7 @@ from edge_contracts.reference import (
     Histogram,
     InputReference,
 )
+from edge_contracts.selector import Selector
 from edge_contracts.shadow import ShadowCounts, ShadowSummary
 from edge_contracts.state import Installed, Presence, ReportedState, SlotState
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone

@@ -19,10 +19,10 @@ from edge_contracts.manifest import Input, Manifest, manifest_bytes, parse_manif
 GOLDEN = Path(__file__).parent / "golden"
 SIGNED = {
     "manifest": (parse_manifest, "ecc72973e26b86c9d873ce04dab10ffc642e9b34842b9fe876c405358b95b119"),
-    "channel": (parse_channel, "32e9834a8c210cb93ebbd412c99f1adce18d9f119e0424ce1c7d2809ab278b11"),
+    "channel": (parse_channel, "fbf956de13377c15b12d399e906a9c9e96f635404d2521bf58a2bd8654536d4f"),
     "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
     "deltas": (parse_deltas, "2176af1ec1e8eb561a6e8f9b5fa2c72d9359d986b8f5f9a5c7a1ef03b00a987d"),
-    "job": (parse_job, "26bcebecad90126014f8717c8744cb2e287c1b21a79b075bd8f6b99684a1d760"),
+    "job": (parse_job, "0d2d5281b63a2bfaf9d41a7afdabdc3afc85a6d04f274e6ee40dc899190d95e6"),
 }
 
 
@@ -104,3 +104,7 @@ def test_canonical_bytes_do_not_depend_on_the_order_of_keys() -> None:
         == encode({"a": {"c": 3, "d": 2}, "b": 1})
         == b'{"a":{"c":3,"d":2},"b":1}'
     )
+
+
+def test_a_job_from_before_the_comparisons_is_still_read() -> None:
+    assert parse_job((GOLDEN / "job-before-comparisons.json").read_bytes()) == contract_examples.JOB

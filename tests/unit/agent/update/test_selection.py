@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.update.selection import Decision, Holdings, decide, retry_due
-from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow, RetryRule, Selector
+from edge_contracts.channel import Channel, ChannelRelease, Family, MaintenanceWindow, RetryRule
 from edge_contracts.selection import Facts, bucket, matches, window_open
+from edge_contracts.selector import Selector
 
 STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
 NEW = ChannelRelease(version="1.1.0", manifest_sha256="b" * 64)

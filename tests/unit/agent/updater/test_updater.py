@@ -15,7 +15,7 @@ import pytest
 from support.sites.update_site import CHANNEL, MODEL, TamperingCarrier, UpdateSite, names, troubles
 
 from edge_agent.errors import UnreachableError
-from edge_agent.ipc.updater import FromUpdater, Offer
+from edge_agent.ipc.updater import FromUpdater, Offer, Trusted
 from edge_agent.ports import ObjectKind, Transport
 from edge_agent.updater.__main__ import Updater
 from edge_agent.updater.chunks import BITMAP
@@ -23,6 +23,7 @@ from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_contracts import limits
 from edge_contracts.channel import RetryRule
 from edge_contracts.manifest import Requirements
+from edge_contracts.selector import Selector
 from edge_fleet.releases.release import revoke, set_floor
 from edge_fleet.rollouts.channel_state import pause, resume, retry
 from edge_fleet.rollouts.rollout import change_rollout
@@ -313,3 +314,16 @@ def test_release_that_was_given_up_is_tried_again_by_the_channels_rule(
     given_up = {"rejected": (sha,), "serial": wish.serial, "reason": reason, "retried": {sha: retried}}
     found = [said for said in site.look(**given_up, since=time.time() - since_s) if isinstance(said, Offer)]
     assert [(offer.candidate.version, offer.retry) for offer in found] == ([("1.1.0", True)] if offered else [])
+
+
+@pytest.mark.parametrize(("bound", "offered"), [("1", True), ("100000000", False)])
+def test_a_device_selects_itself_by_its_memory_and_says_what_it_has(
+    site: UpdateSite, bound: str, offered: bool
+) -> None:
+    site.release("1.1.0")
+    site.start("1.1.0", selectors=(Selector(fact="memory_mb", at_least=bound),))
+    said = site.look()
+    trusted = next(message for message in said if isinstance(message, Trusted))
+    assert float(trusted.facts["memory_mb"]) > 1
+    versions = [message.candidate.version for message in said if isinstance(message, Offer)]
+    assert versions == (["1.1.0"] if offered else ["1.0.0"])

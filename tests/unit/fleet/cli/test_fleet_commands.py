@@ -54,7 +54,7 @@ def test_the_whole_life_of_a_release_by_commands(tmp_path: Path) -> None:
         "--window", "22:00-04:00", "--deadline", TIME, "--name", "first",
     )  # fmt: skip
     assert channel["candidate"]["manifest_sha256"] == released["manifest_sha256"]
-    assert channel["selectors"][0] == {"fact": "board", "values": ["pi-4", "pi-5"]}
+    assert channel["selectors"][0] == {"fact": "board", "values": ["pi-4", "pi-5"], "at_least": None, "below": None}
     assert (channel["gates"]["soak_s"], channel["gates"]["max_crashes"]) == (5.0, 1)
     assert (channel["window"], channel["rollout"]) == ({"start": "22:00", "end": "04:00"}, "first")
     assert run("rollout", "pause", home)["paused"]
@@ -65,7 +65,12 @@ def test_the_whole_life_of_a_release_by_commands(tmp_path: Path) -> None:
     second = ("rollout", "start", home, "--model", "har", "--version", "1.1.0", "--channel", "stable")
     for wrong in ("hung", "hung=often", "hung=1/soon", "hung=0", "hung=1/5"):
         assert isinstance(run_failing(*second, "--retry", wrong), EdgewrightError)
-    channel = run(*second, "--retry", "hung=2/7200", "--retry", "trial-latency=1")
+    for wrong in ("board", "memory_mb>=much", "board>=pi-4", "battery_percent>=50", "memory_mb=900"):
+        assert isinstance(run_failing(*second, "--select", wrong), EdgewrightError)
+    conditions = ("--select", "memory_mb >= 900", "--select", "agent_version<2")
+    channel = run(*second, *conditions, "--retry", "hung=2/7200", "--retry", "trial-latency=1")
+    bounds = [(one["fact"], one["at_least"], one["below"]) for one in channel["selectors"]]
+    assert bounds == [("memory_mb", "900", None), ("agent_version", None, "2")]
     assert channel["retries"] == [
         {"reason": "hung", "attempts": 2, "wait_s": 7200.0},
         {"reason": "trial-latency", "attempts": 1, "wait_s": 3600.0},

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from edge_contracts.channel import Channel, ChannelRelease, MaintenanceWindow, Selector
+from edge_contracts.channel import Channel, ChannelRelease, MaintenanceWindow
 from edge_contracts.selection import bucket
+from edge_contracts.selector import Selector
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_fleet.database.telemetry import DeviceRow
 from edge_fleet.rollouts.explain import explain_device
@@ -68,6 +70,16 @@ def test_a_device_that_does_not_match_is_told_the_fact() -> None:
     assert text(device(), channel(selectors=selectors)).startswith(
         "is not selected: tag.site is None, the rollout asks for north, south"
     )
+
+
+def test_a_device_that_is_too_small_is_told_what_it_has_and_what_is_asked_for() -> None:
+    row = device()
+    assert row.reported is not None
+    small = replace(row, reported=replace(row.reported, facts={"memory_mb": "426"}))
+    wants = channel(selectors=(Selector(fact="memory_mb", at_least="900"),))
+    assert text(small, wants).startswith("is not selected: memory_mb is '426', the rollout asks for at least 900")
+    large = replace(row, reported=replace(row.reported, facts={"memory_mb": "926"}))
+    assert "not selected" not in text(large, wants)
 
 
 @pytest.mark.parametrize(
