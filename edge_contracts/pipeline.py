@@ -10,6 +10,7 @@ Here: the graph's records and every check that needs no model. Running one is in
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal
@@ -23,7 +24,7 @@ from edge_contracts.errors import ContractError
 from edge_contracts.manifest import MANIFEST_NAME, DType, Input, Manifest, parse_manifest
 from edge_contracts.names import Name, Sha256, Text
 from edge_contracts.processing import ANY, Side
-from edge_contracts.tensors import Shape
+from edge_contracts.tensors import Shape, may_be
 
 PIPELINE_SCHEMA = 1
 NODES_FOLDER = "nodes"
@@ -38,7 +39,8 @@ Members = Annotated[tuple[Reference, ...], Meta(min_length=2, max_length=limits.
 
 
 class ModelNode(StrictRecord, frozen=True, kw_only=True, tag_field="kind", tag="model"):
-    """A bundle's model. `inputs` says where each of its inputs comes from; its outputs are what its answers may hold.
+    """A bundle's model. `inputs` says where each of its inputs comes from; its outputs are what its answers may hold. A
+    constant of its manifest may be left out; what it feeds back comes from a state of the pipeline.
 
     With `rows`, a count [batch], each input has one more axis behind the batch: the model answers the first so many of
     its rows one by one, and the answers of the others are zero. `variant` is the one preferred, None the first of
@@ -84,7 +86,17 @@ class VoteNode(StrictRecord, frozen=True, kw_only=True, tag_field="kind", tag="v
     least: Annotated[int, Meta(ge=1)] | None = None
 
 
-Node = ModelNode | CropsNode | MeanNode | VoteNode
+class WindowNode(StrictRecord, frozen=True, kw_only=True, tag_field="kind", tag="window"):
+    """The newest rows of what a stream has brought so far: `<name>/window`, of the shape and dtype of the state `past`,
+    [1, rows, ...]. Each step adds what `of` holds, as many rows of such a shape as it has, and the oldest fall out. It
+    is itself the state that `past` is at the next step."""
+
+    name: Name
+    of: Reference
+    past: Reference
+
+
+Node = ModelNode | CropsNode | MeanNode | VoteNode | WindowNode
 
 
 class PipelineInput(StrictRecord, frozen=True, kw_only=True):
@@ -95,9 +107,11 @@ class PipelineInput(StrictRecord, frozen=True, kw_only=True):
 
 
 class Pipeline(StrictRecord, frozen=True, kw_only=True):
-    """The graph. `outputs` names what the pipeline answers; nodes may stand in any order."""
+    """The graph. `outputs` names what the pipeline answers; nodes may stand in any order. `states` are the inputs that
+    are fed back, each with the name of the output of the step before; beside them there is one sample in a step."""
 
     schema: Literal[1] = 1
+    states: Annotated[dict[Text, Text], Meta(max_length=limits.MAX_TENSORS)] = {}
     inputs: Annotated[dict[Text, PipelineInput], Meta(min_length=1, max_length=limits.MAX_TENSORS)]
     nodes: Annotated[tuple[Node, ...], Meta(min_length=1, max_length=limits.MAX_NODES)]
     outputs: Names
@@ -141,6 +155,8 @@ def references(node: Node) -> tuple[str, ...]:
     """Return everything that a node reads."""
     if isinstance(node, ModelNode):
         return (*node.inputs.values(), *(() if node.rows is None else (node.rows,)))
+    if isinstance(node, WindowNode):
+        return node.of, node.past
     return (node.image, node.boxes) if isinstance(node, CropsNode) else node.of
 
 
@@ -157,18 +173,13 @@ def check_pipeline(pipeline: Pipeline, manifests: Mapping[str, Manifest]) -> dic
     """
     known = {f"{INPUT}/{name}": Spec(dtype=one.dtype, shape=one.shape) for name, one in pipeline.inputs.items()}
     for name, spec in known.items():
-        if spec.shape[:1] not in ((ANY,), (1,)):
+        if name.partition("/")[2] in pipeline.states:
+            if ANY in spec.shape or not 0 < math.prod(spec.shape) <= limits.MAX_STEP_ELEMENTS:
+                raise ContractError(f"a state of {list(spec.shape)} has no size to keep", subject=f"pipeline {name}")
+        elif spec.shape[:1] not in ((ANY,), (1,)):
             raise ContractError("its first dimension is a batch of any size or of 1", subject=f"pipeline {name}")
     for node in ordered(pipeline.nodes):
-        what = f"pipeline.nodes[{node.name}]"
-        specs = {reference: _known(known, reference, what) for reference in references(node)}
-        if isinstance(node, ModelNode):
-            made = _model(node, manifests[node.name], specs, what)
-        elif isinstance(node, CropsNode):
-            made = {"crops": _crops(node, specs[node.image], specs[node.boxes], what)}
-        else:
-            made = {"mean" if isinstance(node, MeanNode) else "votes": _ensemble(node, specs, what)}
-        known |= {f"{node.name}/{name}": spec for name, spec in made.items()}
+        known |= node_specs(node, known, manifests)
     outputs = {}
     for name, reference in pipeline.outputs.items():
         what = f"pipeline.outputs[{name}]"
@@ -176,7 +187,36 @@ def check_pipeline(pipeline: Pipeline, manifests: Mapping[str, Manifest]) -> dic
         if spec.dtype == TEXT or not spec.shape:
             raise ContractError("numbers with a batch are answered; names of classes are a step's", subject=what)
         outputs[name] = Spec(dtype=spec.dtype, shape=(ANY, *spec.shape[1:]))
+    for state, source in pipeline.states.items():
+        outputs[source] = _check_state(pipeline, state, source, outputs)
     return outputs
+
+
+def node_specs(node: Node, known: Mapping[str, Spec], manifests: Mapping[str, Manifest]) -> dict[str, Spec]:
+    """Return what a node makes of what is known by reference, by reference. Raises ContractError naming the node."""
+    what = f"pipeline.nodes[{node.name}]"
+    specs = {reference: _known(known, reference, what) for reference in references(node)}
+    if isinstance(node, ModelNode):
+        made = _model(node, manifests[node.name], specs, what)
+    elif isinstance(node, CropsNode):
+        made = {"crops": _crops(node, specs[node.image], specs[node.boxes], what)}
+    elif isinstance(node, WindowNode):
+        made = {"window": _window(specs[node.of], specs[node.past], what)}
+    else:
+        made = {"mean" if isinstance(node, MeanNode) else "votes": _ensemble(node, specs, what)}
+    return {f"{node.name}/{name}": spec for name, spec in made.items()}
+
+
+def _check_state(pipeline: Pipeline, state: str, source: str, outputs: Mapping[str, Spec]) -> Spec:
+    """Return what the output is that a state is fed back from: of the state's own shape."""
+    what = f"pipeline.states[{state}]"
+    if state not in pipeline.inputs or source not in outputs:
+        raise ContractError(f"an input of the pipeline is fed back from one of its outputs, not {source}", subject=what)
+    wanted, made = pipeline.inputs[state], outputs[source]
+    if made.dtype != wanted.dtype or not may_be(made.shape, (ANY, *wanted.shape[1:])):
+        text = f"an output of {made.dtype} {list(made.shape)} for a state of {wanted.dtype} {list(wanted.shape)}"
+        raise ContractError(text, subject=what)
+    return Spec(dtype=wanted.dtype, shape=wanted.shape)
 
 
 def check_contents(manifest: Manifest, read: Callable[[str], bytes]) -> None:
@@ -198,6 +238,8 @@ def check_contents(manifest: Manifest, read: Callable[[str], bytes]) -> None:
         declared = {tensor.name: Spec(dtype=tensor.dtype, shape=tensor.shape) for tensor in manifest.outputs}
         if declared != outputs:
             raise ContractError("they are not those of the pipeline", subject="manifest.outputs")
+        if {tensor.name: tensor.feedback for tensor in manifest.inputs if tensor.feedback} != pipeline.states:
+            raise ContractError("what is fed back is not what the pipeline says", subject="manifest.inputs")
 
 
 def _node_manifest(manifest: Manifest, node: ModelNode, read: Callable[[str], bytes]) -> Manifest:
@@ -225,10 +267,14 @@ def _model(node: ModelNode, manifest: Manifest, specs: Mapping[str, Spec], what:
         raise ContractError("a pipeline in a pipeline", subject=what)
     if node.variant is not None and node.variant not in [variant.id for variant in manifest.variants]:
         raise ContractError(f"no variant {node.variant!r}", subject=f"{what}.variant")
-    if node.inputs.keys() != {tensor.name for tensor in manifest.inputs}:
+    needed = {tensor.name for tensor in manifest.inputs if tensor.constant is None}
+    if not needed <= node.inputs.keys() <= {tensor.name for tensor in manifest.inputs}:
         there = ", ".join(tensor.name for tensor in manifest.inputs)
         raise ContractError(f"its model has the inputs {there}", subject=f"{what}.inputs")
     for tensor in manifest.inputs:
+        if not tensor.sampled:
+            _check_unsampled(tensor, node, specs, what)
+            continue
         if tensor.sample_shape[:1] not in ((ANY,), (1,)):
             raise ContractError("its model takes a larger batch", subject=f"{what}.inputs[{tensor.name}]")
         _check_fit(tensor, specs[node.inputs[tensor.name]], f"{what}.inputs[{tensor.name}]", rows=node.rows is not None)
@@ -239,6 +285,19 @@ def _model(node: ModelNode, manifest: Manifest, specs: Mapping[str, Spec], what:
         raise ContractError("answers of rows need one known size", subject=what)
     most = _most(node, specs, what)
     return {name: Spec(dtype=spec.dtype, shape=(ANY, most, *spec.shape[1:])) for name, spec in outputs.items()}
+
+
+def _check_unsampled(tensor: Input, node: ModelNode, specs: Mapping[str, Spec], what: str) -> None:
+    """Check where a constant or a state of a model comes from."""
+    reference, where = node.inputs.get(tensor.name), f"{what}.inputs[{tensor.name}]"
+    if reference is None:
+        return
+    if tensor.feedback is not None and node.rows is not None:
+        raise ContractError("a model that remembers cannot answer rows, which are of different things", subject=where)
+    spec = specs[reference]
+    if spec.dtype != tensor.dtype or not may_be(spec.shape, tensor.shape):
+        text = f"takes {tensor.dtype} {list(tensor.shape)}, is given {spec.dtype} {list(spec.shape)}"
+        raise ContractError(text, subject=where)
 
 
 def _most(node: ModelNode, specs: Mapping[str, Spec], what: str) -> int:
@@ -270,6 +329,16 @@ def _check_fit(tensor: Input, spec: Spec, what: str, *, rows: bool) -> None:
 def _fits(given: int, declared: int) -> bool:
     """A size that is open until a request comes is checked then."""
     return declared == ANY or given in (declared, ANY)
+
+
+def _window(of: Spec, past: Spec, what: str) -> Spec:
+    if len(past.shape) < 2 or past.shape[0] != 1 or past.dtype != of.dtype or of.dtype == TEXT:
+        text = f"keeps [1, rows, ...] of {of.dtype}, its past is {past.dtype} {list(past.shape)}"
+        raise ContractError(text, subject=f"{what}.past")
+    added, row = math.prod(of.shape[1:]), math.prod(past.shape[2:])
+    if ANY not in of.shape[1:] and (added % row or not added):
+        raise ContractError(f"{list(of.shape)} are no rows of {list(past.shape[2:])}", subject=f"{what}.of")
+    return past
 
 
 def _crops(node: CropsNode, image: Spec, boxes: Spec, what: str) -> Spec:

@@ -21,7 +21,7 @@ from edge_agent.errors import EngineError, TensorError
 from edge_agent.fallback_ladder import LadderRelease, Rung, build_ladder
 from edge_agent.inference.runtime import Runtime
 from edge_agent.ports import Array, Bound, EngineSettings, TensorInfo, Tensors
-from edge_agent.processing.pipeline_ops import crop_boxes, mean, votes
+from edge_agent.processing.pipeline_ops import crop_boxes, mean, slide, votes
 from edge_contracts import __version__, limits
 from edge_contracts.answering import TEXT, Spec
 from edge_contracts.manifest import Manifest
@@ -34,6 +34,7 @@ from edge_contracts.pipeline import (
     Node,
     Pipeline,
     VoteNode,
+    WindowNode,
     check_pipeline,
     node_of,
     ordered,
@@ -120,6 +121,7 @@ class PipelineSession:
             TensorInfo(name=name, dtype=spec.dtype, shape=spec.shape) for name, spec in outputs.items()
         )
         self.nodes: tuple[NodeAnswer, ...] = ()
+        self._states = frozenset(pipeline.states)
         self._order = ordered(pipeline.nodes)
         self._answers = pipeline.outputs
         self._runtimes = runtimes
@@ -130,8 +132,13 @@ class PipelineSession:
         EngineMemoryError when an allocation failed in one."""
         did: dict[str, NodeAnswer] = {}
         rows: list[dict[str, Array]] = []
-        for index in range(len(next(iter(feeds.values())))):
-            sample = {f"{INPUT}/{name}": array[index : index + 1] for name, array in feeds.items()}
+        whole = {f"{INPUT}/{name}": feeds[name] for name in self._states}
+        sampled = {name: array for name, array in feeds.items() if name not in self._states}
+        count = len(next(iter(sampled.values())))
+        if self._states and count != 1:
+            raise EngineError(f"{count} samples in one step of a stream", subject="pipeline")
+        for index in range(count):
+            sample = {f"{INPUT}/{name}": array[index : index + 1] for name, array in sampled.items()} | whole
             rows.append(self._run_one(_Pass(values=sample, failed={}), did))
         self.nodes = tuple(did.values())
         try:
@@ -193,6 +200,8 @@ class PipelineSession:
                 way.values[node.image], way.values[node.boxes], (node.height, node.width), margin=node.margin
             )
             return {"crops": crops}, None, ()
+        if isinstance(node, WindowNode):
+            return {"window": slide(way.values[node.past], way.values[node.of])}, None, ()
         return self._model(node, way)
 
     def _model(self, node: ModelNode, way: _Pass) -> tuple[Mapping[str, Array], str, tuple[str, ...]]:

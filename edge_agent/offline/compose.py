@@ -18,8 +18,10 @@ import numpy as np
 from edge_agent.bundle import Bundle, file_entry, open_bundle
 from edge_agent.inference.pipeline_engine import PipelineEngine
 from edge_agent.inference.quality_metrics import score
+from edge_agent.inference.sample_runs import SampleRuns
 from edge_agent.inference.samples import read_arrays, write_arrays
-from edge_agent.offline.compose_file import ModelSource, PipelineFile, read_pipeline_file
+from edge_agent.offline.compose_file import ModelSource, PipelineFile, WindowSource, read_pipeline_file
+from edge_agent.offline.compose_states import past_of, with_states
 from edge_agent.ports import Array, EngineSettings
 from edge_agent.update.preflight import ENGINE_OF
 from edge_contracts.answering import Spec
@@ -41,11 +43,13 @@ from edge_contracts.manifest import (
     schema_for,
 )
 from edge_contracts.pipeline import (
+    INPUT,
     NODES_FOLDER,
     ModelNode,
     Node,
     Pipeline,
     PipelineInput,
+    WindowNode,
     check_contents,
     check_pipeline,
     pipeline_bytes,
@@ -73,6 +77,7 @@ class _Parts:
     bundles: Mapping[str, Bundle]
     graphs: Mapping[str, Pipeline]
     outputs: Mapping[str, Spec]
+    inputs: tuple[Input, ...]
     samples: Mapping[str, Array]
     y: Array | None
 
@@ -102,14 +107,11 @@ def compose(path: Path, folder: Path, now: datetime) -> Manifest:
 
 
 def _manifest(folder: Path, parts: _Parts, rungs: Sequence[_Rung], now: datetime) -> Manifest:
-    file, count = parts.file, len(next(iter(parts.samples.values())))
-    inputs = tuple(
-        Input(name=name, dtype=one.dtype, shape=one.shape, sample=SampleMapping(dtype=one.dtype))
-        for name, one in file.inputs.items()
-    )
+    file, count, inputs = parts.file, len(next(iter(parts.samples.values()))), parts.inputs
+    kinds = {name: one.kind for name, one in file.outputs.items()}
     outputs = tuple(
         convert(
-            {"name": name, "dtype": spec.dtype, "shape": spec.shape, "kind": file.outputs[name].kind},
+            {"name": name, "dtype": spec.dtype, "shape": spec.shape, "kind": kinds.get(name, "values")},
             Output,
             what=f"outputs.{name}",
         )
@@ -159,16 +161,21 @@ def _parts(path: Path) -> _Parts:
     bundles = {
         node.name: open_bundle(path.parent / node.bundle) for node in file.nodes if isinstance(node, ModelSource)
     }
-    graphs = {FULL: _graph(file, bundles, last=False)}
+    manifests = {name: bundle.manifest for name, bundle in bundles.items()}
+    graphs = {FULL: with_states(_graph(file, bundles, last=False), file, manifests)}
     if any(len(bundle.manifest.variants) > 1 for bundle in bundles.values()):
-        graphs[LIGHT] = _graph(file, bundles, last=True)
-    outputs = check_pipeline(graphs[FULL], {name: bundle.manifest for name, bundle in bundles.items()})
+        graphs[LIGHT] = with_states(_graph(file, bundles, last=True), file, manifests)
+    outputs = check_pipeline(graphs[FULL], manifests)
+    states = graphs[FULL].states
+    if states and file.metric is not None:
+        text = "sequences are proved by their golden answers: leave metric and min_score out"
+        raise ContractError(text, subject=f"{path.name} metric")
     if (file.metric is None) != (file.min_score is None):
         raise ContractError("give both metric and min_score", subject=path.name)
     check_last_resort(file.last_resort, [spec.shape for spec in outputs.values()], f"{path.name} last_resort")
     arrays = read_arrays(path.parent / file.samples, what=file.samples)
     samples = {
-        name: _samples(arrays, f"input_{index}", one, file.samples)
+        name: _samples(arrays, f"input_{index}", one, file.samples, sequences=bool(states))
         for index, (name, one) in enumerate(file.inputs.items())
     }
     count = len(next(iter(samples.values())))
@@ -177,12 +184,25 @@ def _parts(path: Path) -> _Parts:
         raise BundleError("its arrays hold different numbers of samples", subject=file.samples)
     if file.metric is not None and y is None:
         raise BundleError("no array y for the metric", subject=file.samples)
-    return _Parts(file=file, bundles=bundles, graphs=graphs, outputs=outputs, samples=samples, y=y)
+    inputs = tuple(
+        Input(
+            name=name,
+            dtype=one.dtype,
+            shape=one.shape,
+            sample=SampleMapping(dtype=one.dtype),
+            feedback=states.get(name),
+        )
+        for name, one in graphs[FULL].inputs.items()
+    )
+    return _Parts(file=file, bundles=bundles, graphs=graphs, outputs=outputs, inputs=inputs, samples=samples, y=y)
 
 
 def _graph(file: PipelineFile, bundles: dict[str, Bundle], *, last: bool) -> Pipeline:
     nodes: list[Node] = []
     for node in file.nodes:
+        if isinstance(node, WindowSource):
+            nodes.append(WindowNode(name=node.name, of=node.of, past=f"{INPUT}/{past_of(node.name)}"))
+            continue
         if not isinstance(node, ModelSource):
             nodes.append(node)
             continue
@@ -190,11 +210,9 @@ def _graph(file: PipelineFile, bundles: dict[str, Bundle], *, last: bool) -> Pip
         variant = bundle.manifest.variants[-1].id if last else None
         fields = {name: getattr(node, name) for name in ("name", "inputs", "rows", "deadline_ms")}
         nodes.append(ModelNode(manifest_sha256=bundle.manifest_sha256, variant=variant, **fields))
-    graph = Pipeline(
+    return Pipeline(
         inputs=file.inputs, nodes=tuple(nodes), outputs={name: one.of for name, one in file.outputs.items()}
     )
-    pipeline_bytes(graph)
-    return graph
 
 
 def _copy(bundle: Bundle, folder: Path) -> None:
@@ -205,10 +223,11 @@ def _copy(bundle: Bundle, folder: Path) -> None:
         shutil.copyfile(bundle.folder / name, target)
 
 
-def _samples(arrays: Mapping[str, Array], name: str, wanted: PipelineInput, what: str) -> Array:
-    found = arrays.get(name)
-    if found is None or found.dtype != wanted.dtype or found.ndim != len(wanted.shape) or not len(found):
-        text = f"asked for is an array {name} of samples, {wanted.dtype} {list(wanted.shape)}"
+def _samples(arrays: Mapping[str, Array], name: str, wanted: PipelineInput, what: str, *, sequences: bool) -> Array:
+    found, axes = arrays.get(name), len(wanted.shape) + sequences
+    if found is None or found.dtype != wanted.dtype or found.ndim != axes or not found.size:
+        kind = "of sequences of samples [N, T, ...]" if sequences else "of samples"
+        text = f"asked for is an array {name} {kind}, {wanted.dtype} {list(wanted.shape)}"
         raise BundleError(text, subject=what)
     return found
 
@@ -218,14 +237,15 @@ def _run(folder: Path, rung: str, graph: Pipeline, parts: _Parts) -> _Rung:
     path, data = folder / f"{rung}.json", pipeline_bytes(graph)
     path.write_bytes(data)
     session = PipelineEngine().load(path, EngineSettings())
+    names = list(parts.outputs)
+    nothing: Array = np.empty(0)
     try:
-        count = len(next(iter(parts.samples.values())))
-        feeds = ({name: array[at : at + 1] for name, array in parts.samples.items()} for at in range(count))
-        answers = [session.run(one) for one in feeds]
+        samples = [parts.samples.get(tensor.name, nothing) for tensor in parts.inputs]
+        runs = SampleRuns(parts.inputs, [tensor.name for tensor in parts.inputs], samples)
+        answers = tuple(runs.answers(session, names, names))
     finally:
         session.close()
-    joined = tuple(np.concatenate([answer[name] for answer in answers]) for name in parts.outputs)
-    return _Rung(id=rung, size=len(data), answers=joined)
+    return _Rung(id=rung, size=len(data), answers=answers)
 
 
 def _requirements(manifests: Sequence[Manifest]) -> Requirements:

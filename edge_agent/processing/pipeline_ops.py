@@ -47,3 +47,10 @@ def votes(answers: Sequence[Array]) -> Array:
     Raises ValueError for answers of different shapes."""
     chosen = [np.argmax(answer, axis=-1)[..., None] == np.arange(answer.shape[-1]) for answer in answers]
     return mean([one.astype(np.float32) for one in chosen])
+
+
+def slide(past: Array, new: Array) -> Array:
+    """Return a window [1, rows, ...] after a step: its rows and those of `new`, the oldest left out. `new` is any array
+    of whole rows. Raises ValueError for one that is not."""
+    rows = new.reshape(1, -1, *past.shape[2:])
+    return np.concatenate([past, rows], axis=1)[:, -past.shape[1] :]

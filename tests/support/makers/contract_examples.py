@@ -34,7 +34,7 @@ from edge_contracts.manifest import (
     ScoreMap,
     Variant,
 )
-from edge_contracts.pipeline import CropsNode, MeanNode, ModelNode, Pipeline, PipelineInput, VoteNode
+from edge_contracts.pipeline import CropsNode, MeanNode, ModelNode, Pipeline, PipelineInput, VoteNode, WindowNode
 from edge_contracts.processing import Frames, Normalize
 from edge_contracts.profile import Board, DeviceProfile, GovernorThresholds, ModelBudget, Threshold
 from edge_contracts.reference import (
@@ -175,7 +175,11 @@ MANIFEST = Manifest(
     ),
 )
 PIPELINE = Pipeline(
-    inputs={"image": PipelineInput(dtype="uint8", shape=(-1, -1, -1, 3))},
+    states={"recent.past": "recent.window"},
+    inputs={
+        "image": PipelineInput(dtype="uint8", shape=(-1, -1, -1, 3)),
+        "recent.past": PipelineInput(dtype="float32", shape=(1, 5, 4)),
+    },
     nodes=(
         ModelNode(
             name="detect",
@@ -189,8 +193,14 @@ PIPELINE = Pipeline(
         ModelNode(name="other", manifest_sha256=digest("other"), inputs={"x": "cut/crops"}, rows="detect/found_count"),
         MeanNode(name="both", of=("one/p", "other/p"), least=1),
         VoteNode(name="vote", of=("one/p", "other/p")),
+        WindowNode(name="recent", of="both/mean", past="input/recent.past"),
     ),
-    outputs={"boxes": "detect/found_boxes", "classes": "both/mean", "votes": "vote/votes"},
+    outputs={
+        "boxes": "detect/found_boxes",
+        "classes": "both/mean",
+        "votes": "vote/votes",
+        "recent.window": "recent/window",
+    },
 )
 CHANNEL = Channel(
     channel="wrist",

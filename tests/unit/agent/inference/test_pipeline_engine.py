@@ -37,7 +37,7 @@ from edge_agent.fallback_ladder import LadderRelease, build_ladder
 from edge_agent.inference.pipeline_engine import PipelineEngine
 from edge_agent.inference.runtime import Runtime
 from edge_agent.inference.samples import write_arrays
-from edge_agent.offline.compose_file import PipelineFile
+from edge_agent.offline.compose_file import ModelSource, PipelineFile, WindowSource
 from edge_agent.ports import EngineSettings
 from edge_agent.processing.pipeline_ops import mean, votes
 from edge_contracts.answering import AnswerSteps
@@ -217,11 +217,13 @@ def blocks(document: str) -> list[str]:
 
 
 def test_the_documented_pipeline_is_one() -> None:
-    whole, ensemble = blocks("pipelines.md")
+    whole, ensemble, chain = blocks("pipelines.md")
     file = convert(tomllib.loads(whole), PipelineFile, what="pipelines.md")
     assert {node.name for node in file.nodes} == {"detect", "cut", "who"}
     member = convert(tomllib.loads(ensemble)["nodes"][0], MeanNode, what="pipelines.md")
     assert member.least == 2
+    nodes = [convert(node, ModelSource | WindowSource, what="pipelines.md") for node in tomllib.loads(chain)["nodes"]]
+    assert [node.name for node in nodes] == ["spectrogram", "picture", "embed", "recent", "head"]
 
 
 def test_the_documented_steps_are_steps() -> None:
