@@ -270,8 +270,9 @@ class BrokerSession:
                 reason = f"no {what} from the broker within {self._settings.handshake_s:g} s"
                 self.end(Disconnected(reason=reason, ending="silent"))
             return
-        if len(self._unacknowledged) and _bytes_leaving(self._client.socket()):
-            self._unacknowledged.still_leaving(now)
+        if len(self._unacknowledged):
+            leaving = self.wants_write or _bytes_leaving(self._client.socket()) > 0
+            self._unacknowledged.look(leaving=leaving, now=now)
         missing = self._unacknowledged.missing(now)
         if missing is not None:
             self._client.disconnect()
@@ -378,7 +379,9 @@ class BrokerSession:
                 self._tell(_received(message, acknowledge))
                 return
             _log.warning("a message on %s is dropped: %d bytes, over %d", message.topic, len(message.payload), limit)
-        except Exception as error:  # a topic that is not UTF-8, or whatever the owner did not expect of a message
+        except UnicodeDecodeError as error:
+            _log.warning("a message is dropped, its topic is not UTF-8: %.200r", error.object)
+        except Exception as error:  # whatever the owner did not expect of a message
             _log.warning("a message is dropped, it cannot be handled: %r", error, exc_info=True)
         if acknowledge is not None:
             acknowledge()  # or the broker sends it again for ever

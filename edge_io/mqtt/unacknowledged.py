@@ -16,12 +16,13 @@ LONGEST_S = 600.0
 
 
 class Sent(Struct, kw_only=True):
-    """A message under way. Times are monotonic; `since` moves while it may not have left this machine."""
+    """A message under way. Times are monotonic; `since` moves until it has surely left this machine."""
 
     number: int
     topic: str
     began: float
     since: float
+    left: bool = False
 
 
 class Unacknowledged:
@@ -45,10 +46,13 @@ class Unacknowledged:
         """Return and forget the message that the broker has answered; None for one that is not known."""
         return self._sent.pop(packet, None)
 
-    def still_leaving(self, now: float) -> None:
-        """Note that bytes wait in this machine: nothing has been missing for long."""
+    def look(self, *, leaving: bool, now: float) -> None:
+        """Note whether bytes wait in this machine. While they do, nothing that may be among them is missing; once they
+        do not, everything sent so far has left, whatever is sent later (a PINGREQ waits for a moment, too)."""
         for sent in self._sent.values():
-            if now - sent.began < LONGEST_S:
+            if not leaving:
+                sent.left = True
+            elif not sent.left and now - sent.began < LONGEST_S:
                 sent.since = now
 
     def paused(self, seconds: float) -> None:
@@ -58,5 +62,4 @@ class Unacknowledged:
 
     def missing(self, now: float) -> Sent | None:
         """Return a message whose acknowledgement should have come by `now`."""
-        oldest = next(iter(self._sent.values()), None)  # they are added in order of time
-        return oldest if oldest is not None and now - oldest.since > ACKNOWLEDGE_S else None
+        return next((sent for sent in self._sent.values() if now - sent.since > ACKNOWLEDGE_S), None)

@@ -64,7 +64,9 @@ def linked(
         link.stop()
 
 
-def test_a_message_with_a_topic_that_is_not_utf_8_is_dropped_and_the_link_goes_on() -> None:
+def test_a_message_with_a_topic_that_is_not_utf_8_is_dropped_and_the_link_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with ScriptedBroker() as broker, linked(broker) as (link, heard):
         heard.wait(Connected)
         broker.send(publish(b"\xff\xfe", b"poison"))
@@ -73,6 +75,8 @@ def test_a_message_with_a_topic_that_is_not_utf_8_is_dropped_and_the_link_goes_o
         assert link.connected
         assert link.watch() == ""
         assert len(broker.connections) == 1
+    assert "its topic is not UTF-8" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -237,8 +241,9 @@ def test_no_more_is_under_way_than_the_broker_wants() -> None:
 
 
 def test_an_acknowledgement_that_never_comes_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_io.mqtt.unacknowledged.ACKNOWLEDGE_S", 1.0)
-    with ScriptedBroker(puback=lambda _: None) as broker, linked(broker) as (link, heard):
+    """Although the broker answers pings, which come more often than an acknowledgement may take."""
+    monkeypatch.setattr("edge_io.mqtt.unacknowledged.ACKNOWLEDGE_S", 2.5)
+    with ScriptedBroker(puback=lambda _: None) as broker, linked(broker, keepalive_s=1) as (link, heard):
         heard.wait(Connected)
         link.publish("t", b"x", qos=1)
         assert "did not acknowledge a message on t" in heard.wait(Disconnected).reason

@@ -70,7 +70,8 @@ class ScriptedBroker:
         """Tell the newest connection why, and hang up."""
         stream = self.connections[-1].stream
         stream.sendall(packet(DISCONNECT, bytes([code, 0])))
-        stream.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # the client may be the quicker one
+            stream.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> ScriptedBroker:
         self._spawn(self._accept)

@@ -49,10 +49,22 @@ def test_a_slow_link_is_waited_for_but_not_for_ever() -> None:
     sent = Unacknowledged(limit=2)
     sent.add(1, 10, "t", 0.0)
     for now in range(0, int(LONGEST_S), 10):
-        sent.still_leaving(float(now))
+        sent.look(leaving=True, now=float(now))
         assert sent.missing(float(now)) is None
-    sent.still_leaving(LONGEST_S + 50)
+    sent.look(leaving=True, now=LONGEST_S + 50)
     assert sent.missing(LONGEST_S + 50) is not None
+
+
+def test_what_is_sent_later_is_no_excuse_for_a_message_that_has_left() -> None:
+    sent = Unacknowledged(limit=9)
+    sent.add(1, 10, "t", 0.0)
+    sent.look(leaving=False, now=1.0)
+    for now in range(5, 30, 5):  # a PINGREQ, or another message, is on its way at each look
+        sent.add(now, now, "t", float(now))
+        sent.look(leaving=True, now=float(now))
+    found = sent.missing(ACKNOWLEDGE_S + 1)
+    assert found is not None
+    assert found.number == 10
 
 
 def test_an_answer_to_a_message_that_is_not_known_is_none() -> None:
