@@ -27,9 +27,11 @@ class BrokerRefusals:
     def text(self, now: float) -> str:
         """Return all troubles in a line, "" without any."""
         named = [f"{what}: {why}" for what, why in self._refused.items()]
-        if now < self._contested_until:
-            named.insert(0, self._contested)
-        return "; ".join(named)
+        return "; ".join(filter(None, (self.contested(now), *named)))
+
+    def contested(self, now: float) -> str:
+        """Return what is known of another client with this one's id, "" if nothing is known of late."""
+        return self._contested if now < self._contested_until else ""
 
     def refuse(self, what: str, why: str, outcome: str) -> tuple[DeviceEvent, ...]:
         """Note that the broker refuses `what`; `outcome` says what becomes of it."""

@@ -123,8 +123,9 @@ class Uplink:
     def trouble(self) -> str:
         """Why there is no connection, or what the broker refuses while there is one; "" if all is well."""
         now = self._loop.time()
-        standing = filter(None, (self._refusals.text(now), self._unanswered(now)))
-        return self._silence or self._stuck or "; ".join(standing)
+        away = self._silence or self._stuck
+        standing = (self._refusals.contested(now),) if away else (self._refusals.text(now), self._unanswered(now))
+        return "; ".join(dict.fromkeys(filter(None, (away, *standing))))
 
     def start(self) -> None:
         if self._mqtt is not None:

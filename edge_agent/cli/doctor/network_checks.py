@@ -201,9 +201,11 @@ def _connections(status: AgentStatus) -> Iterable[Finding]:
         ("agent's data broker", status.data_broker_connected, status.data_broker_trouble),
     )
     for check, connected, trouble in links:
+        fix = "docs/how-to/broker.md: rights are in the broker's access rules, reasons in its log"
         if connected and trouble:
-            fix = "docs/how-to/broker.md: rights are in the broker's access rules, reasons in its log"
             yield failure(check, trouble, fix)
+        elif trouble:
+            yield Finding(check=check, verdict="warning", text=f"not connected: {trouble}", fix=fix)
 
 
 def _silent_inputs(patient: Target, status: AgentStatus) -> Iterable[Finding]:
