@@ -10,7 +10,7 @@ warning.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -18,9 +18,11 @@ import numpy as np
 
 from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.inference.guards import as_held, features_in_order
+from edge_agent.inference.quick_confidence import quick_confidence
 from edge_agent.ports import Array, Bound, Session, Tensors
 from edge_contracts.limits import KIB
 from edge_contracts.manifest import Input, InputGuard, Manifest, OutputGuard, Variant
+from edge_contracts.reference import Confidence
 
 MAX_BYTES: Final = 64 * KIB
 """Tensors larger than this have no lane: copying them costs more than the long way."""
@@ -41,16 +43,17 @@ class FastPath:
 
     __slots__ = ("_inputs", "_outputs", "_run")
 
-    def __init__(self, manifest: Manifest, bound: Bound) -> None:
-        """`bound` has the buffers of the manifest's tensors, in its order."""
+    def __init__(self, manifest: Manifest, bound: Bound, judges: Sequence[Callable[[], bool] | None]) -> None:
+        """`bound` has the buffers of the manifest's tensors, in its order; `judges` say of each output whether it is
+        within the variant's thresholds, None where nothing is asked of it."""
         self._run: Callable[[], None] | None = bound.run
         self._inputs = tuple(
             (tensor.name, buffer, buffer.shape, buffer.dtype, _measure_input(tensor.guard, buffer))
             for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
-            (tensor.name, buffer.copy, _measure(tensor.guard, buffer))
-            for tensor, buffer in zip(manifest.outputs, bound.outputs, strict=True)
+            (tensor.name, buffer.copy, _measure(tensor.guard, buffer), judge)
+            for tensor, buffer, judge in zip(manifest.outputs, bound.outputs, judges, strict=True)
         )
 
     def outputs(self, tensors: Tensors) -> dict[str, Array] | None:
@@ -76,8 +79,8 @@ class FastPath:
             self._run = None  # an answer of another shape would fail each time: the long way takes all from here
             return None
         outputs = {}
-        for name, copy, measure in self._outputs:
-            if not _isfinite(measure()):
+        for name, copy, measure, within in self._outputs:
+            if not _isfinite(measure()) or (within is not None and not within()):
                 return None
             outputs[name] = copy()
         return outputs
@@ -90,12 +93,9 @@ def fast_path(
     the manifest's order.
 
     Return None where every request needs the long way: a mapping between the sample's dtype and the model's,
-    thresholds to judge each answer by, large tensors, an engine that cannot be bound, answers that differ from run to
-    run. Raises EngineMemoryError.
+    thresholds to judge many rows or classes by, large tensors, an engine that cannot be bound, answers that differ from
+    run to run. Raises EngineMemoryError.
     """
-    confidence = variant.confidence
-    if confidence.energy is not None or confidence.max_softmax is not None:
-        return None
     if not all(map(_is_usual, manifest.inputs, feeds.values())):
         return None
     if not all(0 < array.nbytes <= MAX_BYTES for array in (*feeds.values(), *answer.values())):
@@ -107,8 +107,19 @@ def fast_path(
         raise
     except EngineError:
         return None
-    same = all(map(_are_equal, bound.outputs, answer.values()))
-    return FastPath(manifest, bound) if same else None
+    if not all(map(_are_equal, bound.outputs, answer.values())):
+        return None
+    judges = _judges(manifest, variant.confidence, bound)
+    return None if judges is None else FastPath(manifest, bound, judges)
+
+
+def _judges(manifest: Manifest, thresholds: Confidence, bound: Bound) -> list[Callable[[], bool] | None] | None:
+    """Return what judges each output, None where one of them needs the long way."""
+    if thresholds.energy is None and thresholds.max_softmax is None:
+        return [None] * len(manifest.outputs)
+    judged = zip(manifest.outputs, bound.outputs, strict=True)
+    judges = [quick_confidence(thresholds, tensor.kind, buffer) for tensor, buffer in judged]
+    return None if None in judges else judges
 
 
 def _is_usual(tensor: Input, array: Array) -> bool:

@@ -11,7 +11,7 @@ from support.sites.worker_host import ladder_of
 
 from edge_agent import Runtime
 from edge_agent.config.inference_options import Certainty
-from edge_agent.inference.conformal import lac, members, predictor, raps, threshold_of
+from edge_agent.inference.conformal import Predictor, lac, members, predictor, raps, threshold_of
 from edge_agent.processing.activations import softmax
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import ConformalThreshold, Output
@@ -69,6 +69,16 @@ def test_sets_hold_the_truth_as_often_as_promised(score, alpha):
 def test_the_likeliest_class_is_in_every_set():
     p = np.array([[0.4, 0.35, 0.25]])
     assert members(p, _threshold(0.0)).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("tau", [0.0, 0.3, 0.6, 0.9, 1.0])
+def test_a_lone_sample_gets_the_set_it_would_have_got_among_others(kind, tau):
+    rows = np.random.default_rng(3).normal(size=(400, 5)).astype(np.float32)
+    rows = rows if kind == "logits" else softmax(rows.astype(np.float64)).astype(np.float32)
+    one = Predictor(_threshold(tau), Output(name="y", dtype="float32", shape=(-1, 5), kind=kind))
+    together = one.predict({"y": rows}).sets
+    assert [one.predict({"y": row[None]}).sets[0] for row in rows] == list(together)
 
 
 def test_the_smallest_sufficient_set_is_chosen(tmp_path):

@@ -15,6 +15,7 @@ from edge_agent import Runtime
 from edge_agent.engines.onnx_runtime import OnnxBound
 from edge_agent.errors import EngineError, TensorError
 from edge_agent.inference import fast_path
+from edge_agent.inference.quick_confidence import MAX_CLASSES, quick_confidence
 from edge_contracts.guards import FeatureGuard
 from edge_contracts.manifest import Confidence, Input, InputGuard, Output, OutputGuard, SampleMapping
 
@@ -28,14 +29,15 @@ REQUESTS = st.one_of(
 GUARDS = ["reject", "warn", "clip", "fallback"]
 
 
-def _bundle(folder, **guard):
+def _bundle(folder, thresholds=None, **guard):
     mapping = SampleMapping(dtype="float32")
     inputs = (Input(name="x", dtype="float32", shape=(-1, 4), sample=mapping, guard=InputGuard(**guard)),)
     outputs = (
         Output(name="y", dtype="float32", shape=(-1, 3), kind="logits", guard=OutputGuard(minimum=-9.0, maximum=9.0)),
     )
     models = [("fp32", bundles.nan_model()), ("small", bundles.scaled_model(0.5))]
-    bundles.make_bundle(folder, models=models, inputs=inputs, outputs=outputs)
+    variant = {"confidence": thresholds or Confidence()}
+    bundles.make_bundle(folder, models=models, inputs=inputs, outputs=outputs, variant=variant)
     return folder
 
 
@@ -45,10 +47,14 @@ def _features(action):
     return {"not_finite": action, "features": (FeatureGuard(index=0, maximum=1.0, action=action), known)}
 
 
+JUDGED = {"thresholds": Confidence(energy=-1.5, max_softmax=0.5)}
 WHOLE = [{"minimum": -1.0, "maximum": 1.0, "out_of_range": action} for action in GUARDS]
 
 
-@pytest.fixture(scope="module", params=[{}, *WHOLE, *map(_features, GUARDS)])
+@pytest.fixture(
+    scope="module",
+    params=[{}, JUDGED, *WHOLE, *map(_features, GUARDS)],
+)
 def folder(request, tmp_path_factory):
     return _bundle(tmp_path_factory.mktemp("express") / "b", **request.param)
 
@@ -140,10 +146,38 @@ def test_an_engine_without_the_inner_object_is_bound_all_the_same(tmp_path):
         assert (bound.outputs[0] == runtime.infer({"x": x}).outputs["y"]).all()
 
 
-def test_a_release_that_judges_each_answer_has_none(tmp_path):
-    bundles.make_bundle(tmp_path / "b", variant={"confidence": Confidence(energy=0.0)})
-    with Runtime.open(tmp_path / "b") as runtime:
-        assert runtime._ladder.loaded[0].express is None
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "values"])
+def test_a_release_that_judges_each_answer_has_one_for_those_within_its_thresholds(tmp_path, kind):
+    outputs = (Output(name="y", dtype="float32", shape=(-1, 3), kind=kind),)
+    thresholds = Confidence(energy=-1.5, max_softmax=0.5)
+    bundles.make_bundle(tmp_path / "b", variant={"confidence": thresholds}, outputs=outputs)
+    with Runtime.open(tmp_path / "b") as quick, Runtime.open(tmp_path / "b") as slow:
+        lane = quick._ladder.loaded[0].express
+        slow._ladder.loaded[0].express = None
+        taken = 0
+        for row in np.random.default_rng(0).uniform(-1, 1, (300, 1, 4)).astype(np.float32):
+            answer = slow.infer({"x": row})
+            assert (lane.outputs({"x": row}) is None) == bool(answer.warnings)
+            assert _outcome(quick, {"x": row})[:-1] == _outcome(slow, {"x": row})[:-1]
+            taken += not answer.warnings
+        assert 0 < taken <= 300 if kind == "values" else 0 < taken < 300
+        assert quick.tally.counters["out_of_distribution"] == 300 - taken
+
+
+def test_thresholds_over_several_rows_or_many_classes_have_none():
+    thresholds = Confidence(max_softmax=0.5)
+    for shape in ((2, 3), (1, MAX_CLASSES + 1), (), (1, 0)):
+        assert quick_confidence(thresholds, "logits", np.zeros(shape, np.float32)) is None
+    assert quick_confidence(thresholds, "logits", np.zeros((1, 1, MAX_CLASSES), np.float32)) is not None
+
+
+def test_an_answer_at_the_threshold_itself_is_left_to_the_long_way():
+    row = np.float32([[0.25, 0.5, 0.25]])
+    assert not quick_confidence(Confidence(max_softmax=0.5), "probabilities", row)()
+    assert quick_confidence(Confidence(max_softmax=0.49), "probabilities", row)()
+    energy = -math.log(sum(map(math.exp, row[0].tolist())))
+    assert not quick_confidence(Confidence(energy=energy), "logits", row)()
+    assert quick_confidence(Confidence(energy=energy + 1e-6), "logits", row)()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8"])
