@@ -21,7 +21,7 @@ from edge_agent.inference.guards import as_held, features_in_order
 from edge_agent.inference.quick_confidence import quick_confidence
 from edge_agent.ports import Array, Bound, Session, Tensors
 from edge_contracts.limits import KIB
-from edge_contracts.manifest import Input, InputGuard, Manifest, OutputGuard, Variant
+from edge_contracts.manifest import Input, InputGuard, Manifest, Output, OutputGuard, Variant
 from edge_contracts.reference import Confidence
 
 MAX_BYTES: Final = 64 * KIB
@@ -34,7 +34,6 @@ _Measure = Callable[[], Any]
 """Returns a number that is finite only where what a buffer holds is finite and within its guard's range."""
 
 _ndarray, _isfinite, _sum = np.ndarray, math.isfinite, np.add.reduce
-_lowest, _highest = np.minimum.reduce, np.maximum.reduce
 _vdot: Any = getattr(np.vdot, "_implementation", np.vdot)  # without its search for arrays of other libraries
 
 
@@ -52,7 +51,7 @@ class FastPath:
             for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
-            (tensor.name, buffer.copy, _measure(tensor.guard, buffer), judge)
+            (tensor.name, buffer.copy, _measure_output(tensor, buffer, judge), judge)
             for tensor, buffer, judge in zip(manifest.outputs, bound.outputs, judges, strict=True)
         )
 
@@ -146,13 +145,20 @@ def _measure(guard: InputGuard | OutputGuard, buffer: Any) -> _Measure:
     if low is None and high is None:
         return _finite(flat)
     minimum, maximum = -math.inf if low is None else low, math.inf if high is None else high
-    # An infinity compares as within an open end, and a NaN as within nothing.
+    # An infinity compares as within an open end, and a NaN, which is found first, as within nothing.
     within = _finite(flat) if math.inf in (-minimum, maximum) else float
+    lowest, highest, at = flat.argmin, flat.argmax, flat.item  # a third of the time of `numpy.minimum.reduce`
 
     def measure() -> Any:
-        return within() if minimum <= _lowest(flat) and _highest(flat) <= maximum else math.nan
+        return within() if minimum <= at(lowest()) and at(highest()) <= maximum else math.nan
 
     return measure
+
+
+def _measure_output(tensor: Output, buffer: Any, judge: Callable[[], bool] | None) -> _Measure:
+    bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
+    sees_all = judge is not None and tensor.kind == "logits" and not bounded  # then it sees what is not finite, too
+    return float if sees_all else _measure(tensor.guard, buffer)
 
 
 def _measure_input(guard: InputGuard, buffer: Any) -> _Measure:

@@ -18,30 +18,36 @@ MAX_CLASSES: Final = 256
 MARGIN: Final = 1e-9
 """How near a threshold, relative to it, the two ways to reckon may differ."""
 
-_exp, _log = math.exp, math.log
+_exp = math.exp
+_TINY: Final = 1e-280
+_LARGEST: Final = 700.0
+_INF: Final = math.inf
 
 
 def quick_confidence(thresholds: Confidence, kind: str, buffer: Any) -> Callable[[], bool] | None:
     """Return what says whether the one row that `buffer` holds, logits or probabilities, is within the thresholds.
 
-    `kind` is the manifest's. None for what it cannot judge: several rows, or too many classes.
+    `kind` is the manifest's. Logits are within only if all are finite. None for what it cannot judge: several rows, or
+    too many classes.
     """
     if kind == "values":
         return _nothing_to_judge
     if buffer.ndim < 1 or buffer.size != buffer.shape[-1] or not 0 < buffer.size <= MAX_CLASSES:
         return None
     row = buffer.reshape(-1).tolist
-    # -log(sum(exp)) may be at most the energy; the largest probability must be at least the other.
-    floor = -math.inf if thresholds.energy is None else _over(-thresholds.energy)
     least = 0.0 if thresholds.max_softmax is None else _over(thresholds.max_softmax)
     if kind != "logits":
         return lambda: max(row()) >= least
+    # -log(sum(exp)) may be at most the energy, so the sum itself has a least; of numbers so small nothing is left.
+    least_sum = _TINY if thresholds.energy is None else max(_TINY, _exp(min(_over(-thresholds.energy), _LARGEST)))
 
     def within() -> bool:
         values = row()
-        top = max(values)
-        total = sum([_exp(value - top) for value in values])
-        return top + _log(total) >= floor and least * total <= 1.0
+        try:
+            total = sum(map(_exp, values))
+            return least_sum <= total < _INF and min(values) > -_INF and _exp(max(values)) >= least * total
+        except OverflowError:
+            return False
 
     return within
 

@@ -171,6 +171,20 @@ def test_thresholds_over_several_rows_or_many_classes_have_none():
     assert quick_confidence(thresholds, "logits", np.zeros((1, 1, MAX_CLASSES), np.float32)) is not None
 
 
+@pytest.mark.parametrize("thresholds", [{"energy": 1e9}, {"max_softmax": 1e-9}, {"energy": -1.0}, {"energy": -1e9}])
+def test_logits_that_are_not_finite_or_too_large_for_it_are_left_to_the_long_way(thresholds):
+    row = np.float32([[1.0, 2.0, 3.0]])
+    within = quick_confidence(Confidence(**thresholds), "logits", row)
+    assert within() == (thresholds != {"energy": -1e9})
+    for poison in (math.nan, math.inf, -math.inf, 1e30):
+        for place in range(3):
+            row[...] = [[1.0, 2.0, 3.0]]
+            row[0, place] = poison
+            assert not within()
+    row[...] = -1e30
+    assert not within()
+
+
 def test_an_answer_at_the_threshold_itself_is_left_to_the_long_way():
     row = np.float32([[0.25, 0.5, 0.25]])
     assert not quick_confidence(Confidence(max_softmax=0.5), "probabilities", row)()
