@@ -21,9 +21,13 @@ from edge_agent.engines.onnx_external_data import refuse_external_data
 from edge_agent.engines.registry import is_out_of_memory
 from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.ports import Array, Engine, EngineSettings, TensorInfo, Tensors
+from edge_contracts.limits import MIB
 
 _QUIET: Final = 4  # only what ends the process; everything else reaches the caller as an exception
 _PROVIDERS: Final = ["CPUExecutionProvider"]
+SHRINK_BYTES: Final = MIB
+"""Tensors from this size on are of a request larger than usual, or of a model that takes long anyway."""
+
 _DTYPES: Final = {
     "tensor(bool)": "bool",
     "tensor(uint8)": "uint8",
@@ -54,9 +58,17 @@ class OnnxSession:
 
     def run(self, feeds: Tensors) -> dict[str, Array]:
         try:
-            return dict(zip(self._names, self._run(self._names, feeds, None)))  # noqa: B905 - the engine's own names
+            return dict(zip(self._names, self._run(self._names, feeds, self._options_for(feeds))))  # noqa: B905 - its own
         except Exception as error:  # the engine raises a dozen types without a common base
             raise _engine_error(error, "run") from error
+
+    def _options_for(self, feeds: Tensors) -> Any:
+        """Return the run's options: after a large request the arena gives its memory back; else it keeps it."""
+        if sum([array.nbytes for array in feeds.values()]) < SHRINK_BYTES:
+            return None
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
 
     def bind(self, feeds: Tensors, answer: Tensors) -> OnnxBound:
         try:

@@ -14,8 +14,15 @@ from edge_contracts.limits import MIB
 HEADROOM_MB = 48.0
 """What serving may need beside the model: request bodies, answers, the interpreter's own growth."""
 
-LEAN_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-"""For every child that loads NumPy or an engine: no idle BLAS threads, no allocator arena per thread."""
+LEAN_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(8 * MIB),
+}
+"""For every child that loads NumPy or an engine: no idle BLAS threads, no allocator arena per thread, and the memory of
+large tensors goes back when they are freed. Left to itself the allocator keeps it once it has met a few of them."""
 
 _STATUS = Path("/proc/self/status")
 _OOM_SCORE = Path("/proc/self/oom_score_adj")

@@ -28,6 +28,7 @@ from edge_agent.http.messages import (
     SLOWEST_BYTES,
     Answering,
     Application,
+    Body,
     Exchange,
     HttpError,
     HttpResponse,
@@ -217,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
             if shared.buffered + len(piece) > limits.MAX_BUFFERED_BYTES:
                 self._refuse(retry(1.0, "too many large requests at once"))
             else:
-                exchange.body.append(piece)
+                exchange.keep(piece)
                 exchange.held += len(piece)
                 shared.buffered += len(piece)
         if body.done:
@@ -230,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
         exchange = self._current = self._current or Exchange(None, None, keep_alive=False)
         exchange.answering = lambda _: response
         exchange.kept = False
-        exchange.body.clear()
+        exchange.body = b""
         self._release(exchange)
         if response.closing or closing:
             exchange.keep_alive = False
@@ -272,7 +273,7 @@ class Connection(asyncio.BufferedProtocol):
             if current is not None and not current.size:
                 self.transport.write(_CONTINUE)
 
-    def _answer(self, exchange: Exchange, answering: Answering, body: bytes) -> None:
+    def _answer(self, exchange: Exchange, answering: Answering, body: Body) -> None:
         try:
             answer = answering(body)
         except Exception as error:
@@ -302,10 +303,10 @@ class Connection(asyncio.BufferedProtocol):
         """Return the answer to a request that an exception ended."""
         if isinstance(error, HttpError):
             return error.response
-        self._shared.failures.report("an answer failed", error)
         if isinstance(error, MemoryError):
             self._shared.out_of_memory()
             return no_memory().response
+        self._shared.failures.report("an answer failed", error)
         return FAILED
 
     def _write(self, exchange: Exchange, response: HttpResponse) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from edge_agent.errors import TensorError
-from edge_agent.http.messages import HttpError, too_large
+from edge_agent.http.messages import Body, HttpError, too_large
 from edge_contracts import limits
 
 Coding = Literal["gzip", "deflate"]
@@ -51,7 +51,7 @@ def accepted(headers: Mapping[bytes, bytes]) -> tuple[Coding, int] | None:
     return best, CHOSEN_BYTES if len(named) == 1 else USUAL_BYTES
 
 
-def decompress(body: bytes, coding: Coding, limit: int) -> bytes:
+def decompress(body: Body, coding: Coding, limit: int) -> bytes:
     """Return what a compressed body holds. Raises HttpError 413 for more than `limit` bytes, TensorError for what is
     damaged, ends early or is followed by more."""
     try:
@@ -70,14 +70,14 @@ def compress(body: bytes, coding: Coding) -> bytes:
     return zlib.compress(body, _LEVEL, wbits=_GZIP_BITS if coding == "gzip" else _ZLIB_BITS)
 
 
-def _bare(body: bytes, limit: int) -> tuple[bytes, bytes]:
+def _bare(body: Body, limit: int) -> tuple[bytes, bytes]:
     try:
         return _decompress(body, _BARE_BITS, limit)
     except zlib.error as error:
         raise TensorError(f"not deflate: {error}", subject="content-encoding") from error
 
 
-def _decompress(body: bytes, bits: int, limit: int) -> tuple[bytes, bytes]:
+def _decompress(body: Body, bits: int, limit: int) -> tuple[bytes, bytes]:
     """Return the data and what follows it. Raises zlib.error."""
     stream = zlib.decompressobj(bits)
     found = stream.decompress(body, limit + 1)

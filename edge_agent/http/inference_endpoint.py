@@ -17,7 +17,7 @@ from edge_agent.answer import Answer
 from edge_agent.errors import EngineMemoryError, RequestMemoryError, TensorError
 from edge_agent.http.app_state import AppState
 from edge_agent.http.content_coding import Coding, accepted, coding_of, compress, decompress
-from edge_agent.http.messages import JSON, Answering, HttpError, HttpResponse, RequestHead, retry
+from edge_agent.http.messages import JSON, Answering, Body, HttpError, HttpResponse, RequestHead, retry
 from edge_agent.http.oip_codec import InferRequest
 from edge_agent.http.oip_template_cache import TemplateCodec, TemplateHit
 from edge_agent.inference.runtime import Runtime
@@ -68,7 +68,7 @@ class InferenceEndpoint:
         wish = _Wish(json_length, coding_of(headers), accepted(headers), stream)
         accepts = wish.accepts
 
-        def infer(body: bytes) -> HttpResponse | Awaitable[HttpResponse]:
+        def infer(body: Body) -> HttpResponse | Awaitable[HttpResponse]:
             if serving.retry_after_s:
                 raise self.shed()
             serving.last_ms = int(time.time() * 1000)
@@ -106,7 +106,7 @@ class InferenceEndpoint:
         self._usual_us += 0.1 * (timing_us - self._usual_us)
         self._usual_bytes += 0.1 * (size - self._usual_bytes)
 
-    async def _infer_in_thread(self, body: bytes, wish: _Wish) -> HttpResponse:
+    async def _infer_in_thread(self, body: Body, wish: _Wish) -> HttpResponse:
         """Parse and answer in the thread; a batcher has one of its own."""
         batcher = self._serving.batcher
         try:
@@ -137,7 +137,7 @@ class InferenceEndpoint:
             return response
         return await self._run(lambda: _compressed(response, accepts[0]))
 
-    def _parse(self, body: bytes, wish: _Wish) -> TemplateHit:
+    def _parse(self, body: Body, wish: _Wish) -> TemplateHit:
         if wish.coding is not None:
             body = decompress(body, wish.coding, MAX_REQUEST_BYTES)
         return self._codec.parse(body, wish.json_length)

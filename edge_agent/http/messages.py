@@ -48,7 +48,13 @@ def retry(delay_s: float, reason: str) -> HttpError:
     return HttpError(503, reason, (b"retry-after", b"%d" % max(1, math.ceil(delay_s))))
 
 
-Answering = Callable[[bytes], HttpResponse | Awaitable[HttpResponse]]
+Body = bytes | bytearray
+"""A request's body; one that came in many pieces is a bytearray, and nothing changes it any more."""
+
+UNCOPIED_BYTES: Final = limits.MIB
+"""From this size on a body is handed on in the memory that it was received into: a copy would need as much again."""
+
+Answering = Callable[[Body], HttpResponse | Awaitable[HttpResponse]]
 """Answers requests, given their whole bodies: at once, or later where that takes long. Raises HttpError."""
 
 
@@ -88,13 +94,22 @@ class Exchange:
         self.head_only = head is not None and head.method == "HEAD"
         self.keep_alive = keep_alive
         self.kept = True
-        self.body: list[bytes] = []
+        self.body: Body = b""
         self.size = self.held = 0
 
-    def take_body(self) -> bytes:
-        """Return the body, once: it is not kept here any longer."""
-        pieces, self.body = self.body, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def keep(self, piece: bytes) -> None:
+        """Keep a further piece of the body. Raises MemoryError."""
+        if not self.body:
+            self.body = piece
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += piece
+
+    def take_body(self) -> Body:
+        """Return the body, once: it is not kept here any longer. A large one is not copied."""
+        body, self.body = self.body, b""
+        return bytes(body) if len(body) < UNCOPIED_BYTES else body
 
 
 def too_large(size: int | str) -> HttpError:

@@ -117,7 +117,7 @@ _any_request = msgspec.json.Decoder(_AnyRequest)
 _float_request = msgspec.json.Decoder(_FloatRequest)
 
 
-def parse_request(body: bytes, json_length: int | None, manifest: Manifest) -> InferRequest:
+def parse_request(body: bytes | bytearray, json_length: int | None, manifest: Manifest) -> InferRequest:
     """Parse an inference request; `json_length` is the Inference-Header-Content-Length, None without binary data.
 
     Raises TensorError naming the field.

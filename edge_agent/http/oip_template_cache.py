@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.answer import Answer
+from edge_agent.http.messages import Body
 from edge_agent.http.oip_codec import InferRequest, encode_answer, encode_response_template, holds_data, parse_request
 from edge_agent.http.oip_json_numbers import DECODERS
 from edge_agent.ports import Array
@@ -51,7 +52,7 @@ class RequestTemplate:
         self.step = request.step
         self.letter: _ResponseTemplate | None = None
 
-    def tensors(self, body: bytes, at: int) -> dict[str, Array] | None:
+    def tensors(self, body: Body, at: int) -> dict[str, Array] | None:
         """Return the tensors of a body whose first `at` bytes are this form's; None if the rest does not fit it."""
         raise NotImplementedError
 
@@ -66,7 +67,7 @@ class _BinaryTemplate(RequestTemplate):
         self._blanks = [(name, array.dtype, array.shape, array.nbytes) for name, array in request.tensors.items()]
         self._size = sum(array.nbytes for array in request.tensors.values())
 
-    def tensors(self, body: bytes, at: int) -> dict[str, Array] | None:
+    def tensors(self, body: Body, at: int) -> dict[str, Array] | None:
         if len(body) != at + self._size:
             return None
         tensors: dict[str, Array] = {}
@@ -89,7 +90,7 @@ class _JsonTemplate(RequestTemplate):
         self._decode = DECODERS[array.dtype.kind].decode
         self._pack = struct.Struct(f"{array.size}{array.dtype.char}").pack  # NumPy's letters of native types are C's
 
-    def tensors(self, body: bytes, at: int) -> dict[str, Array] | None:
+    def tensors(self, body: Body, at: int) -> dict[str, Array] | None:
         if not body.endswith(self._after) or len(body) > MAX_REQUEST_JSON_BYTES:
             return None
         try:
@@ -114,18 +115,18 @@ class TemplateCache:
         self._manifest = manifest
         self._forms: dict[tuple[bool, bytes], RequestTemplate] = {}
 
-    def lookup(self, body: bytes, json_length: int | None) -> TemplateHit | None:
+    def lookup(self, body: Body, json_length: int | None) -> TemplateHit | None:
         """Return the request that a body is, as the codec would read it; None if no template is known that it fits."""
         is_list = json_length is None
         at = body.find(_DATA, 0, MAX_FORM_BYTES) + len(_DATA) if json_length is None else json_length
-        form = self._forms.get((is_list, body[:at])) if at <= MAX_FORM_BYTES else None
+        form = self._forms.get((is_list, bytes(body[:at]))) if at <= MAX_FORM_BYTES else None
         tensors = None if form is None else form.tensors(body, at)
         if form is None or tensors is None:
             return None
         request = InferRequest(id=None, tensors=tensors, outputs=form.wanted, tag=form.tag, step=form.step)
         return TemplateHit(request, form)
 
-    def remember(self, body: bytes, json_length: int | None, request: InferRequest) -> TemplateHit:
+    def remember(self, body: Body, json_length: int | None, request: InferRequest) -> TemplateHit:
         """Keep the template of a body which the codec has read as `request`, if it has one."""
         at = body.find(_DATA, 0, MAX_FORM_BYTES) + len(_DATA) if json_length is None else json_length
         form = None
@@ -134,7 +135,7 @@ class TemplateCache:
         if form is not None:
             if len(self._forms) >= MAX_FORMS:
                 self._forms.clear()
-            self._forms[json_length is None, body[:at]] = form
+            self._forms[json_length is None, bytes(body[:at])] = form
         return TemplateHit(request, form)
 
     def encode(self, answer: Answer, form: RequestTemplate) -> tuple[bytes, int | None] | None:
@@ -169,7 +170,7 @@ class TemplateCodec:
         self._manifest = manifest
         self._cache = TemplateCache(manifest)
 
-    def parse(self, body: bytes, json_length: int | None) -> TemplateHit:
+    def parse(self, body: Body, json_length: int | None) -> TemplateHit:
         """See `oip_codec.parse_request`, whose request this is. Raises TensorError."""
         hit = self._cache.lookup(body, json_length)
         if hit is not None:
@@ -192,10 +193,10 @@ def _binary_form(request: InferRequest, size: int) -> RequestTemplate | None:
     return _BinaryTemplate(request)
 
 
-def _list_form(request: InferRequest, body: bytes, at: int) -> RequestTemplate | None:
+def _list_form(request: InferRequest, body: Body, at: int) -> RequestTemplate | None:
     """Return the form of a request in JSON whose `data` seems to begin at `at`; None if it has none."""
     end = body.find(b"]", at) + 1
-    before, after = body[:at], body[end:]
+    before, after = bytes(body[:at]), bytes(body[end:])
     if len(after) > MAX_FORM_BYTES or not before.endswith(_DATA) or not holds_data(before, after):
         return None
     ((_, array),) = request.tensors.items()

@@ -6,17 +6,20 @@ Which rung answers, and what happens when one fails, is in `runtime`; the guards
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.engines.registry import engine_for
+from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.fallback_ladder import Rung
+from edge_agent.host.request_memory import RequestMemory, growth_left_mb, peak_of
 from edge_agent.inference import fast_path
 from edge_agent.inference.conformal import Predictor, predictor
 from edge_agent.inference.counters import AnswerCounters
@@ -36,6 +39,10 @@ from edge_agent.ports import Array, Composite, EngineSettings, Session, Tensors
 from edge_agent.processing.postprocess import Postprocessor
 from edge_contracts.errors import BundleError, EdgewrightError
 from edge_contracts.manifest import Manifest, Output, Variant
+
+PROBE_ROWS: Final = 64
+PROBE_S: Final = 0.2
+"""At most so many rows, and about so many seconds of CPU, go into measuring what a batch costs in memory."""
 
 
 class GuardError(BundleError):
@@ -78,6 +85,7 @@ class LoadedRung:
         self.express: fast_path.FastPath | None = None  # once it is warm
         self.warm_s = math.inf  # CPU seconds of its first run
         self.composite = session if isinstance(session, Composite) else None
+        self.memory = RequestMemory()  # the runtime's, where there is one
         self._finisher = Postprocessor(manifest, variant.score_maps) if manifest.answer else None
         self._checks = tuple(_OutputCheck(tensor, has_thresholds=has_thresholds) for tensor in manifest.outputs)
 
@@ -104,9 +112,9 @@ class LoadedRung:
     def answer(self, feeds: Sequence[Array]) -> tuple[dict[str, Array], GuardVerdict]:
         """Return the outputs and, if the variant declares thresholds, the confidence verdict.
 
-        Raises EngineError, and GuardError for an answer that an output guard refuses.
+        Raises EngineError, GuardError for an answer that an output guard refuses, and as `RequestMemory.begin`.
         """
-        outputs = self.run(feeds)
+        outputs = self._run_within_memory(feeds)
         confidence = PASS
         for check in self._checks:
             array = outputs[check.name]
@@ -118,6 +126,20 @@ class LoadedRung:
                 confidence = self._confidence(array, logits=check.logits)
         return outputs, confidence
 
+    def _run_within_memory(self, feeds: Sequence[Array]) -> dict[str, Array]:
+        size, memory = sum([feed.nbytes for feed in feeds]), self.memory
+        if not memory.begin(size, _rows(feeds)):
+            return self.run(feeds)
+        try:
+            outputs = self.run(feeds)
+        except EngineMemoryError:
+            raise  # its size stays behind
+        except BaseException:
+            memory.leave()
+            raise
+        memory.end(size)
+        return outputs
+
     def finish(self, outputs: dict[str, Array], tensors: Tensors) -> dict[str, Array]:
         """Return the outputs with what the manifest's steps make of them for this request. Raises EngineError."""
         return outputs if self._finisher is None else self._finisher.finish(outputs, tensors)
@@ -127,11 +149,28 @@ class LoadedRung:
         that shape. Raises EngineError, BundleError."""
         feeds = dict(zip(self._inputs, self.usual(), strict=True))
         start = time.thread_time()  # what else the box does is no reason to do without a lane
-        answer = self.session.run(feeds)
+        answer: dict[str, Array] = {}
+        peak_mb = peak_of(lambda: answer.update(self.session.run(feeds)))
         self.warm_s = time.thread_time() - start
+        self._probe_memory(list(feeds.values()), peak_mb)
         if self._finisher is None and self.warm_s < fast_path.MAX_S:
             fetched = {name: answer[name] for _, name in self._outputs}
             self.express = fast_path.fast_path(self.bundle.manifest, self.variant, self.session, feeds, fetched)
+
+    def _probe_memory(self, feeds: Sequence[Array], first_mb: float) -> None:
+        """Learn what a batch costs in memory from a small one, where that is quick and sure to fit; `first_mb` is what
+        the first run took, engine's own buffers included."""
+        before = sum(feed.nbytes for feed in feeds)
+        self.memory.learn(before, before, 0.0)
+        left = growth_left_mb()
+        rows = int(min(PROBE_ROWS, PROBE_S / max(self.warm_s, 1e-6), (left or 0.0) / 4 / max(first_mb, 0.1)))
+        is_open = all(tensor.shape[:1] == (-1,) and tensor.sampled for tensor in self.bundle.manifest.inputs)
+        if self.variant.format != "onnx" or rows < 2 or not is_open:
+            return
+        batch = [np.repeat(feed, rows, axis=0) for feed in feeds]
+        with contextlib.suppress(EngineError):  # not made for batches after all
+            peak_mb = peak_of(lambda: self.session.run(dict(zip(self._inputs, batch, strict=True))))
+            self.memory.learn(before * rows, before, peak_mb)
 
     def usual(self) -> list[Array]:
         """Return a usual request's tensors as the model is fed them: one sample, or the batch of a fixed shape."""
@@ -157,6 +196,12 @@ class LoadedRung:
         # The most unusual sample of the batch decides.
         worst = float(np.exp(top - log_sum).min())
         return judge_confidence(thresholds, energy=float((-log_sum).max()), max_softmax=worst)
+
+
+def _rows(feeds: Sequence[Array]) -> int:
+    """Return how many rows a request has: the first dimension that its tensors share; 1 without one."""
+    firsts = {feed.shape[0] for feed in feeds if feed.shape}
+    return firsts.pop() if len(firsts) == 1 else 1
 
 
 def load_rung(rung: Rung, settings: EngineSettings) -> LoadedRung:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from edge_agent.config.inference_options import Certainty
 from edge_agent.errors import EngineMemoryError
 from edge_agent.fallback_ladder import Rung
+from edge_agent.host.request_memory import RequestMemory, SizeWatcher
 from edge_agent.inference.counters import Counters
 from edge_agent.inference.rung import LoadedRung, load_rung
 from edge_agent.inference.rung_health import WELL, failed, preferred_order, walk
@@ -34,9 +35,11 @@ class RungPool:
         "_manifest",
         "_on_fault",
         "_order",
+        "_refused_bytes",
         "_remembers",
         "_settings",
         "_tally",
+        "_watcher",
         "loaded",
         "quick",
         "rungs",
@@ -51,6 +54,8 @@ class RungPool:
         settings: EngineSettings,
         certainty: Certainty | None,
         on_fault: FaultListener | None,
+        watcher: SizeWatcher | None = None,
+        refused_bytes: int | None = None,
     ) -> None:
         self.rungs = tuple(rungs)
         self.loaded: dict[int, LoadedRung] = {}
@@ -59,6 +64,7 @@ class RungPool:
         self._manifest, self._tally = manifest, tally
         self._remembers = manifest.last_resort.kind == "last_value"
         self._settings, self._certainty, self._on_fault = settings, certainty, on_fault
+        self._watcher, self._refused_bytes = watcher, refused_bytes
         self._order = preferred_order(self.rungs, None)
         self._health = [WELL] * len(self.rungs)
         self._fed_alike: set[int] = set()
@@ -139,6 +145,7 @@ class RungPool:
         try:
             rung = load_rung(self.rungs[index], self._settings)
             rung.answers = self._tally.answers(rung.served_by)
+            rung.memory = RequestMemory(self._watcher, self._refused_bytes)
             rung.warm()
             if self._certainty is not None and not rung.predicts(self._certainty.coverage):
                 self.tell(index, "certainty", f"has no threshold for a coverage of {self._certainty.coverage:g}")

@@ -22,8 +22,9 @@ import msgspec
 from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
 from edge_agent.config.inference_options import Certainty
-from edge_agent.errors import EngineMemoryError, TensorError
+from edge_agent.errors import EngineMemoryError, RequestMemoryError, TensorError
 from edge_agent.fallback_ladder import ABSTAIN, LadderRelease, Rung, build_ladder
+from edge_agent.host.request_memory import SizeWatcher
 from edge_agent.inference.batch import answer_together
 from edge_agent.inference.counters import Counters
 from edge_agent.inference.histograms import HistogramSampler, TagCounters
@@ -101,8 +102,11 @@ class Runtime:
         certainty: Certainty | None = None,
         on_fault: FaultListener | None = None,
         streams: StreamLimits | None = None,
+        watcher: SizeWatcher | None = None,
+        refused_bytes: int | None = None,
     ) -> None:
-        """Open the first release of the ladder whose manifest can be read. Raises BundleError if there is none."""
+        """Open the first release of the ladder whose manifest can be read. `watcher` is told of large requests; those
+        of `refused_bytes` and more are refused. Raises BundleError if there is none."""
         self.ladder = tuple(ladder)
         self.manifest: Manifest = first_manifest(self.ladder)
         self.tally = Counters()
@@ -121,6 +125,8 @@ class Runtime:
             settings=settings or EngineSettings(),
             certainty=certainty,
             on_fault=on_fault,
+            watcher=watcher,
+            refused_bytes=refused_bytes,
         )
         self._lock = threading.Lock()
 
@@ -346,6 +352,8 @@ class Runtime:
             except EngineMemoryError as error:
                 ladder.tell(index, error.reason, str(error))
                 raise
+            except RequestMemoryError:
+                raise  # no rung is to blame for a request's size
             except EdgewrightError as error:
                 self.tally.count("errors")
                 self.tally.count("guard_output", isinstance(error, GuardError))

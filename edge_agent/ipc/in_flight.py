@@ -4,6 +4,9 @@ The worker counts up what it starts and what it finishes; the supervisor reads t
 gone, whatever killed it. One worker writes a page, so no lock is needed: each counter is one aligned 8-byte store.
 A request counts from the moment its head was read. One whose bytes the worker had not read yet is known only by its
 connection, so open connections are counted as well: each can have cost one request more, and none can cost two.
+
+The sizes of requests stand there too, in bytes of their tensors: of the large one that runs now, and of the largest
+that was answered. So it is known of a worker that died of memory whether it died of a request like none before it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import mmap
 import os
 
 _PAGE_BYTES = 4096
-_STARTED, _FINISHED, _CONNECTIONS = 0, 1, 2
+_STARTED, _FINISHED, _CONNECTIONS, _RUNNING, _PROVED = range(5)
 
 
 class InFlightCounters:
@@ -64,6 +67,25 @@ class InFlightCounters:
     def in_flight(self) -> int:
         """Requests started and not finished; of a dead worker: requests surely lost with it."""
         return self._counters[_STARTED] - self._counters[_FINISHED]
+
+    def begin_large(self, size: int) -> None:
+        """A large request of `size` bytes begins to run."""
+        self._counters[_RUNNING] = size
+
+    def end_large(self, proved: int) -> None:
+        """It is over; the largest that was answered had `proved` bytes."""
+        self._counters[_RUNNING] = 0
+        self._counters[_PROVED] = proved
+
+    @property
+    def running_bytes(self) -> int:
+        """Bytes of the large request that runs now, 0 if none does; of a dead worker: of the one it died in."""
+        return self._counters[_RUNNING]
+
+    @property
+    def proved_bytes(self) -> int:
+        """Bytes of the largest request that was answered, of those that count as large."""
+        return self._counters[_PROVED]
 
     def close(self) -> None:
         """Give the memory and the descriptor back."""

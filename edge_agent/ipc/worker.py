@@ -33,6 +33,8 @@ class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     batch: Batching | None = None
     certainty: Certainty | None = None
     capture: CaptureConfig | None = None
+    refused_bytes: int | None = None
+    """Requests of so many bytes of tensors are refused: one has ended a worker before."""
     takes_over: bool = False
     """Whether another worker serves until it is ready: it loads with what CPU that one leaves, and rehearses."""
 

@@ -17,6 +17,7 @@ if __name__ == "__main__":
     leave_docstrings_out()
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent.engines.registry import import_engines
-from edge_agent.errors import EngineMemoryError
+from edge_agent.errors import EngineMemoryError, RequestMemoryError
 from edge_agent.fallback_ladder import ABSTAIN, Rung
 from edge_agent.host.memory_limits import HEADROOM_MB, limit_growth, offer_to_oom_killer
 from edge_agent.http.app_state import AppState
@@ -66,6 +67,9 @@ EXIT_MEMORY = 70
 HANG_S = 30.0
 """An inference that runs longer is a hang: the worker stops its heartbeats, and the supervisor kills it."""
 
+SHORT_S = 60.0
+"""How often it is told that memory is short, in seconds."""
+
 _OOM_SCORE = 500
 
 
@@ -76,7 +80,9 @@ class Worker:
         self._plan = plan
         self._listening = listening
         self._serving = AppState(on_memory_error=self._die, labels={"slot": plan.slot})
-        self._server = HttpServer(OipApp(self._serving), flight)
+        self._server = HttpServer(OipApp(self._serving), flight, out_of_memory=self._out_of_memory)
+        self._flight = flight
+        self._short_at = -math.inf  # when memory was last short, in seconds of the monotonic clock
         self._serving.totals = lambda: self._server.counters
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None
@@ -142,7 +148,14 @@ class Worker:
         it bounds what models cost here and not what the engine's code costs."""
         plan = self._plan
         settings = EngineSettings(threads=plan.threads, cache=None if plan.cache is None else Path(plan.cache))
-        runtime = Runtime(plan.ladder, settings=settings, certainty=plan.certainty, on_fault=self._fault)
+        runtime = Runtime(
+            plan.ladder,
+            settings=settings,
+            certainty=plan.certainty,
+            on_fault=self._fault,
+            watcher=self._flight,
+            refused_bytes=plan.refused_bytes,
+        )
         import_engines(runtime.manifest)
         if plan.capture is not None:
             self._open_onlooker()
@@ -251,6 +264,18 @@ class Worker:
             self._say(message)
         else:
             self._loop.call_soon_threadsafe(self._say, message)
+
+    def _out_of_memory(self) -> None:
+        """Report that there was no memory for a request, at most once in `SHORT_S`: the supervisor replaces a worker
+        whose memory is used up."""
+        gc.collect()  # requests that failed may wait for it, with all they hold
+        now = time.monotonic()
+        if now - self._short_at < SHORT_S:
+            return
+        self._short_at = now
+        text = "no memory for a request that would fit into a worker just started"
+        served_by = self._plan.slot if self._serving.runtime is None else self._serving.runtime.serving
+        self._say(Fault(served_by=served_by, reason=RequestMemoryError.reason, text=text))
 
     def _say(self, message: ToSupervisor) -> None:
         if self._link is None:

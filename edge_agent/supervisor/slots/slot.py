@@ -314,10 +314,13 @@ class Slot:
             "lost": death.lost,
             "connections": death.connections,
             "version": worker.first.version,
+            "request_bytes": death.request_bytes,
         }
         text = f"worker {death.pid} of {worker.first.served_by} ended: {death.reason}, {death.lost} requests lost"
+        if death.oversized:
+            text += f"; it ran a request of {death.request_bytes} bytes, larger than any before: such are refused now"
         self._news("worker-died", "error", text=text, detail=detail)
-        if self._uncommitted(worker.first) and not worker.draining:
+        if self._uncommitted(worker.first) and not worker.draining and not death.oversized:
             self._soak.count("lost", death.lost)
             self.apply(Crashed(reason=death.reason))
 

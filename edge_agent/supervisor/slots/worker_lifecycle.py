@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import Collection
 from typing import Protocol
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from edge_agent.config.agent_toml import SlotConfig
+from edge_agent.errors import RequestMemoryError
 from edge_agent.fallback_ladder import Rung, lightest
 from edge_agent.ipc.worker import AgentView, Drain, Fault, Heartbeat, Prefer, Ready, Shed, TapSettings, WorkerPlan
 from edge_agent.supervisor.slots.leak_detector import LeakState, grow
@@ -27,6 +29,12 @@ from edge_contracts.readings import Shortage
 
 BACKLOG = 128
 """Connections that wait in the kernel while a worker is replaced."""
+
+DEATHS_BY_SIZE = ("engine-memory", "memory", "SIGKILL", "hung")
+"""Of what a worker dies whose request was too large: a failed allocation, our own bound, the kernel's, or time."""
+
+RECYCLE_S = 60.0
+"""At most so often is a worker replaced because its memory was used up, in seconds."""
 
 SHEDDING = "overloaded: this device is reducing load"
 
@@ -82,6 +90,9 @@ class WorkerLifecycle:
         self._vacancy = StandbyListener(inherited.listener)
         self._doorbell = WakeOnConnect(inherited.listener)
         self._cache = cache
+        self._proved_bytes = 0  # of the largest request that any worker has answered
+        self._refused_bytes: int | None = None  # a request of that size has ended a worker
+        self._recycled_at = -math.inf
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -126,6 +137,8 @@ class WorkerLifecycle:
         if urgent:
             self._restarts.forget()
         changed = ladder != self._ladder
+        if changed:
+            self._refused_bytes = None
         self._ladder = ladder
         self.unloaded = self.unloaded and not changed
         if changed and self._next is not None:
@@ -294,10 +307,11 @@ class WorkerLifecycle:
             certainty=config.certainty,
             capture=config.capture,
             mirror_fd=self._mirror.fileno(),
+            refused_bytes=self._refused_bytes,
             takes_over=self._current is not None,
         )
         callbacks = Callbacks(
-            ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._owner.fault, died=self._on_death
+            ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._on_fault, died=self._on_death
         )
         try:
             self._next = await WorkerProcess.start(plan, self._listener, callbacks)
@@ -337,12 +351,32 @@ class WorkerLifecycle:
                 self._next.step_up()
         if worker is self._next:
             self._next = None
-        if mine and not self._stopping:
+        death = self._judged(death)
+        if mine and not self._stopping and not death.oversized:
             self._restarts.died(asyncio.get_running_loop().time())
             self._rest_if_hopeless(worker.first)
         self._owner.died(worker, death)
         if mine and self._current is None and self._next is None:
             self._launch()
+
+    def _judged(self, death: WorkerDeath) -> WorkerDeath:
+        """Say of a death whether a request like none before it was its cause; from then on half of its size is
+        refused, so that not every somewhat smaller one costs a worker as well."""
+        proved = max(self._proved_bytes, death.proved_bytes, *(worker.proved_bytes for worker in self.workers), 0)
+        self._proved_bytes = proved
+        if death.reason not in DEATHS_BY_SIZE or death.request_bytes <= proved:
+            return death
+        self._refused_bytes = max(death.request_bytes // 2, proved + 1)
+        return msgspec.structs.replace(death, oversized=True)
+
+    def _on_fault(self, worker: WorkerProcess, fault: Fault) -> None:
+        """Replace a worker whose memory is used up, at most once in a while."""
+        now = asyncio.get_running_loop().time()
+        short = fault.reason == RequestMemoryError.reason and worker is self._current
+        if short and self._next is None and now - self._recycled_at > RECYCLE_S:
+            self._recycled_at = now
+            self._launch()
+        self._owner.fault(worker, fault)
 
     def _rest_if_hopeless(self, rung: Rung) -> None:
         others = {other.manifest_sha256 for other in self._ladder} - {rung.manifest_sha256}

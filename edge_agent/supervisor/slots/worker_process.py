@@ -52,7 +52,9 @@ _log = logging.getLogger(__name__)
 
 class WorkerDeath(Struct, frozen=True, kw_only=True):
     """How a worker ended. `lost` requests had been started and were never answered; of the `connections` open then
-    each can have cost a request that was not read yet, so no more than that many were lost."""
+    each can have cost a request that was not read yet, so no more than that many were lost. `request_bytes` had the
+    large request it died in, 0 without one, and `proved_bytes` the largest it had answered; `oversized` if it died of
+    memory, or hung, in one that was larger than any that this slot has answered: then the release is not to blame."""
 
     pid: int
     code: int
@@ -60,6 +62,9 @@ class WorkerDeath(Struct, frozen=True, kw_only=True):
     lost: int
     connections: int
     drained: bool
+    request_bytes: int = 0
+    proved_bytes: int = 0
+    oversized: bool = False
 
 
 class Callbacks(Struct, frozen=True, kw_only=True):
@@ -131,6 +136,11 @@ class WorkerProcess:
         """Resident memory now, in megabytes."""
         return memory_of(self.pid)
 
+    @property
+    def proved_bytes(self) -> int:
+        """Bytes of the largest request it has answered, of those that count as large."""
+        return self._flight.proved_bytes
+
     def tell(self, message: ToWorker) -> None:
         """Send a message; a worker that is gone does not hear it, and its death is reported anyway."""
         with contextlib.suppress(OSError, RuntimeError):
@@ -187,6 +197,8 @@ class WorkerProcess:
             lost=self._flight.in_flight,
             connections=self._flight.connections,
             drained=self._drained,
+            request_bytes=self._flight.running_bytes,
+            proved_bytes=self._flight.proved_bytes,
         )
         self._flight.close()
         self._callbacks.died(self, death)

@@ -92,6 +92,31 @@ def exploding_model() -> bytes:
     return _model(nodes, w=WEIGHTS, axis=np.array([0], np.int64))
 
 
+def wide_model(width: int = 16_384) -> bytes:
+    """Return the good model, which also fills `width` floats of scratch memory for each row."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "wide"], ["scratch"]),
+        helper.make_node("ReduceSum", ["scratch"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "nothing"], ["zero"]),
+        helper.make_node("MatMul", ["x", "w"], ["good"]),
+        helper.make_node("Add", ["good", "zero"], ["y"]),
+    ]
+    return _model(nodes, w=WEIGHTS, wide=np.ones((4, width), np.float32), nothing=np.float32(0))
+
+
+def pairs_model() -> bytes:
+    """Return the good model, which also compares each row with each: its memory grows with the square of the batch."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["columns"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "columns"], ["pairs"]),
+        helper.make_node("ReduceSum", ["pairs"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "nothing"], ["zero"]),
+        helper.make_node("MatMul", ["x", "w"], ["good"]),
+        helper.make_node("Add", ["good", "zero"], ["y"]),
+    ]
+    return _model(nodes, w=WEIGHTS, nothing=np.float32(0))
+
+
 def looping_model() -> bytes:
     """Return the good model, which counts to max(x) before it answers: 1e15 in x hangs it for good."""
     body = helper.make_graph(

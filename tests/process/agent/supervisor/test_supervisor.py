@@ -115,6 +115,52 @@ def test_release_that_explodes_in_soak_is_rolled_back_and_its_lost_requests_coun
     assert death.detail["lost"] == 1
 
 
+def ask_rows(agent: AgentProcess, rows: int) -> int:
+    """Return the status of a request of so many rows. Raises OSError where no answer comes."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 4], "parameters": {"binary_data_size": 16 * rows}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    client = http.client.HTTPConnection(agent.slot().http, timeout=20)
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    with contextlib.closing(client):
+        client.request("POST", f"/v2/models/{MODEL}/infer", head + bytes(16 * rows), headers)
+        return client.getresponse().status
+
+
+def serve_pairs(agent: AgentProcess, site: UpdateSite) -> None:
+    site.release("1.1.0", models=[("fp32", bundles.pairs_model())])
+    site.start("1.1.0", gates=LONG)
+    agent.bring()
+    agent.wait_for("active", "1.1.0")
+    eventually("the new worker serves", lambda: ":1.1.0/" in agent.served_by())
+
+
+def test_batch_larger_than_any_before_costs_a_worker_and_not_the_release(agent: AgentProcess, site: UpdateSite) -> None:
+    committed(agent)
+    serve_pairs(agent, site)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask_rows(agent, 60_000)  # 14 GB
+    eventually("another worker serves", lambda: ":1.1.0/" in agent.served_by())
+    assert agent.slot().state == "active"
+    assert [ask_rows(agent, 60_000) for _ in range(3)] == [413] * 3
+    assert ask_rows(agent, 10) == 200
+    agent.stop()
+    (death,) = [event for event in events(agent) if event.event == "worker-died"]
+    assert death.detail["request_bytes"] == 60_000 * 16
+    assert "larger than any before" in death.text
+
+
+def test_batch_that_the_old_release_has_answered_counts_against_the_new_one(
+    agent: AgentProcess, site: UpdateSite
+) -> None:
+    committed(agent)
+    assert ask_rows(agent, 60_000) == 200
+    serve_pairs(agent, site)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask_rows(agent, 60_000)
+    assert agent.wait_for("rolled_back", "1.1.0").reason == "engine-memory"
+    agent.stop()
+
+
 def test_killed_worker_is_replaced(agent: AgentProcess) -> None:
     committed(agent)
     (pid,) = agent.slot().workers

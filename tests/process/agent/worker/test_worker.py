@@ -120,6 +120,47 @@ def test_an_exploding_model_ends_its_worker_and_the_lost_request_is_counted(
     assert worker.flight.in_flight == 1
 
 
+def _ask_rows(url, rows):
+    """Return the status of a request of so many rows, and its error if it has one."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 4], "parameters": {"binary_data_size": 16 * rows}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    request = urllib.request.Request(f"{url}/v2/models/linear/infer", head + bytes(16 * rows), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, ""
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())["error"]
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_the_engine_runs(tmp_path, listening, hosted):
+    bundle = bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker.wide_model())])
+    worker = hosted(bundle, memory_limit_mb=64.0)
+    worker.ready()
+    url = url_of(listening)
+    for rows in (1, 10, 300, 10):
+        assert _ask_rows(url, rows)[0] == 200
+    for rows in (2000, 20_000, 1_000_000):  # 125 MB, 1.2 GB, 61 GB of scratch
+        status, text = _ask_rows(url, rows)
+        assert (status, "send at most" in text) == (413, True), text
+        most = int(text.rpartition("at most ")[2].split()[0])
+        assert 300 < most < 1000
+    assert _ask_rows(url, 300)[0] == 200
+    assert worker.process.poll() is None
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as metrics:  # nothing is imported at the first scrape
+        assert metrics.status == 200
+
+
+def test_memory_of_large_batches_goes_back(tmp_path, listening, hosted):
+    bundle = bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker.wide_model(64))])
+    worker = hosted(bundle, memory_limit_mb=256.0)
+    worker.ready()
+    before = proportional_memory_mb(worker.process.pid)
+    for _ in range(3):
+        assert _ask_rows(url_of(listening), 300_000)[0] == 200  # 73 MB of scratch, 5 MB of request
+    wait_until(lambda: proportional_memory_mb(worker.process.pid) < before + 40.0)
+
+
 def test_health_is_answered_while_a_slow_model_computes(tmp_path, listening, hosted):
     bundle = bundle_maker.make_bundle(tmp_path / "b", models=[("fp32", bundle_maker.looping_model())])
     worker = hosted(bundle)
