@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
-from types import ModuleType
 
 from edge_io.stand_in_imports import instead
 
@@ -18,11 +17,3 @@ def leave_openssl_out() -> None:
     with instead(dict.fromkeys(absent)):
         importlib.import_module("asyncio")
         importlib.import_module("hashlib")
-
-
-def leave_docstrings_out() -> None:
-    """Import `numpy` without the docstrings that it writes for what is made in C, a twelfth of its import: nobody asks
-    a worker for help."""
-    names = [f"numpy.{core}.{docs}" for core in ("_core", "core") for docs in ("_add_newdocs", "_add_newdocs_scalars")]
-    with instead({name: ModuleType(name) for name in names}):
-        importlib.import_module("numpy")

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import gc
 
-from edge_agent.host.lean_imports import leave_docstrings_out, leave_openssl_out
+from edge_agent.host.lean_imports import leave_openssl_out
 
 if __name__ == "__main__":
     gc.disable()  # until everything is loaded
     leave_openssl_out()
-    leave_docstrings_out()
 
 import asyncio
 import math

@@ -86,9 +86,18 @@ def test_every_threat_has_a_test_or_says_that_it_has_none() -> None:
 def test_files_that_the_architecture_names_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     for room in re.findall(r"^\| `(edge\w+)` \|(.*)\|$", text, re.MULTILINE):
-        folder = next(p for p in (ROOT, ROOT / "compression", ROOT / "benchmarks") if (p / room[0]).is_dir())
         for name in re.findall(r"`([\w/]+(?:\.py|/))`", room[1]):
-            assert (folder / room[0] / name).exists(), f"{room[0]}/{name}"
+            assert (folder_of(room[0]) / name).exists(), f"{room[0]}/{name}"
+    named = re.findall(r"`((?:edge\w+|compression|firmware_configs)/[\w/.]+)`", text)
+    assert len(named) > 30
+    for name in named:
+        room, _, rest = name.partition("/")
+        assert (folder_of(room) / rest).exists(), name
+
+
+def folder_of(room: str) -> Path:
+    """Return the folder of a package or of a plain project folder."""
+    return next(found for place in ("", "compression", "benchmarks") if (found := ROOT / place / room).is_dir())
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
