@@ -59,7 +59,7 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "edgewright fleet rollout approve": "needs devices that report",
         "edgewright fleet rollout replay": "needs devices that report",
     },
-    "docs/how-to/streams.md": {"curl": "needs a model that remembers", "edgewright": "needs a model that remembers"},
+    "docs/how-to/streams.md": {"curl": "needs a model that remembers"},
     "docs/how-to/shadow-capture-replay.md": {"edgewright agent replay": "needs captures of a device"},
 }
 """Beginnings of commands that cannot run here, each with the reason."""
