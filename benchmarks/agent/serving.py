@@ -74,9 +74,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="write all samples here as JSON")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="edgewright-serving-") as name, EmbeddedBroker() as broker:
-        arena = Arena(options, Path(name), broker.port)
-        starts = arena.time_starts()
-        samples = arena.measure()
+        comparison = Comparison(options, Path(name), broker.port)
+        starts = comparison.time_starts()
+        samples = comparison.measure()
     document = {
         "benchmark": "serving",
         "model": options.model.name,
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-class Arena:
+class Comparison:
     """The model, its inputs and every contender."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, broker_port: int) -> None:

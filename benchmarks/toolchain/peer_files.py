@@ -70,7 +70,7 @@ class PeerFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class PeerBuilder:
     """Where tools are installed and where their files are kept, a folder a task."""
 
     environments: Path

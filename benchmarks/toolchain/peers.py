@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.toolchain.dominance import Contender, Jury, Kind, judged
-from benchmarks.toolchain.peer_files import TOOLS, PeerFile, Workshop
+from benchmarks.toolchain.peer_files import TOOLS, PeerBuilder, PeerFile
 from benchmarks.toolchain.peer_table import section
 from edge_agent.bundle import open_bundle
 from edge_bench.environment import environment
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "peers.json")
     options = parser.parse_args(arguments)
-    shop = Workshop(environments=options.environments, files=options.files)
+    builder = PeerBuilder(environments=options.environments, files=options.files)
     names = options.tasks or sorted(path.stem for path in options.corpus.glob("*.toml"))
     document: dict[str, Any] = {
         "environment": plain(environment()),
@@ -80,18 +80,20 @@ def main(arguments: list[str]) -> int:
     }
     for name in names:
         with tempfile.TemporaryDirectory(prefix="edgewright-peers-") as folder:
-            document["tasks"].append(compared(read_task(options.corpus / f"{name}.toml"), shop, Path(folder), options))
-        document["megabytes"] = shop.megabytes()
+            document["tasks"].append(
+                compared(read_task(options.corpus / f"{name}.toml"), builder, Path(folder), options)
+            )
+        document["megabytes"] = builder.megabytes()
         options.out.write_text(json.dumps(document, sort_keys=True) + "\n", encoding="utf-8")
     print(section(document))
     return 0
 
 
-def compared(task: Task, shop: Workshop, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def compared(task: Task, builder: PeerBuilder, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Make what is missing of a task, judge and time every file."""
     files = [File(name=name, kind="float", path=task.model) for name in (ORIGINAL, AGAIN)] + list(rungs(task, options))
     failed = {}
-    for made in (one for tool in options.tools for one in made_by(tool, task, shop)):
+    for made in (one for tool in options.tools for one in made_by(tool, task, builder)):
         if made.failed is None:
             files.append(File(name=made.peer, kind="peer", path=made.path))
         else:
@@ -106,13 +108,13 @@ def compared(task: Task, shop: Workshop, folder: Path, options: argparse.Namespa
     }
 
 
-def made_by(tool: str, task: Task, shop: Workshop) -> list[PeerFile]:
+def made_by(tool: str, task: Task, builder: PeerBuilder) -> list[PeerFile]:
     """Return what a tool made; a tool that cannot be installed here fails at all settings, and is tried again."""
     try:
-        return shop.made(tool, task)
+        return builder.made(tool, task)
     except subprocess.CalledProcessError as error:
         said = f"its environment could not be made: pip ended with {error.returncode}"
-        return [PeerFile(peer=f"{tool}-{one}", path=shop.files, failed=said) for one in TOOLS[tool]]
+        return [PeerFile(peer=f"{tool}-{one}", path=builder.files, failed=said) for one in TOOLS[tool]]
 
 
 def rungs(task: Task, options: argparse.Namespace) -> Iterator[File]:

@@ -36,7 +36,7 @@ class WorkerPlan(StrictRecord, frozen=True, kw_only=True):
     refused_bytes: int | None = None
     """Requests of so many bytes of tensors are refused: one has ended a worker before."""
     takes_over: bool = False
-    """Whether another worker serves until it is ready: it loads with what CPU that one leaves, and rehearses."""
+    """Whether another worker serves until it is ready: it loads with the CPU time that one leaves, and warms up."""
 
 
 # Worker to supervisor

@@ -1,4 +1,4 @@
-"""The rehearsal of a worker that takes over from another one: it answers itself before it answers anybody else.
+"""Warm-up: a new worker sends itself requests before it takes over from another one.
 
 What runs for the first time runs slowly: code that is not specialized yet, empty caches, an answer whose time is not
 known. All clients come over at once, and each of them would wait for that. So requests like the model's golden sample
@@ -25,7 +25,7 @@ TIMES: Final = 16
 """Requests of each form: CPython 3.11 specializes code that has run eight times."""
 
 MOST_S: Final = 0.1
-"""Seconds after which a rehearsal has taken long enough. A model that needs half of it for one answer has none: beside
+"""Seconds after which a warm-up has taken long enough. A model that needs half of it for one answer has none: beside
 its time the rest does not show."""
 
 MOST_BYTES: Final = 64 * KIB
@@ -84,5 +84,5 @@ def _requests(model: str, tensors: dict[str, Array]) -> list[bytes]:
 
 
 def _post(model: str, body: bytes, header: bytes = b"") -> bytes:
-    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nhost: rehearsal\r\ncontent-length: {len(body)}\r\n"
+    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nhost: warm-up\r\ncontent-length: {len(body)}\r\n"
     return head.encode() + header + b"\r\n" + body

@@ -40,9 +40,10 @@ class CandidateRecord(StrictRecord, frozen=True, kw_only=True):
 
 @dataclass(kw_only=True)
 class Candidate:
-    """A recipe and what came of it. `path` is the model it made; `pace` its latency relative to the original's at a
-    glance. `quality` is on the samples for choosing, after confirming on all; then, where samples were kept back,
-    `choosing` is on the former alone and `confirmation` on those kept back. `outputs` are its answers to all samples
+    """A recipe and what came of it. `path` is the model it made; `pace` its latency relative to the original's by a
+    preliminary measurement. `quality` is on the samples for choosing, after confirming on all; then, where samples
+    were kept back, `choosing` is on the former alone and `confirmation` on those kept back.
+    `outputs` are its answers to all samples
     and `calibration` its first output on the calibration samples. `taken_over`: from an earlier run or another
     machine."""
 
@@ -88,7 +89,7 @@ class Candidate:
     def racing(self) -> bool:
         return self.status == "pending"
 
-    def glance(self) -> PreliminaryMeasurement:
+    def preliminary(self) -> PreliminaryMeasurement:
         """Return what the shortlist compares; only for candidates that were judged."""
         assert self.quality is not None
         assert self.pace is not None

@@ -42,8 +42,8 @@ PACE_QUANTILE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """The given model: what it declares, its input, its first output for all evaluation samples in the arena's order,
-    and the seconds it took for one."""
+    """The given model: what it declares, its input, its first output for all evaluation samples in the evaluation set's
+    order, and the seconds it took for one."""
 
     opened: Opened
     tensor: Input
@@ -56,25 +56,25 @@ class Evaluator:
     its own with `starter`. Thread-safe."""
 
     def __init__(
-        self, arena: EvaluationSet, original: Original, asked: QualityRequest, beside: Runner, starter: Starter
+        self, sample_set: EvaluationSet, original: Original, asked: QualityRequest, beside: Runner, starter: Starter
     ) -> None:
-        self._arena, self._original, self._asked = arena, original, asked
+        self._sample_set, self._original, self._asked = sample_set, original, asked
         self._beside, self._pacing = beside, threading.Lock()
         self._starter = starter
 
     def judge(self, candidate: Candidate, *, timeout_s: float) -> None:
         """Fill in quality, exactness and pace, or drop the candidate out. Raises RunnerError."""
         patience = min(LOAD_TIMEOUT_S, timeout_s)
-        with Runner(self._arena.plan(candidate.model), patience_s=patience, starter=self._starter) as runner:
+        with Runner(self._sample_set.plan(candidate.model), patience_s=patience, starter=self._starter) as runner:
             if kinds(runner.opened()) != kinds(self._original.opened):
                 candidate.drop_out("failed", "its inputs or outputs are not of the original's types")
                 return
-            outputs = self._arena.answers(runner, ("screen",), timeout_s=timeout_s)
+            outputs = self._sample_set.answers(runner, ("screen",), timeout_s=timeout_s)
             self._weigh(candidate, outputs[0])
             if candidate.racing and not candidate.is_float:
-                outputs = _joined(outputs, self._arena.answers(runner, ("choose",), timeout_s=timeout_s))
+                outputs = _joined(outputs, self._sample_set.answers(runner, ("choose",), timeout_s=timeout_s))
                 self._weigh(candidate, outputs[0])
-                self._arena.keep(candidate.sha256, outputs)
+                self._sample_set.keep(candidate.sha256, outputs)
             if candidate.racing:
                 candidate.pace = self._pace(runner)
         if candidate.quality is not None:
@@ -83,22 +83,22 @@ class Evaluator:
 
     def confirm(self, candidate: Candidate, *, timeout_s: float) -> None:
         """Evaluator a candidate on all samples and keep its answers, or drop it out. Raises RunnerError."""
-        where = self._arena.parts["confirm"]
-        with Runner(self._arena.plan(candidate.model), starter=self._starter) as runner:
-            known = self._arena.kept(candidate.sha256)
-            rest = self._arena.answers(runner, PARTS if known is None else ("confirm",), timeout_s=timeout_s)
+        where = self._sample_set.parts["confirm"]
+        with Runner(self._sample_set.plan(candidate.model), starter=self._starter) as runner:
+            known = self._sample_set.kept(candidate.sha256)
+            rest = self._sample_set.answers(runner, PARTS if known is None else ("confirm",), timeout_s=timeout_s)
             candidate.outputs = rest if known is None else _joined(known, rest)
-            candidate.calibration = self._arena.calibrated(runner, timeout_s=timeout_s)
-        answers, original, y = candidate.outputs[0], self._original.answers, self._arena.y
+            candidate.calibration = self._sample_set.calibrated(runner, timeout_s=timeout_s)
+        answers, original, y = candidate.outputs[0], self._original.answers, self._sample_set.y
         everywhere = slice(0, y.shape[0])
         chosen_by = candidate.quality
-        candidate.quality = compare(self._asked, answers, original, y, self._arena.slices(everywhere))
+        candidate.quality = compare(self._asked, answers, original, y, self._sample_set.slices(everywhere))
         count = exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, self._original.sample_s)
         self._exact(candidate, answers, count, timeout_s)
         if where.stop > where.start:
             candidate.choosing = chosen_by
             held_back = (answers[where], original[where], y[where])
-            candidate.confirmation = compare(self._asked, *held_back, self._arena.slices(where))
+            candidate.confirmation = compare(self._asked, *held_back, self._sample_set.slices(where))
             if refuted(self._asked, *held_back) and not candidate.is_float:
                 lost = candidate.confirmation.drop
                 candidate.drop_out("left out", f"the held-back samples refute it: {lost:.2f} points lost on them")
@@ -110,10 +110,14 @@ class Evaluator:
             return
         where = slice(0, answers.shape[0])
         found = compare(
-            self._asked, answers, self._original.answers[where], self._arena.y[where], self._arena.slices(where)
+            self._asked,
+            answers,
+            self._original.answers[where],
+            self._sample_set.y[where],
+            self._sample_set.slices(where),
         )
         candidate.quality = found
-        last = answers.shape[0] == self._arena.parts["choose"].stop
+        last = answers.shape[0] == self._sample_set.parts["choose"].stop
         if not candidate.is_float and (found.surely_over or (last and found.verdict == "over")):
             seen = "" if last else f" in {answers.shape[0]} samples, enough to decide"
             allowed = self._asked.limit
@@ -121,15 +125,15 @@ class Evaluator:
 
     def _exact(self, candidate: Candidate, answers: Array, count: int, timeout_s: float) -> None:
         patience = min(LOAD_TIMEOUT_S, timeout_s)
-        plan = self._arena.plan(candidate.model, optimize=False)
+        plan = self._sample_set.plan(candidate.model, optimize=False)
         unseen: str | None = None
         with Runner(plan, patience_s=patience, starter=self._starter) as runner:
             try:
                 runner.loaded()
-                exact = self._arena.first(runner, min(count, answers.shape[0]), timeout_s=timeout_s)
+                exact = self._sample_set.first(runner, min(count, answers.shape[0]), timeout_s=timeout_s)
             except ModelRefusedError as error:  # operators that the engine has in its delegates only
                 exact, unseen = answers[:count], f"it runs with the engine's optimizations only: {error}"
-        found = compare_exact(self._asked.metric, answers, exact, self._arena.y)
+        found = compare_exact(self._asked.metric, answers, exact, self._sample_set.y)
         candidate.exactness = found if unseen is None else msgspec.structs.replace(found, hazard=unseen)
 
     def _pace(self, runner: Runner) -> float:

@@ -1,8 +1,8 @@
-"""The arena: the samples every candidate is run on, in files, and the processes that run it.
+"""The evaluation set: the samples that every candidate is run on, in files, and the processes that run it.
 
 The evaluation samples are taken in a fixed random order and cut into three: the first few screen a candidate, those and
 the next choose among candidates, and where there are enough of them the rest is kept back to confirm what was chosen.
-What answers are worth is decided in `judge`.
+`evaluator` scores the answers.
 """
 
 from __future__ import annotations

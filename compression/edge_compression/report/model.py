@@ -37,8 +37,9 @@ class Timing(StrictRecord, frozen=True, kw_only=True):
 
 class CandidateReport(StrictRecord, frozen=True, kw_only=True):
     """One candidate: what it is in words and as a recipe, what its passes did, how good and how costly its result is,
-    and its fate. `pace` is a glance at its latency relative to the original's while others were built; `timing` was
-    measured alone, of the best. `choosing` is the quality it was chosen by, where samples were kept back, and
+    and its fate. `pace` is its latency relative to the original's, measured while others were built;
+    `timing` was measured alone, of the best. `choosing` is the quality it was chosen by,
+    where samples were kept back, and
     `confirmation` that on those. `layers` is there for rungs."""
 
     id: str

@@ -30,7 +30,7 @@ def table(report: Report) -> Table:
 
 def _row(one: CandidateReport, report: Report, place: int | None) -> list[str]:
     quality, exact, cost = one.quality, one.exactness, one.timing
-    glance = f"{one.pace:.2f}" if one.pace is not None else ""
+    preliminary = f"{one.pace:.2f}" if one.pace is not None else ""
     fate = f"{one.status}: {one.reason}"
     if place is not None:
         fate = f"rung {place + 1}" + (", fastest here" if one.id == report.fastest else "")
@@ -41,7 +41,7 @@ def _row(one: CandidateReport, report: Report, place: int | None) -> list[str]:
         f"{quality.agreement:.1%}" if quality and quality.agreement is not None else "",
         f"{exact.score_exact:.4f}" + (" !" if exact.hazard else "") if exact else "",
         f"{cost.latency.p50:.3f}" if cost else "",
-        f"{cost.latency.p50 / report.original.latency.p50:.2f}" if cost else glance,
+        f"{cost.latency.p50 / report.original.latency.p50:.2f}" if cost else preliminary,
         f"{one.size / 1e3:.0f}" if one.size else "",
         f"{cost.peak_memory_mb:.1f}" if cost else "",
         fate,

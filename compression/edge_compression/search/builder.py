@@ -1,5 +1,5 @@
-"""The workshop: gets a candidate's model, from the shelf when it was built before, else from a building process, for
-which it waits until there is memory and time. What happens in that process is in `build`.
+"""Gets a candidate's model: from the model cache when it was built before, else from a build process, which starts
+when there is memory and time. What happens in that process is in `build`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Builder:
     """Where the candidates of one search are built from `model`, whose input is `tensor`. A build is expected to take
     `estimate_mb` of memory, must not take more than `memory_mb`, and is let in by `admission`."""
 
-    arena: EvaluationSet
-    shelf: ModelCache
+    sample_set: EvaluationSet
+    cache: ModelCache
     clock: TimeBudget
     admission: MemoryAdmission
     starter: Starter
@@ -38,24 +38,24 @@ class Builder:
     def supply(self, candidate: Candidate, first: Candidate | None) -> None:
         """Give a candidate its model; `first` is the float one, from which recipes go on that begin with its passes.
         Raises BuildError, or OverError when no time is left for building."""
-        shelved = self.shelf.find(candidate.recipe)
-        if shelved is None:
+        cached = self.cache.find(candidate.recipe)
+        if cached is None:
             if self.estimate_mb > self.memory_mb:
                 needs = f"needs about {self.estimate_mb:.0f} MB of memory, limit {self.memory_mb:g}"
                 raise BuildError(needs, subject=candidate.id, hint="increase --memory")
             with self.admission.room(self.estimate_mb):
                 self.progress.said(f"building {candidate.id}")
-                made = self.shelf.room(candidate.recipe)
+                made = self.cache.room(candidate.recipe)
                 try:
                     built = self._build(candidate.recipe, first, made)
-                    shelved = self.shelf.place(candidate.recipe, made, built)
+                    cached = self.cache.place(candidate.recipe, made, built)
                 finally:
                     made.unlink(missing_ok=True)
-        candidate.path = self.shelf.path(candidate.recipe, shelved.sha256)
-        candidate.sha256, candidate.size = shelved.sha256, shelved.size
-        candidate.build_s, candidate.build_memory_mb = shelved.built.seconds, shelved.built.peak_memory_mb
+        candidate.path = self.cache.path(candidate.recipe, cached.sha256)
+        candidate.sha256, candidate.size = cached.sha256, cached.size
+        candidate.build_s, candidate.build_memory_mb = cached.built.seconds, cached.built.peak_memory_mb
         resumed = first is not None and candidate.recipe.resumes(first.recipe)
-        candidate.changes = (*(first.changes if first is not None and resumed else ()), *shelved.built.changes)
+        candidate.changes = (*(first.changes if first is not None and resumed else ()), *cached.built.changes)
 
     def _build(self, recipe: Recipe, first: Candidate | None, made: Path) -> Built:
         base = first if first is not None and recipe.resumes(first.recipe) else None
@@ -64,11 +64,11 @@ class Builder:
             recipe=recipe.text,
             skip=len(base.recipe.passes) if base is not None else 0,
             model=str(base.model if base is not None else self.model),
-            calibration=str(self.arena.calibration),
-            count=self.arena.count,
+            calibration=str(self.sample_set.calibration),
+            count=self.sample_set.count,
             tensor=self.tensor,
             out=str(made),
             memory_limit_mb=self.memory_mb,
-            training=None if self.arena.training is None else str(self.arena.training),
+            training=None if self.sample_set.training is None else str(self.sample_set.training),
         )
         return build(plan, timeout_s=self.clock.remaining(), starter=self.starter)

@@ -1,9 +1,9 @@
 """The search: tries recipes and variations of them, several at a time, times the best alone, and chooses the rungs.
 
 The order of things: the original answers all samples; the float recipe is judged; then workers take turns from the
-study, build and judge them; the shortlist is timed in turns on an otherwise idle machine; rungs are confirmed on all
-samples. What is tried is in `study`, how a candidate is judged in `judge`, what it is worth in `evaluate` and `ladder`,
-what comes after trying in `finish`.
+study, build and score them; the shortlist is timed interleaved on an otherwise idle machine; rungs are confirmed on all
+samples. What is tried is in `study`, how a candidate is scored in `evaluation.evaluator`, what dominates what in
+`evaluation.pareto`, what comes after trying in `finalists`.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ class Search:
         settings = SplitSettings(
             calibration=options.calibration, evaluation=options.evaluation, memory_mb=options.memory_mb
         )
-        self._arena = EvaluationSet(task, profile, settings, place.scratch)
-        self._shelf = ModelCache(place.work.folder, build_identity(task, self._arena.count))
+        self._sample_set = EvaluationSet(task, profile, settings, place.scratch)
+        self._cache = ModelCache(place.work.folder, build_identity(task, self._sample_set.count))
         if not place.work.shared:
-            self._shelf.sweep()
+            self._cache.sweep()
         self._asked = QualityRequest(metric=task.file.metric, limit=options.max_drop, confidence=options.confidence)
         self._limits = options.limits(profile)
         self._lock, self._children = threading.Lock(), Children()
@@ -96,19 +96,21 @@ class Search:
         when no variant keeps limits that were asked for. Ctrl-C once the float original is judged ends the search
         with what is judged; before that, or while models are timed, it is a KeyboardInterrupt as usual.
         """
-        with Runner(self._arena.plan(self._task.model)) as beside:
+        with Runner(self._sample_set.plan(self._task.model)) as beside:
             self._original = self._answer(beside)
             self._workshop = self._set_up(beside)
-            self._judge = Evaluator(self._arena, self._original, self._asked, beside, self._children.start)
+            self._evaluator = Evaluator(self._sample_set, self._original, self._asked, beside, self._children.start)
             self._float = self._try_float(recipes[0])
             with stopped_by_interrupt(self._clock):
-                name = study_identity(self._shelf.source, recipes, self._options, self._profile)
+                name = study_identity(self._cache.source, recipes, self._options, self._profile)
                 study = Study(self._place.work.url, name, recipes[1:])
                 self._take_over(study)
                 self._try_all(study)
         self._take_over(study)
         self._account_for(recipes)
-        finish = FinalSelection(self._task, self._profile, self._limits, self._arena, self._judge, self._progress)
+        finish = FinalSelection(
+            self._task, self._profile, self._limits, self._sample_set, self._evaluator, self._progress
+        )
         found = finish.run(list(self._candidates.values()), self._original, self._rebuild, self._clock.deadline)
         self._check_asked(found)
         return found
@@ -133,8 +135,8 @@ class Search:
     def _set_up(self, beside: Runner) -> Builder:
         memory_mb = self._options.memory_mb
         return Builder(
-            arena=self._arena,
-            shelf=self._shelf,
+            sample_set=self._sample_set,
+            cache=self._cache,
             clock=self._clock,
             admission=MemoryAdmission(max(memory_mb - DRIVER_MB, 1.0)),
             starter=self._children.start,
@@ -146,17 +148,17 @@ class Search:
         )
 
     def _answer(self, runner: Runner) -> Original:
-        self._progress.said(f"{self._task.file.name}: original on {self._arena.x.shape[0]} samples")
+        self._progress.said(f"{self._task.file.name}: original on {self._sample_set.x.shape[0]} samples")
         opened = runner.opened()
         check_model(self._task, opened.inputs, opened.outputs)
         check_answers(self._task, opened.outputs)
         tensor = guarded(self._task, _input(self._task, opened))
         runner.loaded()
         began = time.monotonic()
-        answers = self._arena.answers(runner, PARTS, timeout_s=self._clock.remaining())[0]
+        answers = self._sample_set.answers(runner, PARTS, timeout_s=self._clock.remaining())[0]
         sample_s = (time.monotonic() - began) / answers.shape[0]
         exact = EXACT_SLOWER * exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, sample_s)
-        fresh = self._arena.count + answers.shape[0] - self._arena.parts["confirm"].start
+        fresh = self._sample_set.count + answers.shape[0] - self._sample_set.parts["confirm"].start
         confirming = RUNGS_CONFIRMED * sample_s * (fresh + exact) / PARALLEL
         self._clock.reserve(FINALISTS * FINALIST_S + confirming)
         return Original(opened=opened, tensor=tensor, answers=answers, sample_s=sample_s)
@@ -254,7 +256,7 @@ class Search:
             self._claim(candidate)
             if candidate.racing:
                 self._progress.said(f"scoring {candidate.id}")
-                self._judge.judge(candidate, timeout_s=self._clock.remaining())
+                self._evaluator.judge(candidate, timeout_s=self._clock.remaining())
         except (BuildError, RunnerError) as error:
             if self._clock.over:
                 return False
@@ -269,7 +271,7 @@ class Search:
         """Return why a recipe is not for this task or profile, or None."""
         if recipe.full_range_weights and self._profile.model.reduce_range:
             return "the profile asks for 7-bit weights (model.reduce_range)"
-        if recipe.trains and self._arena.training is None:
+        if recipe.trains and self._sample_set.training is None:
             return "needs training samples; the task has no data.train"
         return None
 

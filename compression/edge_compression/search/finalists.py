@@ -62,12 +62,12 @@ class FinalSelection:
         task: Task,
         profile: DeviceProfile,
         limits: Limits,
-        arena: EvaluationSet,
+        sample_set: EvaluationSet,
         judge: Evaluator,
         progress: Progress,
     ) -> None:
         self._task, self._prefer, self._limits = task, profile.model.prefer, limits
-        self._arena, self._judge, self._progress = arena, judge, progress
+        self._sample_set, self._evaluator, self._progress = sample_set, judge, progress
 
     def run(
         self,
@@ -90,11 +90,11 @@ class FinalSelection:
         return SearchResult(
             tensor=original.tensor,
             opened=original.opened,
-            x=self._arena.x,
-            y=self._arena.y,
-            confirming=self._arena.parts["confirm"],
+            x=self._sample_set.x,
+            y=self._sample_set.y,
+            confirming=self._sample_set.parts["confirm"],
             answers=original.answers,
-            score=score(self._task.file.metric, [original.answers], self._arena.y),
+            score=score(self._task.file.metric, [original.answers], self._sample_set.y),
             timing=timing,
             candidates=tuple(candidates),
             ladder=ladder,
@@ -106,7 +106,7 @@ class FinalSelection:
             reason = self._hopeless(one) if one.racing and not one.is_float else None
             if reason is not None:
                 one.drop_out("left out", reason)
-        seen = {one.id: one.glance() for one in candidates if one.racing and not one.is_float}
+        seen = {one.id: one.preliminary() for one in candidates if one.racing and not one.is_float}
         _, left_out = shortlist(seen, FINALISTS, prefer=self._prefer)
         for one in candidates:
             if one.id in left_out:
@@ -124,7 +124,7 @@ class FinalSelection:
             return f"{one.size} bytes, more than the original's {size}"
         if self._limits.max_size is not None and one.size > self._limits.max_size:
             return f"{one.size} bytes, limit {self._limits.max_size}"
-        final = self._arena.parts["confirm"].start == self._arena.parts["confirm"].stop
+        final = self._sample_set.parts["confirm"].start == self._sample_set.parts["confirm"].stop
         if final and one.quality is not None and one.quality.undecided and not self._limits.accept_undecided:
             return undecided(one.quality.drop, one.quality.bound, self._limits.max_drop)
         return None
@@ -133,8 +133,8 @@ class FinalSelection:
         # Small ones first: should the time end, what is left out is what a device wants least.
         racing = {one.id: one for one in sorted(candidates, key=lambda one: one.size) if one.racing}
         plans = {
-            ORIGINAL: self._arena.plan(self._task.model),
-            **{name: self._arena.plan(one.model) for name, one in racing.items()},
+            ORIGINAL: self._sample_set.plan(self._task.model),
+            **{name: self._sample_set.plan(one.model) for name, one in racing.items()},
         }
         self._progress.said(f"timing {len(plans)} models, interleaved")
         measured, failures = measure_interleaved(
@@ -172,7 +172,7 @@ class FinalSelection:
     def _confirm(self, candidate: Candidate) -> None:
         self._progress.said(f"confirming {candidate.id}")
         try:
-            self._judge.confirm(candidate, timeout_s=CONFIRM_S)
+            self._evaluator.confirm(candidate, timeout_s=CONFIRM_S)
         except RunnerError as error:
             if candidate.is_float:
                 raise

@@ -1,5 +1,5 @@
-"""The shelf: every model a search has built, named by its content, so that nothing is built twice and a search that
-was killed goes on where it was.
+"""The model cache: every model a search has built, named by its content. Nothing is built twice, and a search that was
+killed continues where it was.
 
     <work>/models/<sha256>.<format>     the files
     <work>/built/<sha256 of what was asked for>.json
@@ -23,7 +23,7 @@ from edge_contracts.codec import StrictRecord, encode
 
 
 class CachedModel(StrictRecord, frozen=True, kw_only=True):
-    """A model on the shelf and how it came to be."""
+    """A model in the cache and how it was built."""
 
     sha256: str
     size: int
@@ -59,13 +59,13 @@ class ModelCache:
 
     def place(self, recipe: Recipe, made: Path, built: Built) -> CachedModel:
         """Take the file a build wrote and remember what made it."""
-        shelved = CachedModel(sha256=hash_file(made), size=made.stat().st_size, built=built)
-        made.replace(self.path(recipe, shelved.sha256))
+        cached = CachedModel(sha256=hash_file(made), size=made.stat().st_size, built=built)
+        made.replace(self.path(recipe, cached.sha256))
         entry = self._entry(recipe)
         draft = entry.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(encode(shelved))
+        draft.write_bytes(encode(cached))
         draft.replace(entry)
-        return shelved
+        return cached
 
     def sweep(self) -> None:
         """Remove what builds that were killed left behind. Only for a folder that nobody else is using."""

@@ -32,7 +32,9 @@ def front(known: Iterable[Candidate]) -> list[Candidate]:
     best = [
         one
         for one in racing
-        if not any(dominates_preliminarily(other.glance(), one.glance()) for other in racing if other is not one)
+        if not any(
+            dominates_preliminarily(other.preliminary(), one.preliminary()) for other in racing if other is not one
+        )
     ]
     return sorted(best, key=lambda one: (one.size, one.id))
 
@@ -91,6 +93,6 @@ class LiveFront:
 
         drawn = Table("front so far", "loses at most", "bytes", "latency", caption=self._step, caption_justify="left")
         for one in self._rows:
-            glance = one.glance()
-            drawn.add_row(one.id, f"{glance.loss:.2f}", f"{glance.size / self._size:.2f}", f"{glance.pace:.2f}")
+            first = one.preliminary()
+            drawn.add_row(one.id, f"{first.loss:.2f}", f"{first.size / self._size:.2f}", f"{first.pace:.2f}")
         return drawn

@@ -139,7 +139,9 @@ def test_the_shortlist_drops_only_what_is_clearly_beaten() -> None:
     seen = {
         "good": PreliminaryMeasurement(loss=0.0, size=100, pace=0.5),
         "beaten": PreliminaryMeasurement(loss=0.1, size=100, pace=0.9),
-        "near": PreliminaryMeasurement(loss=0.1, size=100, pace=0.6),  # a glance cannot tell it from good
+        "near": PreliminaryMeasurement(
+            loss=0.1, size=100, pace=0.6
+        ),  # a preliminary measurement cannot tell it from good
         "small": PreliminaryMeasurement(loss=0.4, size=50, pace=1.5),
     }
     chosen, left_out = shortlist(seen, 3, prefer="size")

@@ -1,4 +1,4 @@
-"""The parts of a search that decide alone: time, memory, the shelf of models."""
+"""The parts of a search that decide alone: time, memory, the model cache."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def test_a_larger_model_is_expected_to_take_more() -> None:
 
 
 def test_a_model_is_on_the_shelf_once_and_found_again(tmp_path: Path) -> None:
-    shelf = ModelCache(tmp_path, "source")
-    made = shelf.room(RECIPE)
+    cache = ModelCache(tmp_path, "source")
+    made = cache.room(RECIPE)
     made.write_bytes(b"model")
-    placed = shelf.place(RECIPE, made, BUILT)
+    placed = cache.place(RECIPE, made, BUILT)
     assert not made.exists()
-    assert shelf.path(RECIPE, placed.sha256).read_bytes() == b"model"
+    assert cache.path(RECIPE, placed.sha256).read_bytes() == b"model"
     assert ModelCache(tmp_path, "source").find(RECIPE) == placed
     assert ModelCache(tmp_path, "another source").find(RECIPE) is None
 
 
 def test_a_damaged_model_is_built_again(tmp_path: Path) -> None:
-    shelf = ModelCache(tmp_path, "source")
-    made = shelf.room(RECIPE)
+    cache = ModelCache(tmp_path, "source")
+    made = cache.room(RECIPE)
     made.write_bytes(b"model")
-    placed = shelf.place(RECIPE, made, BUILT)
-    shelf.path(RECIPE, placed.sha256).write_bytes(b"mode")
-    assert shelf.find(RECIPE) is None
+    placed = cache.place(RECIPE, made, BUILT)
+    cache.path(RECIPE, placed.sha256).write_bytes(b"mode")
+    assert cache.find(RECIPE) is None
 
 
 def test_what_a_killed_build_left_is_swept(tmp_path: Path) -> None:
-    shelf = ModelCache(tmp_path, "source")
-    shelf.room(RECIPE).write_bytes(b"half")
-    shelf.sweep()
+    cache = ModelCache(tmp_path, "source")
+    cache.room(RECIPE).write_bytes(b"half")
+    cache.sweep()
     assert list((tmp_path / "models").iterdir()) == []
 
 
