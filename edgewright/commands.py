@@ -16,7 +16,7 @@ from edge_contracts.errors import MissingExtraError
 COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("edge_agent.cli.agent:agent", "Run and inspect the agent; serve or score a bundle."),
     "bench": ("edge_bench.cli:bench", "Measure latency, memory and quality of a model or bundle."),
-    "bundle": ("edge_agent.cli.bundle:bundle", "Inspect, verify, compare and compose bundles."),
+    "bundle": ("edge_agent.cli.bundle:bundle", "Create, inspect, verify, compare and compose bundles."),
     "compress": (
         "edge_compression.cli.compress:compress",
         "Compress a trained model into a bundle of measured variants.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,8 +14,9 @@ from rich.console import Console
 
 from edge_agent.bundle import hash_file
 from edge_agent.inference.quality_metrics import score
+from edge_agent.offline.random_inputs import parse_shapes
 from edge_bench.environment import environment
-from edge_bench.measure import Runner, measure_interleaved
+from edge_bench.measure import Measurement, Runner, measure_interleaved
 from edge_bench.report import BenchReport, SubjectReport, subject_report, table
 from edge_bench.scenario import Scenario, Subject, scenario
 from edge_bench.task import Task, check_model, read_task
@@ -41,22 +44,36 @@ from edge_contracts.errors import OperatorError
     help="Measuring time per model, in seconds.",
 )
 @click.option("--threads", type=click.IntRange(min=1, max=256), default=1, show_default=True, help="Inference threads.")
-def bench(path: Path, task_file: Path | None, json_to: str | None, variants: str, seconds: float, threads: int) -> None:
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=SIZES",
+    help="Sizes of a random input that the model leaves open, such as x=1,3,320,320; may be repeated.",
+)
+def bench(
+    path: Path, task_file: Path | None, json_to: str | None, variants: str, seconds: float, threads: int,
+    shapes: tuple[str, ...],
+) -> None:  # fmt: skip
     """Measure latency, memory and quality of a model or bundle.
 
     Reports load time, first inference, latency, throughput and peak memory; a bundle's variants are measured
-    interleaved. Without a task, a bundle gets its golden samples and a model random inputs of its declared shapes. A
-    latency whose rounds differ by more than 5 % is marked unstable.
+    interleaved. Without a task, a bundle gets its golden samples and a model random inputs of its declared sizes;
+    those that it leaves open, but for a batch of one, are given by --shape. A latency whose rounds differ by more than
+    5 % is marked unstable.
 
     \b
     Examples:
       edgewright bench model.onnx --seconds 5
+      edgewright bench detector.onnx --shape images=1,3,320,320
       edgewright bench bundle --task watch_har.toml --variants int8-pc-minmax-rr,float --json report.json
     """
     task = read_task(task_file) if task_file is not None else None
     wanted = [name.strip() for name in variants.split(",") if name.strip()]
     with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
-        what = scenario(path, task, wanted, Path(work))
+        what = replace(scenario(path, task, wanted, Path(work)), shapes=parse_shapes(shapes))
+        if shapes and what.samples is not None:
+            raise OperatorError("the samples have sizes of their own", subject="--shape", hint="leave it out")
         report = run(path.name, what, task, threads=threads, seconds=seconds)
     if json_to == "-":
         click.echo(json.dumps(plain(report), sort_keys=True))
@@ -88,7 +105,7 @@ def run(name: str, what: Scenario, task: Task | None, *, threads: int, seconds: 
             continue
         quality = None if task is None else _score(what, subject, task, threads)
         subjects.append(subject_report(subject.name, size, digest, measured[subject.name], quality))
-    fed = "random inputs" if what.samples is None else ("golden samples" if task is None else task.path.name)
+    fed = _random(measured) if what.samples is None else ("golden samples" if task is None else task.path.name)
     return BenchReport(
         subject=name,
         inputs=fed,
@@ -100,6 +117,12 @@ def run(name: str, what: Scenario, task: Task | None, *, threads: int, seconds: 
         environment=machine,
         subjects=tuple(subjects),
     )
+
+
+def _random(measured: Mapping[str, Measurement]) -> str:
+    """Say what was fed: without samples a latency means nothing but beside its sizes."""
+    fed = next(iter(measured.values())).loaded.fed
+    return f"random inputs {', '.join(f'{one.name} {one.dtype} {list(one.shape)}' for one in fed)}"
 
 
 def _score(what: Scenario, subject: Subject, task: Task, threads: int) -> float:

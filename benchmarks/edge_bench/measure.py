@@ -36,7 +36,7 @@ from edge_bench.protocol import (
     parse_answer,
 )
 from edge_bench.stats import LatencySummary, summarize
-from edge_contracts.errors import BundleError
+from edge_contracts.errors import BundleError, OperatorError
 
 ROUNDS = 7
 """Turns of each model: the median of seven shrugs off three disturbed ones."""
@@ -140,8 +140,10 @@ class Runner:
     def _answer(self, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
         answer = parse_answer(self._line(time.monotonic() + timeout_s))
         if isinstance(answer, RunnerFailed):
+            if answer.reason == OperatorError.reason:
+                raise OperatorError(answer.text, hint=answer.hint)
             kind = ModelRefusedError if answer.reason == "engine" else RunnerError
-            raise kind(answer.text, hint=_HINTS.get(answer.reason))
+            raise kind(answer.text, hint=answer.hint or _HINTS.get(answer.reason))
         return answer
 
     def _line(self, deadline: float) -> bytes:

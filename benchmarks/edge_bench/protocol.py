@@ -23,6 +23,8 @@ class RunnerPlan(StrictRecord, frozen=True, kw_only=True):
     threads: int = 1
     optimize: bool = True
     memory_limit_mb: float | None = None
+    shapes: dict[str, tuple[int, ...]] = {}
+    """Sizes of random inputs, for those that the model leaves open."""
 
 
 class Opened(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="opened"):
@@ -40,6 +42,8 @@ class Loaded(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="loa
     peak_memory_mb: float
     engine: str
     engine_version: str
+    fed: tuple[TensorInfo, ...] = ()
+    """What was fed, with the sizes that it had."""
 
 
 class Timed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="timed"):
@@ -59,6 +63,7 @@ class RunnerFailed(StrictRecord, frozen=True, kw_only=True, tag_field="type", ta
 
     reason: str
     text: str
+    hint: str | None = None
 
 
 class Measure(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="measure"):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from edge_agent.engines.registry import engine_for
 from edge_agent.inference.samples import to_model
+from edge_agent.offline.random_inputs import Shapes, made_up, sizes_of
 from edge_agent.ports import EngineSettings, Session, TensorInfo
 from edge_bench.children import die_with
 from edge_bench.protocol import (
@@ -63,11 +64,11 @@ class LoadedSubject:
             sample = np.ascontiguousarray(samples[index : index + 1])
             yield {info.name: to_model(sample, spec)}
 
-    def random_feeds(self, count: int) -> Iterator[Feeds]:
-        """Yield random feeds of the declared shapes, dimensions of any size taken as 1."""
-        generator = np.random.default_rng(0)
+    def random_feeds(self, count: int, shapes: Shapes) -> Iterator[Feeds]:
+        """Yield random feeds of the declared sizes, those left open as given. Raises OperatorError."""
+        generator, sizes = np.random.default_rng(0), sizes_of(self.session.inputs, shapes)
         for _ in range(count):
-            yield {info.name: _random(info, generator) for info in self.session.inputs}
+            yield {info.name: made_up(info, sizes[info.name], generator) for info in self.session.inputs}
 
 
 def _input_of(info: TensorInfo, mapping: SampleMapping | None, dtype: str) -> Input:
@@ -77,16 +78,8 @@ def _input_of(info: TensorInfo, mapping: SampleMapping | None, dtype: str) -> In
     )
 
 
-def _random(info: TensorInfo, generator: np.random.Generator) -> Array:
-    shape = tuple(1 if size < 0 else size for size in info.shape)
-    kind = np.dtype(info.dtype)
-    if kind.kind == "f":
-        return generator.standard_normal(shape).astype(kind)
-    if kind.kind == "b":
-        return generator.integers(0, 2, shape).astype(kind)
-    # Small indices stay inside any embedding table; the range of a quantized input is used in full.
-    high = 2 if kind.itemsize > 1 else np.iinfo(kind).max
-    return generator.integers(0, high, shape).astype(kind)
+def _described(name: str, array: Array) -> TensorInfo:
+    return TensorInfo(name=name, dtype=array.dtype.name, shape=array.shape)
 
 
 def peak_memory() -> int:
@@ -133,7 +126,7 @@ def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[LoadedSubject, list[Feed
     if plan.samples:
         feeds = list(subject.feeds(np.load(plan.samples, mmap_mode="r", allow_pickle=False)[:WARM_INPUTS]))
     else:
-        feeds = list(subject.random_feeds(WARM_INPUTS))
+        feeds = list(subject.random_feeds(WARM_INPUTS, plan.shapes))
     start = time.perf_counter_ns()
     session.run(feeds[0])
     first_ns = time.perf_counter_ns() - start
@@ -145,6 +138,7 @@ def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[LoadedSubject, list[Feed
         peak_memory_mb=max(peak_memory() - before, 1) / MIB,
         engine=engine.name,
         engine_version=version,
+        fed=tuple(_described(name, array) for name, array in feeds[0].items()),
     )
     return subject, feeds, loaded
 
@@ -188,7 +182,7 @@ def main(arguments: list[str]) -> int:
     try:
         serve(plan, sys.stdin.buffer, answers)
     except EdgewrightError as error:
-        _say(answers, RunnerFailed(reason=error.reason, text=str(error)))
+        _say(answers, RunnerFailed(reason=error.reason, text=str(error), hint=error.hint))
         return error.exit_code
     except MemoryError as error:
         _say(answers, RunnerFailed(reason="memory", text=str(error) or "out of memory"))

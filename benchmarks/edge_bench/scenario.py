@@ -5,8 +5,8 @@ Measuring them is in `measure`; presenting the result in `report`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class Scenario:
     subjects: tuple[Subject, ...]
     samples: Path | None
     mapping: SampleMapping | None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def plan(self, subject: Subject, threads: int) -> RunnerPlan:
         """Return how a subject is measured."""
@@ -44,6 +45,7 @@ class Scenario:
             samples="" if self.samples is None else str(self.samples),
             mapping=self.mapping,
             threads=threads,
+            shapes=dict(self.shapes),
         )
 
 

@@ -3,6 +3,7 @@ bundle."""
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,12 +22,27 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-@click.group()
+class _BundleGroup(click.Group):
+    """`create` converts models and reads tasks, which is the engineers' side: it is loaded when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "create"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "create":
+            return super().get_command(ctx, cmd_name)
+        command = importlib.import_module("edge_compression.cli.create").create
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_BundleGroup)
 def bundle() -> None:
-    """Inspect, verify, compare and compose bundles.
+    """Create, inspect, verify, compare and compose bundles.
 
     \b
     Examples:
+      edgewright bundle create model.onnx --out build/har
       edgewright bundle inspect build/har
       edgewright bundle verify build/har --json
       edgewright bundle diff build/har-1.0.0 build/har-1.1.0

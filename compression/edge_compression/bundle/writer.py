@@ -8,8 +8,6 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,14 @@ from edge_bench.task import Task
 from edge_compression.bundle import histograms, sample_sets
 from edge_compression.bundle.answer_statistics import calibrating, statistics
 from edge_compression.bundle.engine_floor import LITERT_FLOOR, onnxruntime_floor
+from edge_compression.bundle.folder import check_free as check_free
+from edge_compression.bundle.folder import fresh_folder as fresh_folder
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.guards import output_guard
 from edge_compression.passes import Float16
 from edge_compression.report.model import Report
 from edge_compression.search.finalists import SearchResult
 from edge_contracts.codec import plain
-from edge_contracts.errors import OperatorError
 from edge_contracts.guards import OutputGuard
 from edge_contracts.manifest import (
     MANIFEST_NAME,
@@ -59,36 +58,6 @@ class BundleWriter:
     profile: DeviceProfile
     found: SearchResult
     report: Report
-
-
-@contextmanager
-def fresh_folder(out: Path, *, replace: bool) -> Iterator[Path]:
-    """Yield an empty folder beside `out` that takes its place when the block ends well; otherwise nothing remains.
-
-    Raises OperatorError when `out` has content and `replace` is off, or cannot be written.
-    """
-    check_free(out, replace=replace)
-    making = out.parent / f".{out.name}.making"
-    try:
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-    except OSError as error:
-        raise OperatorError(error.strerror or "cannot be written", subject=str(out)) from error
-    try:
-        yield making
-        if out.exists():
-            shutil.rmtree(out)
-        making.rename(out)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-
-
-def check_free(out: Path, *, replace: bool) -> None:
-    """Raise OperatorError unless `out` is absent, an empty folder, or may be replaced."""
-    if out.exists() and not out.is_dir():
-        raise OperatorError("is not a folder", subject=str(out))
-    if out.is_dir() and any(out.iterdir()) and not replace:
-        raise OperatorError("the folder is not empty", subject=str(out), hint="use --force to replace it")
 
 
 def write_bundle(folder: Path, writing: BundleWriter) -> Manifest:

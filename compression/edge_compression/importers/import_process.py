@@ -1,6 +1,6 @@
 """Making one ONNX file of a model: data from beside it, axes fixed, an exported program or an estimator converted.
 
-    python -m edge_compression.importers.import_process MODEL OUT.onnx [SAMPLE.npz]
+    python -m edge_compression.importers.import_process MODEL OUT.onnx [SAMPLE.npz] [--keep-axes]
 
 MODEL is .onnx, .pt2 (torch.export; extra `train`), .skops (scikit-learn; extra `sklearn`) or the folder of an MLflow
 model that holds one of these. With a sample, as the model is fed, axes other than the first are fixed to its shape, and
@@ -45,6 +45,8 @@ TOLERANCE = 1e-3
 SUFFIXES = (".onnx", *IMPORTED)
 
 ERROR, HINT = "error: ", "hint: "
+KEEP_AXES = "--keep-axes"
+USAGE = f"python -m edge_compression.importers.import_process MODEL OUT.onnx [SAMPLE.npz] [{KEEP_AXES}]"
 """How the lines begin that say why a conversion failed and what helps: the frameworks write to the same stream."""
 
 NEEDS = {".pt2": ("train", ("torch", "onnxscript")), ".skops": ("sklearn", ("skops", "skl2onnx"))}
@@ -74,10 +76,11 @@ def check_extra(path: Path) -> None:
             raise MissingExtraError(extra, module)
 
 
-def import_model(path: Path, sample: Array | Sample | None = None) -> bytes:
+def import_model(path: Path, sample: Array | Sample | None = None, *, keep_axes: bool = False) -> bytes:
     """Return a model as the bytes of one checked ONNX file of operator set `OPSET` or newer, or of its own where the
     converter does not know an operator and there was more to do. `sample` has an array [1, ...] for each input, as the
-    model is fed; a single array is for a single input.
+    model is fed; a single array is for a single input. With `keep_axes` sizes stay open, and an ONNX file keeps its
+    operator set.
 
     Raises ImportingError naming the file, with the operator that cannot be converted in the words of the converter, or
     the difference of the answers; OperatorError for another kind of file; MissingExtraError for what is not installed.
@@ -92,10 +95,10 @@ def import_model(path: Path, sample: Array | Sample | None = None) -> bytes:
     model, reference = _read(path, sample)
     _check_size(model, path.name)
     changed = bool(servable_outputs(model)) | _has_data_beside(path)
-    if sample is not None:
+    if sample is not None and not keep_axes:
         changed |= fix_axes(model, {name: array.shape for name, array in sample.items()})
     try:
-        data = save(_renewed(model, needed=not changed))
+        data = save(model if keep_axes and path.suffix == ".onnx" else _renewed(model, needed=not changed))
         onnx.checker.check_model(data)
     except (PassError, onnx.checker.ValidationError) as error:
         raise ImportingError(str(error)[:500], subject=path.name) from error
@@ -227,12 +230,14 @@ def _compare(data: bytes, reference: Reference, sample: Sample, name: str) -> No
 
 def main(arguments: list[str]) -> int:
     """Convert one file; return the exit code of the error's class."""
+    keep_axes = KEEP_AXES in arguments
+    arguments = [word for word in arguments if word != KEEP_AXES]
     if len(arguments) not in (2, 3):
-        sys.stderr.write("usage: python -m edge_compression.importers.import_process MODEL OUT.onnx [SAMPLE.npz]\n")
+        sys.stderr.write(f"usage: {USAGE}\n")
         return 2
     try:
         sample = dict(np.load(arguments[2], allow_pickle=False)) if len(arguments) == 3 else None
-        data = import_model(Path(arguments[0]), sample)
+        data = import_model(Path(arguments[0]), sample, keep_axes=keep_axes)
         Path(arguments[1]).write_bytes(data)
     except EdgewrightError as error:
         sys.stderr.write(f"{ERROR}{error}\n" + (f"{HINT}{error.hint}\n" if error.hint else ""))

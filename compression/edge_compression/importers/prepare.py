@@ -22,8 +22,17 @@ from google.protobuf.message import DecodeError
 from edge_agent.bundle import hash_file
 from edge_agent.inference.samples import to_model
 from edge_bench.task import FORMATS, IMPORTED, Task
-from edge_compression.importers.import_process import ERROR, HINT, ONLY, ImportingError, Sample, check_extra, fix_axes
-from edge_compression.importers.label_outputs import has_text_outputs
+from edge_compression.importers.import_process import (
+    ERROR,
+    HINT,
+    KEEP_AXES,
+    ONLY,
+    ImportingError,
+    Sample,
+    check_extra,
+    fix_axes,
+)
+from edge_compression.importers.label_outputs import class_names, has_text_outputs
 from edge_compression.importers.mlflow import model_in
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, opset
 from edge_contracts.errors import MissingExtraError
@@ -99,12 +108,34 @@ def _reasons(source: Path, sample: Sample) -> list[str]:
     return [reason for reason, holds in found.items() if holds]
 
 
-def convert(source: Path, out: Path, sample: Sample, memory_mb: float) -> None:
-    """Convert a model in a child process with at most so many megabytes. Raises ImportingError with its reason."""
+def needs_import(source: Path) -> bool:
+    """Return whether no engine takes a file as it is: of another format, with data beside it or outputs of text. A file
+    that is no model is left to the engine to refuse."""
+    if source.suffix not in FORMATS:
+        return True
+    try:
+        model = onnx.load(source, load_external_data=False)
+    except DecodeError:
+        return False
+    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    return outside or has_text_outputs(model)
+
+
+def names_of_classes(model: Path) -> tuple[str, ...]:
+    """Return what a classifier calls its classes, in the order of its probabilities; empty where it does not say."""
+    return class_names(onnx.load(model, load_external_data=False))
+
+
+def convert(source: Path, out: Path, sample: Sample, memory_mb: float, *, keep_axes: bool = False) -> None:
+    """Convert a model in a child process with at most so many megabytes; without a sample answers are not compared.
+    Raises ImportingError with its reason."""
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         made, fed, said = (Path(scratch) / name for name in ("model.onnx", "sample.npz", "said"))
-        np.savez(fed, allow_pickle=False, **sample)
-        words = [sys.executable, "-m", "edge_compression.importers.import_process", str(source), str(made), str(fed)]
+        words = [sys.executable, "-m", "edge_compression.importers.import_process", str(source), str(made)]
+        if sample:
+            np.savez(fed, allow_pickle=False, **sample)
+            words.append(str(fed))
+        words += [KEEP_AXES] if keep_axes else []
         with said.open("wb") as stderr, subprocess.Popen(words, stdout=stderr, stderr=stderr) as child:
             try:
                 limit = int(memory_mb * MIB)

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper
 from support.makers import onnx_models
 
 from edge_bench.cli import bench
@@ -37,3 +39,17 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, name: str) -> None:
     onnx_models.write_task(tmp_path)
     with pytest.raises(OperatorError, match=name):
         CliRunner().invoke(bench, [str(tmp_path / name)], catch_exceptions=False)
+
+
+def test_a_model_with_open_sizes_is_not_measured_at_one_in_silence(tmp_path: Path) -> None:
+    shape = [None, 3, None, None]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", infos[:1], infos[1:])
+    model = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    with pytest.raises(OperatorError, match="left open") as caught:
+        CliRunner().invoke(bench, [str(model), "--seconds", "0.1"], catch_exceptions=False)
+    assert "--shape x=1,3,N,N" in str(caught.value.hint)
+    words = [str(model), "--seconds", "0.1", "--shape", "x=1,3,8,9", "--json", "-"]
+    done = CliRunner().invoke(bench, words, catch_exceptions=False)
+    assert json.loads(done.stdout)["inputs"] == "random inputs x float32 [1, 3, 8, 9]"
