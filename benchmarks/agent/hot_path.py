@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from benchmarks.common.plain_bundle import make_plain_bundle
 from edge_agent import Runtime
@@ -59,6 +58,8 @@ def of_model(model: Path, rounds: int) -> dict[str, Any]:
 
 def callers(model: Path, folder: Path) -> dict[str, Callable[[], object]]:
     """Return what is compared, each ready to be called."""
+    import onnxruntime  # here, because edge_agent comes first and switches its reports off
+
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = session_options.inter_op_num_threads = 1
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")

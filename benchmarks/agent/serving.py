@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.agent.http_load import Question, Reply, binary_request, constant_load, json_request, percentile
@@ -101,6 +100,8 @@ class Comparison:
         self._python[AGENT] = environment_of_agent(options.environments)
         self._bundle = make_plain_bundle(options.model, folder / "bundle")
         self._model = json.loads((self._bundle / "manifest.json").read_bytes())["name"]
+        import onnxruntime  # here, because edge_agent comes first and switches its reports off
+
         session = onnxruntime.InferenceSession(str(options.model), providers=["CPUExecutionProvider"])
         self._input = session.get_inputs()[0].name
         shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]

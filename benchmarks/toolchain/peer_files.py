@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from benchmarks.agent.serving_servers import environment_of
 from edge_agent.inference.samples import to_model
@@ -155,6 +154,8 @@ def calibration(task: Task) -> np.ndarray[Any, Any]:
 
 def ingredients(tool: str, model: Path, samples: np.ndarray[Any, Any]) -> str:
     """Return the digest of all that a tool's files are made of."""
+    import onnxruntime  # here, because edge_agent comes first and switches its reports off
+
     digest = hashlib.sha256(onnxruntime.__version__.encode() if tool == OURS else b"")
     digest.update(np.ascontiguousarray(samples).tobytes())
     for path in [model, *sorted((SCRIPTS / tool).glob("*.*"))]:
