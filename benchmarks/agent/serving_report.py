@@ -110,13 +110,18 @@ a model of 100 µs. Counting is what telemetry adds to a call, with two looks at
 
 
 def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """Return the page in Markdown. A result that is not there has no section."""
     sections = [HEAD]
     for name, section in (("serving", serving), ("hot-path", hot_path), ("swaps", swaps), ("soak", soak)):
         path = RESULTS / f"{name}.json"
         if path.exists():
             document = json.loads(path.read_bytes())
             sections += [section(document), machine(document["environment"])]
-    PAGE.write_text("\n".join(sections), encoding="utf-8")
+    return "\n".join(sections)
 
 
 def machine(environment: dict[str, Any]) -> str:

@@ -132,9 +132,14 @@ def verdict(rows: list[dict[str, Any]], points: float) -> str:
 
 
 def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """Return the page in Markdown."""
     found = json.loads(RESULTS.read_bytes())
     rows, made = found["rows"], found["environment"]
-    text = PAGE_TEXT.format(
+    return PAGE_TEXT.format(
         tasks=",".join(dict.fromkeys(row["task"] for row in rows)),
         fresh=f"{found['fresh'].get('ic_resnet8', 0):,}",
         cuts=found["cuts"],
@@ -144,7 +149,6 @@ def main() -> None:
         rows=row_table(rows),
         environment=f"Python {made['python']}, onnxruntime {made['versions']['onnxruntime']}, {made['architecture']}.",
     )
-    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -138,14 +138,28 @@ def smallest(rows: list[dict[str, Any]], sizes: list[int]) -> str:
 
 def main() -> None:
     found = json.loads(RESULTS.read_bytes())
+    PICTURES.mkdir(exist_ok=True)
+    for name, drawing in pictures(found).items():
+        (PICTURES / name).write_text(drawing, encoding="utf-8")
+    PAGE.write_text(page(found), encoding="utf-8")
+
+
+def pictures(found: dict[str, Any]) -> dict[str, str]:
+    """Return the drawings by file name, as SVG."""
+    rows = found["detection"]
+    sizes = sorted({row["size"] for row in rows})
+    return {f"drift-{task}.svg": picture(rows, task, sizes) for task in sorted({row["task"] for row in rows})}
+
+
+def page(found: dict[str, Any]) -> str:
+    """Return the page in Markdown."""
     rows, made = found["detection"], found["environment"]
     sizes = sorted({row["size"] for row in rows})
-    PICTURES.mkdir(exist_ok=True)
-    shown = []
-    for task in sorted({row["task"] for row in rows}):
-        (PICTURES / f"drift-{task}.svg").write_text(picture(rows, task, sizes), encoding="utf-8")
-        shown.append(f"**{task}**\n\n![Share of windows that alarm, {task}](pictures/drift-{task}.svg)")
-    text = PAGE_TEXT.format(
+    shown = [
+        f"**{task}**\n\n![Share of windows that alarm, {task}](pictures/drift-{task}.svg)"
+        for task in sorted({row["task"] for row in rows})
+    ]
+    return PAGE_TEXT.format(
         windows=f"{found['null'][0]['windows']:,}",
         looks=rows[0]["windows"],
         tasks=",".join(dict.fromkeys(row["task"] for row in found["null"])),
@@ -155,7 +169,6 @@ def main() -> None:
         smallest=smallest(rows, sizes),
         environment=f"Python {made['python']}, onnxruntime {made['versions']['onnxruntime']}, {made['architecture']}.",
     )
-    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
