@@ -7,7 +7,7 @@ import hashlib
 
 from msgspec import Struct, field
 
-from edge_contracts.channel import MaintenanceWindow
+from edge_contracts.channel import Channel, MaintenanceWindow
 from edge_contracts.selector import Selector, accepts
 
 
@@ -38,6 +38,13 @@ def bucket(rollout: str, device: str) -> float:
 def matches(selectors: tuple[Selector, ...], facts: Facts) -> bool:
     """Return whether the device matches every selector."""
     return all(accepts(selector, facts.value(selector.fact)) for selector in selectors)
+
+
+def in_wave(channel: Channel, facts: Facts) -> bool:
+    """Return whether a device belongs to the devices that are offered the channel's candidate."""
+    if channel.candidate is None or channel.rollout is None or not matches(channel.selectors, facts):
+        return False
+    return bucket(channel.rollout, facts.device) < channel.percentage
 
 
 def window_open(window: MaintenanceWindow | None, clock: str) -> bool:

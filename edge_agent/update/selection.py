@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from edge_contracts.channel import Channel, ChannelRelease, Family, RetryRule
 from edge_contracts.names import version_key
-from edge_contracts.selection import Facts, bucket, matches
+from edge_contracts.selection import Facts, in_wave
 
 
 class Holdings(Struct, frozen=True, kw_only=True):
@@ -35,11 +35,7 @@ class Decision(Struct, frozen=True, kw_only=True):
 def wanted(channel: Channel, facts: Facts) -> ChannelRelease | None:
     """Return the release this device should run by the channel, before any rule of the family."""
     candidate = channel.candidate
-    if candidate is None or channel.rollout is None or candidate.manifest_sha256 in channel.blocked:
-        return channel.stable
-    if not matches(channel.selectors, facts):
-        return channel.stable
-    if bucket(channel.rollout, facts.device) >= channel.percentage:
+    if candidate is None or candidate.manifest_sha256 in channel.blocked or not in_wave(channel, facts):
         return channel.stable
     return candidate
 

@@ -14,6 +14,8 @@ from click.core import ParameterSource
 
 from edge_contracts.channel import Channel, Gates
 from edge_contracts.codec import convert, plain
+from edge_contracts.selection import in_wave
+from edge_contracts.selector import described
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
 from edge_fleet.cli.plans import approve, replay_command, start_by_plan
 from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
@@ -21,6 +23,7 @@ from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.rollouts import channel_state
 from edge_fleet.rollouts.channel_state import Plan, Verb, phase
 from edge_fleet.rollouts.rollout import change_rollout, channels, read_channel, start_rollout
+from edge_fleet.rollouts.waves import facts_of
 from edge_fleet.signing.workspace import FleetWorkspace
 
 _GATES = Gates()
@@ -235,6 +238,7 @@ def rollout_status(folder: Path, channel: str | None, db: str | None, as_json: b
         "channel": plain(document),
         "phase": phase(document),
         "states": dict(states),
+        "in_wave": sum(slot["in_wave"] for slot in found),
         "devices": found,
         "history": store.rollout_history(document.channel),
     }
@@ -255,6 +259,7 @@ def slots_on(channel: Channel, devices: list[DeviceRow]) -> list[dict[str, Any]]
             "candidate": None if slot.candidate is None else slot.candidate.version,
             "rollout": slot.rollout,
             "progress": slot.progress,
+            "in_wave": in_wave(channel, facts_of(row.reported)),
         }
         for row in devices
         if row.reported is not None
@@ -266,8 +271,17 @@ def slots_on(channel: Channel, devices: list[DeviceRow]) -> list[dict[str, Any]]
 def _show(document: Channel, states: Counter[str], found: list[dict[str, Any]]) -> None:
     click.echo(_sentence(document))
     click.echo("devices: " + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"))
+    if document.candidate is not None:
+        click.echo(f"wave: {sum(slot['in_wave'] for slot in found)} of {len(found)} are in it{_narrow(document)}")
     if found:
         show_table(f"Channel {document.channel}", list(found[0]), [list(slot.values()) for slot in found])
+
+
+def _narrow(channel: Channel) -> str:
+    """Say what makes the wave smaller than the channel."""
+    parts = [f"{channel.percentage:g} %"] if channel.percentage < 100.0 else []
+    parts += [f"{selector.fact} {described(selector)}" for selector in channel.selectors]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _check_start(context: click.Context, plan_file: Path | None, dry_run: bool) -> None:

@@ -13,6 +13,7 @@ from support.makers import fleets
 from support.makers.fleets import NOW, device_download
 
 from edge_contracts.errors import EdgewrightError
+from edge_contracts.selector import Selector
 from edge_contracts.shadow import ShadowSummary
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_contracts.telemetry import Event
@@ -113,6 +114,9 @@ def test_devices_and_rollout_status_show_what_was_reported(tmp_path: Path) -> No
     assert device["gap_count"] == 2
     assert device["slots"][0]["serving"]["version"] == "1.0.0"
     assert run("rollout", "status", fleet.path)["states"] == {"active": 1}
+    assert run("rollout", "status", fleet.path)["in_wave"] == 1
+    words = CliRunner().invoke(fleet_command, ["rollout", "status", str(fleet.path)], catch_exceptions=False).stdout
+    assert "wave: 1 of 1 are in it" in words
     assert [found["event"] for found in run("events", fleet.path, "--device", "d")["events"]] == ["crash"]
     for command in (["devices"], ["events"], ["status"], ["rollout", "status"]):
         result = CliRunner().invoke(fleet_command, [*command, str(fleet.path)], catch_exceptions=False)
@@ -211,3 +215,28 @@ def test_the_store_is_not_readable_by_others(tmp_path: Path) -> None:
     TelemetryStore(fleet.store_url).close()
     assert stat.S_IMODE((fleet.path / "fleet.db").stat().st_mode) & 0o077 == 0
     assert isinstance(FleetWorkspace(fleet.path), FleetWorkspace)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ({"percentage": 0.0}, "wave: 0 of 1 are in it (0 %)"),
+        (
+            {"selectors": (Selector(fact="memory_mb", at_least="900"),)},
+            "wave: 0 of 1 are in it (memory_mb at least 900)",
+        ),
+        ({"selectors": (Selector(fact="board", values=("pc",)),)}, "wave: 1 of 1 are in it (board pc)"),
+    ],
+)
+def test_a_wave_that_nobody_is_in_says_so(tmp_path: Path, plan: dict[str, Any], words: str) -> None:
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet, **plan)
+    slot = SlotState(slot="main", channel="stable", model="har")
+    report = ReportedState(
+        device="d", boot_id="b", sequence=1, time=TIME, agent_version="0", board="pc", architecture="x", slots=(slot,)
+    )
+    store = TelemetryStore(fleet.store_url)
+    store.ingest([report], TIME)
+    store.close()
+    said = CliRunner().invoke(fleet_command, ["rollout", "status", str(fleet.path)], catch_exceptions=False).stdout
+    assert words in said
