@@ -37,7 +37,10 @@ class Shortfall:
     text: str
 
 
-EXTRAS = {"onnxruntime": "pip install onnxruntime", "litert": "pip install 'edgewright[tflite]'"}
+EXTRAS = {
+    "onnxruntime": "pip install onnxruntime",
+    "litert": "install the extra 'tflite' (from a checkout: pip install '.[tflite]')",
+}
 """How an engine comes onto a device."""
 
 REFUSED_FOR_GOOD = frozenset({"architecture", "engine", "memory-budget", "disk-budget"})

@@ -28,7 +28,8 @@ def _manifest(engines: tuple[EngineFloor, ...], **needs: object) -> Manifest:
 
 def test_missing_engine_names_the_extra_that_brings_it() -> None:
     text = refusal(EngineFloor(name="litert", minimum="2.0"))
-    assert text == "needs litert 2.0 or newer, which is not installed: pip install 'edgewright[tflite]'"
+    extra = "install the extra 'tflite' (from a checkout: pip install '.[tflite]')"
+    assert text == f"needs litert 2.0 or newer, which is not installed: {extra}"
 
 
 def test_engine_that_is_too_old_names_both_versions() -> None:
