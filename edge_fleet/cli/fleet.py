@@ -20,11 +20,11 @@ from edge_fleet.cli.key_ceremony import FILE, change_keys
 from edge_fleet.cli.keys import keys
 from edge_fleet.cli.output import FOLDER, emit, fleet_argument, json_option, utc_now
 from edge_fleet.cli.plans import why
-from edge_fleet.cli.rollout import rollout
+from edge_fleet.cli.rollout import promote_command, rollout
 from edge_fleet.cli.services import controller, depot
 from edge_fleet.cli.views import devices, events, status
 from edge_fleet.releases.deltas.build import DeltaPlan
-from edge_fleet.releases.export import export
+from edge_fleet.releases.export import export, not_mounted
 from edge_fleet.releases.garbage import YOUNG, collect_garbage
 from edge_fleet.releases.release import add_family, release, revoke, set_floor
 from edge_fleet.signing import key_changes
@@ -227,6 +227,8 @@ def export_command(folder: Path, out: Path, model: str | None, as_json: bool) ->
             FleetWorkspace(folder), out, model, utc_now(), lambda now, all_: bar.update(task, completed=now, total=all_)
         )
     emit(done, as_json, f"{done.files} files, {done.bytes / 1e6:.2f} MB in {out} ({done.copied} copied).")
+    if not_mounted(out):
+        click.echo(f"Warning: nothing is mounted at {out}: this is the disk of this machine, not a medium.", err=True)
 
 
 @fleet.command("gc")
@@ -266,6 +268,7 @@ def _alias(command: click.Command) -> click.Command:
 for _command in (
     keys,
     rollout,
+    promote_command,
     depot,
     controller,
     devices,

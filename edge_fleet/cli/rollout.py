@@ -22,7 +22,7 @@ from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.rollouts import channel_state
 from edge_fleet.rollouts.channel_state import Plan, Verb, phase
-from edge_fleet.rollouts.rollout import change_rollout, channels, read_channel, start_rollout
+from edge_fleet.rollouts.rollout import change_rollout, channels, promote, read_channel, start_rollout
 from edge_fleet.rollouts.waves import facts_of
 from edge_fleet.signing.workspace import FleetWorkspace
 
@@ -135,6 +135,40 @@ def start(
         return
     channel = start_rollout(FleetWorkspace(folder), _plan(asked), utc_now(), db=db)
     emit(channel, as_json, _sentence(channel))
+
+
+@click.command("promote")
+@fleet_argument
+@click.argument("model")
+@click.argument("version")
+@click.option("--from", "source", required=True, help="Channel on which VERSION is the stable release.")
+@click.option("--to", "target", required=True, help="Channel whose devices get it.")
+@click.option("--percent", default=100.0, show_default=True, help="Share of the channel's devices, in percent.")
+@db_option
+@json_option
+def promote_command(
+    folder: Path,
+    model: str,
+    version: str,
+    source: str,
+    target: str,
+    percent: float,
+    db: str | None,
+    as_json: bool,
+) -> None:
+    """Promote a release that is stable on one channel to another.
+
+    It starts a rollout of the very same bytes there, under that channel's gates, window and retry rules. It is refused
+    if VERSION is not the stable release of the first channel.
+
+    \b
+    Examples:
+      edgewright fleet promote ~/fleet har 1.2.0 --from dev --to staging
+      edgewright fleet promote ~/fleet har 1.2.0 --from staging --to stable --percent 10
+    """
+    now = utc_now()
+    document = promote(FleetWorkspace(folder), (model, version), (source, target), now, percentage=percent, db=db)
+    emit(document, as_json, _sentence(document))
 
 
 @rollout.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +25,18 @@ from edge_io.durable_files import make_folder, replacing
 
 PIECE_BYTES = 1024 * 1024
 """Copied at a time."""
+
+
+MEDIA = (Path("/media"), Path("/mnt"), Path("/run/media"))
+"""Where media are mounted."""
+
+
+def not_mounted(out: Path, media: Sequence[Path] = MEDIA) -> bool:
+    """Return whether a folder lies where media are mounted, and none is there."""
+    folder = out.resolve()
+    places = (folder, *folder.parents)
+    place = next((place for place in media if place in places), None)
+    return place is not None and not any(above.is_mount() for above in places[: places.index(place)])
 
 
 class Item(Record, frozen=True, kw_only=True):

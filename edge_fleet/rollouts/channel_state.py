@@ -119,6 +119,15 @@ def rollout_name(serial: int, version: Version) -> Name:
     return f"r{serial}-{version}"
 
 
+def check_proved(source: Channel | None, name: str, release: ChannelRelease) -> None:
+    """Raise RolloutError unless the release is the stable one of the channel it is promoted from."""
+    stable = None if source is None else source.stable
+    if stable != release:
+        there = "nothing" if stable is None else stable.version
+        hint = f"finish its rollout there first: edgewright fleet rollout finish --channel {name}"
+        raise RolloutError(f"{release.version} is not the stable release here, {there} is", subject=name, hint=hint)
+
+
 def pause(channel: Channel) -> Channel:
     """Stop new starts; running candidates go on."""
     check_allowed("pause", channel)

@@ -16,7 +16,7 @@ from edge_contracts.names import Name, version_key
 from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.errors import RolloutError
 from edge_fleet.releases.release import manifest_hash, read_family
-from edge_fleet.rollouts.channel_state import ALLOWED, Plan, Verb, rollout_name, start
+from edge_fleet.rollouts.channel_state import ALLOWED, Plan, Verb, check_proved, rollout_name, start
 from edge_fleet.signing.keys import ROLLOUTS
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.workspace import FleetWorkspace
@@ -41,6 +41,42 @@ def start_rollout(fleet: FleetWorkspace, plan: Plan, now: datetime, *, db: str |
     def decide(repository: FleetRepository) -> Channel:
         release = find_release(repository, plan.model, plan.version)
         return start(read_channel(repository, plan.channel), plan, release)
+
+    return _act(fleet, "start", decide, now, db)
+
+
+def promote(
+    fleet: FleetWorkspace,
+    release: tuple[Name, str],
+    channels: tuple[Name, Name],
+    now: datetime,
+    *,
+    percentage: float = 100.0,
+    db: str | None = None,
+) -> Channel:
+    """Offer a model's version that is stable on the first channel on the second: the same bytes, by their hash.
+
+    The second channel's gates, window and retry rules hold, or the first one's if nothing was rolled out there yet.
+    Raises as `start_rollout` does; RolloutError also if the version is not what is stable on the first channel."""
+    (model, version), (source, target) = release, channels
+    convert(target, Name, what="channel")
+
+    def decide(repository: FleetRepository) -> Channel:
+        proved, before = read_channel(repository, source), read_channel(repository, target)
+        found = find_release(repository, model, version)
+        check_proved(proved, source, found)
+        assert proved is not None
+        rules = before or proved
+        plan = Plan(
+            channel=target,
+            model=model,
+            version=version,
+            percentage=percentage,
+            gates=rules.gates,
+            window=rules.window,
+            retries=rules.retries,
+        )
+        return start(before, plan, found)
 
     return _act(fleet, "start", decide, now, db)
 

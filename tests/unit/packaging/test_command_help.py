@@ -15,8 +15,8 @@ from edgewright.commands import edgewright
 IMPERATIVES = {
     "Abort", "Add", "Allow", "Apply", "Approve", "Check", "Combine", "Compare", "Compress", "Create", "Demonstrate",
     "Diagnose", "Enroll", "Explain", "Export", "Forbid", "Import", "Inspect", "List", "Make", "Manage", "Measure",
-    "Pause", "Re-sign", "Redo", "Remove", "Replace", "Replay", "Resume", "Revoke", "Run", "Score", "Serve", "Set",
-    "Show", "Sign", "Start", "Verify", "Widen",
+    "Pause", "Promote", "Re-sign", "Redo", "Remove", "Replace", "Replay", "Resume", "Revoke", "Run", "Score", "Serve",
+    "Set", "Show", "Sign", "Start", "Verify", "Widen",
 }  # fmt: skip
 NUMBERS = ("float", "integer", "float range", "integer range")
 UNITS = re.compile(

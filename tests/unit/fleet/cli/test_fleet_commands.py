@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from support.makers import fleets
 from support.makers.fleets import NOW, device_download
 
+from edge_contracts.channel import Gates
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.selector import Selector
 from edge_contracts.shadow import ShadowSummary
@@ -20,7 +21,7 @@ from edge_contracts.telemetry import Event
 from edge_fleet.cli.fleet import fleet as fleet_command
 from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.errors import FleetError, RepositoryError, RolloutError
-from edge_fleet.releases.export import export
+from edge_fleet.releases.export import export, not_mounted
 from edge_fleet.releases.release import add_family, release
 from edge_fleet.signing.workspace import FleetWorkspace
 
@@ -240,3 +241,37 @@ def test_a_wave_that_nobody_is_in_says_so(tmp_path: Path, plan: dict[str, Any], 
     store.close()
     said = CliRunner().invoke(fleet_command, ["rollout", "status", str(fleet.path)], catch_exceptions=False).stdout
     assert words in said
+
+
+def test_what_is_stable_on_one_channel_is_promoted_to_another_in_the_same_bytes(tmp_path: Path) -> None:
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet, gates=Gates(soak_s=7.0))
+    promote = ("promote", fleet.path, "har", "1.0.0", "--from", "stable", "--to", "factory")
+    early = run_failing(*promote)
+    assert isinstance(early, RolloutError)
+    assert "nothing is" in str(early)
+    assert "rollout finish --channel stable" in str(early.hint)
+    proved = run("rollout", "finish", fleet.path)
+    channel = run(*promote, "--percent", "25")
+    assert channel["candidate"] == proved["stable"]
+    assert (channel["channel"], channel["percentage"], channel["gates"]["soak_s"]) == ("factory", 25.0, 7.0)
+    history = run("rollout", "status", fleet.path, "--channel", "factory")["history"]
+    assert [entry["verb"] for entry in history] == ["start"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [("har", "1.0.0", "--from", "dev"), ("har", "9.9.9", "--from", "stable"), ("x", "1.0.0", "--from", "stable")],
+)
+def test_what_is_not_proved_there_is_not_promoted(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    fleet = fleets.make_released(tmp_path)
+    fleets.start(fleet)
+    run("rollout", "finish", fleet.path)
+    assert isinstance(run_failing("promote", fleet.path, *asked, "--to", "factory"), FleetError | EdgewrightError)
+    assert run("rollout", "status", fleet.path)["channel"]["channel"] == "stable"  # the only one there is
+
+
+def test_an_export_to_where_no_medium_is_mounted_is_told(tmp_path: Path) -> None:
+    assert not_mounted(tmp_path / "stick" / "edgewright", [tmp_path])
+    assert not not_mounted(tmp_path / "elsewhere", [tmp_path / "media"])
+    assert not not_mounted(Path("/proc/edgewright"), [Path("/")])  # /proc is a mount
