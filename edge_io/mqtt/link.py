@@ -40,7 +40,7 @@ STEP_S = 0.5
 """Longest wait for the network before the owner's work gets its turn."""
 
 DRAIN_S = 3.0
-"""How long a link that ends waits for the broker to acknowledge what was published last."""
+"""How long a connection that is ended here waits for the broker to acknowledge what was published last."""
 
 STUCK_S = 120.0
 """A thread that has not had a turn for so long hangs: look-ups of names and TLS handshakes take less."""
@@ -187,12 +187,12 @@ class BrokerLink:
             return connection
         self._connection = connection
         step, leave_by = STEP_S, 0.0
-        while connection.socket is not None and not self._anew:
+        while connection.socket is not None:
             readable = self._await_network(connection, step)
             connection.process(readable, time.monotonic())
             self._send_waiting(connection)
             step = min(STEP_S, work())
-            if self._leaving(stopped):
+            if self._anew or self._leaving(stopped):
                 leave_by = leave_by or time.monotonic() + DRAIN_S
                 step = min(step, 0.05)
                 drained = not self._outgoing and connection.idle

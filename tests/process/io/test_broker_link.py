@@ -312,6 +312,17 @@ def test_what_is_published_last_is_there_before_the_link_ends() -> None:
         assert len(heard.of(Acknowledged)) == 60
 
 
+def test_what_is_published_before_a_new_connection_is_made_on_purpose_is_there_first() -> None:
+    with ScriptedBroker(puback=slowly) as broker, linked(broker) as (link, heard):
+        heard.wait(Connected)
+        for number in range(40):
+            link.publish("t", b"%d" % number, qos=1)
+        link.reconnect()
+        heard.wait(Connected, 2)
+        assert len(broker.connections[0].published) == 40
+        assert len(heard.of(Acknowledged)) == 40
+
+
 def test_a_broker_that_acknowledges_nothing_delays_the_end_and_does_not_prevent_it() -> None:
     with ScriptedBroker(puback=lambda _: None) as broker, linked(broker) as (link, heard):
         heard.wait(Connected)
