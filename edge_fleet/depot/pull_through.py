@@ -80,6 +80,7 @@ class PullThrough:
         self.names = names
         self._upstream = upstream
         self._log = log
+        self._blamed = False
         self._running: dict[str, Fetch] = {}
         self._asked: OrderedDict[str, float] = OrderedDict()
         self._roots = _NewestRoot(folder / "no-root-from")
@@ -153,6 +154,8 @@ class PullThrough:
         except ObjectMissingError:
             self._reachable(True)
             self._roots.missing(name)
+            if name == "timestamp.json":
+                self._no_repository(place)
             return "missing"
         except UpstreamObjectError as error:
             # There is no object that its name describes; what came instead is not kept.
@@ -186,6 +189,13 @@ class PullThrough:
             else:
                 return
         self._room.keep(path, _verified(self._upstream.read(place, LIMITS["blob"]), promised, place), None)
+
+    def _no_repository(self, place: str) -> None:
+        if not self._blamed:
+            self._log(
+                f"upstream has no {place}: its URL must be that of the folder with metadata/, targets/ and blobs/"
+            )
+        self._blamed = True
 
     def _reachable(self, answers: bool, why: str = "") -> None:
         """Log a change, and only a change: an uplink may be down for days."""

@@ -85,7 +85,7 @@ class _Serving:
         self._watch = HintWatch(service.repository)
         self._hints = _Timer(HINT_S, now)
         self._reports = _Timer(REPORT_S, now)
-        self._polls = _Timer(math.inf if site is None else site.poll_s, now)
+        self._polls = _Timer(math.inf) if site is None else _Timer(site.poll_s, now - site.poll_s)  # at once
         self._reported: Counter[str] = Counter()
 
     def work(self) -> float:
@@ -121,7 +121,7 @@ class _Serving:
 class _Timer:
     """Due every `period_s` monotonic seconds, at `now` plus one period first."""
 
-    def __init__(self, period_s: float, now: float) -> None:
+    def __init__(self, period_s: float, now: float = 0.0) -> None:
         self._period_s = period_s
         self._last = now
 

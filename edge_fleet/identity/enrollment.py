@@ -43,7 +43,7 @@ DEVICE_LIFE = timedelta(days=90)
 
 
 class Enrollment:
-    """Answers requests for certificates. `life` is how long one is good."""
+    """Answers requests for certificates. `life` is how long one is good; `newest` is the device that got the last."""
 
     def __init__(
         self, tenant: str, authority: Authority, store: CertificateStore, life: timedelta = DEVICE_LIFE
@@ -53,6 +53,7 @@ class Enrollment:
         self._authority = authority
         self._store = store
         self._life = life
+        self.newest = ""
 
     def answer(self, topic: str, payload: bytes, now: datetime) -> tuple[str, bytes] | None:
         """Return topic and bytes of the answer; None for what is no request. Refusals are counted by their reason.
@@ -72,6 +73,7 @@ class Enrollment:
             self.counts[error.refusal] += 1
             return reply, encode(CertificateAnswer(nonce=request.nonce, refused=error.refusal))
         self.counts["issued"] += 1
+        self.newest = given.device
         der = x509.load_pem_x509_certificate(given.certificate.encode()).public_bytes(Encoding.DER)
         return reply, encode(CertificateAnswer(nonce=request.nonce, certificate=der))
 

@@ -53,7 +53,8 @@ def serve_enrollment(
             log(f"cannot reply on {delivery.topic[:200]!r}: {str(error)[:300]}")  # the device asks again
             return
         outcome = ", ".join(enrollment.counts - before)
-        log(f"{outcome}: {delivery.topic[:200]!r}")
+        device = f" to {enrollment.newest}" if "issued" in outcome else ""
+        log(f"{outcome}{device}: {delivery.topic[:200]!r}")
         if answer is not None:
             link.publish(*answer, qos=1)
 

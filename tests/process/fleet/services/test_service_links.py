@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -175,3 +179,27 @@ def test_a_refused_announcement_is_named(tmp_path: Path) -> None:
         fleet_process("depot", str(fleet.path), *at(broker.port)) as depot,
     ):
         eventually(lambda: logged(depot, "the broker refused a message on 'ew/v1/default/hint': Not authorized") == 1)
+
+
+def test_an_upstream_that_is_away_or_is_none_is_named_at_once(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    words = ("--tenant", "default", *at(mosquitto.port), "--upstream")
+    with fleet_process("depot", str(tmp_path / "a"), *words, away) as depot:
+        eventually(lambda: logged(depot, "upstream unreachable, serving cached files") == 1)
+    with web_server(tmp_path / "empty") as url, fleet_process("depot", str(tmp_path / "b"), *words, url) as depot:
+        eventually(lambda: logged(depot, "upstream has no metadata/timestamp.json: its URL must be") == 1)
+
+
+@contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """Serve a folder with nothing in it."""
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
