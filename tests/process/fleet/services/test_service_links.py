@@ -150,7 +150,7 @@ def test_two_controllers_with_one_client_id_are_named_and_do_not_race(tmp_path: 
     words = ("controller", str(fleet.path), *at(mosquitto.port), "--client-id", "twin")
     with fleet_process(*words) as one, fleet_process(*words) as two:
         for service in (one, two):
-            eventually(lambda service=service: logged(service, "another client may have this client id") == 1, 30)
+            eventually(lambda service=service: logged(service, "another client may have this client id") > 0, 30)
         before = connections(tmp_path)
         time.sleep(5.0)
         assert connections(tmp_path) - before < 10
