@@ -1,4 +1,4 @@
-"""`edgewright bench`: measure a model or the variants of a bundle, in turns, on the agent's own engines."""
+"""`edgewright bench`: measure a model or a bundle's variants, in turns, on the agent's own engines; compare two."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from edge_agent.bundle import hash_file
 from edge_agent.inference.quality_metrics import score
 from edge_agent.offline.random_inputs import parse_shapes
+from edge_bench.compare_command import compare
 from edge_bench.environment import environment
 from edge_bench.measure import Measurement, Runner, measure_interleaved
 from edge_bench.report import BenchReport, SubjectReport, subject_report, table
@@ -24,7 +25,27 @@ from edge_contracts.codec import plain
 from edge_contracts.errors import OperatorError
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class _MeasuringGroup(click.Group):
+    """A group in which what is no command is a model or bundle to measure."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["measure", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_MeasuringGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def bench() -> None:
+    """Measure a model or bundle, or compare two.
+
+    \b
+    Examples:
+      edgewright bench model.onnx
+      edgewright bench compare float.onnx int8.onnx
+    """
+
+
+@bench.command()
 @click.argument("path", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
 @click.option(
     "--task",
@@ -51,7 +72,7 @@ from edge_contracts.errors import OperatorError
     metavar="NAME=SIZES",
     help="Sizes of a random input that the model leaves open, such as x=1,3,320,320; may be repeated.",
 )
-def bench(
+def measure(
     path: Path, task_file: Path | None, json_to: str | None, variants: str, seconds: float, threads: int,
     shapes: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -60,13 +81,13 @@ def bench(
     Reports load time, first inference, latency, throughput and peak memory; a bundle's variants are measured
     interleaved. Without a task, a bundle gets its golden samples and a model random inputs of its declared sizes;
     those that it leaves open, but for a batch of one, are given by --shape. A latency whose rounds differ by more than
-    5 % is marked unstable.
+    5 % is marked unstable. The word `measure` may be left out.
 
     \b
     Examples:
-      edgewright bench model.onnx --seconds 5
-      edgewright bench detector.onnx --shape images=1,3,320,320
-      edgewright bench bundle --task watch_har.toml --variants int8-pc-minmax-rr,float --json report.json
+      edgewright bench measure model.onnx --seconds 5
+      edgewright bench measure detector.onnx --shape images=1,3,320,320
+      edgewright bench measure bundle --task watch_har.toml --variants int8-pc-minmax-rr,float --json report.json
     """
     task = read_task(task_file) if task_file is not None else None
     wanted = [name.strip() for name in variants.split(",") if name.strip()]
@@ -141,3 +162,6 @@ def _write(path: Path, report: BenchReport) -> None:
         path.write_text(json.dumps(plain(report), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     except OSError as error:
         raise OperatorError(error.strerror or "cannot be written", subject=str(path)) from error
+
+
+bench.add_command(compare)
