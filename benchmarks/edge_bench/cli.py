@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 
 from edge_agent.bundle import hash_file
-from edge_agent.inference.quality_metrics import score
 from edge_agent.offline.random_inputs import parse_shapes
 from edge_bench.compare_command import compare
 from edge_bench.environment import environment
+from edge_bench.judged import first_score
 from edge_bench.measure import Measurement, Runner, measure_interleaved
 from edge_bench.report import BenchReport, SubjectReport, subject_report, table
 from edge_bench.scenario import Scenario, Subject, scenario
@@ -132,8 +132,8 @@ def run(name: str, what: Scenario, task: Task | None, *, threads: int, seconds: 
         inputs=fed,
         threads=threads,
         seconds=seconds,
-        metric=None if task is None else task.file.metric,
-        samples=None if task is None else task.x.shape[0],
+        metric=None if task is None else task.metric,
+        samples=None if task is None else task.count,
         stable=all(one.latency is None or one.latency.stable for one in subjects),
         environment=machine,
         subjects=tuple(subjects),
@@ -154,7 +154,8 @@ def _score(what: Scenario, subject: Subject, task: Task, threads: int) -> float:
         check_model(task, opened.inputs, opened.outputs)
         runner.predict(what.samples, out)
     with np.load(out, allow_pickle=False) as arrays:
-        return score(task.file.metric, [arrays["output_0"]], task.y)
+        outputs = [arrays[f"output_{index}"] for index in range(len(opened.outputs))]
+    return first_score(task, opened, outputs)
 
 
 def _write(path: Path, report: BenchReport) -> None:

@@ -12,14 +12,26 @@ from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format, SampleMapping
 
 
+class FedInput(StrictRecord, frozen=True, kw_only=True):
+    """How one input is fed: samples through `mapping`, else a `constant`, else the output `feedback` of the step
+    before, zeros first. `name` is None for the model's only input."""
+
+    name: str | None = None
+    mapping: SampleMapping | None = None
+    constant: tuple[int | float, ...] | None = None
+    feedback: str | None = None
+
+
 class RunnerPlan(StrictRecord, frozen=True, kw_only=True):
     """One model file to load and what to feed it: `samples` is a .npy file of samples in `mapping.dtype`, mapped as
-    the agent maps requests and fed one at a time. Empty `mapping` feeds the samples as they are."""
+    the agent maps requests and fed one at a time. Empty `mapping` feeds the samples as they are. With `inputs`,
+    `samples` is a folder with a file `<i>.npy` for each of them that is fed from samples."""
 
     model: str
     format: Format
     samples: str
     mapping: SampleMapping | None = None
+    inputs: tuple[FedInput, ...] = ()
     threads: int = 1
     optimize: bool = True
     memory_limit_mb: float | None = None
@@ -73,7 +85,8 @@ class Measure(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="me
 
 
 class Predict(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="predict"):
-    """Answer the first `count` samples of a .npy file (all when None) and write the answers to `out` (.npz)."""
+    """Answer the first `count` samples of a file or folder like the plan's (all when None) and write the answers to
+    `out` (.npz)."""
 
     samples: str
     out: str

@@ -13,18 +13,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.engines.registry import engine_for
-from edge_agent.inference.samples import to_model
+from edge_agent.errors import EngineError
+from edge_agent.inference.sample_runs import SampleRuns
 from edge_agent.offline.random_inputs import Shapes, made_up, sizes_of
 from edge_agent.ports import EngineSettings, Session, TensorInfo
 from edge_bench.children import die_with
 from edge_bench.protocol import (
+    FedInput,
     Loaded,
     Measure,
     Opened,
@@ -39,7 +41,7 @@ from edge_contracts.errors import EdgewrightError
 from edge_contracts.limits import MIB
 from edge_contracts.manifest import Input, SampleMapping
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Feeds = dict[str, Array]
 
 WARM_INPUTS = 16
@@ -52,17 +54,33 @@ MAX_ROUND_SAMPLES = 5000
 class LoadedSubject:
     """A loaded model and how samples become its feeds."""
 
-    def __init__(self, session: Session, mapping: SampleMapping | None) -> None:
+    def __init__(self, session: Session, plan: RunnerPlan) -> None:
         self.session = session
-        self._mapping = mapping
+        self._inputs = plan.inputs or (FedInput(mapping=plan.mapping),)
 
-    def feeds(self, samples: Array) -> Iterator[Feeds]:
-        """Yield the feeds of each sample, batch of one. Models with several inputs cannot be fed from samples."""
-        info = self.session.inputs[0]
-        spec = _input_of(info, self._mapping, samples.dtype.name)
-        for index in range(samples.shape[0]):
-            sample = np.ascontiguousarray(samples[index : index + 1])
-            yield {info.name: to_model(sample, spec)}
+    def runs(self, samples: Path, count: int | None = None) -> SampleRuns:
+        """Return the first samples of a file, or of a folder with a file for each input. Raises EngineError."""
+        infos = self._bound()
+        arrays: list[Array] = []
+        tensors = []
+        for index, (fed, info) in enumerate(zip(self._inputs, infos, strict=True)):
+            array = np.empty(0)
+            if fed.constant is None and fed.feedback is None:
+                path = samples / f"{index}.npy" if samples.is_dir() else samples
+                array = np.load(path, mmap_mode="r", allow_pickle=False)[:count]
+            arrays.append(array)
+            tensors.append(_input_of(info, fed, array.dtype.name))
+        return SampleRuns(tensors, [info.name for info in infos], arrays)
+
+    def _bound(self) -> list[TensorInfo]:
+        """Return what the engine declares of each input: by name where all are known, else by position."""
+        declared = list(self.session.inputs)
+        by_name = {info.name: info for info in declared}
+        if all(fed.name in by_name for fed in self._inputs):
+            return [by_name[str(fed.name)] for fed in self._inputs]
+        if self._inputs[0].name is not None and len(declared) != len(self._inputs):
+            raise EngineError(f"the model has {len(declared)} inputs, {len(self._inputs)} are fed", subject="inputs")
+        return declared[: len(self._inputs)]
 
     def random_feeds(self, count: int, shapes: Shapes) -> Iterator[Feeds]:
         """Yield random feeds of the declared sizes, those left open as given. Raises OperatorError."""
@@ -71,11 +89,13 @@ class LoadedSubject:
             yield {info.name: made_up(info, sizes[info.name], generator) for info in self.session.inputs}
 
 
-def _input_of(info: TensorInfo, mapping: SampleMapping | None, dtype: str) -> Input:
-    chosen = mapping if mapping is not None else msgspec.convert({"dtype": dtype}, SampleMapping)
-    return msgspec.convert(
-        {"name": info.name, "dtype": info.dtype, "shape": info.shape, "sample": chosen}, Input, from_attributes=True
-    )
+def _input_of(info: TensorInfo, fed: FedInput, dtype: str) -> Input:
+    given = fed.mapping if fed.mapping is not None else msgspec.convert({"dtype": dtype}, SampleMapping)
+    fields = {
+        "name": info.name, "dtype": info.dtype, "shape": info.shape, "sample": given, "constant": fed.constant,
+        "feedback": fed.feedback,
+    }  # fmt: skip
+    return msgspec.convert(fields, Input, from_attributes=True)
 
 
 def _described(name: str, array: Array) -> TensorInfo:
@@ -122,9 +142,10 @@ def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[LoadedSubject, list[Feed
     session = engine.load(Path(plan.model), EngineSettings(threads=plan.threads, optimize=plan.optimize))
     load_ns = time.perf_counter_ns() - start
     _say(answers, Opened(inputs=tuple(session.inputs), outputs=tuple(session.outputs)))
-    subject = LoadedSubject(session, plan.mapping)
+    subject = LoadedSubject(session, plan)
     if plan.samples:
-        feeds = list(subject.feeds(np.load(plan.samples, mmap_mode="r", allow_pickle=False)[:WARM_INPUTS]))
+        runs = subject.runs(Path(plan.samples), WARM_INPUTS)
+        feeds = [runs.feeds(index) for index in range(runs.count)]
     else:
         feeds = list(subject.random_feeds(WARM_INPUTS, plan.shapes))
     start = time.perf_counter_ns()
@@ -155,16 +176,12 @@ def _time(session: Session, feeds: list[Feeds], seconds: float) -> list[float]:
 
 
 def _predict(subject: LoadedSubject, order: Predict) -> int:
-    samples = np.load(order.samples, mmap_mode="r", allow_pickle=False)[: order.count]
+    runs = subject.runs(Path(order.samples), order.count)
     names = [info.name for info in subject.session.outputs]
-    rows: list[list[Array]] = [[] for _ in names]
-    for feed in subject.feeds(samples):
-        answer = subject.session.run(feed)
-        for row, name in zip(rows, names, strict=True):
-            row.append(answer[name])
-    arrays = {f"output_{index}": np.concatenate(row) for index, row in enumerate(rows)}
+    answers = runs.answers(subject.session, names, names)
+    arrays = {f"output_{index}": array for index, array in enumerate(answers)}
     np.savez(order.out, allow_pickle=False, **arrays)
-    return int(samples.shape[0])
+    return runs.count
 
 
 def _say(answers: BinaryIO, message: Opened | Loaded | Timed | Predicted | RunnerFailed) -> None:

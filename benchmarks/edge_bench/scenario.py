@@ -5,7 +5,7 @@ Measuring them is in `measure`; presenting the result in `report`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.inference.samples import read_arrays, sample_inputs
-from edge_bench.protocol import RunnerPlan
+from edge_bench.protocol import FedInput, RunnerPlan
 from edge_bench.task import FORMATS, Array, Task
 from edge_contracts.errors import OperatorError
 from edge_contracts.manifest import Format, SampleMapping
@@ -30,12 +30,14 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """The subjects and what they are fed: a .npy file of samples with their mapping, or None for random inputs."""
+    """The subjects and what they are fed: a .npy file of samples with their mapping, or a folder of such files for
+    `inputs`; None for random inputs."""
 
     subjects: tuple[Subject, ...]
     samples: Path | None
     mapping: SampleMapping | None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: tuple[FedInput, ...] = ()
 
     def plan(self, subject: Subject, threads: int) -> RunnerPlan:
         """Return how a subject is measured."""
@@ -44,6 +46,7 @@ class Scenario:
             format=subject.format,
             samples="" if self.samples is None else str(self.samples),
             mapping=self.mapping,
+            inputs=self.inputs,
             threads=threads,
             shapes=dict(self.shapes),
         )
@@ -56,12 +59,16 @@ def scenario(path: Path, task: Task | None, variants: Collection[str], folder: P
     bundle = open_bundle(path) if path.is_dir() else None
     subjects = _bundle_subjects(bundle, variants) if bundle is not None else (_model_subject(path, variants),)
     if task is not None:
-        return Scenario(subjects=subjects, samples=_unpack(task.x, folder), mapping=task.mapping)
-    if bundle is not None and bundle.manifest.golden is not None and len(bundle.manifest.inputs) == 1:
-        golden = bundle.manifest.golden.file
-        arrays = sample_inputs(read_arrays(bundle.path(golden), what=golden), bundle.manifest, what=golden)
-        mapping = bundle.manifest.inputs[0].sample
-        return Scenario(subjects=subjects, samples=_unpack(arrays[0], folder), mapping=mapping)
+        samples = write_samples([one.samples for one in task.inputs], folder / "samples")
+        return Scenario(subjects=subjects, samples=samples, mapping=None, inputs=task.fed)
+    if bundle is not None and bundle.manifest.golden is not None:
+        golden, inputs = bundle.manifest.golden.file, bundle.manifest.inputs
+        found = sample_inputs(read_arrays(bundle.path(golden), what=golden), bundle.manifest, what=golden)
+        fed = tuple(
+            FedInput(name=one.name, mapping=one.sample, constant=one.constant, feedback=one.feedback) for one in inputs
+        )
+        arrays = [array if one.sampled else None for array, one in zip(found, inputs, strict=True)]
+        return Scenario(subjects=subjects, samples=write_samples(arrays, folder / "samples"), mapping=None, inputs=fed)
     return Scenario(subjects=subjects, samples=None, mapping=None)
 
 
@@ -84,7 +91,10 @@ def _bundle_subjects(bundle: Bundle, variants: Collection[str]) -> tuple[Subject
     return tuple(Subject(name=one.id, model=bundle.model_path(one), format=one.format) for one in chosen)
 
 
-def _unpack(samples: Array, folder: Path) -> Path:
-    path = folder / "samples.npy"
-    np.save(path, samples, allow_pickle=False)
-    return path
+def write_samples(arrays: Sequence[Array | None], folder: Path) -> Path:
+    """Write the samples of each input that has any into a new folder, as `RunnerPlan.samples` wants them."""
+    folder.mkdir()
+    for index, array in enumerate(arrays):
+        if array is not None:
+            np.save(folder / f"{index}.npy", array, allow_pickle=False)
+    return folder

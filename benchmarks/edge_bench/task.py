@@ -1,4 +1,5 @@
-"""The task file: a model, labeled samples, and how one becomes the other's input. Parsed once, checked against data.
+"""The task file: a model, its samples, what is right, and how one becomes the other's input. Parsed once, checked
+against data.
 
     name = "watch_har"            # the bundle's name unless another is given
     model = "watch_har.onnx"      # beside the task file: .onnx, .tflite, or of a kind `compress` brings in
@@ -20,7 +21,9 @@
     [guard.input]                 # optional: what a device accepts; see docs/how-to/guards.md
     out_of_range = "reject"       # also [[guard.input.features]], [guard.output] and [last_resort]
 
-Whether the model takes such samples is checked by `check_model` with what its engine declares.
+Several inputs are `[inputs.NAME]`, what is judged `[[outputs]]`; the records are in `task_format`, docs/how-to/tasks.md
+explains them. Whether the model takes such samples is checked by `check_model` with what its engine declares; what it
+answers is checked by `edge_bench.judged`.
 """
 
 from __future__ import annotations
@@ -29,28 +32,27 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta
-from numpy.typing import NDArray
 
-from edge_agent.inference.quality_metrics import METRICS
-from edge_agent.inference.samples import read_arrays
 from edge_agent.ports import TensorInfo
-from edge_contracts import limits
-from edge_contracts.answering import AnswerSteps, Spec, outputs_after
-from edge_contracts.codec import StrictRecord, convert
-from edge_contracts.errors import BundleError, ContractError, OperatorError
-from edge_contracts.guards import InputGuard, OutputGuard
-from edge_contracts.manifest import DType, Format, LastResort, SampleMapping
-from edge_contracts.names import Name, Text
-from edge_contracts.processing import ANY, Steps, shape_after
-from edge_contracts.tensors import Input, Shape, check_sample
+from edge_bench.metrics.registry import metric_named
+from edge_bench.protocol import FedInput
+from edge_bench.task_data import Arrays, array_of, load_data, no_such
+from edge_bench.task_format import DataSection, GuardSection, InputSection, NamedInput, OutputSection, TaskFile
+from edge_bench.task_samples import JudgedOutput, TaskInput, judged_outputs, named_inputs, set_aside
+from edge_contracts.answering import Spec, outputs_after
+from edge_contracts.codec import convert
+from edge_contracts.errors import BundleError, ContractError, EdgewrightError
+from edge_contracts.manifest import DType, Format, SampleMapping
+from edge_contracts.processing import ANY, shape_after
+from edge_contracts.tensors import Input, check_sample, may_be
 from edge_contracts.toml import decode_toml
 
-Array = NDArray[Any]
+__all__ = ["DataSection", "GuardSection", "InputSection", "NamedInput", "OutputSection", "Task", "TaskFile"]
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 FORMATS: dict[str, Format] = {".onnx": "onnx", ".tflite": "tflite"}
 IMPORTED = (".pt2", ".skops")
 """Kinds of model files that no engine takes; `edge_compression.importers.prepare` makes ONNX of them."""
@@ -64,63 +66,22 @@ REGISTRIES = ("models:/", "runs:/", "mlflow-artifacts:/")
 RELATIVE = "paths in a task are relative to the task file"
 
 
-class DataSection(StrictRecord, frozen=True, kw_only=True):
-    """Where the samples are. `slices` names the array of group labels, used when it is there."""
-
-    file: Text
-    train: Text | None = None
-    slices: Text = "slices"
-
-
-class InputSection(StrictRecord, frozen=True, kw_only=True):
-    """What the model is fed: `steps`, then ((x - offset) * scale) cast to `dtype`. `shape` is what samples may have
-    where the model serves, with the batch first; that of the data's if not given."""
-
-    dtype: DType
-    scale: float = 1.0
-    offset: float = 0.0
-    shape: Shape = ()
-    steps: Steps = ()
-
-
-class GuardSection(StrictRecord, frozen=True, kw_only=True):
-    """What a device accepts and answers. A range of the input that is not given is taken from calibration samples."""
-
-    input: InputGuard = InputGuard()
-    output: OutputGuard = OutputGuard()
-
-
-class TaskFile(StrictRecord, frozen=True, kw_only=True):
-    """The content of a task file."""
-
-    name: Name
-    model: Annotated[Text, Meta(min_length=1)]
-    metric: Text = "top1"
-    labels: Annotated[tuple[Text, ...], Meta(max_length=limits.MAX_LABELS)] = ()
-    license: Text = ""
-    data: DataSection
-    input: InputSection
-    answer: AnswerSteps = ()
-    guard: GuardSection = GuardSection()
-    last_resort: LastResort = LastResort()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A task with its samples read. `model` is the file an engine is given, `source` the one it was made of when it
-    was brought in; `overlap` counts calibration samples that are evaluation samples as well; `training` is `x` of the
-    file for recovery, unlabeled, in the type of the others."""
+    was brought in; `overlap` counts calibration samples that are evaluation samples as well; `inputs` has the samples
+    of each input, `judged` what is right of each output that the task names; `split` tells that calibration samples
+    were set aside from the others. `data` is a file or folder that stands for all samples."""
 
     path: Path
     file: TaskFile
     model: Path
     data: Path
-    x: Array
-    y: Array
-    calibration: Array
+    inputs: tuple[TaskInput, ...]
+    judged: tuple[JudgedOutput, ...]
     slices: Array | None
     overlap: int
-    training: Array | None = None
+    split: bool = False
     source: Path | None = None
 
     @property
@@ -132,45 +93,105 @@ class Task:
         return FORMATS[self.model.suffix]
 
     @property
+    def sampled(self) -> tuple[TaskInput, ...]:
+        """The inputs that samples are fed to; there is one at least."""
+        return tuple(one for one in self.inputs if one.samples is not None)
+
+    @property
+    def first(self) -> TaskInput:
+        """The first input that samples are fed to."""
+        return self.sampled[0]
+
+    @property
+    def sequences(self) -> bool:
+        """Whether each sample is a sequence of steps."""
+        return any(one.feedback is not None for one in self.inputs)
+
+    @property
+    def count(self) -> int:
+        """The number of evaluation samples."""
+        return int(self.x.shape[0])
+
+    @property
+    def x(self) -> Array:
+        """The evaluation samples of the first input."""
+        assert self.first.samples is not None
+        return self.first.samples
+
+    @property
+    def y(self) -> Array:
+        """What is right of the first output that is judged, where it is an array; else zeros, one a sample."""
+        truth = self.judged[0].truth if self.judged else None
+        return truth if isinstance(truth, np.ndarray) else np.zeros(self.count, np.int64)
+
+    @property
+    def calibration(self) -> Array:
+        """The calibration samples of the first input."""
+        assert self.first.calibration is not None
+        return self.first.calibration
+
+    @property
+    def training(self) -> Array | None:
+        """The first input's samples for recovery, unlabeled, in the type of the others."""
+        return self.first.training
+
+    @property
     def mapping(self) -> SampleMapping:
-        """The mapping from a sample as it is stored."""
-        section = self.file.input
-        shape = (section.shape or (ANY, *self.x.shape[1:])) if section.steps else ()
-        dtype = _sample_dtype(self.x)
-        return SampleMapping(dtype=dtype, offset=section.offset, scale=section.scale, shape=shape, steps=section.steps)
+        """The mapping from a sample of the first input as it is stored."""
+        return self.first.mapping
+
+    @property
+    def metric(self) -> str:
+        """The first output's metric."""
+        return self.judged[0].metric.name if self.judged else "fidelity"
+
+    @property
+    def fed(self) -> tuple[FedInput, ...]:
+        """How each input is fed, for the measuring process."""
+        return tuple(one.fed for one in self.inputs)
 
 
 def read_task(path: Path) -> Task:
     """Read a task file and its samples.
 
-    Raises ContractError naming file and field, BundleError naming the array, OperatorError for an unknown metric.
+    Raises ContractError naming file and field, BundleError naming the array, OperatorError for an unknown metric or a
+    function that fails.
     """
     file = _read_file(path)
-    if file.metric not in METRICS:
-        known = ", ".join(sorted(METRICS))
-        raise OperatorError(f"{file.metric[:80]!r} is unknown", subject=f"{path.name} metric", hint=f"one of: {known}")
-    if file.input.scale == 0.0 or not np.isfinite([file.input.scale, file.input.offset]).all():
-        raise ContractError("scale must be finite and not 0, offset finite", subject=f"{path.name} input.scale")
-    model, data = path.parent / file.model, path.parent / file.data.file
+    model = path.parent / file.model
     _check_model_path(file.model, model, f"{path.name} model")
-    if not _is_file(data):
-        raise ContractError(f"no such file: {data}", subject=f"{path.name} data.file", hint=RELATIVE)
-    arrays = read_arrays(data, what=data.name)
-    x, y, calibration = (_array(arrays, name, data.name) for name in ("x", "y", "calib_x"))
-    _check_arrays(x, y, calibration, data.name)
-    _check_shape(file.input, x.shape, f"{path.name} input.shape")
+    for number, one in enumerate(file.outputs):
+        _known(one.metric, path, f"{path.name} outputs[{number}] metric")
+    if file.metric is not None:
+        _known(file.metric, path, f"{path.name} metric")
+    loaded = load_data(path, file)
+    inputs = named_inputs(path, file, loaded)
+    judged = judged_outputs(path, file, loaded)
+    slices = _slices(loaded, file)
+    split = inputs[next(i for i, one in enumerate(inputs) if one.samples is not None)].calibration is None
+    if split:
+        inputs, judged, slices = set_aside(inputs, judged, slices, path.name)
+    first = next(one for one in inputs if one.samples is not None)
+    assert first.samples is not None
+    assert first.calibration is not None
     return Task(
         path=path,
         file=file,
         model=model,
-        data=data,
-        x=x,
-        y=y,
-        calibration=calibration,
-        slices=_slices(arrays, file.data.slices, x.shape[0], data.name),
-        overlap=overlap(x, calibration),
-        training=_training(path.parent / file.data.train, x, path.name) if file.data.train else None,
+        data=loaded.path,
+        inputs=inputs,
+        judged=judged,
+        slices=slices,
+        overlap=0 if split else overlap(first.samples, first.calibration),
+        split=split,
     )
+
+
+def _known(metric: str, path: Path, subject: str) -> None:
+    try:
+        metric_named(metric, path.parent)
+    except EdgewrightError as error:
+        raise type(error)(str(error), subject=subject, hint=error.hint) from error
 
 
 def _read_file(path: Path) -> TaskFile:
@@ -180,10 +201,16 @@ def _read_file(path: Path) -> TaskFile:
         raise ContractError(f"cannot be read: {error.strerror}", subject=str(path)) from error
     content = decode_toml(data, what=str(path))
     try:
-        return convert(content, TaskFile, what=f"{path.name} task")
+        file = convert(content, TaskFile, what=f"{path.name} task")
     except ContractError as error:
         error.hint = "docs/how-to/compress-a-model.md shows every field of a task"
         raise
+    what = f"{path.name} "
+    if (file.input is None) == (not file.inputs):
+        raise ContractError("either [input] or [inputs.NAME] for each input", subject=what + "input")
+    if file.outputs and file.metric is not None:
+        raise ContractError("each of [[outputs]] has its own", subject=what + "metric")
+    return file
 
 
 def _check_model_path(named: str, model: Path, subject: str) -> None:
@@ -208,59 +235,17 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _array(arrays: dict[str, Array], name: str, what: str) -> Array:
-    if name not in arrays:
-        raise BundleError("array not found", subject=f"{what}[{name}]", hint="a task's data has x, y and calib_x")
-    if arrays[name].ndim == 0 or arrays[name].shape[0] == 0:
-        raise BundleError("contains no samples", subject=f"{what}[{name}]")
-    return arrays[name]
-
-
-def _check_arrays(x: Array, y: Array, calibration: Array, what: str) -> None:
-    if x.shape[0] != y.shape[0]:
-        raise BundleError(f"{y.shape[0]} values for {x.shape[0]} samples in x", subject=f"{what}[y]")
-    if calibration.shape[1:] != x.shape[1:] or calibration.dtype != x.dtype:
-        raise BundleError(
-            f"samples of {calibration.shape[1:]} {calibration.dtype}, in x of {x.shape[1:]} {x.dtype}",
-            subject=f"{what}[calib_x]",
-        )
-    for name, values in (("x", x), ("y", y), ("calib_x", calibration)):
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise BundleError("contains NaN or infinity", subject=f"{what}[{name}]")
-
-
-def _check_shape(section: InputSection, given: tuple[int, ...], what: str) -> None:
-    """The shape of samples in service has those of the data among it."""
-    shape = section.shape
-    if not shape:
-        return
-    if not section.steps:
-        raise ContractError("only steps can take samples of another shape", subject=what)
-    if len(shape) != len(given) or any(w not in (ANY, g) for w, g in zip(shape[1:], given[1:], strict=True)):
-        raise ContractError(f"{list(shape)}, the data's samples are {list(given[1:])}", subject=what)
-
-
-def _slices(arrays: dict[str, Array], name: str, count: int, what: str) -> Array | None:
-    if name not in arrays:
+def _slices(loaded: Arrays, file: TaskFile) -> Array | None:
+    name = file.data.slices if isinstance(file.data, DataSection) else "slices"
+    if name not in loaded.arrays:
         if name != "slices":
-            raise BundleError("array not found", subject=f"{what}[{name}]")
+            raise no_such(loaded, name)
         return None
-    if arrays[name].shape != (count,):
-        raise BundleError(f"shape {arrays[name].shape}, one label a sample is ({count},)", subject=f"{what}[{name}]")
-    return arrays[name]
-
-
-def _training(data: Path, x: Array, task: str) -> Array:
-    """Return the samples for recovery; they may be stored in a narrower type than the evaluation's."""
-    if not _is_file(data):
-        raise ContractError(f"no such file: {data}", subject=f"{task} data.train", hint=RELATIVE)
-    found = _array(read_arrays(data, what=data.name), "x", data.name)
-    if found.shape[1:] != x.shape[1:] or not np.can_cast(found.dtype, x.dtype, "safe"):
-        what = f"samples of {found.shape[1:]} {found.dtype}, in {task}'s x of {x.shape[1:]} {x.dtype}"
-        raise BundleError(what, subject=f"{data.name}[x]")
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise BundleError("contains NaN or infinity", subject=f"{data.name}[x]")
-    return found.astype(x.dtype, copy=False)
+    found = array_of(loaded, name)
+    if found.shape != (loaded.count,):
+        what = f"shape {found.shape}, one label a sample is ({loaded.count},)"
+        raise BundleError(what, subject=loaded.subject(name))
+    return found
 
 
 def overlap(x: Array, calibration: Array) -> int:
@@ -273,7 +258,8 @@ def _digest(sample: Array) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(sample).tobytes(), digest_size=16).digest()
 
 
-def _sample_dtype(x: Array) -> DType:
+def sample_dtype(x: Array) -> DType:
+    """Return the name of an array's dtype. Raises msgspec.ValidationError for one that no tensor has."""
     dtype: DType = msgspec.convert(x.dtype.name, DType)
     return dtype
 
@@ -281,39 +267,99 @@ def _sample_dtype(x: Array) -> DType:
 def check_model(task: Task, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
     """Compare the task with what the engine declares of the model. Raises ContractError naming the field."""
     name = task.path.name
-    if len(inputs) != 1:
-        names = ", ".join(info.name for info in inputs)
-        raise ContractError(
-            f"the model has {len(inputs)} inputs ({names}); a task supports one", subject=f"{name} model"
-        )
-    info = inputs[0]
-    if info.dtype != task.file.input.dtype:
-        raise ContractError(f"the model takes {info.dtype}", subject=f"{name} input.dtype")
-    if info.shape and info.shape[0] not in (-1, 1):
-        raise ContractError(
-            f"the model's batch is fixed at {info.shape[0]}",
-            subject=f"{name} model",
-            hint="export it with a batch of 1 or of any size",
-        )
-    expected = info.shape[1:]
-    given = shape_after(task.x.shape[1:], task.file.input.steps, f"{name} input.steps")
-    if task.file.input.steps:
-        fed = Input(name=info.name, dtype=task.file.input.dtype, shape=(ANY, *expected), sample=task.mapping)
-        check_sample(fed, f"{name} input")
+    check_names(task, [info.name for info in inputs])
+    for one in task.inputs:
+        info = inputs[0] if one.name is None else next(info for info in inputs if info.name == one.name)
+        _check_input(task, one, info, f"{name} input" if one.name is None else f"{name} inputs.{one.name}")
+        if one.feedback is not None:
+            _check_feedback(one.feedback, info, outputs, f"{name} inputs.{one.name}.feedback")
     specs = {one.name: Spec(dtype=one.dtype, shape=one.shape) for one in outputs}
-    outputs_after(specs, task.file.answer, f"{name} answer")
-    if len(expected) != len(given) or any(e not in (-1, g) for e, g in zip(expected, given, strict=True)):
-        raise ContractError(f"samples of {given} for a model that takes {expected}", subject=f"{task.data.name}[x]")
-    if task.file.metric == "top1":
-        _check_classes(task, outputs[0])
+    known = outputs_after(specs, task.file.answer, f"{name} answer")
+    _check_outputs(task, outputs, known)
 
 
-def _check_classes(task: Task, output: TensorInfo) -> None:
-    if task.y.dtype.kind not in "iu":
-        raise ContractError(f"class indices are integers, not {task.y.dtype}", subject=f"{task.data.name}[y]")
-    classes = output.shape[-1] if output.shape else -1
-    low, high = int(task.y.min()), int(task.y.max())
-    if low < 0 or (classes >= 0 and high >= classes):
-        raise ContractError(f"labels {low} to {high} for {classes} classes", subject=f"{task.data.name}[y]")
-    if task.file.labels and classes >= 0 and len(task.file.labels) != classes:
+def check_names(task: Task, names: Sequence[str]) -> None:
+    """Compare the task's inputs with the names of the model's. Raises ContractError naming the field."""
+    listed = ", ".join(names)
+    if task.inputs[0].name is None:
+        if len(names) != 1:
+            hint = "one table [inputs.NAME] for each, with data, constant or feedback"
+            what = f"the model has {len(names)} inputs ({listed}); [input] feeds one"
+            raise ContractError(what, subject=f"{task.path.name} model", hint=hint)
+        return
+    given = [str(one.name) for one in task.inputs]
+    for name in given:
+        if name not in names:
+            raise ContractError(f"the model's inputs are {listed}", subject=f"{task.path.name} inputs.{name}")
+    for name in names:
+        if name not in given:
+            hint = f'add [inputs."{name}"] with data, constant or feedback'
+            raise ContractError(f"nothing is said of input {name!r}", subject=f"{task.path.name} inputs", hint=hint)
+
+
+def _check_input(task: Task, one: TaskInput, info: TensorInfo, what: str) -> None:
+    if one.dtype is not None and info.dtype != one.dtype:
+        raise ContractError(f"the model takes {info.dtype}", subject=f"{what}.dtype")
+    if one.constant is not None:
+        wanted = int(np.prod([max(size, 1) for size in info.shape]))
+        if len(one.constant) != wanted:
+            text = f"{len(one.constant)} numbers, the model takes {list(info.shape)}"
+            raise ContractError(text, subject=f"{what}.constant")
+        return
+    if one.samples is None:
+        return
+    step = one.samples.shape[2:] if task.sequences else one.samples.shape[1:]
+    subject = f"{task.data.name}[{one.data}]"
+    if task.sequences and one.samples.ndim < 2:
+        raise ContractError("beside a state samples are sequences [N, T, ...]", subject=subject)
+    given = shape_after(step, one.steps, f"{what}.steps")
+    batchless = len(info.shape) == len(given) and not one.steps
+    expected = info.shape if batchless else info.shape[1:]
+    if not batchless and info.shape and info.shape[0] not in (-1, 1):
+        hint = "export it with a batch of 1 or of any size"
+        raise ContractError(
+            f"the model's batch is fixed at {info.shape[0]}", subject=f"{task.path.name} model", hint=hint
+        )
+    if one.steps:
+        fed = Input(name=info.name, dtype=info.dtype, shape=(ANY, *expected), sample=one.mapping)  # type: ignore[arg-type]
+        check_sample(fed, what)
+    if not may_be(expected, given):
+        raise ContractError(f"samples of {given} for a model that takes {tuple(expected)}", subject=subject)
+
+
+def _check_feedback(source: str, info: TensorInfo, outputs: Sequence[TensorInfo], what: str) -> None:
+    made = next((one for one in outputs if one.name == source), None)
+    if made is None:
+        raise ContractError(f"the model's outputs are {', '.join(one.name for one in outputs)}", subject=what)
+    if made.dtype != info.dtype or not may_be(made.shape, info.shape):
+        text = f"{made.dtype} {list(made.shape)} comes out, {info.dtype} {list(info.shape)} goes in"
+        raise ContractError(text, subject=what)
+
+
+def _check_outputs(task: Task, outputs: Sequence[TensorInfo], known: dict[str, Spec]) -> None:
+    name = task.path.name
+    for number, one in enumerate(task.judged):
+        if one.name is None:
+            spec = known[outputs[0].name]
+        elif one.name in known:
+            spec = known[one.name]
+        elif f"{one.name}_boxes" in known:
+            continue
+        else:
+            text = f"no output {one.name!r}; there are {', '.join(known)}"
+            raise ContractError(text, subject=f"{name} outputs[{number}].name")
+        if one.metric.name == "top1" and one.truth is not None and one.axis in (-1, len(spec.shape) - 1):
+            _check_classes(task, one, spec)
+
+
+def _check_classes(task: Task, one: JudgedOutput, spec: Spec) -> None:
+    truth, classes = one.truth, spec.shape[-1] if len(spec.shape) > 1 else -1
+    assert isinstance(truth, np.ndarray)
+    subject = f"{task.data.name}[{one.truth_name}]"
+    if truth.dtype.kind not in "iu":
+        raise ContractError(f"class indices are integers, not {truth.dtype}", subject=subject)
+    low, high = int(truth.min(initial=0)), int(truth.max(initial=0))
+    if low < 0 or (classes >= 2 and high >= classes):
+        raise ContractError(f"labels {low} to {high} for {classes} classes", subject=subject)
+    if task.file.labels and classes >= 2 and len(task.file.labels) != classes:
         raise ContractError(f"{len(task.file.labels)} for {classes} classes", subject=f"{task.path.name} labels")

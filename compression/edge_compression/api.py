@@ -122,7 +122,7 @@ def _layers(task: Task, found: SearchResult, scratch: Path, memory_mb: float) ->
                 original=str(task.model),
                 variant=str(one.model),
                 calibration=str(scratch / CALIBRATION),
-                tensor=found.tensor,
+                tensors=found.tensors,
                 memory_limit_mb=memory_mb,
             )
         )

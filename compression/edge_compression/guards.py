@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
+import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
@@ -18,7 +19,8 @@ from edge_agent.inference.guards import InputGuards
 from edge_agent.inference.samples import to_model
 from edge_agent.ports import TensorInfo
 from edge_bench.task import Task
-from edge_contracts.guards import FeatureGuard, OutputGuard, check_input_guard, check_output_guard
+from edge_contracts.errors import BundleError
+from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard, check_input_guard, check_output_guard
 from edge_contracts.manifest import Input, check_last_resort
 
 Array = NDArray[Any]
@@ -34,14 +36,22 @@ _ENDS: Final = {
 """What becomes of a sample, the worst first."""
 
 
-def guarded(task: Task, tensor: Input) -> Input:
-    """Return the input with its guard: as the task declares it, ranges that it leaves open from calibration samples.
-    Where features are guarded, there is a range of all numbers together only if one is declared.
+def guarded(task: Task, tensor: Input, index: int = 0) -> Input:
+    """Return the task's input `index` with its guard: as the task declares it for the first that takes samples, ranges
+    that it leaves open from calibration samples. Where features are guarded, there is a range of all numbers together
+    only if one is declared. Where samples miss values, a NaN is told and not refused.
 
     Raises ContractError naming the task's field.
     """
-    what, declared = f"{task.path.name} guard.input", task.file.guard.input
-    fed = to_model(task.calibration, tensor)
+    one = task.inputs[index]
+    if one.calibration is None or one.samples is None:
+        return tensor
+    what = f"{task.path.name} guard.input"
+    declared = task.file.guard.input if one is task.first else InputGuard()
+    if one.samples.dtype.kind == "f" and np.isnan(one.samples).any():
+        declared = replace(declared, not_finite="warn")
+    steps = one.calibration.reshape(-1, *one.calibration.shape[2:]) if task.sequences else one.calibration
+    fed = to_model(steps, tensor)
     low, high = (None, None) if declared.features else _range(fed)
     guard = replace(
         declared,
@@ -64,6 +74,19 @@ def check_answers(task: Task, outputs: Sequence[TensorInfo]) -> None:
     """Check what the task declares of answers against a model's outputs. Raises ContractError naming the field."""
     check_output_guard(task.file.guard.output, f"{task.path.name} guard.output")
     check_last_resort(task.file.last_resort, [one.shape for one in outputs], f"{task.path.name} last_resort")
+
+
+def check_finite(task: Task, names: Sequence[str], outputs: Sequence[Array], order: Array) -> None:
+    """Refuse samples that the model answers with NaN; `order` is their place in the task's. Raises BundleError naming
+    file, output and sample."""
+    for name, array in zip(names, outputs, strict=True):
+        if array.dtype.kind != "f" or not np.isnan(array).any():
+            continue
+        first = int(np.flatnonzero(np.isnan(array).reshape(len(array), -1).any(axis=1))[0])
+        misses = any(one.samples is not None and np.isnan(one.samples.astype(np.float64)).any() for one in task.inputs)
+        hint = "it does not take missing values: fill them in" if misses else "check scale and offset of its inputs"
+        text = f"the model answers NaN in {name!r}, first to sample {order[first]}"
+        raise BundleError(text, subject=task.data.name, hint=hint)
 
 
 def objections(tensor: Input, x: Array) -> Iterator[str]:
@@ -98,7 +121,11 @@ def _feature(declared: FeatureGuard, fed: Array, axis: int) -> FeatureGuard:
 
 
 def _range(fed: Array) -> tuple[float, float]:
-    low, high = float(fed.min()), float(fed.max())
+    if fed.dtype.kind == "b":
+        return 0.0, 1.0
+    low, high = float(np.fmin.reduce(fed, None)), float(np.fmax.reduce(fed, None))
+    if not math.isfinite(low) or not math.isfinite(high):
+        return -math.inf, math.inf
     margin = MARGIN * (high - low)
     return low - margin, high + margin
 

@@ -20,6 +20,12 @@ from edge_contracts.reference import Confidence
 Array = NDArray[Any]
 
 MIN_GOLDEN, MAX_GOLDEN = 8, 16
+FEW_GOLDEN, LARGE_ANSWERS = 3, 256 * KIB
+"""Golden samples where all answers to one of them take more than so many bytes: each of the numbers is compared."""
+
+STEPS = 32
+"""Steps of a sequence that a golden or probe sample has: a wrong state shows in the second."""
+
 MIN_PROBES, MAX_PROBES = 32, 200
 """Labeled samples every device tries a release on: enough to tell a collapse from chance within a second."""
 
@@ -38,9 +44,10 @@ MAX_TOLERANCE = 0.5
 """Beyond half of the output's range a golden sample proves nothing."""
 
 
-def golden_count(x: Array) -> int:
-    """Return how many golden samples a bundle with samples like `x` carries."""
-    return int(np.clip(GOLDEN_BYTES // max(1, x[0].nbytes), MIN_GOLDEN, MAX_GOLDEN))
+def golden_count(samples: int, answers: int) -> int:
+    """Return how many golden samples a bundle carries, when one is so many bytes and all answers to it are so many."""
+    least = FEW_GOLDEN if answers > LARGE_ANSWERS else MIN_GOLDEN
+    return int(np.clip(GOLDEN_BYTES // max(1, samples + answers), least, MAX_GOLDEN))
 
 
 def probe_count(x: Array) -> int:
@@ -93,9 +100,15 @@ def score_floor(metric: str, probe_score: float, probes: int, exactness: Exactne
     taken to be for the worse. For errors: a tenth more error.
     """
     if metric != "top1":
-        return probe_score - max(0.1 * abs(probe_score), 1e-6)
+        return probe_score - max(0.1 * abs(probe_score), np.finfo(np.float64).tiny)
     share = wilson_upper(exactness.differing, exactness.samples, confidence=FLOOR_CONFIDENCE)
     return max(0.0, probe_score - binomial_quantile(FLOOR_CONFIDENCE, probes, share) / probes)
+
+
+def output_floor(error: float, least: float) -> float:
+    """Return how far from the original's answers a variant's may be on another CPU: twice as far as here, at least what
+    its kind of arithmetic does by itself."""
+    return float(max(2.0 * error, error + least))
 
 
 def tolerance(exactness: Exactness, *, least: float) -> float:

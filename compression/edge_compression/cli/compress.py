@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edge_compression.cli.option_types import Duration, Points, Size
+from edge_compression.cli.option_types import Duration, Loss, Size
 from edge_compression.options import MEMORY_MB, Options, Work
 
 NEEDED = ("jinja2", "onnx", "onnxslim", "optuna", "rich", "yaml")
@@ -32,8 +32,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--name", default=None, help="Model family; default: the task's name.")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the release.")
 @click.option(
-    "--max-drop", type=Points(), default="0.5", show_default=True, help="Maximum accuracy loss in points of the metric."
-)
+    "--max-drop", type=Loss(), default=None,
+    help="Maximum loss of each output that has no max_drop of its own: points (0.5), percent of an error (5%) or dB "
+    "(0.3dB); a plain number is in the metric's unit. Default: 0.5 points, 5 %, 0.5 dB.",
+)  # fmt: skip
 @click.option(
     "--confidence", type=click.FloatRange(0.5, 0.999), default=Options().confidence, show_default=True,
     help="One-sided confidence that a variant's loss stays within --max-drop.",
@@ -143,7 +145,8 @@ def _options(rest: dict[str, Any]) -> Options:
 def _command(task_file: Path, profile: str, options: Options, rest: dict[str, Any]) -> str:
     """Return a command that makes the same again; paths of this machine are cut to their names."""
     words = ["edgewright", "compress", task_file.name, "--profile", Path(profile).name, "--out", rest["out"].name]
-    words += ["--max-drop", f"{options.max_drop:g}", "--version", rest["version"], "--calib", str(options.calibration)]
+    words += ["--max-drop", str(options.max_drop)] if options.max_drop is not None else []
+    words += ["--version", rest["version"], "--calib", str(options.calibration)]
     words += ["--eval", str(options.evaluation), "--confidence", f"{options.confidence:g}"]
     words += ["--variations", str(options.variations)]
     for name, value in (

@@ -1,4 +1,4 @@
-"""The words of the command line: points, durations, sizes. Each is parsed where it is typed."""
+"""The words of the command line: losses, durations, sizes. Each is parsed where it is typed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from typing import Any
 
 import click
 
+from edge_bench.task_format import allowance
+from edge_contracts.errors import ContractError
+
 _DURATION = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(s|m|h)?$")
 _SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(k|M|G)?B?$")
 _BYTES = {None: 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
-class Points(click.ParamType):
-    """Percentage points: `0.5` or `0.5pt`."""
+class Loss(click.ParamType):
+    """What may be lost: `0.5` or `0.5pt` (points), `5%` (of an error), `0.3dB`; returned as it was written."""
 
-    name = "points"
+    name = "loss"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            points = float(str(value).removesuffix("pt"))
-        except ValueError:
-            self.fail(f"{value!r} is not a number of points such as 0.5 or 0.5pt", param, ctx)
-        if not 0.0 <= points <= 100.0:
+            given = allowance(str(value), "--max-drop")
+        except ContractError:
+            self.fail(f"{value!r} is not a loss such as 0.5, 0.5pt, 5% or 0.3dB", param, ctx)
+        if given.value > 100.0:
             self.fail(f"{value!r} is not between 0 and 100", param, ctx)
-        return points
+        return str(value)
 
 
 class Duration(click.ParamType):

@@ -17,6 +17,7 @@ from edge_compression.evaluation.quality import Exactness, Quality
 from edge_compression.pass_api import Changes
 from edge_compression.recipes.recipe import FLOAT_RECIPES, Recipe, parse_recipe
 from edge_contracts.codec import StrictRecord
+from edge_contracts.manifest import ScoreMap
 
 Status = Literal["pending", "failed", "duplicate", "not tried", "left out", "kept"]
 
@@ -42,10 +43,9 @@ class CandidateRecord(StrictRecord, frozen=True, kw_only=True):
 class Candidate:
     """A recipe and what came of it. `path` is the model it made; `pace` its latency relative to the original's by a
     preliminary measurement. `quality` is on the samples for choosing, after confirming on all; then, where samples
-    were kept back, `choosing` is on the former alone and `confirmation` on those kept back.
-    `outputs` are its answers to all samples
-    and `calibration` its first output on the calibration samples. `taken_over`: from an earlier run or another
-    machine."""
+    were kept back, `choosing` is on the former alone and `confirmation` on those kept back. `outputs` are its answers to all samples
+    and `calibration` its first output on the calibration samples, where a device judges by that; `score_maps` how its
+    scores become the original's. `taken_over`: from an earlier run or another machine."""
 
     recipe: Recipe
     status: Status = "pending"
@@ -65,6 +65,7 @@ class Candidate:
     outputs: list[NDArray[Any]] = field(default_factory=list, repr=False)
     calibration: NDArray[Any] | None = field(default=None, repr=False)
     measured: Measurement | None = field(default=None, repr=False)
+    score_maps: tuple[ScoreMap, ...] = ()
 
     @property
     def id(self) -> str:

@@ -19,7 +19,8 @@ from edge_bench.children import Starter
 from edge_bench.measure import LOAD_TIMEOUT_S, ModelRefusedError, Runner
 from edge_bench.protocol import Opened
 from edge_compression.evaluation.candidate import Candidate
-from edge_compression.evaluation.quality import QualityRequest, compare, compare_exact, refuted
+from edge_compression.evaluation.judge import Jury
+from edge_compression.evaluation.quality import Quality
 from edge_compression.evaluation.sample_splits import (
     EXACT_CONFIRMED,
     EXACT_CONFIRMED_S,
@@ -34,7 +35,7 @@ from edge_contracts.manifest import Input
 Array = NDArray[Any]
 
 PACE_TURNS, PACE_SECONDS = 5, 0.04
-"""Turns of candidate and original and the length of each: enough to tell half as fast from as fast."""
+"""Turns of candidate and original and the length of each: enough to decide half as fast from as fast."""
 
 PACE_QUANTILE = 0.1
 """Builds run beside it and take the core away now and then: the fast runs of a turn are the undisturbed ones."""
@@ -42,12 +43,13 @@ PACE_QUANTILE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """The given model: what it declares, its input, its first output for all evaluation samples in the evaluation set's
-    order, and the seconds it took for one."""
+    """The given model: what it declares, its inputs, its outputs for all evaluation samples in the set's order, its
+    outputs for the calibration samples where scores are to be mapped, and the seconds it took for one sample."""
 
     opened: Opened
-    tensor: Input
-    answers: Array
+    tensors: tuple[Input, ...]
+    outputs: list[Array]
+    calibrated: list[Array]
     sample_s: float
 
 
@@ -56,9 +58,9 @@ class Evaluator:
     its own with `starter`. Thread-safe."""
 
     def __init__(
-        self, sample_set: EvaluationSet, original: Original, asked: QualityRequest, beside: Runner, starter: Starter
+        self, sample_set: EvaluationSet, original: Original, jury: Jury, beside: Runner, starter: Starter
     ) -> None:
-        self._sample_set, self._original, self._asked = sample_set, original, asked
+        self._sample_set, self._original, self._jury = sample_set, original, jury
         self._beside, self._pacing = beside, threading.Lock()
         self._starter = starter
 
@@ -69,17 +71,18 @@ class Evaluator:
             if kinds(runner.opened()) != kinds(self._original.opened):
                 candidate.drop_out("failed", "its inputs or outputs are not of the original's types")
                 return
+            self._map_scores(candidate, runner, timeout_s)
             outputs = self._sample_set.answers(runner, ("screen",), timeout_s=timeout_s)
-            self._weigh(candidate, outputs[0])
+            self._weigh(candidate, outputs)
             if candidate.racing and not candidate.is_float:
                 outputs = _joined(outputs, self._sample_set.answers(runner, ("choose",), timeout_s=timeout_s))
-                self._weigh(candidate, outputs[0])
+                self._weigh(candidate, outputs)
                 self._sample_set.keep(candidate.sha256, outputs)
             if candidate.racing:
                 candidate.pace = self._pace(runner)
         if candidate.quality is not None:
             count = exact_samples(EXACT_SAMPLES, EXACT_S, self._original.sample_s)
-            self._exact(candidate, outputs[0], count, timeout_s)
+            self._exact(candidate, outputs, count, timeout_s)
 
     def confirm(self, candidate: Candidate, *, timeout_s: float) -> None:
         """Evaluator a candidate on all samples and keep its answers, or drop it out. Raises RunnerError."""
@@ -87,53 +90,62 @@ class Evaluator:
         with Runner(self._sample_set.plan(candidate.model), starter=self._starter) as runner:
             known = self._sample_set.kept(candidate.sha256)
             rest = self._sample_set.answers(runner, PARTS if known is None else ("confirm",), timeout_s=timeout_s)
-            candidate.outputs = rest if known is None else _joined(known, rest)
-            candidate.calibration = self._sample_set.calibrated(runner, timeout_s=timeout_s)
-        answers, original, y = candidate.outputs[0], self._original.answers, self._sample_set.y
-        everywhere = slice(0, y.shape[0])
+            candidate.outputs = self._sample_set.spilled(rest if known is None else _joined(known, rest))
+            self._map_scores(candidate, runner, timeout_s)
+            if self._jury.classic(self._sample_set.samples_count):
+                candidate.calibration = self._sample_set.calibrated(runner, timeout_s=timeout_s)[0]
+        outputs, everywhere = candidate.outputs, slice(0, self._sample_set.samples_count)
         chosen_by = candidate.quality
-        candidate.quality = compare(self._asked, answers, original, y, self._sample_set.slices(everywhere))
+        slices, maps = self._sample_set.slices(everywhere), candidate.score_maps
+        candidate.quality = self._jury.compare(outputs, everywhere, slices, maps)
         count = exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, self._original.sample_s)
-        self._exact(candidate, answers, count, timeout_s)
+        self._exact(candidate, outputs, count, timeout_s)
         if where.stop > where.start:
             candidate.choosing = chosen_by
-            held_back = (answers[where], original[where], y[where])
-            candidate.confirmation = compare(self._asked, *held_back, self._sample_set.slices(where))
-            if refuted(self._asked, *held_back) and not candidate.is_float:
-                lost = candidate.confirmation.drop
-                candidate.drop_out("left out", f"the held-back samples refute it: {lost:.2f} points lost on them")
+            held_back = [one[where] for one in outputs]
+            candidate.confirmation = self._jury.compare(held_back, where, self._sample_set.slices(where), maps)
+            lost = self._jury.refuted(held_back, where, maps)
+            if lost is not None and not candidate.is_float:
+                candidate.drop_out("left out", f"the held-back samples refute it: {lost}")
+        if candidate.racing and not candidate.is_float and candidate.quality.verdict == "over":
+            candidate.drop_out("left out", _why_over(candidate.quality, ""))
 
-    def _weigh(self, candidate: Candidate, answers: Array) -> None:
+    def _weigh(self, candidate: Candidate, outputs: list[Array]) -> None:
         """Compare the answers so far; drop out what is surely over, or over with all samples for choosing seen."""
-        if not np.isfinite(answers).all():
-            candidate.drop_out("failed", "its outputs contain NaN or infinity")
-            return
-        where = slice(0, answers.shape[0])
-        found = compare(
-            self._asked,
-            answers,
-            self._original.answers[where],
-            self._sample_set.y[where],
-            self._sample_set.slices(where),
-        )
+        where = slice(0, outputs[0].shape[0])
+        for own, given in zip(outputs, self._original.outputs, strict=True):
+            if own.shape != given[where].shape:
+                text = f"it answers {list(own.shape[1:])} a sample, the original {list(given.shape[1:])}"
+                candidate.drop_out("failed", text)
+                return
+            if own.dtype.kind == "f" and not np.array_equal(np.isfinite(own), np.isfinite(given[where])):
+                candidate.drop_out("failed", "its outputs contain NaN or infinity where the original does not")
+                return
+        found = self._jury.compare(outputs, where, self._sample_set.slices(where), candidate.score_maps)
         candidate.quality = found
-        last = answers.shape[0] == self._sample_set.parts["choose"].stop
+        last = where.stop == self._sample_set.parts["choose"].stop
         if not candidate.is_float and (found.surely_over or (last and found.verdict == "over")):
-            seen = "" if last else f" in {answers.shape[0]} samples, enough to decide"
-            allowed = self._asked.limit
-            candidate.drop_out("left out", f"loses {found.drop:.2f} points{seen}, limit {allowed:g}")
+            seen = "" if last else f" in {where.stop} samples, enough to decide"
+            candidate.drop_out("left out", _why_over(found, seen))
 
-    def _exact(self, candidate: Candidate, answers: Array, count: int, timeout_s: float) -> None:
+    def _map_scores(self, candidate: Candidate, runner: Runner, timeout_s: float) -> None:
+        """Learn on the calibration samples how the candidate's scores become the original's, where thresholds count."""
+        if self._original.calibrated and not candidate.is_float and not candidate.score_maps:
+            answers = self._sample_set.calibrated(runner, timeout_s=timeout_s)
+            candidate.score_maps = self._jury.score_maps(answers, self._original.calibrated)
+
+    def _exact(self, candidate: Candidate, answers: list[Array], count: int, timeout_s: float) -> None:
         patience = min(LOAD_TIMEOUT_S, timeout_s)
         plan = self._sample_set.plan(candidate.model, optimize=False)
         unseen: str | None = None
         with Runner(plan, patience_s=patience, starter=self._starter) as runner:
             try:
                 runner.loaded()
-                exact = self._sample_set.first(runner, min(count, answers.shape[0]), timeout_s=timeout_s)
+                exact = self._sample_set.first(runner, min(count, answers[0].shape[0]), timeout_s=timeout_s)
             except ModelRefusedError as error:  # operators that the engine has in its delegates only
-                exact, unseen = answers[:count], f"it runs with the engine's optimizations only: {error}"
-        found = compare_exact(self._asked.metric, answers, exact, self._sample_set.y)
+                unseen = f"it runs with the engine's optimizations only: {error}"
+                exact = [one[:count] for one in answers]
+        found = self._jury.exactness(answers, exact)
         candidate.exactness = found if unseen is None else msgspec.structs.replace(found, hazard=unseen)
 
     def _pace(self, runner: Runner) -> float:
@@ -149,6 +161,11 @@ class Evaluator:
 def _joined(first: list[Array], more: list[Array]) -> list[Array]:
     """Return the rows of both, output by output; `more` is empty where there were no further samples."""
     return [np.concatenate(pair) for pair in zip(first, more, strict=True)] if more else first
+
+
+def _why_over(found: Quality, seen: str) -> str:
+    worst = found.deciding
+    return "loses more than is allowed" if worst is None else f"{worst.words}{seen}"
 
 
 def kinds(opened: Opened) -> tuple[tuple[str, ...], tuple[str, ...]]:

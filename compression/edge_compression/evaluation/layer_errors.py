@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.inference.samples import to_model
 from edge_bench.children import die_with, run
 from edge_compression.pass_api import Feeds
+from edge_compression.stored_samples import stored_runs
 from edge_contracts.codec import StrictRecord
 from edge_contracts.limits import MIB
 from edge_contracts.manifest import Input
@@ -45,12 +45,13 @@ TIMEOUT_S = 120.0
 
 
 class LayersPlan(StrictRecord, frozen=True, kw_only=True):
-    """Compare `variant` with `original`, both ONNX files, on the first samples of the .npy file `calibration`."""
+    """Compare `variant` with `original`, both ONNX files, on the first samples of `calibration`, a .npy file or a
+    folder with one for each of `tensors`."""
 
     original: str
     variant: str
     calibration: str
-    tensor: Input
+    tensors: tuple[Input, ...]
     memory_limit_mb: float
 
 
@@ -154,9 +155,9 @@ def _runs(plan: LayersPlan, model: Any, names: list[str]) -> Iterator[dict[str, 
 
 
 def _samples(plan: LayersPlan) -> Iterator[Feeds]:
-    samples = np.load(plan.calibration, mmap_mode="r", allow_pickle=False)
-    for index in range(min(SAMPLES, samples.shape[0])):
-        yield {plan.tensor.name: to_model(np.ascontiguousarray(samples[index : index + 1]), plan.tensor)}
+    runs = stored_runs(plan.tensors, Path(plan.calibration))
+    for index in range(min(SAMPLES, runs.count)):
+        yield runs.feeds(index)
 
 
 def main(arguments: list[str]) -> int:

@@ -17,9 +17,6 @@ Floats = NDArray[np.float64]
 Quantile = Callable[[float], float]
 """The quantile function of a drop, 0 to 1 in, the metric's unit out."""
 
-_CHUNK = 100
-"""Bootstrap resamples drawn at a time: 5,000 samples are then 4 MB."""
-
 
 def flips(gained: Floats) -> Quantile | None:
     """Return the quantile function of the mean of differences that are -1, 0 or 1 each; None when others are among
@@ -46,20 +43,16 @@ def resampled(gained: Floats, *, seed: int = 0) -> Quantile:
     return lambda share: float(np.quantile(means, share))
 
 
-def resampled_roots(candidate: Floats, original: Floats, *, seed: int = 0) -> Quantile:
-    """Return the bootstrap's quantile function of the difference of two roots of means; both arrays hold one squared
-    error a sample, samples paired."""
-    generator = np.random.default_rng(seed)
-    count = candidate.size
-    drops = []
-    for _ in range(RESAMPLES // _CHUNK):
-        weights = generator.multinomial(count, np.full(count, 1.0 / count), size=_CHUNK) / count
-        drops.append(np.sqrt(weights @ candidate) - np.sqrt(weights @ original))
-    found = np.concatenate(drops)
-    return lambda share: float(np.quantile(found, share))
-
-
 def two_sided(quantile: Quantile, confidence: float = 0.95) -> Interval:
     """Return the interval that leaves the same share out at both ends, in points (hundredths)."""
     tail = (1.0 - confidence) / 2
     return Interval(low=100.0 * quantile(tail), high=100.0 * quantile(1.0 - tail))
+
+
+def of_draws(draws: Floats, seen: float) -> Quantile:
+    """Return the quantile function of bootstrap draws; `seen` where none of them is a number: resamples without a
+    sample of each kind have no area under a curve."""
+    known = draws[np.isfinite(draws)]
+    if known.size == 0:
+        return lambda _: seen
+    return lambda share: float(np.quantile(known, share))

@@ -22,6 +22,9 @@ peak memory within 10 %; bytes are exact, but five percent are no reason for ano
 LOSS_STEP = 0.05
 """Points of the metric that are no reason for another rung: one sample of two thousand."""
 
+LOSS_SHARE = 0.1
+"""The same where losses are counted in another unit, as a share of what may be lost."""
+
 RANK_STEP = 1.05
 """Ratio of the preferred costs below which what loses less goes first: accuracy is not given up for a difference that
 the next measurement may turn round."""
@@ -51,7 +54,7 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What holds for every rung: points that may be lost, bytes, milliseconds and megabytes of memory it may take
+    """What holds for every rung: what may be lost in `unit`, bytes, milliseconds and megabytes of memory it may take
     (None: no bound); and the bytes of all rungs together. `accept_undecided` lets in rungs of which the samples cannot
     say whether they lose more."""
 
@@ -61,11 +64,17 @@ class Limits:
     max_latency_ms: float | None = None
     max_memory_mb: float | None = None
     accept_undecided: bool = False
+    unit: str = "points"
+
+    @property
+    def loss_step(self) -> float:
+        """What is no reason for another rung."""
+        return LOSS_STEP if self.unit == "points" else LOSS_SHARE * self.max_drop
 
     def objection(self, costs: Costs) -> str | None:
         """Return which limit a candidate does not keep, or None."""
         if exceeds(costs.drop, self.max_drop):
-            return f"loses {costs.drop:.2f} points, limit {self.max_drop:g}"
+            return f"loses {costs.drop:.2f} {self.unit}, limit {self.max_drop:g}"
         if self.max_size is not None and costs.size > self.max_size:
             return f"{costs.size} bytes, limit {self.max_size}"
         if self.max_latency_ms is not None and costs.latency_ms > self.max_latency_ms:
@@ -73,23 +82,23 @@ class Limits:
         if self.max_memory_mb is not None and costs.memory_mb > self.max_memory_mb:
             return f"takes {costs.memory_mb:.1f} MB of memory, limit {self.max_memory_mb:g}"
         if costs.bound is not None and exceeds(costs.bound, self.max_drop) and not self.accept_undecided:
-            return undecided(costs.drop, costs.bound, self.max_drop)
+            return undecided(costs.drop, costs.bound, self.max_drop, self.unit)
         return None
 
 
-def loses(drop: float) -> str:
-    """Return in words what a drop in points is, a negative one too."""
-    return f"gains {-drop:.2f} points" if round(drop, 2) < 0 else f"loses {abs(drop):.2f} points"
+def loses(drop: float, unit: str = "points") -> str:
+    """Return in words what a drop is, a negative one too."""
+    return f"gains {-drop:.2f} {unit}" if round(drop, 2) < 0 else f"loses {abs(drop):.2f} {unit}"
 
 
 UNDECIDED = "undecided"
 """How the reason of every candidate begins that only --accept-undecided would keep."""
 
 
-def undecided(drop: float, bound: float, limit: float) -> str:
-    """Return in words that the samples cannot decide a limit, all three in points."""
+def undecided(drop: float, bound: float, limit: float, unit: str = "points") -> str:
+    """Return in words that the samples cannot decide a limit, all three in one unit."""
     return (
-        f"{UNDECIDED}: loses {drop:.2f} points here, but with the confidence asked for at most {bound:.2f}, and "
+        f"{UNDECIDED}: loses {drop:.2f} {unit} here, but with the confidence asked for at most {bound:.2f}, and "
         f"{limit:g} is the limit; keep it with --accept-undecided"
     )
 
@@ -110,11 +119,11 @@ def build_ladder(
     left_out: dict[str, str] = {}
     worthy: list[str] = []
     for name in _in_order([name for name in candidates if name != float_id], candidates, original, prefer):
-        reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, worthy)
+        reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, worthy, limits.loss_step)
         if reason is not None:
             left_out[name] = reason
             continue
-        beaten = [other for other in worthy if dominates(candidates[name], candidates[other])]
+        beaten = [other for other in worthy if dominates(candidates[name], candidates[other], limits.loss_step)]
         left_out |= dict.fromkeys(beaten, f"{name} is at least as good in every respect")
         worthy = [other for other in worthy if other not in beaten] + [name]
     kept = _varied(worthy, candidates, limits.disk_bytes - candidates[float_id].size, limits.disk_bytes, left_out)
@@ -155,7 +164,9 @@ def _varied(
     return [name for name in worthy if name in chosen]
 
 
-def _pointless(name: str, candidates: Mapping[str, Costs], original: Costs, kept: Sequence[str]) -> str | None:
+def _pointless(
+    name: str, candidates: Mapping[str, Costs], original: Costs, kept: Sequence[str], loss_step: float
+) -> str | None:
     """Return why a candidate within the limits is not worth its bytes, or None."""
     costs = candidates[name]
     in_bytes = _cheaper(costs.size, original.size, SIZE_STEP)
@@ -163,7 +174,7 @@ def _pointless(name: str, candidates: Mapping[str, Costs], original: Costs, kept
     if not (in_bytes or in_memory) and not _cheaper(costs.latency_ms, original.latency_ms, LATENCY_STEP):
         return "neither faster nor smaller than the original"
     for other in kept:
-        if dominates(candidates[other], costs):
+        if dominates(candidates[other], costs, loss_step):
             return f"{other} is at least as good in every respect"
     return None
 
@@ -173,10 +184,10 @@ def exceeds(drop: float, limit: float) -> bool:
     return drop > limit + 1e-9
 
 
-def dominates(a: Costs, b: Costs) -> bool:
+def dominates(a: Costs, b: Costs, loss_step: float = LOSS_STEP) -> bool:
     """Return whether `a` is at least as good as `b` in loss, latency, size and memory, within measuring accuracy."""
     return (
-        a.loss <= b.loss + LOSS_STEP
+        a.loss <= b.loss + loss_step
         and a.latency_ms <= b.latency_ms * LATENCY_STEP
         and a.size <= b.size * SIZE_STEP
         and a.memory_mb <= b.memory_mb * MEMORY_STEP

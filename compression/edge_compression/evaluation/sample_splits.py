@@ -8,7 +8,7 @@ the next choose among candidates, and where there are enough of them the rest is
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from edge_bench.measure import Runner
 from edge_bench.protocol import RunnerPlan
+from edge_bench.scenario import write_samples
 from edge_bench.task import Task
+from edge_contracts.limits import MIB
+from edge_contracts.manifest import Input
 from edge_contracts.profile import DeviceProfile
 
 Array = NDArray[Any]
@@ -42,8 +45,11 @@ EXACT_LEAST, EXACT_SLOWER = 16, 4.0
 """However slow a model is, so many; and how much slower it is without optimizations."""
 
 
-CALIBRATION = "calib_x.npy"
-"""The name of the file with the calibration samples."""
+CALIBRATION = "calibration"
+"""The name of the folder with the calibration samples."""
+
+SPILL_BYTES = 32 * MIB
+"""Answers larger than this are kept in files: a recognizer of 6,000 characters answers 300 samples with 250 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +62,57 @@ class SplitSettings:
 
 
 class EvaluationSet:
-    """The samples of one search, written once into a folder of its own. `x`, `y` and `slices` are all evaluation
-    samples in the order of the parts."""
+    """The samples of one search, written once into a folder of its own. `samples` of each input, `x` of the first one,
+    `y` and `slices` are all evaluation samples in the order of the parts; `order` is their place in the task's."""
 
     def __init__(self, task: Task, profile: DeviceProfile, settings: SplitSettings, folder: Path) -> None:
         self._task, self._threads, self._memory_mb = task, profile.model.threads, settings.memory_mb
+        self._settings = settings
         self._folder = folder
-        order = np.random.default_rng(0).permutation(task.x.shape[0])[: settings.evaluation]
+        self.order = np.random.default_rng(0).permutation(task.count)[: settings.evaluation]
+        order = self.order
+        self.samples = [None if one.samples is None else one.samples[order] for one in task.inputs]
         self.x, self.y = task.x[order], task.y[order]
         self._slices = None if task.slices is None else task.slices[order]
         self.parts = cut(order.size)
         for part, indices in self.parts.items():
-            np.save(self._file(part), self.x[indices], allow_pickle=False)
-        self.calibration, self.count = folder / CALIBRATION, min(settings.calibration, task.calibration.shape[0])
-        np.save(self.calibration, task.calibration[: self.count], allow_pickle=False)
-        self.training = None if task.training is None else folder / "train_x.npy"
-        if self.training is not None and task.training is not None:
-            np.save(self.training, task.training, allow_pickle=False)
+            write_samples([None if one is None else one[indices] for one in self.samples], self._file(part))
+        self.count = min(settings.calibration, task.calibration.shape[0])
+        self._sequences = folder / "calibration_sequences" if task.sequences else folder / CALIBRATION
+        found = [None if one.calibration is None else one.calibration[: self.count] for one in task.inputs]
+        write_samples(found, self._sequences)
+        self.calibration = folder / CALIBRATION
+        self.training = None if task.training is None or task.sequences else folder / "training"
+        if self.training is not None:
+            write_samples([one.training for one in task.inputs], self.training)
+
+    @property
+    def samples_count(self) -> int:
+        """How many evaluation samples there are."""
+        return int(self.order.size)
+
+    def unroll(self, runner: Runner, tensors: Sequence[Input], names: Sequence[str], *, timeout_s: float) -> None:
+        """Write the steps of the calibration sequences as samples of their own, each beside the state in which the
+        original was: what is built is calibrated on them. Raises RunnerError."""
+        if self.calibration == self._sequences:
+            return
+        outputs = dict(zip(names, self._predict(runner, self._sequences, None, timeout_s), strict=True))
+        arrays = [self._steps(index, tensor, outputs) for index, tensor in enumerate(tensors)]
+        steps = next(len(one) for one in arrays if one is not None)
+        chosen = np.sort(np.random.default_rng(0).permutation(steps)[: self._settings.calibration])
+        write_samples([None if one is None else one[chosen] for one in arrays], self.calibration)
+        self.count = chosen.size
+
+    def _steps(self, index: int, tensor: Input, outputs: dict[str, Array]) -> Array | None:
+        if tensor.constant is not None:
+            return None
+        if tensor.feedback is None:
+            sequences: Array = np.load(self._sequences / f"{index}.npy", allow_pickle=False)
+            return sequences.reshape(-1, *sequences.shape[2:])
+        states = outputs[tensor.feedback]
+        before = np.zeros_like(states)
+        before[:, 1:] = states[:, :-1]
+        return before.reshape(-1, *tensor.resting_shape)
 
     def among(self, parts: Iterable[Part]) -> slice:
         """Return where the samples of consecutive parts are."""
@@ -89,7 +129,7 @@ class EvaluationSet:
             model=str(model),
             format=self._task.format,
             samples=str(self._file("screen")),
-            mapping=self._task.mapping,
+            inputs=self._task.fed,
             threads=self._threads,
             optimize=optimize,
             memory_limit_mb=self._memory_mb,
@@ -100,18 +140,28 @@ class EvaluationSet:
         found = [self._predict(runner, self._file(part), None, timeout_s) for part in parts if self._has(part)]
         return [np.concatenate(rows) for rows in zip(*found, strict=True)]
 
-    def first(self, runner: Runner, count: int, *, timeout_s: float) -> Array:
-        """Return the first output for the first evaluation samples, `count` at most. Raises RunnerError."""
-        rows = [
-            self._predict(runner, self._file(part), count - self.parts[part].start, timeout_s)[0]
+    def first(self, runner: Runner, count: int, *, timeout_s: float) -> list[Array]:
+        """Return the answers to the first evaluation samples, `count` at most. Raises RunnerError."""
+        found = [
+            self._predict(runner, self._file(part), count - self.parts[part].start, timeout_s)
             for part in PARTS
             if self._has(part) and self.parts[part].start < count
         ]
-        return np.concatenate(rows)
+        return [np.concatenate(rows) for rows in zip(*found, strict=True)]
 
-    def calibrated(self, runner: Runner, *, timeout_s: float) -> Array:
-        """Return the first output for the calibration samples. Raises RunnerError."""
-        return self._predict(runner, self.calibration, None, timeout_s)[0]
+    def calibrated(self, runner: Runner, *, timeout_s: float) -> list[Array]:
+        """Return the answers to the calibration samples. Raises RunnerError."""
+        return self._predict(runner, self._sequences, None, timeout_s)
+
+    def spilled(self, outputs: list[Array]) -> list[Array]:
+        """Return answers to be kept: large ones lie in files from then on, and memory has what is looked at."""
+        return [self._spill(one) if one.nbytes > SPILL_BYTES else one for one in outputs]
+
+    def _spill(self, array: Array) -> Array:
+        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".npy", delete=False) as file:
+            np.save(file, array, allow_pickle=False)
+        mapped: Array = np.load(file.name, mmap_mode="r", allow_pickle=False)
+        return mapped
 
     def keep(self, name: str, outputs: list[Array]) -> None:
         """Keep a model's answers in a file, for `kept`."""
@@ -131,7 +181,7 @@ class EvaluationSet:
         return self.parts[part].stop > self.parts[part].start
 
     def _file(self, part: Part) -> Path:
-        return self._folder / f"{part}.npy"
+        return self._folder / part
 
 
 def exact_samples(most: int, seconds: float, sample_s: float) -> int:

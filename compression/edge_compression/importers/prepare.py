@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from edge_agent.bundle import hash_file
+from edge_agent.inference.sample_runs import SampleRuns
 from edge_agent.inference.samples import to_model
-from edge_bench.task import FORMATS, IMPORTED, Task
+from edge_bench.task import FORMATS, IMPORTED, Task, check_names
+from edge_bench.task_samples import TaskInput
 from edge_compression.importers.import_process import (
     ERROR,
     HINT,
@@ -37,7 +40,8 @@ from edge_compression.importers.mlflow import model_in
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, opset
 from edge_contracts.errors import MissingExtraError
 from edge_contracts.limits import MIB
-from edge_contracts.manifest import Input
+from edge_contracts.manifest import Input, SampleMapping
+from edge_contracts.processing import ANY
 
 TFLITE = {"ai_edge_litert": "ai-edge-litert", "ai_edge_quantizer": "ai-edge-quantizer"}
 """What compressing a .tflite takes, by module; the extra `compress-tflite` has it."""
@@ -61,7 +65,7 @@ def prepare_model(task: Task, folder: Path, memory_mb: float, say: Callable[[str
         _check_tflite()
         return as_it_is
     check_extra(source)
-    sample = {ONLY: to_model(task.calibration[:1], _input(task))}
+    sample = _sample(task, source)
     reasons = _reasons(source, sample)
     if not reasons:
         return as_it_is
@@ -80,8 +84,41 @@ def prepare_model(task: Task, folder: Path, memory_mb: float, say: Callable[[str
     return replace(task, model=made, source=source)
 
 
-def _input(task: Task) -> Input:
-    return Input(name="x", dtype=task.file.input.dtype, shape=(-1, *task.x.shape[1:]), sample=task.mapping)
+def _sample(task: Task, source: Path) -> Sample:
+    """Return what the first calibration sample, or the first step of it, feeds a model: by name where it has several
+    inputs. Raises ContractError when the task's names are not those of the model."""
+    declared = _declared(source)
+    if declared is None or task.first.name is None:
+        first = task.first
+        dtype = first.dtype or first.mapping.dtype
+        shape = (-1, *task.x.shape[1:])
+        return {ONLY: to_model(task.calibration[:1], Input(name="x", dtype=dtype, shape=shape, sample=first.mapping))}
+    check_names(task, list(declared))
+    tensors = [_tensor(one, declared[str(one.name)]) for one in task.inputs]
+    samples = [np.empty(0) if one.calibration is None else one.calibration[:1] for one in task.inputs]
+    return SampleRuns(tensors, list(map(str, (one.name for one in task.inputs))), samples).feeds(0)
+
+
+def _declared(source: Path) -> dict[str, onnx.TypeProto.Tensor] | None:
+    """Return the types of an ONNX model's inputs by name; None of another kind of file, or of one that is damaged."""
+    if source.suffix != ".onnx":
+        return None
+    try:
+        graph = onnx.load(source, load_external_data=False).graph
+    except DecodeError:
+        return None
+    constants = {one.name for one in graph.initializer}
+    return {info.name: info.type.tensor_type for info in graph.input if info.name not in constants}
+
+
+def _tensor(one: TaskInput, declared: onnx.TypeProto.Tensor) -> Input:
+    dtype = tensor_dtype_to_np_dtype(declared.elem_type).name
+    shape = tuple(axis.dim_value if axis.HasField("dim_value") else ANY for axis in declared.shape.dim)
+    mapping = one.mapping if one.samples is not None else SampleMapping(dtype=dtype)
+    return Input(
+        name=str(one.name), dtype=dtype, shape=shape, sample=mapping, constant=one.constant,
+        feedback=one.feedback,
+    )  # fmt: skip
 
 
 def _check_tflite() -> None:

@@ -14,12 +14,12 @@ from edge_compression.search.time_budget import STOPPED, USED_UP
 from edge_contracts.codec import StrictRecord
 
 GOOD_DROP = 1.0
-"""Points an 8-bit variant may lose and still be called good in the report."""
+"""Points an 8-bit variant may lose and still be called good in the report; in another unit what is allowed."""
 
 
 class EightBit(StrictRecord, frozen=True, kw_only=True):
     """The verdict on 8-bit variants: the best one (the smallest good one, else the one that loses least), whether
-    it is good, and which fell short with how many points."""
+    it is good, and which fell short with which loss."""
 
     best: str | None
     drop: float | None
@@ -31,23 +31,25 @@ class EightBit(StrictRecord, frozen=True, kw_only=True):
 
 def eight_bit(found: SearchResult) -> EightBit:
     """Judge the 8-bit variants."""
+    unit = found.limits.unit
+    most = GOOD_DROP if unit == "points" else found.limits.max_drop
     drops = {one.id: one.quality.drop for one in found.candidates if one.recipe.eight_bit and one.quality is not None}
-    short = {name: drop for name, drop in drops.items() if drop > GOOD_DROP}
+    short = {name: drop for name, drop in drops.items() if drop > most}
     on_ladder = {name: drop for name, drop in drops.items() if name in found.ladder.rungs}
     sizes = {one.id: one.size for one in found.candidates}
-    good = {name: drop for name, drop in on_ladder.items() if drop <= GOOD_DROP}
+    good = {name: drop for name, drop in on_ladder.items() if drop <= most}
     pool = good or on_ladder or drops
     best = min(pool, key=lambda name: sizes[name] if good else pool[name], default=None)
     if best is None:
         statement = "no 8-bit variant could be built; the float original is kept"
     elif not on_ladder:
-        statement = f"no 8-bit variant is on the ladder; {best} came closest with {pool[best]:.2f} points lost"
+        statement = f"no 8-bit variant is on the ladder; {best} came closest with {pool[best]:.2f} {unit} lost"
     else:
-        statement = f"{best} {loses(pool[best])}"
+        statement = f"{best} {loses(pool[best], unit)}"
     return EightBit(
         best=best,
         drop=None if best is None else pool[best],
-        good=best is not None and pool[best] <= GOOD_DROP,
+        good=best is not None and pool[best] <= most,
         in_ladder=bool(on_ladder),
         fell_short=short,
         statement=statement,
@@ -76,7 +78,12 @@ def _samples(task: Task, found: SearchResult) -> Iterator[str]:
             f"{task.overlap} of {task.calibration.shape[0]} calibration samples are evaluation samples too: "
             "quality may be flattered"
         )
-    yield from objections(found.tensor, found.x)
+    if task.split:
+        aside = task.calibration.shape[0]
+        yield f"{aside} of the samples were set aside for calibration, by a fixed seed: the task has none of its own"
+    for tensor, samples in zip(found.tensors, found.samples, strict=True):
+        if samples is not None:
+            yield from objections(tensor, samples.reshape(-1, *samples.shape[2:]) if task.sequences else samples)
     missed = sum(one.status == "not tried" and one.reason in (USED_UP, STOPPED) for one in found.candidates)
     if missed:
         yield f"{missed} recipes were not tried: the time ran out or the search was stopped; use a longer --budget"
@@ -92,7 +99,7 @@ def _samples(task: Task, found: SearchResult) -> Iterator[str]:
     for one in _rungs(found):
         if one.choosing is not None and one.confirmation is not None and not one.is_float:
             yield (
-                f"{one.id} lost {one.choosing.drop:.2f} points on the samples that chose it and "
+                f"{one.id} lost {one.choosing.drop:.2f} {found.limits.unit} on the samples that chose it and "
                 f"{one.confirmation.drop:.2f} on the held-back ones"
             )
 
@@ -117,12 +124,12 @@ def _verdicts(found: SearchResult, confidence: float) -> Iterator[str]:
         if one.quality.undecided:
             yield (
                 f"{one.id}: {one.quality.samples} samples cannot resolve the loss limit (95 % interval "
-                f"{interval.low:.2f} to {interval.high:.2f} points); kept because of --accept-undecided"
+                f"{interval.low:.2f} to {interval.high:.2f} {found.limits.unit}); kept because of --accept-undecided"
             )
         elif interval.high > limit:
             yield (
-                f"{one.id} loses at most {one.quality.bound:.2f} points with {confidence:.0%} confidence; the 95 % "
-                f"interval, {interval.low:.2f} to {interval.high:.2f}, reaches beyond the limit of {limit:g}"
+                f"{one.id} loses at most {one.quality.bound:.2f} {found.limits.unit} with {confidence:.0%} confidence; "
+                f"the 95 % interval, {interval.low:.2f} to {interval.high:.2f}, reaches beyond the limit of {limit:g}"
             )
     undecided = [
         one.id for one in found.candidates if one.status == "left out" and (one.reason or "").startswith(UNDECIDED)
@@ -158,3 +165,9 @@ def _hazards(found: SearchResult) -> Iterator[str]:
     for one in found.candidates:
         if one.exactness is not None and one.exactness.hazard is not None:
             yield f"{one.id}: {one.exactness.hazard}"
+    for one in _rungs(found):
+        if one.quality is not None and not one.is_float:
+            yield from (f"{one.id}: {text}" for text in found.jury.doubts(one.quality))
+            if one.score_maps:
+                names = ", ".join(made.of for made in one.score_maps)
+                yield f"{one.id}: its scores ({names}) are mapped to the original's, on devices too"

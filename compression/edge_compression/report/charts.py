@@ -60,9 +60,9 @@ class Chart:
     lines: tuple[str, ...] = ()
 
 
-def scatter(points: Sequence[Point], *, title: str, x_title: str, limit: float) -> Chart:
-    """Return points lost over a cost. What lost more than the chart's height lies at its upper edge."""
-    high = max(2.0 * limit, 1.0)
+def scatter(points: Sequence[Point], *, title: str, x_title: str, limit: float, unit: str = "points") -> Chart:
+    """Return losses over a cost. What lost more than the chart's height lies at its upper edge."""
+    high = max(2.0 * limit, 1.0 if unit == "points" else 1e-6)
     low = min([0.0, *(point.y for point in points)])
     low -= FOOT * (high - low)
     right = max([1.0, *(point.x for point in points)]) * 1.05
@@ -80,7 +80,7 @@ def scatter(points: Sequence[Point], *, title: str, x_title: str, limit: float) 
     return Chart(
         title=title,
         x_title=x_title,
-        y_title="points lost",
+        y_title=f"{unit} lost",
         dots=tuple(dots),
         x_ticks=tuple(Tick(at=x_axis(value), text=f"{value:g}") for value in ticks(0.0, right)),
         y_ticks=tuple(Tick(at=y_axis(value), text=f"{value:g}") for value in ticks(low, high)),

@@ -71,7 +71,7 @@ def _by_size(report: Report) -> Chart:
         for one in report.candidates
         if one.quality is not None
     ]
-    return scatter(points, title="Size", x_title="bytes, original = 1", limit=report.max_drop)
+    return scatter(points, title="Size", x_title="bytes, original = 1", limit=report.max_drop, unit=report.unit)
 
 
 def _by_latency(report: Report) -> Chart:
@@ -80,7 +80,9 @@ def _by_latency(report: Report) -> Chart:
         for one in report.candidates
         if one.quality is not None and (ratio := _ratio(one, report)) is not None
     ]
-    return scatter(points, title="Latency on this host", x_title="latency, original = 1", limit=report.max_drop)
+    return scatter(
+        points, title="Latency on this host", x_title="latency, original = 1", limit=report.max_drop, unit=report.unit
+    )
 
 
 def _ratio(one: CandidateReport, report: Report) -> float | None:

@@ -6,7 +6,8 @@ the numbers is worded in `notes`; the forms for people are in `report_text` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edge_bench.environment import Environment
@@ -62,6 +63,19 @@ class CandidateReport(StrictRecord, frozen=True, kw_only=True):
     layers: tuple[LayerError, ...]
 
 
+class JudgedReport(StrictRecord, frozen=True, kw_only=True):
+    """What was judged: an output by a metric, the original's score as people know it, what may be lost and in which
+    unit. `named` tells that the task asks for it; `truth` that it says what is right."""
+
+    output: str
+    metric: str
+    original: float | None
+    limit: float
+    unit: str
+    named: bool
+    truth: bool
+
+
 class Limited(StrictRecord, frozen=True, kw_only=True):
     """What every rung had to keep; sizes in bytes, None where there was no bound."""
 
@@ -75,7 +89,8 @@ class Limited(StrictRecord, frozen=True, kw_only=True):
 
 
 class Report(StrictRecord, frozen=True, kw_only=True):
-    """One compression run. Sizes in bytes, drops in points. `confirmation_samples` of the evaluation samples had no
+    """One compression run. Sizes in bytes; `max_drop` is the first output's, as are all drops of a candidate that name
+    no output, in `unit`. `confirmation_samples` of the evaluation samples had no
     say in the choice; `fastest` is the rung with the least latency on this host."""
 
     schema: int = REPORT_SCHEMA
@@ -84,7 +99,9 @@ class Report(StrictRecord, frozen=True, kw_only=True):
     command: str
     profile: str
     metric: str
+    judged: tuple[JudgedReport, ...]
     max_drop: float
+    unit: str
     limits: Limited
     evaluation_samples: int
     confirmation_samples: int
@@ -122,8 +139,10 @@ def make_report(run: Run, found: SearchResult, layers: Mapping[str, tuple[LayerE
         version=run.version,
         command=run.command,
         profile=run.profile.name,
-        metric=run.task.file.metric,
-        max_drop=options.max_drop,
+        metric=run.task.metric,
+        judged=tuple(_judged(found)),
+        max_drop=limits.max_drop,
+        unit=found.jury.first_limit.unit,
         limits=Limited(
             max_drop=limits.max_drop,
             confidence=options.confidence,
@@ -147,6 +166,20 @@ def make_report(run: Run, found: SearchResult, layers: Mapping[str, tuple[LayerE
         candidates=tuple(candidate_report(one, layers.get(one.id, ())) for one in found.candidates),
         environment=run.environment,
     )
+
+
+def _judged(found: SearchResult) -> Iterator[JudgedReport]:
+    jury = found.jury
+    for one, limit, score in zip(jury.judged, jury.limits, jury.original_scores, strict=True):
+        yield JudgedReport(
+            output=one.name,
+            metric=one.metric.name,
+            original=score if math.isfinite(score) else None,
+            limit=limit.value,
+            unit=limit.unit,
+            named=one.named,
+            truth=one.truth is not None,
+        )
 
 
 def timing(measured: Measurement) -> Timing:

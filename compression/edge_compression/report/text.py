@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edge_compression.evaluation.fidelity import Fidelity
+from edge_compression.evaluation.quality import OutputQuality
 from edge_compression.report.model import CandidateReport, Report
 
 if TYPE_CHECKING:
@@ -16,16 +19,35 @@ def table(report: Report) -> Table:
     """Return the console's table: the original, then everything tried, rungs first."""
     from rich.table import Table
 
-    drawn = Table(*COLUMNS, title=f"{report.name} {report.version} for {report.profile}")
+    drawn = Table(*COLUMNS, title=f"{report.name} {report.version} for {report.profile}, losses in {report.unit}")
     base = report.original
+    score = f"{report.judged[0].original or 0.0:.4g} {report.metric}"
     drawn.add_row(
-        "original", f"{report.original_score:.4f}", "", "", "", f"{base.latency.p50:.3f}", "1.00",
+        "original", score, "", "", "", f"{base.latency.p50:.3f}", "1.00",
         f"{report.original_size / 1e3:.0f}", f"{base.peak_memory_mb:.1f}", "",
     )  # fmt: skip
     place = {name: index for index, name in enumerate(report.ladder)}
     for one in sorted(report.candidates, key=lambda one: place.get(one.id, len(place))):
         drawn.add_row(*_row(one, report, place.get(one.id)), style="" if one.id in place else "dim")
+        if one.id in place and one.quality is not None and len(report.judged) > 1:
+            for output in one.quality.outputs:
+                drawn.add_row(*_output_row(output, one.quality.fidelity))
     return drawn
+
+
+def _output_row(output: OutputQuality, fidelity: Sequence[Fidelity]) -> list[str]:
+    """Return the line of one output below its rung: what it loses in its own unit, against its own limit."""
+    near = next((one for one in fidelity if one.output == output.output), None)
+    interval = output.drop_interval
+    words = f"{output.metric} {output.score:.4g}, original {output.original:.4g}"
+    snr = f"; {near.snr_db:.0f} dB" if near is not None and near.snr_db is not None else ""
+    return [
+        f"  {output.output}",
+        f"{output.drop:.2f} {output.unit}",
+        f"{interval.low:.2f} to {interval.high:.2f}",
+        *[""] * 6,
+        f"{words}, limit {output.limit:g} {output.unit}{snr}",
+    ]
 
 
 def _row(one: CandidateReport, report: Report, place: int | None) -> list[str]:

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
-from edge_agent.inference.samples import to_model
 from edge_bench.children import Starter, die_with, run, start
 from edge_bench.runner import peak_memory
 from edge_compression.pass_api import Changes, Context, Feeds, Foreseeing, NothingToDoError, Pass
 from edge_compression.recipes.recipe import parse_recipe
+from edge_compression.stored_samples import stored_runs
 from edge_contracts.codec import StrictRecord
 from edge_contracts.errors import BundleError, EdgewrightError
 from edge_contracts.limits import MIB
@@ -50,7 +49,8 @@ class UnfitError(BuildError):
 
 class BuildPlan(StrictRecord, frozen=True, kw_only=True):
     """Apply the passes of a recipe after the first `skip`, which `model` has been through already. `calibration` is a
-    .npy file of samples in `tensor.sample.dtype`, of which `count` are used; `training` another one, used whole.
+    .npy file of samples in the first tensor's `sample.dtype`, or a folder with one for each of `tensors`, of which
+    `count` are used; `training` another one, used whole.
     `seconds` is how long the search may still try; None where nobody waits."""
 
     recipe_id: str
@@ -59,7 +59,7 @@ class BuildPlan(StrictRecord, frozen=True, kw_only=True):
     model: str
     calibration: str
     count: int
-    tensor: Input
+    tensors: tuple[Input, ...]
     out: str
     memory_limit_mb: float
     training: str | None = None
@@ -196,9 +196,9 @@ def _left(deadline: float) -> float:
 
 
 def _samples(plan: BuildPlan, path: str, count: int | None = None) -> Iterator[Feeds]:
-    samples = np.load(path, mmap_mode="r", allow_pickle=False)
-    for index in range(samples.shape[0] if count is None else min(count, samples.shape[0])):
-        yield {plan.tensor.name: to_model(np.ascontiguousarray(samples[index : index + 1]), plan.tensor)}
+    runs = stored_runs(plan.tensors, Path(path))
+    for index in range(runs.count if count is None else min(count, runs.count)):
+        yield runs.feeds(index)
 
 
 def main(arguments: list[str]) -> int:

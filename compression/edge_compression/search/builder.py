@@ -21,8 +21,8 @@ from edge_contracts.manifest import Input
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
-    """Where the candidates of one search are built from `model`, whose input is `tensor`. A build is expected to take
-    `estimate_mb` of memory, must not take more than `memory_mb`, and is let in by `admission`."""
+    """Where the candidates of one search are built from `model`, whose inputs are `tensors`. A build is expected to
+    take `estimate_mb` of memory, must not take more than `memory_mb`, and is let in by `admission`."""
 
     sample_set: EvaluationSet
     cache: ModelCache
@@ -31,7 +31,7 @@ class Builder:
     starter: Starter
     progress: Progress
     model: Path
-    tensor: Input
+    tensors: tuple[Input, ...]
     estimate_mb: float
     memory_mb: float
 
@@ -66,7 +66,7 @@ class Builder:
             model=str(base.model if base is not None else self.model),
             calibration=str(self.sample_set.calibration),
             count=self.sample_set.count,
-            tensor=self.tensor,
+            tensors=self.tensors,
             out=str(made),
             memory_limit_mb=self.memory_mb,
             training=None if self.sample_set.training is None else str(self.sample_set.training),

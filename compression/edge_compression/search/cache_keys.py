@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from edge_agent.bundle import hash_file
 from edge_bench.environment import versions
 from edge_bench.task import Task
@@ -19,14 +21,16 @@ TOOLS = ("numpy", "onnx", "onnxruntime", "onnxslim", "ai-edge-litert", "ai-edge-
 
 def build_identity(task: Task, calibration: int) -> str:
     """Return the digest of what a model is built from besides its recipe: files, samples and tools."""
-    training = task.path.parent / task.file.data.train if task.file.data.train else None
+    section = task.file.data
+    train = None if isinstance(section, str) else section.train
+    training = task.path.parent / train if train else None
     return _digest(
         {
             "edgewright": __version__,
             "model": hash_file(task.model),
-            "data": hash_file(task.data),
+            "data": samples_digest(task),
             "training": hash_file(training) if training is not None else None,
-            "input": task.file.input,
+            "input": task.file.input or task.file.inputs,
             "calibration": calibration,
             "tools": versions(TOOLS),
         }
@@ -39,11 +43,23 @@ def study_identity(source: str, recipes: Sequence[Recipe], options: Options, pro
     asked = {
         "source": source,
         "recipes": [[recipe.id, recipe.text] for recipe in recipes],
-        "limit": [options.max_drop, options.confidence],
+        "limit": [str(options.max_drop), options.confidence],
         "samples": options.evaluation,
         "profile": [profile.model.threads, profile.model.reduce_range],
     }
     return f"edgewright-{_digest(asked)[:24]}"
+
+
+def samples_digest(task: Task) -> str:
+    """Return the digest of the file with the samples, or of the samples where they come from a folder or a function."""
+    if task.data.is_file() and task.data.suffix == ".npz":
+        return hash_file(task.data)
+    found = hashlib.sha256()
+    for one in task.sampled:
+        for array in (one.samples, one.calibration):
+            assert array is not None
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def _digest(value: object) -> str:

@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_bench.children import Children
+from edge_bench.judged import AnswerJudge, manifest_inputs
 from edge_bench.measure import Runner, RunnerError
-from edge_bench.protocol import Opened
 from edge_bench.task import Task, check_model
 from edge_compression.evaluation.candidate import Candidate, restored
 from edge_compression.evaluation.evaluator import Evaluator, Original
-from edge_compression.evaluation.quality import Quality, QualityRequest
+from edge_compression.evaluation.judge import Jury
+from edge_compression.evaluation.quality import Quality
 from edge_compression.evaluation.sample_splits import (
     EXACT_CONFIRMED,
     EXACT_CONFIRMED_S,
@@ -32,7 +33,7 @@ from edge_compression.evaluation.sample_splits import (
     SplitSettings,
     exact_samples,
 )
-from edge_compression.guards import check_answers, guarded
+from edge_compression.guards import check_answers, check_finite, guarded
 from edge_compression.options import Options, Work
 from edge_compression.recipes.recipe import Recipe
 from edge_compression.search.build_process import BuildError, UnfitError
@@ -45,7 +46,6 @@ from edge_compression.search.progress import Progress
 from edge_compression.search.study import Study, Turn
 from edge_compression.search.time_budget import BudgetSpentError, TimeBudget, default_budget, stopped_by_interrupt
 from edge_contracts.errors import BundleError
-from edge_contracts.manifest import Input
 from edge_contracts.profile import DeviceProfile
 
 PARALLEL = min(4, os.cpu_count() or 1)
@@ -83,8 +83,6 @@ class Search:
         self._cache = ModelCache(place.work.folder, build_identity(task, self._sample_set.count))
         if not place.work.shared:
             self._cache.sweep()
-        self._asked = QualityRequest(metric=task.file.metric, limit=options.max_drop, confidence=options.confidence)
-        self._limits = options.limits(profile)
         self._lock, self._children = threading.Lock(), Children()
         self._candidates: dict[str, Candidate] = {}
         self._variations = self._trying = 0
@@ -98,8 +96,11 @@ class Search:
         """
         with Runner(self._sample_set.plan(self._task.model)) as beside:
             self._original = self._answer(beside)
+            self._limits = self._options.limits(
+                self._profile, self._jury.first_limit.value, self._jury.first_limit.unit
+            )
             self._workshop = self._set_up(beside)
-            self._evaluator = Evaluator(self._sample_set, self._original, self._asked, beside, self._children.start)
+            self._evaluator = Evaluator(self._sample_set, self._original, self._jury, beside, self._children.start)
             self._float = self._try_float(recipes[0])
             with stopped_by_interrupt(self._clock):
                 name = study_identity(self._cache.source, recipes, self._options, self._profile)
@@ -109,7 +110,7 @@ class Search:
         self._take_over(study)
         self._account_for(recipes)
         finish = FinalSelection(
-            self._task, self._profile, self._limits, self._sample_set, self._evaluator, self._progress
+            self._task, self._profile, self._limits, self._sample_set, self._evaluator, self._jury, self._progress
         )
         found = finish.run(list(self._candidates.values()), self._original, self._rebuild, self._clock.deadline)
         self._check_asked(found)
@@ -142,26 +143,37 @@ class Search:
             starter=self._children.start,
             progress=self._progress,
             model=self._task.model,
-            tensor=self._original.tensor,
+            tensors=self._original.tensors,
             estimate_mb=estimate_mb(self._task.model.stat().st_size, beside.loaded().peak_memory_mb),
             memory_mb=memory_mb,
         )
 
     def _answer(self, runner: Runner) -> Original:
-        self._progress.said(f"{self._task.file.name}: original on {self._sample_set.x.shape[0]} samples")
+        self._progress.said(f"{self._task.file.name}: original on {self._sample_set.samples_count} samples")
         opened = runner.opened()
         check_model(self._task, opened.inputs, opened.outputs)
         check_answers(self._task, opened.outputs)
-        tensor = guarded(self._task, _input(self._task, opened))
+        plain = manifest_inputs(self._task, opened.inputs)
         runner.loaded()
+        names = [info.name for info in opened.outputs]
+        judge = AnswerJudge(self._task, plain, opened.outputs, self._sample_set.order)
         began = time.monotonic()
-        answers = self._sample_set.answers(runner, PARTS, timeout_s=self._clock.remaining())[0]
-        sample_s = (time.monotonic() - began) / answers.shape[0]
+        outputs = self._sample_set.answers(runner, PARTS, timeout_s=self._clock.remaining())
+        sample_s = (time.monotonic() - began) / outputs[0].shape[0]
+        outputs = self._sample_set.spilled(outputs)
+        check_finite(self._task, names, outputs, self._sample_set.order)
+        asked, confidence = self._options.allowance, self._options.confidence
+        self._jury = Jury(judge, names, outputs, asked=asked, confidence=confidence)
+        tensors = tuple(guarded(self._task, tensor, index) for index, tensor in enumerate(plain))
+        self._sample_set.unroll(runner, tensors, names, timeout_s=self._clock.remaining())
+        calibrated = []
+        if self._jury.maps_scores:
+            calibrated = self._sample_set.calibrated(runner, timeout_s=self._clock.remaining())
         exact = EXACT_SLOWER * exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, sample_s)
-        fresh = self._sample_set.count + answers.shape[0] - self._sample_set.parts["confirm"].start
+        fresh = self._sample_set.count + outputs[0].shape[0] - self._sample_set.parts["confirm"].start
         confirming = RUNGS_CONFIRMED * sample_s * (fresh + exact) / PARALLEL
         self._clock.reserve(FINALISTS * FINALIST_S + confirming)
-        return Original(opened=opened, tensor=tensor, answers=answers, sample_s=sample_s)
+        return Original(opened=opened, tensors=tensors, outputs=outputs, calibrated=calibrated, sample_s=sample_s)
 
     def _try_float(self, recipe: Recipe) -> Candidate:
         candidate = Candidate(recipe=recipe)
@@ -310,8 +322,3 @@ class Search:
             if first is not None and first.status in ("failed", "duplicate", "left out"):
                 reason = f"depends on {first.id}, which was left out: {first.reason}"
             one.drop_out("not tried", reason)
-
-
-def _input(task: Task, opened: Opened) -> Input:
-    info = opened.inputs[0]
-    return Input(name=info.name, dtype=task.file.input.dtype, shape=info.shape, sample=task.mapping)

@@ -9,12 +9,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edge_agent.inference.quality_metrics import score
 from edge_bench.measure import Measurement, RunnerError, measure_interleaved
 from edge_bench.protocol import Opened
 from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.evaluator import Evaluator, Original
+from edge_compression.evaluation.judge import Jury
 from edge_compression.evaluation.pareto import Costs, Ladder, Limits, build_ladder, shortlist, undecided
 from edge_compression.evaluation.sample_splits import EvaluationSet
 from edge_compression.search.build_process import BuildError
@@ -38,16 +38,20 @@ CONFIRM_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """The search's result. `x` and `y` are the evaluation samples used, `confirming` which of them had no say in the
-    choice; `answers` the original's to them, `tensor` its input and `score` its metric."""
+    """The search's result. `samples` of each input, and `y` of the first output, are the evaluation samples used,
+    `confirming` which of them had no say in the choice; `outputs` the original's to them, `tensors` its inputs and
+    `score` its first metric; `jury` judged, `classic` tells that a device knows how to."""
 
-    tensor: Input
+    tensors: tuple[Input, ...]
     opened: Opened
+    samples: list[Array | None]
     x: Array
     y: Array
     confirming: slice
-    answers: Array
+    outputs: list[Array]
+    jury: Jury
     score: float
+    classic: bool
     timing: Measurement
     candidates: tuple[Candidate, ...]
     ladder: Ladder
@@ -64,10 +68,11 @@ class FinalSelection:
         limits: Limits,
         sample_set: EvaluationSet,
         judge: Evaluator,
+        jury: Jury,
         progress: Progress,
     ) -> None:
         self._task, self._prefer, self._limits = task, profile.model.prefer, limits
-        self._sample_set, self._evaluator, self._progress = sample_set, judge, progress
+        self._sample_set, self._evaluator, self._jury, self._progress = sample_set, judge, jury, progress
 
     def run(
         self,
@@ -88,13 +93,16 @@ class FinalSelection:
             elif one.racing:
                 one.drop_out("left out", ladder.left_out[one.id])
         return SearchResult(
-            tensor=original.tensor,
+            tensors=original.tensors,
             opened=original.opened,
+            samples=self._sample_set.samples,
             x=self._sample_set.x,
             y=self._sample_set.y,
             confirming=self._sample_set.parts["confirm"],
-            answers=original.answers,
-            score=score(self._task.file.metric, [original.answers], self._sample_set.y),
+            outputs=original.outputs,
+            jury=self._jury,
+            score=self._jury.original_scores[0],
+            classic=self._jury.classic(self._sample_set.samples_count),
             timing=timing,
             candidates=tuple(candidates),
             ladder=ladder,

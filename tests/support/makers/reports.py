@@ -10,7 +10,7 @@ from edge_bench.stats import Interval, LatencySummary
 from edge_compression.evaluation.layer_errors import LayerError
 from edge_compression.evaluation.quality import Exactness, QualityRequest, compare
 from edge_compression.report.caveats import EightBit
-from edge_compression.report.model import CandidateReport, Limited, Report, Timing
+from edge_compression.report.model import CandidateReport, JudgedReport, Limited, Report, Timing
 
 Y = onnx_models.samples(60, seed=0)[1]
 SURE = onnx_models.np.eye(4)[Y]
@@ -45,7 +45,12 @@ def report() -> Report:
     over = compare(QualityRequest(metric="top1", limit=1.0), SURE[::-1], SURE, Y)
     return Report(
         name="waves", version="1.0.0", command=f"edgewright compress {EVIL}", profile="pi-4", metric="top1",
-        max_drop=1.0,
+        judged=(
+            JudgedReport(
+                output=EVIL, metric="top1", original=1.0, limit=1.0, unit="points", named=True, truth=True
+            ),
+        ),
+        max_drop=1.0, unit="points",
         limits=Limited(
             max_drop=1.0, confidence=0.75, accept_undecided=False, max_size=None, max_latency_ms=None,
             max_memory_mb=64.0, disk_bytes=10**6,

@@ -202,7 +202,7 @@ def plan(folder: Path, steps: int, seconds: float | None) -> BuildPlan:
         model=str(folder / "waves.onnx"),
         calibration=str(folder / "train_x.npy"),
         count=16,
-        tensor=Input(name="x", dtype="float32", shape=(-1, *TRAINING.shape[1:]), sample=mapping),
+        tensors=(Input(name="x", dtype="float32", shape=(-1, *TRAINING.shape[1:]), sample=mapping),),
         out=str(folder / "trained.onnx"),
         memory_limit_mb=2048.0,
         training=str(folder / "train_x.npy"),

@@ -58,7 +58,7 @@ def test_a_build_gives_them_to_the_passes(tmp_path: Path) -> None:
             model=str(tmp_path / "waves.onnx"),
             calibration=str(tmp_path / "train_x.npy"),
             count=1,
-            tensor=tensor,
+            tensors=(tensor,),
             out=str(tmp_path / "pruned.onnx"),
             memory_limit_mb=2048.0,
             training=training,

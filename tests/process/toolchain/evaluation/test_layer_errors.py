@@ -24,7 +24,7 @@ def errors(folder: Path, variant: onnx.ModelProto) -> dict[str, float | None]:
         original=str(folder / "original.onnx"),
         variant=str(folder / "variant.onnx"),
         calibration=str(folder / "calib.npy"),
-        tensor=TENSOR,
+        tensors=(TENSOR,),
         memory_limit_mb=2048,
     )
     return {one.name: one.sqnr_db for one in layer_errors(plan)}

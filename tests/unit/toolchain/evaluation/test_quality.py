@@ -5,7 +5,7 @@ import pytest
 
 from edge_agent.inference.quality_metrics import score
 from edge_compression.bundle import sample_sets
-from edge_compression.evaluation.paired_statistics import flips, resampled, resampled_roots
+from edge_compression.evaluation.paired_statistics import flips, resampled
 from edge_compression.evaluation.quality import Exactness, Quality, QualityRequest, compare, compare_exact, refuted
 
 Y = np.repeat(np.arange(4), 50)
@@ -73,9 +73,6 @@ def test_the_bootstrap_bounds_what_is_no_flip() -> None:
     gained = np.random.default_rng(0).normal(0.1, 1.0, 400)
     assert flips(gained) is None
     assert resampled(gained)(0.75) == pytest.approx(gained.mean() + 0.674 / 20, abs=0.02)
-    errors = np.random.default_rng(1).normal(0.0, 1.0, 300) ** 2
-    assert resampled_roots(errors, errors)(0.9) == 0.0
-    assert resampled_roots(1.21 * errors, errors)(0.5) == pytest.approx(0.1 * np.sqrt(errors.mean()), abs=0.01)
 
 
 def test_samples_kept_back_refute_only_what_they_speak_against() -> None:
@@ -91,11 +88,16 @@ def test_the_worst_slice_is_found() -> None:
     assert found.worst_slice_drop == pytest.approx(50.0)
 
 
-def test_errors_are_compared_as_scores_too() -> None:
-    y = np.linspace(0, 1, 50)
-    found = compare(QualityRequest(metric="mae", limit=0.5), y[:, None] + 0.02, y[:, None] + 0.01, y)
-    assert found.drop == pytest.approx(1.0)
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e9])
+def test_an_error_is_lost_relative_to_the_original_own_whatever_its_unit(unit: float) -> None:
+    y = unit * np.linspace(0, 1, 50)
+    found = compare(QualityRequest(metric="mae", limit=0.5), y[:, None] + 0.02 * unit, y[:, None] + 0.01 * unit, y)
+    assert found.drop == pytest.approx(100.0)
+    assert found.outputs[0].unit == "%"
     assert found.agreement is None
+    close = compare(QualityRequest(metric="mae", limit=5.0), y[:, None] + 0.0103 * unit, y[:, None] + 0.01 * unit, y)
+    assert close.drop == pytest.approx(3.0)
+    assert close.verdict == "within"
 
 
 def test_a_file_whose_answers_depend_on_the_kernels_is_a_hazard() -> None:

@@ -109,7 +109,7 @@ def plan(tmp_path: Path, data: bytes, recipe: str, shape: tuple[int, ...] = (32,
         model=str(tmp_path / "m.onnx"),
         calibration=str(tmp_path / "x.npy"),
         count=8,
-        tensor=Input(name="x", dtype="float32", shape=(-1, *shape), sample=SampleMapping(dtype="float32")),
+        tensors=(Input(name="x", dtype="float32", shape=(-1, *shape), sample=SampleMapping(dtype="float32")),),
         out=str(tmp_path / "out.onnx"),
         memory_limit_mb=1e6,
     )
