@@ -39,7 +39,7 @@ class _Declared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class JudgedAnswer:
     """One thing that is judged: the answer `name` by `metric` against `truth`, or against the original's own answers
     where that is None. `named` tells that the task asks for it; other outputs of the model are judged so that none is
     ruined unseen."""
@@ -76,13 +76,13 @@ class AnswerJudge:
         index = np.arange(task.count) if order is None else order
         self.judged = self._all(outputs, index)
 
-    def _all(self, outputs: Sequence[TensorInfo], index: Array) -> tuple[Judged, ...]:
+    def _all(self, outputs: Sequence[TensorInfo], index: Array) -> tuple[JudgedAnswer, ...]:
         first = outputs[0].name
         named = [_named(one, one.name or first, index) for one in self._task.judged]
         seen = self._sources({one.name for one in named})
         fed_back = {one.feedback for one in self._task.inputs}
         rest = [
-            Judged(name=one.name, metric=FIDELITY, truth=None, parameters=Parameters(), named=False)
+            JudgedAnswer(name=one.name, metric=FIDELITY, truth=None, parameters=Parameters(), named=False)
             for one in outputs
             if one.name not in seen | fed_back
         ]
@@ -124,7 +124,7 @@ class AnswerJudge:
         """Return a part of what is judged."""
         return {name: value[where] for name, value in finished.items()}
 
-    def truth(self, one: Judged, original: Finished, where: slice) -> Any:
+    def truth(self, one: JudgedAnswer, original: Finished, where: slice) -> Any:
         """Return what is right of a part, made of the original's answers to it where the task has no truth."""
         if one.truth is not None:
             return one.truth[where]
@@ -159,11 +159,11 @@ class AnswerJudge:
         return np.array([step.image[1], step.image[0]] * 2, np.float64)
 
 
-def _named(one: JudgedOutput, name: str, index: Array) -> Judged:
+def _named(one: JudgedOutput, name: str, index: Array) -> JudgedAnswer:
     metric = one.metric
     if one.truth is None and metric.without_truth is None:
         metric = replace(FIDELITY, name=metric.name)
-    return Judged(
+    return JudgedAnswer(
         name=name, metric=metric, truth=taken(one.truth, index), parameters=one.parameters, named=True, spec=one
     )
 

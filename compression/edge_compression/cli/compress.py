@@ -32,9 +32,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--name", default=None, help="Model family; default: the task's name.")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the release.")
 @click.option(
-    "--max-drop", type=Loss(), default=None,
-    help="Maximum loss of each output that has no max_drop of its own: points (0.5), percent of an error (5%) or dB "
-    "(0.3dB); a plain number is in the metric's unit. Default: 0.5 points, 5 %, 0.5 dB.",
+    "--max-drop", type=Loss(), default=None, show_default="0.5 points, 5% of an error, 0.5dB",
+    help="Maximum loss of each output without a max_drop of its own: points (0.5), percent of an error (5%) or dB "
+    "(0.3dB); a plain number is in the metric's unit.",
 )  # fmt: skip
 @click.option(
     "--confidence", type=click.FloatRange(0.5, 0.999), default=Options().confidence, show_default=True,

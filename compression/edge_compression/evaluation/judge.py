@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_bench.judged import AnswerJudge, Finished, Judged
+from edge_bench.judged import AnswerJudge, Finished, JudgedAnswer
 from edge_bench.metrics.registry import FIDELITY
 from edge_bench.metrics.table import Table, mean_of
 from edge_bench.task_format import Allowance
@@ -68,7 +68,7 @@ class Jury:
             self._before(index, 0, len(original[0]))
 
     @property
-    def judged(self) -> tuple[Judged, ...]:
+    def judged(self) -> tuple[JudgedAnswer, ...]:
         return self._judge.judged
 
     @property
@@ -187,7 +187,7 @@ class Jury:
         one, where = self.judged[index], slice(start, stop)
         return one.table(self._finished[one.name][where], self._truth(one, where))
 
-    def _truth(self, one: Judged, where: slice) -> Any:
+    def _truth(self, one: JudgedAnswer, where: slice) -> Any:
         return self._judge.truth(one, self._judge.part(self._finished, where), where)
 
     def _fidelity(self, outputs: Sequence[Array], where: slice) -> Any:
