@@ -43,9 +43,9 @@ class CandidateRecord(StrictRecord, frozen=True, kw_only=True):
 class Candidate:
     """A recipe and what came of it. `path` is the model it made; `pace` its latency relative to the original's by a
     preliminary measurement. `quality` is on the samples for choosing, after confirming on all; then, where samples
-    were kept back, `choosing` is on the former alone and `confirmation` on those kept back. `outputs` are its answers to all samples
-    and `calibration` its first output on the calibration samples, where a device judges by that; `score_maps` how its
-    scores become the original's. `taken_over`: from an earlier run or another machine."""
+    were kept back, `choosing` is on the former alone and `confirmation` on those kept back. `outputs` are its answers
+    to all samples and `calibration` its first output on the calibration samples, where a device judges by that;
+    `score_maps` how its scores become the original's. `taken_over`: from an earlier run or another machine."""
 
     recipe: Recipe
     status: Status = "pending"
