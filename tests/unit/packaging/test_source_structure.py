@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 
 import pytest
@@ -53,3 +54,10 @@ def test_no_folder_holds_more_modules_than_one_can_take_in() -> None:
     folders += [str(path.parent.relative_to(ROOT)) for path in (ROOT / "benchmarks").glob("[!e]*/*.py")]
     large = {folder for folder, modules in Counter(folders).items() if modules > MAX_MODULES}
     assert large <= LARGE_FOLDERS.keys()
+
+
+def test_no_file_holds_what_a_merge_left() -> None:
+    """Installers read constraints and the like late, and tests do not read them at all."""
+    written = [ROOT / "constraints.txt", ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "CHANGELOG.md"]
+    left = [path.name for path in written if re.search(r"^(<{7} |>{7} |={7}$)", path.read_text(), re.MULTILINE)]
+    assert not left
