@@ -15,16 +15,16 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.common.compressed_bundle import DEMO_TASK, compressed_bundle
 from edge_agent.inference.samples import read_arrays
 from edgewright.demo.broker import EmbeddedBroker
 from edgewright.demo.client import Client
-from edgewright.demo.stage import Stage, run, run_json, wait_for
+from edgewright.demo.stage import Stage, run_json, wait_for
 
 CONFIG = """\
 [device]
@@ -47,7 +47,6 @@ factory = "{bundle}"
 http = "127.0.0.1:0"
 """
 TARGETS_MB = {"supervisor_rss": 40.0, "agent_pss": 110.0}
-DATA = Path(str(resources.files("edgewright.demo") / "data"))
 
 
 def main() -> None:
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the samples as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgewright-memory-") as name:
-        bundle = arguments.bundle or compressed(Path(name))
+        bundle = compressed_bundle(arguments.bundle or DEMO_TASK, Path(name) / "bundle").folder
         samples = [sample(Path(name), bundle, index) for index in range(arguments.runs)]
     medians = {key: statistics.median(one[key] for one in samples) for key in samples[0]}
     report = {"host": platform.platform(), "targets_mb": TARGETS_MB, "medians_mb": medians, "samples_mb": samples}
@@ -69,13 +68,6 @@ def main() -> None:
         print(f"{key:<24}{value:8.1f} MB   ({spread}){target}")
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def compressed(folder: Path) -> Path:
-    """Compress the demo's task and return its bundle."""
-    bundle = folder / "bundle"
-    run("compress", str(DATA / "watch_har.toml"), "--profile", "x86-gateway", "--max-drop", "1.0", "--out", str(bundle))
-    return bundle
 
 
 def sample(folder: Path, bundle: Path, index: int) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
     python benchmarks/agent/serving.py --environments ~/.cache/edgewright-peers --out benchmarks/results/serving.json
 
-The same model, the same client and the same bytes for all, over loopback: sixteen requests in turns that differ in
-every number. All servers run from beginning to end; in
+The bundle is compressed from a task, and carries all that a user's does; the others serve the file of the variant that
+answers first. The same client and the same bytes for all, over loopback: sixteen requests in turns, from its probe set.
+All servers run from beginning to end; in
 each round they are loaded one after the other for some seconds, in turns, so that what else the machine does falls on
 all of them. CPU is that of the server's whole process tree, from /proc; the client's does not count. Reported are
 medians over the rounds with their range, and the medians of the rounds' ratios to FastAPI and MLServer. Every sample
@@ -22,30 +23,30 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.agent.http_load import Question, Reply, binary_request, constant_load, json_request, percentile
 from benchmarks.agent.serving_servers import (
     AGENT,
     PEERS,
+    SPEAK_BINARY,
     Started,
     environment_of,
     environment_of_agent,
     start_agent,
     start_peer,
 )
-from benchmarks.common.plain_bundle import make_plain_bundle
+from benchmarks.common.compressed_bundle import DEMO_TASK, compressed_bundle
 from benchmarks.common.process_tree import cpu_seconds, memory_mb
 from edge_bench.environment import environment
 from edge_contracts.codec import plain
 from edgewright.demo.broker import EmbeddedBroker
 
-DEMO_MODEL = Path(str(resources.files("edgewright.demo") / "data" / "watch_har.onnx"))
 CLIENTS = (1, 8)
 SAMPLES = 16
 """Different requests, asked in turns: their numbers differ, and in JSON their lengths."""
@@ -64,7 +65,8 @@ class Lane:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DEMO_MODEL, help="an ONNX model with one float32 input")
+    parser.add_argument("--task", type=Path, default=DEMO_TASK, help="a task of one float32 input, or a bundle")
+    parser.add_argument("--budget", help="of the compression, such as 60s; default: as the command has it")
     parser.add_argument("--environments", type=Path, required=True, help="where the peers are installed, kept")
     parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS)
     parser.add_argument("--rounds", type=int, default=5)
@@ -73,12 +75,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="write all samples here as JSON")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="edgewright-serving-") as name, EmbeddedBroker() as broker:
-        comparison = Comparison(options, Path(name), broker.port)
-        starts = comparison.time_starts()
-        samples = comparison.measure()
+        arena = Arena(options, Path(name), broker.port)
+        starts = arena.time_starts()
+        samples = arena.measure()
     document = {
         "benchmark": "serving",
-        "model": options.model.name,
+        "model": f"{arena.bundle.manifest.name}/{arena.bundle.manifest.variants[0].id}",
         "environment": plain(environment()),
         "seconds": options.seconds,
         "starts": starts,
@@ -91,22 +93,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-class Comparison:
+class Arena:
     """The model, its inputs and every contender."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, broker_port: int) -> None:
         self._options, self._folder, self._broker = options, folder, broker_port
         self._python = {peer: environment_of(peer, options.environments) for peer in options.peers}
         self._python[AGENT] = environment_of_agent(options.environments)
-        self._bundle = make_plain_bundle(options.model, folder / "bundle")
-        self._model = json.loads((self._bundle / "manifest.json").read_bytes())["name"]
-        import onnxruntime  # here, because edge_agent comes first and switches its reports off
-
-        session = onnxruntime.InferenceSession(str(options.model), providers=["CPUExecutionProvider"])
+        self.bundle = compressed_bundle(options.task, folder / "bundle", count=SAMPLES, budget=options.budget)
+        self._model = self.bundle.manifest.name
+        session = onnxruntime.InferenceSession(str(self.bundle.model), providers=["CPUExecutionProvider"])
         self._input = session.get_inputs()[0].name
-        shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
-        draw = np.random.default_rng(0).normal
-        self._samples = [draw(size=shape).astype(np.float32) for _ in range(SAMPLES)]
+        self._samples = self.bundle.samples
         self._checks = [partial(wrong, np.asarray(session.run(None, {self._input: one})[0])) for one in self._samples]
 
     def time_starts(self) -> dict[str, list[dict[str, float]]]:
@@ -134,7 +132,7 @@ class Comparison:
                 server = self._start(name)
                 running.callback(server.stop)
                 lanes.append(Lane(name=f"{name} json", server=server, questions=self._questions(name, json_request)))
-                if name == AGENT:
+                if name in (AGENT, *SPEAK_BINARY):
                     questions = self._questions(name, binary_request)
                     lanes.append(Lane(name=f"{name} binary", server=server, questions=questions))
             for lane in lanes:
@@ -150,8 +148,9 @@ class Comparison:
     def _start(self, name: str) -> Started:
         body = self._questions(name, json_request)[0][0].partition(b"\r\n\r\n")[2]
         if name == AGENT:
-            return start_agent(self._python[name], self._folder, self._bundle, self._broker, (self._model, body))
-        return start_peer(name, self._python[name], self._options.model, body)
+            folder = self.bundle.folder
+            return start_agent(self._python[name], self._folder, folder, self._broker, (self._model, body))
+        return start_peer(name, self._python[name], self.bundle.model, body)
 
     def _questions(self, name: str, form: Callable[[str, str, NDArray[np.float32]], bytes]) -> list[Question]:
         path = f"/v2/models/{self._model if name == AGENT else 'model'}/infer"

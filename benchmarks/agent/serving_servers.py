@@ -21,8 +21,11 @@ import psutil
 from benchmarks.common.process_tree import cpu_seconds, tree
 from edgewright.demo.broker import free_port
 
-PEERS = ("fastapi", "fastapi-threads", "mlserver", "litserve", "stdlib")
+PEERS = ("asgi", "asgi-granian", "fastapi", "fastapi-threads", "mlserver", "litserve", "stdlib")
 """A peer's name is its folder under `peers`, then its server's further arguments."""
+
+SPEAK_BINARY = ("asgi", "asgi-granian")
+"""Peers that take binary tensors as well."""
 
 AGENT = "edgewright"
 START_S = 60.0
