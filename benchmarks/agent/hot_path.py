@@ -22,8 +22,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from benchmarks.common.compressed_bundle import DEMO_TASK, Compressed, compressed_bundle
 from edge_agent import Runtime
 from edge_agent.inference.counters import Counters
@@ -64,6 +62,8 @@ def of_task(task: Path, rounds: int, budget: str | None) -> dict[str, Any]:
 
 def callers(bundle: Compressed) -> dict[str, Callable[[Tensors], object]]:
     """Return what is compared, each ready to be called; of the bundle that is the variant that answers first."""
+    import onnxruntime  # after edge_agent, which turns its reports off
+
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = session_options.inter_op_num_threads = 1
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.agent.http_load import Question, Reply, binary_request, constant_load, json_request, percentile
@@ -102,6 +101,8 @@ class Arena:
         self._python[AGENT] = environment_of_agent(options.environments)
         self.bundle = compressed_bundle(options.task, folder / "bundle", count=SAMPLES, budget=options.budget)
         self._model = self.bundle.manifest.name
+        import onnxruntime  # after edge_agent, which turns its reports off
+
         session = onnxruntime.InferenceSession(str(self.bundle.model), providers=["CPUExecutionProvider"])
         self._input = session.get_inputs()[0].name
         self._samples = self.bundle.samples

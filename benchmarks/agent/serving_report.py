@@ -30,15 +30,18 @@ SERVING = """\
 
 `python benchmarks/agent/serving.py --environments FOLDER --out benchmarks/results/serving.json`
 
-{runs}: one asyncio client over loopback, the same model ({model}) and the same bytes for all, sixteen requests in turns
-that differ in every number: {rounds} rounds of {seconds:g} s for each server, in turns. CPU is that of the server's
-whole process tree. The agent is `edgewright agent run`: supervisor and worker, connected to a broker, with guards,
-counters, telemetry and audit log. FastAPI has a typed body and runs on uvicorn with uvloop and httptools: once as an
-`async` function, which is the quickest it can be for a small model, and once as the plain function its documentation
-recommends for code that computes (`fastapi-threads`). Each is installed by pip into an environment of its own, the
-agent as a wheel. PSS is that of a server alone after a second of load, so that nothing shares its libraries. MLServer
-runs in one process with a custom runtime of ten lines. ONNX Runtime has one thread everywhere. Values are medians with
-their range; ratios of a request's CPU are given for 1 and for 8 clients, and a target holds only if both are within it.
+{runs}: one asyncio client over loopback and the same bytes for all, sixteen requests in turns from the probe set:
+{rounds} rounds of {seconds:g} s for each server, in turns. The bundle is what `edgewright compress` makes, with its
+thresholds, guards and samples; the others serve the file of the variant that answers first ({model}). CPU is that of
+the server's whole process tree. The agent is `edgewright agent run`: supervisor and worker, connected to a broker,
+with guards, counters, telemetry and audit log. FastAPI has a typed body and runs on uvicorn with uvloop and
+httptools: once as an `async` function, which is the quickest it can be for a small model, and once as the plain
+function its documentation recommends for code that computes (`fastapi-threads`). `asgi` is the least that answers
+such requests: a bare ASGI function with msgspec, no checks and no counters, on uvicorn, and on granian. Each is
+installed by pip into an environment of its own, the agent as a wheel. PSS is that of a server alone after a second of
+load, so that nothing shares its libraries. MLServer runs in one process with a custom runtime of ten lines. ONNX
+Runtime has one thread everywhere. Values are medians with their range; ratios of a request's CPU are given for 1 and
+for 8 clients, and a target holds only if both are within it.
 
 {table}
 
@@ -97,11 +100,12 @@ between {level_min_mb:.1f} and {level_max_mb:.1f} MB: {mb_per_life:+.3f} MB from
 HOT_PATH = """\
 ## A call in process
 
-`python benchmarks/agent/hot_path.py MODEL ... --out benchmarks/results/hot-path.json`
+`python benchmarks/agent/hot_path.py TASK ... --out benchmarks/results/hot-path.json`
 
 `Runtime.infer`, with checks, guards, counters and histogram, beside the public `session.run` of a bare script, one call
-of each a round, in an order drawn anew each time. The ratio is the median of the rounds' ratios; the target is 1.03 for
-a model of 100 µs. Counting is what telemetry adds to a call, with two looks at the clock; the target is 1 µs.
+of each a round, in an order drawn anew each time, on bundles that `edgewright compress` made: the variant that answers
+first, sixteen samples of the probe set in turns. The ratio is the median of the rounds' ratios; the target is 1.05.
+Counting is what telemetry adds to a call, with two looks at the clock; the target is 1 µs.
 
 | model | session.run, µs | Runtime.infer, µs | ratio | counting, µs |
 |---|---|---|---|---|

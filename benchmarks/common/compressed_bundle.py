@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.inference.samples import to_model
 from edge_contracts.manifest import Manifest, parse_manifest
 
 DEMO_TASK = Path(str(resources.files("edgewright.demo") / "data" / "watch_har.toml"))
@@ -20,7 +21,7 @@ DEMO_TASK = Path(str(resources.files("edgewright.demo") / "data" / "watch_har.to
 
 class Compressed(NamedTuple):
     """A bundle's folder, its manifest, the file of the variant that answers first, and samples from its probe set, each
-    as one request's only tensor."""
+    as one request's only tensor, in the model's own dtype."""
 
     folder: Path
     manifest: Manifest
@@ -39,4 +40,5 @@ def compressed_bundle(task: Path, folder: Path, *, count: int = 16, budget: str 
     manifest = parse_manifest((folder / "manifest.json").read_bytes())
     probe = json.loads((folder / "manifest.json").read_bytes())["probe"]["file"]
     rows = np.load(folder / probe, allow_pickle=False)["input_0"][:count]
-    return Compressed(folder, manifest, folder / manifest.variants[0].file, [row[None] for row in rows])
+    samples = [to_model(row[None], manifest.inputs[0]) for row in rows]
+    return Compressed(folder, manifest, folder / manifest.variants[0].file, samples)
