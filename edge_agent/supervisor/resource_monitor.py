@@ -1,7 +1,7 @@
 """How the box is: its sensors, the level the governor makes of them, and the day's writes.
 
-What follows from a level or from a tight budget is done by the supervisor; decisions are in `edge_agent.host.governor`
-and `edge_agent.host.write_budget`.
+What follows from a level or from a tight budget is in `edge_agent.host.level_actions` and done by the supervisor;
+decisions are in `edge_agent.host.governor` and `edge_agent.host.write_budget`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from msgspec.structs import asdict
 
 from edge_agent.device_event import Detail, DeviceEvent
-from edge_agent.host.governor import GovernorState, Readings, govern, pressing, short_of_memory, turned_away
+from edge_agent.host.governor import GovernorState, Readings, govern, pressing, short_of_memory
+from edge_agent.host.level_actions import Orders, orders
 from edge_agent.host.sensors import Sensors
 from edge_agent.host.write_budget import tight
 from edge_agent.host.write_meter import WriteMeter
@@ -37,9 +38,8 @@ class ResourceMonitor:
         self._meter = WriteMeter(state / WRITES_NAME)
         self.readings = Readings()
         self.governor = GovernorState()
-        self.away: frozenset[int] = frozenset()
-        self.saves_writes = False
-        self._looked = False
+        self.orders = Orders()
+        self._saves_writes = False
         self._pressed: dict[str, float] = {}
 
     @property
@@ -49,20 +49,10 @@ class ResourceMonitor:
         return frozenset(saved for name in self._pressed if (saved := BY_NAME[name].eased_by) is not None)
 
     @property
-    def calm(self) -> bool:
-        """Whether there is room for more than answering: updates, trials. Not before the first look."""
-        return self._looked and self.governor.level == "NORMAL"
-
-    @property
     def words(self) -> str:
         """The level and its reasons, for people."""
         reasons = ", ".join(self.governor.reasons)
         return f"it is at {self.governor.level}" + (f" ({reasons})" if reasons else "")
-
-    @property
-    def short_of_memory(self) -> bool:
-        """Whether memory that nobody needs now should be given up."""
-        return short_of_memory(self.governor, self.readings, self._profile.governor)
 
     @property
     def detail(self) -> Detail:
@@ -71,18 +61,22 @@ class ResourceMonitor:
         return {"level": self.governor.level, "shed": self.governor.shed, **read}
 
     def look(self, children: Sequence[int], priorities: frozenset[int], now: float, clock: float) -> None:
-        """Read everything. `children` are our running processes, `priorities` the slots', of which those in `away` have
-        to turn requests away from now on; `now` is of a clock that only goes forward, `clock` seconds since the epoch.
-        """
-        self._looked = True
+        """Read everything, and give new orders. `children` are our running processes, `priorities` the slots'; `now` is
+        of a clock that only goes forward, `clock` seconds since the epoch."""
         self.readings = self._sensors.read([os.getpid(), *children], now)
         before, thresholds = self.governor, self._profile.governor
         self.governor = after = govern(before, self.readings, thresholds, now, len(priorities))
-        self.away = turned_away(priorities, after.shed)
         self._press(now)
         if after.level != before.level or after.shed != before.shed:
             self._tell_step(before, after)
         self._look_at_writes(children, clock)
+        self.orders = orders(
+            after,
+            shortages=self.shortages,
+            priorities=priorities,
+            short_of_memory=short_of_memory(after, self.readings, thresholds),
+            saves_writes=self._saves_writes,
+        )
 
     def _press(self, now: float) -> None:
         """Note which readings press, and forget those that have not for the dwell time."""
@@ -103,7 +97,7 @@ class ResourceMonitor:
     def writes(self) -> WriteStatus:
         """The day's account in megabytes."""
         budget_mb = self._profile.storage.daily_writes_mb
-        return WriteStatus(today_mb=self._meter.spent.bytes / MIB, budget_mb=budget_mb, saving=self.saves_writes)
+        return WriteStatus(today_mb=self._meter.spent.bytes / MIB, budget_mb=budget_mb, saving=self._saves_writes)
 
     def close(self) -> None:
         """Write the account of the day down."""
@@ -112,9 +106,9 @@ class ResourceMonitor:
     def _look_at_writes(self, children: Sequence[int], clock: float) -> None:
         spent = self._meter.read(children, clock)
         saving = tight(spent, self._profile.storage.daily_writes_mb * MIB)
-        if saving == self.saves_writes:
+        if saving == self._saves_writes:
             return
-        self.saves_writes = saving
+        self._saves_writes = saving
         written = f"{self.writes.today_mb:.1f} of {self.writes.budget_mb:g} MB written today"
         detail = {"today_mb": self.writes.today_mb, "budget_mb": self.writes.budget_mb}
         if saving:

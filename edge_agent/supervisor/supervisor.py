@@ -24,6 +24,7 @@ from edge_agent.config.profiles import load_profile
 from edge_agent.config.reload_plan import ReloadPlan
 from edge_agent.device_event import Detail, DeviceEvent
 from edge_agent.errors import ConfigError
+from edge_agent.host.level_actions import Orders
 from edge_agent.host.sensors import Sensors, architecture, memory_of
 from edge_agent.host.systemd_notify import Notifier
 from edge_agent.ipc.control import ControlReply, ControlRequest, serve_control, serve_status
@@ -99,7 +100,7 @@ class Supervisor:
             profile=self._profile,
             clock=self._clock,
             tell=self.tell,
-            calm=lambda: self._box.calm,
+            calm=lambda: self._box.orders.installs,
             clock_known=lambda: self._clock.known,
         )
         self._slots = {slot.name: Slot(slot, self._around) for slot in config.slots}
@@ -170,7 +171,7 @@ class Supervisor:
         self._data.tick(now, self._box.governor.level)
         self._identity.tick(self._link.up)
         window_is_over = self._due("window", now, self._config.telemetry.window_s, at_once=False)
-        if window_is_over and not self._box.saves_writes:
+        if window_is_over and not self._box.orders.saves_writes:
             self._close_windows()
         if self._due("garbage", now, GARBAGE_S) and not self._updates.running:
             self._collect()
@@ -205,18 +206,22 @@ class Supervisor:
             children.append(self._updates.pid)
         priorities = frozenset(slot.config.priority for slot in self._slots.values())
         self._box.look(children, priorities, now, self._clock())
-        self._link.saves_writes = self._box.saves_writes
         self._storage.look()
-        self._updates.storage_trouble = self._storage.trouble
-        self._updates.allow(self._box.calm, self._box.words)
-        for slot in self._slots.values():
-            shed_s = SHED_S if slot.config.priority in self._box.away else 0.0
-            slot.serving.conserve(self._box.shortages, shed_s=shed_s)
-            if self._box.short_of_memory:
-                slot.unload_if_idle(self._box.detail)
-            slot.beside.allow(self._box.readings, calm=self._box.calm and not self._box.saves_writes)
-            slot.serving.view(self._gauges(slot) | shadow_gauges(slot.beside.shadowing.totals))
+        self._carry_out(self._box.orders)
         self._notifier.status(f"{self._box.governor.level}, {self._outbox.spooled} messages in the outbox")
+
+    def _carry_out(self, orders: Orders) -> None:
+        """Do what follows from the level, in every slot."""
+        self._link.saves_writes = orders.saves_writes
+        self._updates.storage_trouble = self._storage.trouble
+        self._updates.allow(orders.installs, self._box.words)
+        for slot in self._slots.values():
+            shed_s = SHED_S if slot.config.priority in orders.away else 0.0
+            slot.serving.conserve(orders.lighten_for, shed_s=shed_s)
+            if orders.unloads_idle:
+                slot.unload_if_idle(self._box.detail)
+            slot.beside.allow(self._box.readings, calm=orders.observes)
+            slot.serving.view(self._gauges(slot) | shadow_gauges(slot.beside.shadowing.totals))
 
     def _gauges(self, slot: Slot) -> dict[str, float]:
         box = gauges(self._box.governor.level, self._box.readings, self._outbox)

@@ -45,10 +45,15 @@ class RestartPolicy:
     def died(self, now: float) -> None:
         """A worker that should have answered has died, or none could be started."""
         steady = self._ready_at and now - self._ready_at > STEADY_S
+        self._ready_at = 0.0  # it says nothing of the next one, which may not even be started
         self._deaths = 1 if steady else self._deaths + 1
         # The first restart is immediate: connections wait in the backlog.
         delay = 0.0 if self._deaths == 1 else doubling(self._deaths - 2, base_s=RESTART_BASE_S, cap_s=RESTART_CAP_S)
         self._not_before = now + delay
+
+    def wait_s(self, now: float) -> float:
+        """Return the seconds until one may be started."""
+        return max(0.0, self._not_before - now)
 
     def due(self, now: float) -> bool:
         """Whether one may be started."""

@@ -36,6 +36,10 @@ DEATHS_BY_SIZE = ("engine-memory", "memory", "SIGKILL", "hung")
 RECYCLE_S = 60.0
 """At most so often is a worker replaced because its memory was used up, in seconds."""
 
+RESTARTING = "no worker: the last ones died or could not be started; see `edgewright agent status`"
+RESTART_S = 0.5
+"""Clients wait this long for a worker that is to be started; with a longer one ahead they are turned away."""
+
 SHEDDING = "overloaded: this device is reducing load"
 
 _log = logging.getLogger(__name__)
@@ -182,6 +186,7 @@ class WorkerLifecycle:
             return
         if self._current is None and self._next is None:
             self._launch()
+            self._turn_away_if_late(now)
         elif self._next is None and self._starting is None:
             self._recycle_if_leaking(now)
 
@@ -271,6 +276,12 @@ class WorkerLifecycle:
         else:
             self._vacancy.close()
             self._doorbell.watch(self._wake)
+
+    def _turn_away_if_late(self, now: float) -> None:
+        """Nobody serves, and the next worker is not to be started for a while: say so, rather than let clients wait."""
+        wait_s = self._restarts.wait_s(now)
+        if self._ladder and self._starting is None and wait_s > RESTART_S:
+            self._vacancy.open(RESTARTING, wait_s)
 
     def _wake(self) -> None:
         self.unloaded = False
