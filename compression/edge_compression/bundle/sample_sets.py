@@ -6,6 +6,8 @@ Pure functions over arrays. Writing the files is in `bundle`; the device's side 
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,18 +21,22 @@ from edge_contracts.reference import Confidence
 
 Array = NDArray[Any]
 
-MIN_GOLDEN, MAX_GOLDEN = 8, 16
-FEW_GOLDEN, LARGE_ANSWERS = 3, 256 * KIB
-"""Golden samples where all answers to one of them take more than so many bytes: each of the numbers is compared."""
+MIN_GOLDEN, MAX_GOLDEN = 1, 16
 
 STEPS = 32
 """Steps of a sequence that a golden or probe sample has: a wrong state shows in the second."""
 
-MIN_PROBES, MAX_PROBES = 32, 200
-"""Labeled samples every device tries a release on: enough to tell a collapse from chance within a second."""
+MIN_PROBES, MAX_PROBES = 4, 200
+"""Labeled samples every device tries a release on: 200 tell a collapse from chance within a second, fewer less well, and
+the floor allows for it."""
 
 GOLDEN_BYTES, PROBE_BYTES = 512 * KIB, 2 * MIB
-"""What the sets may weigh before their least number of samples is reached: every device fetches them."""
+SETS_BYTES, SETS_SHARE = 512 * KIB, 0.25
+"""What both sets may weigh as they are stored: at most the first two, and together at most a share of all variants
+where that is more than `SETS_BYTES`. Every device fetches them, pictures and sound weigh more than the model else."""
+
+PACKED_SAMPLES = 4
+"""Samples that are packed to learn what one weighs."""
 
 SUSPICIOUS_SHARE = 0.005
 """Share of calibration samples that a confidence threshold may call suspicious."""
@@ -44,15 +50,29 @@ MAX_TOLERANCE = 0.5
 """Beyond half of the output's range a golden sample proves nothing."""
 
 
-def golden_count(samples: int, answers: int) -> int:
-    """Return how many golden samples a bundle carries, when one is so many bytes and all answers to it are so many."""
-    least = FEW_GOLDEN if answers > LARGE_ANSWERS else MIN_GOLDEN
-    return int(np.clip(GOLDEN_BYTES // max(1, samples + answers), least, MAX_GOLDEN))
+def allowed_bytes(variants: int) -> int:
+    """Return what the sets of a bundle may weigh, whose variants have so many bytes together."""
+    return int(max(SETS_BYTES, SETS_SHARE * variants))
 
 
-def probe_count(x: Array) -> int:
-    """Return how many probe samples a bundle with samples like `x` carries."""
-    return int(np.clip(PROBE_BYTES // max(1, x[0].nbytes), MIN_PROBES, MAX_PROBES))
+def packed_bytes(arrays: Iterable[Array]) -> float:
+    """Return what one sample of all these arrays [N, ...] weighs as it is stored, by the first few."""
+    return sum(
+        len(zlib.compress(np.ascontiguousarray(array[:PACKED_SAMPLES]).tobytes())) / len(array[:PACKED_SAMPLES])
+        for array in arrays
+        if len(array)
+    )
+
+
+def golden_count(each: float, allowed: int) -> int:
+    """Return how many golden samples a bundle carries, when one and all answers to it weigh so many bytes, and both
+    sets may weigh `allowed`: a half of it is theirs at most."""
+    return int(np.clip(min(GOLDEN_BYTES, allowed / 2) // max(1.0, each), MIN_GOLDEN, MAX_GOLDEN))
+
+
+def probe_count(each: float, allowed: float) -> int:
+    """Return how many probe samples a bundle carries, when one weighs so many bytes and all may weigh `allowed`."""
+    return int(np.clip(min(PROBE_BYTES, allowed) // max(1.0, each), MIN_PROBES, MAX_PROBES))
 
 
 def stratified(y: Array, wanted: int, *, by_class: bool) -> NDArray[np.intp]:

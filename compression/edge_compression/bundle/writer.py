@@ -53,6 +53,7 @@ from edge_contracts.reference import InputReference
 
 Array = NDArray[Any]
 GOLDEN, PROBE, REPORT = "golden.npz", "probe.npz", "report.json"
+PACKED = sample_sets.PACKED_SAMPLES
 
 REFERENCE_STEPS = 5000
 """Steps of sequences that the reference histograms are made of."""
@@ -72,8 +73,9 @@ def write_bundle(folder: Path, writing: BundleWriter) -> Manifest:
     """Write the bundle into an empty folder and return its manifest. Raises RunnerError, ContractError."""
     found, task = writing.found, writing.task
     rungs = [next(one for one in found.candidates if one.id == name) for name in found.ladder.rungs]
-    probe = _write_probe(folder, writing)
-    golden = _write_golden(folder, writing, rungs)
+    allowed = sample_sets.allowed_bytes(sum(one.size for one in rungs))
+    golden = _write_golden(folder, writing, rungs, allowed)
+    probe = _write_probe(folder, writing, allowed - (folder / GOLDEN).stat().st_size)
     variants = tuple(_write_variant(folder, writing, one, _Sets(probe=probe, golden=golden)) for one in rungs)
     (folder / REPORT).write_text(json.dumps(plain(writing.report), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     manifest = Manifest(
@@ -113,13 +115,15 @@ class _Sets:
     golden: NDArray[np.intp]
 
 
-def _write_probe(folder: Path, writing: BundleWriter) -> NDArray[np.intp] | None:
-    """Write the labeled samples that every device judges a release by; none where it does not know the metric."""
+def _write_probe(folder: Path, writing: BundleWriter, allowed: int) -> NDArray[np.intp] | None:
+    """Write the labeled samples that every device judges a release by, of `allowed` bytes if the least number of them
+    fits; none where it does not know the metric."""
     found = writing.found
     if not found.classic:
         return None
     by_class = writing.task.metric == "top1"
-    probe = sample_sets.stratified(found.y, sample_sets.probe_count(found.x), by_class=by_class)
+    each = sample_sets.packed_bytes(_inputs(writing, np.arange(min(len(found.y), PACKED))).values())
+    probe = sample_sets.stratified(found.y, sample_sets.probe_count(each, allowed), by_class=by_class)
     y = found.y[probe]
     if writing.task.sequences:
         y = y[:, : sample_sets.STEPS]
@@ -141,14 +145,14 @@ def _cut(writing: BundleWriter, samples: Array) -> Array:
     return samples[:, : sample_sets.STEPS] if writing.task.sequences else samples
 
 
-def _write_golden(folder: Path, writing: BundleWriter, rungs: list[Candidate]) -> NDArray[np.intp]:
+def _write_golden(folder: Path, writing: BundleWriter, rungs: list[Candidate], allowed: int) -> NDArray[np.intp]:
     """Write the golden set with the original's answers and every rung's; return the samples that are in it."""
     found = writing.found
-    answers = sum(_cut(writing, one[:1]).nbytes for one in found.outputs)
-    samples = sum(_cut(writing, one[:1]).nbytes for one in found.samples if one is not None)
-    count = sample_sets.golden_count(samples, answers * (len(rungs) + 1))
+    first = np.arange(min(len(found.y), PACKED))
+    answers = sample_sets.packed_bytes(_cut(writing, one[first]) for one in found.outputs) * (len(rungs) + 1)
+    each = sample_sets.packed_bytes(_inputs(writing, first).values()) + answers
     by_class = found.classic and writing.task.metric == "top1"
-    chosen = sample_sets.stratified(found.y, count, by_class=by_class)
+    chosen = sample_sets.stratified(found.y, sample_sets.golden_count(each, allowed), by_class=by_class)
     arrays = _inputs(writing, chosen)
     for index, given in enumerate(found.outputs):
         arrays[f"_original/output_{index}"] = _cut(writing, given[chosen])

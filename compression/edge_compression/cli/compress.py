@@ -159,6 +159,15 @@ def _command(task_file: Path, profile: str, options: Options, rest: dict[str, An
     return shlex.join([*words, *(["--accept-undecided"] if options.accept_undecided else [])])
 
 
+def _download(manifest: Manifest) -> str:
+    """Say what a device fetches: at first everything; of a new version of the same model, what is left of its tensors'
+    differences, so that the sets, which do not change, come once."""
+    variants = sum(one.size for one in manifest.variants)
+    proof = sum(manifest.file(one.file).size for one in (manifest.golden, manifest.probe) if one is not None)
+    whole = f"{manifest.total_bytes / 1e3:.0f} kB to download"
+    return f"{whole}: {len(manifest.variants)} variants {variants / 1e3:.0f} kB, samples to prove them {proof / 1e3:.0f} kB"
+
+
 def _show(front: Any, page: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
@@ -175,5 +184,5 @@ def _show(front: Any, page: Path, *, as_json: bool) -> None:
     click.echo(f"8 bits: {report.eight_bit.statement}.")
     for note in report.notes:
         click.echo(f"Note: {note}.")
-    click.echo(f"Bundle: {front.bundle} ({manifest.total_bytes / 1e3:.0f} kB, {len(manifest.variants)} variants)")
+    click.echo(f"Bundle: {front.bundle} ({_download(manifest)})")
     click.echo(f"Report: {page}")

@@ -121,15 +121,26 @@ def _with_task(plan: Creation, task_file: Path, name: str | None) -> Creation:
     """Add what a task declares: how samples become inputs, what is made of answers, labels and guards."""
     from edge_agent.offline.create import ONLY, FedBy
     from edge_bench.task import read_task
+    from edge_contracts.guards import InputGuard
 
     task = read_task(task_file)
-    fed = FedBy(samples=task.x, mapping=task.mapping, guard=task.file.guard.input)
+    guard, none = task.file.guard.input, InputGuard()
+    fed = {
+        one.name or ONLY: FedBy(
+            samples=one.samples,
+            mapping=None if one.samples is None else one.mapping,
+            guard=guard if one is task.first else none,
+            constant=one.constant,
+            feedback=one.feedback,
+        )
+        for one in task.inputs
+    }
     return replace(
         plan,
         name=name or task.file.name,
         license=plan.license or task.file.license,
         labels=task.file.labels,
-        inputs={ONLY: fed},
+        inputs=fed,
         answer=task.file.answer,
         last_resort=task.file.last_resort,
     )

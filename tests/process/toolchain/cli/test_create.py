@@ -151,3 +151,16 @@ def test_a_task_gives_samples_labels_and_processing(tmp_path: Path) -> None:
     manifest = create(tmp_path, str(tmp_path / "waves.onnx"), "--task", str(task))
     assert manifest.name == "waves"
     assert manifest.metric is None
+
+
+def test_a_task_with_several_inputs_gives_each_its_own(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["x", "gain"], ["y"])]
+    inputs = [tensor("x", [None, 4]), tensor("gain", [1])]
+    model = save(tmp_path / "m.onnx", nodes, inputs, [tensor("y", [None, 4])])
+    np.savez(tmp_path / "d.npz", x=np.arange(80, dtype=np.uint8).reshape(20, 4))
+    text = 'name = "m"\nmodel = "m.onnx"\n[data]\nfile = "d.npz"\n'
+    (tmp_path / "m.toml").write_text(text + '[inputs.x]\ndata = "x"\nscale = 0.5\n[inputs.gain]\nconstant = 3.0\n')
+    manifest = create(tmp_path, str(model), "--task", str(tmp_path / "m.toml"))
+    assert [one.constant for one in manifest.inputs] == [None, (3.0,)]
+    arrays = read_arrays(tmp_path / "made" / "golden.npz", what="golden")
+    np.testing.assert_allclose(arrays["original/output_0"][0], arrays["input_0"][0].astype(np.float32) * 1.5)

@@ -134,13 +134,34 @@ def test_the_tolerance_covers_what_was_seen_and_never_everything() -> None:
     assert sample_sets.tolerance(exactness(0, largest=None), least=1e-3) == sample_sets.MAX_TOLERANCE
 
 
-def test_probes_have_each_class_in_its_share_and_stay_few_for_large_samples() -> None:
+def test_probes_have_each_class_in_their_share() -> None:
     y = np.r_[np.zeros(900), np.ones(100)].astype(np.int64)
     chosen = sample_sets.stratified(y, 100, by_class=True)
     assert len(set(chosen)) == 100
     assert np.sum(y[chosen] == 1) == 10
-    assert sample_sets.probe_count(np.zeros((1, 3, 224, 224), np.uint8)) == sample_sets.MIN_PROBES
-    assert sample_sets.probe_count(np.zeros((1, 16), np.float32)) == sample_sets.MAX_PROBES
+
+
+@pytest.mark.parametrize("each", [100, 10_000, 640_000])
+@pytest.mark.parametrize("variants", [20_000, 400_000, 15_300_000])
+def test_sample_sets_are_small_beside_the_variants(each: float, variants: int) -> None:
+    """Pictures of 640 kB beside variants of 15.3 MB are at most a third of them, and small samples as many as ever."""
+    allowed = sample_sets.allowed_bytes(variants)
+    golden = sample_sets.golden_count(1.1 * each, allowed)
+    probes = sample_sets.probe_count(each, allowed - golden * 1.1 * each)
+    least = 1.1 * each * sample_sets.MIN_GOLDEN + each * sample_sets.MIN_PROBES
+    assert golden * 1.1 * each + probes * each <= max(allowed, least)
+    assert golden >= sample_sets.MIN_GOLDEN
+    assert probes >= sample_sets.MIN_PROBES
+    if each == 100:
+        assert (golden, probes) == (sample_sets.MAX_GOLDEN, sample_sets.MAX_PROBES)
+    if (each, variants) == (640_000, 15_300_000):
+        assert golden * 1.1 * each + probes * each < 0.35 * variants
+
+
+def test_what_a_sample_weighs_is_what_it_weighs_packed() -> None:
+    noise = np.random.default_rng(0).standard_normal((6, 1000)).astype(np.float32)
+    assert sample_sets.packed_bytes([noise]) == pytest.approx(4000, rel=0.1)
+    assert sample_sets.packed_bytes([np.zeros((6, 1000), np.float32), noise[:0]]) < 100
 
 
 def test_outputs_are_told_apart_by_their_numbers() -> None:
