@@ -27,8 +27,8 @@ STEPS = 32
 """Steps of a sequence that a golden or probe sample has: a wrong state shows in the second."""
 
 MIN_PROBES, MAX_PROBES = 4, 200
-"""Labeled samples every device tries a release on: 200 tell a collapse from chance within a second, fewer less well, and
-the floor allows for it."""
+"""Labeled samples every device tries a release on: many tell a collapse from chance, few do so less well, which the
+floor allows for."""
 
 GOLDEN_BYTES, PROBE_BYTES = 512 * KIB, 2 * MIB
 SETS_BYTES, SETS_SHARE = 512 * KIB, 0.25

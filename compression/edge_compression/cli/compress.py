@@ -7,12 +7,15 @@ import shlex
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_compression.cli.option_types import Duration, Loss, Size
 from edge_compression.options import MEMORY_MB, Options, Work
+
+if TYPE_CHECKING:
+    from edge_contracts.manifest import Manifest
 
 NEEDED = ("jinja2", "onnx", "onnxslim", "optuna", "rich", "yaml")
 """What the extra `compress` installs and --help does without: looked for at once, loaded when there is work."""
@@ -160,12 +163,12 @@ def _command(task_file: Path, profile: str, options: Options, rest: dict[str, An
 
 
 def _download(manifest: Manifest) -> str:
-    """Say what a device fetches: at first everything; of a new version of the same model, what is left of its tensors'
-    differences, so that the sets, which do not change, come once."""
+    """Say what a device downloads that has no release of this model yet, and how much of it is not the model."""
     variants = sum(one.size for one in manifest.variants)
     proof = sum(manifest.file(one.file).size for one in (manifest.golden, manifest.probe) if one is not None)
     whole = f"{manifest.total_bytes / 1e3:.0f} kB to download"
-    return f"{whole}: {len(manifest.variants)} variants {variants / 1e3:.0f} kB, samples to prove them {proof / 1e3:.0f} kB"
+    parts = f"{len(manifest.variants)} variants {variants / 1e3:.0f} kB, samples that prove them {proof / 1e3:.0f} kB"
+    return f"{whole}: {parts}"
 
 
 def _show(front: Any, page: Path, *, as_json: bool) -> None:
