@@ -79,9 +79,7 @@ def prepare_model(task: Task, folder: Path, memory_mb: float, say: Callable[[str
     try:
         convert(source, made, sample, memory_mb)
     except ImportingError as error:
-        optional = (
-            {OLD} if task.first.name is None else {OLD, OPEN}
-        )  # branches for other sizes may not take a fixed one
+        optional = {OLD} if task.first.name is None else {OLD, OPEN}  # a branch may take no fixed size
         if not set(reasons) <= optional:
             raise
         say(f"{source.name} is used unchanged: {error}")
