@@ -66,13 +66,17 @@ Answer = Callable[[ControlRequest], Awaitable[ControlReply]]
 def control_paths(state: StateFolder) -> list[Path]:
     """Return where the agent of that state folder may listen, the usual place first."""
     path = state.control.absolute()
-    first = [path] if len(os.fsencode(path)) <= MAX_SOCKET_PATH else []
-    return [*first, *(folder / f"{_name(state)}.sock" for folder in _runtime_folders())]
+    return _short_enough([path, *(folder / f"{_name(state)}.sock" for folder in _runtime_folders())])
 
 
 def status_paths(state: StateFolder) -> list[Path]:
     """Return where the status may be told to a group."""
-    return [folder / f"{_name(state)}.status" for folder in _runtime_folders()]
+    return _short_enough([folder / f"{_name(state)}.status" for folder in _runtime_folders()])
+
+
+def _short_enough(paths: list[Path]) -> list[Path]:
+    """Return those that a socket can be bound to."""
+    return [path for path in paths if len(os.fsencode(path)) <= MAX_SOCKET_PATH]
 
 
 def _name(state: StateFolder) -> str:
@@ -81,7 +85,7 @@ def _name(state: StateFolder) -> str:
 
 def _runtime_folders() -> list[Path]:
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]  # systemd's, for the service itself
-    usual = (given, SERVICE_RUNTIME, os.environ.get("XDG_RUNTIME_DIR", ""), "/run", _temporary())
+    usual = (given, SERVICE_RUNTIME, os.environ.get("XDG_RUNTIME_DIR", ""), "/run", _temporary(), "/tmp")  # noqa: S108
     return [Path(folder) for folder in dict.fromkeys(usual) if folder and os.access(folder, os.X_OK)]
 
 

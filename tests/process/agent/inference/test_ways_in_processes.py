@@ -21,11 +21,12 @@ def test_messagepack_example_of_the_page_is_answered(tmp_path: Path) -> None:
     bundles.make_bundle(tmp_path / "factory")
     with Mosquitto(tmp_path) as broker, TopicClient(broker.port, "answers/wrist/#") as client:
         agent = AgentProcess(tmp_path, None, factory=tmp_path / "factory", broker_port=broker.port)
-        topics = '[slots.mqtt]\ninput = "sensors/wrist"\noutput = "answers/wrist"\n'
+        topics = '[slots.mqtt]\ninput = "sensors/dev-0001/wrist"\noutput = "answers/wrist"\n'
         agent.config.write_text(agent.config.read_text() + topics)
         with agent:
             agent.served_by()
-            code = program.replace("1883", str(broker.port))
+            code = program.replace("broker.example.org", "127.0.0.1").replace("8883", str(broker.port))
+            code = code.replace(", tls=tls)", ")")  # this broker has no certificates
             subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
             assert b"outputs" in client.wait("answers/wrist").payload
 

@@ -17,6 +17,7 @@ import pytest
 from edge_agent.cli.agent import agent as agent_command
 from edge_agent.errors import ConfigError, UnreachableError
 from edge_agent.ipc.control import (
+    MAX_SOCKET_PATH,
     ControlReply,
     ControlRequest,
     ask_agent,
@@ -151,3 +152,13 @@ def test_a_socket_that_somebody_else_put_into_a_shared_folder_is_not_asked(tmp_p
             assert await asked(state, ControlRequest(ask="status")) is None
 
     asyncio.run(agent())
+
+
+def test_no_path_is_longer_than_a_socket_s_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    for paths in (control_paths(StateFolder(deep / "state")), status_paths(StateFolder(deep / "state"))):
+        assert paths
+        assert all(len(os.fsencode(path)) <= MAX_SOCKET_PATH for path in paths)
