@@ -74,12 +74,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="write all samples here as JSON")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="edgewright-serving-") as name, EmbeddedBroker() as broker:
-        arena = Arena(options, Path(name), broker.port)
-        starts = arena.time_starts()
-        samples = arena.measure()
+        serving = ServingRun(options, Path(name), broker.port)
+        starts = serving.time_starts()
+        samples = serving.measure()
     document = {
         "benchmark": "serving",
-        "model": f"{arena.bundle.manifest.name}/{arena.bundle.manifest.variants[0].id}",
+        "model": f"{serving.bundle.manifest.name}/{serving.bundle.manifest.variants[0].id}",
         "environment": plain(environment()),
         "seconds": options.seconds,
         "starts": starts,
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-class Arena:
+class ServingRun:
     """The model, its inputs and every contender."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, broker_port: int) -> None:

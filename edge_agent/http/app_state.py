@@ -26,5 +26,5 @@ class AppState(Struct, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     totals: Callable[[], dict[str, int]] = dict
     on_memory_error: Callable[[EngineMemoryError], None] | None = None
-    onlook: Callable[[Tensors, Answer], None] | None = None
+    tap: Callable[[Tensors, Answer], None] | None = None
     last_ms: int = 0

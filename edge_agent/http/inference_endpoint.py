@@ -170,8 +170,8 @@ class InferenceEndpoint:
 
     def _response(self, answer: Answer, parsed: TemplateHit) -> HttpResponse:
         data, json_length = self._codec.encode(answer, parsed)
-        if self._serving.onlook is not None:
-            self._serving.onlook(parsed.request.tensors, answer)
+        if self._serving.tap is not None:
+            self._serving.tap(parsed.request.tensors, answer)
         if json_length is None:
             return HttpResponse(200, (JSON,), data)
         return HttpResponse(200, (_BINARY, (b"inference-header-content-length", b"%d" % json_length)), data)

@@ -44,13 +44,13 @@ class _ResponseTemplate(NamedTuple):
 class RequestTemplate:
     """One form, for one manifest."""
 
-    __slots__ = ("letter", "step", "tag", "wanted")
+    __slots__ = ("response", "step", "tag", "wanted")
 
     def __init__(self, request: InferRequest) -> None:
         self.wanted = request.outputs
         self.tag = request.tag
         self.step = request.step
-        self.letter: _ResponseTemplate | None = None
+        self.response: _ResponseTemplate | None = None
 
     def tensors(self, body: Body, at: int) -> dict[str, Array] | None:
         """Return the tensors of a body whose first `at` bytes are this form's; None if the rest does not fit it."""
@@ -142,13 +142,13 @@ class TemplateCache:
         """Return what the codec would make of an answer; None where that is more than numbers in known places."""
         if answer.warnings or answer.prediction is not None or answer.nodes or answer.stream_start:
             return None
-        letter = form.letter
-        if letter is None or answer.served_by != letter.served_by or answer.model_sha256 != letter.model_sha256:
-            letter = form.letter = _letter(answer, form.wanted, self._manifest)
-        if letter is None:
+        response = form.response
+        if response is None or answer.served_by != response.served_by or answer.model_sha256 != response.model_sha256:
+            response = form.response = _response_template(answer, form.wanted, self._manifest)
+        if response is None:
             return None
         news, blobs = [], []
-        for name, dtype, shape, is_binary in letter.outputs:
+        for name, dtype, shape, is_binary in response.outputs:
             array = answer.outputs.get(name)
             if array is None or array.dtype != dtype or array.shape != shape:
                 return None
@@ -157,7 +157,7 @@ class TemplateCache:
             else:
                 news.append(msgspec.json.encode(array.ravel().tolist()))
         news.append(b"%d" % answer.timing_us)
-        pieces = letter.pieces.copy()
+        pieces = response.pieces.copy()
         pieces[1::2] = news
         head = b"".join(pieces)
         return (b"".join((head, *blobs)), len(head)) if blobs else (head, None)
@@ -203,8 +203,8 @@ def _list_form(request: InferRequest, body: Body, at: int) -> RequestTemplate | 
     return _JsonTemplate(request, after) if array.size else None
 
 
-def _letter(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> _ResponseTemplate | None:
-    """Return the letter of answers like this one; None if what is new in each of them is more than numbers."""
+def _response_template(answer: Answer, wanted: dict[str, bool], manifest: Manifest) -> _ResponseTemplate | None:
+    """Return the template of answers like this one; None if what is new in each of them is more than numbers."""
     arrays = {name: answer.outputs.get(name) for name in wanted}
     if answer.model_sha256 is None or any(array is None or array.dtype.kind not in "biuf" for array in arrays.values()):
         return None

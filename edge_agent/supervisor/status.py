@@ -22,7 +22,7 @@ def slot_status(slot: Slot, state: SlotState) -> SlotStatus:
         counters=dict(slot.totals.counters),
         nodes=slot.serving.nodes,
         rejected=slot.record.rejected,
-        shadow_counts=slot.beside.shadowing.totals,
-        captured=slot.beside.capturing.status(),
+        shadow_counts=slot.taps.shadowing.totals,
+        captured=slot.taps.capturing.status(),
         unloaded=slot.serving.unloaded,
     )

@@ -220,8 +220,8 @@ class Supervisor:
             slot.serving.conserve(orders.lighten_for, shed_s=shed_s)
             if orders.unloads_idle:
                 slot.unload_if_idle(self._box.detail)
-            slot.beside.allow(self._box.readings, calm=orders.observes)
-            slot.serving.view(self._gauges(slot) | shadow_gauges(slot.beside.shadowing.totals))
+            slot.taps.allow(self._box.readings, calm=orders.observes)
+            slot.serving.view(self._gauges(slot) | shadow_gauges(slot.taps.shadowing.totals))
 
     def _gauges(self, slot: Slot) -> dict[str, float]:
         box = gauges(self._box.governor.level, self._box.readings, self._outbox)
@@ -304,7 +304,7 @@ class Supervisor:
             slot.config = config
             slot.serving.configure(config)
             slot.input.configure(config.stale_after_s)
-            slot.beside.capturing.configure(config.capture)
+            slot.taps.capturing.configure(config.capture)
         self._updates.configure(new, self._slots)
         for slot in added.values():
             slot.start(clean=True)

@@ -47,7 +47,7 @@ def window_message(
     latency = tuple(tally.latency_log2_us)
     histograms = {name: tuple(bins) for name, bins in tally.histograms.items()}
     drift = slot.drift.close(slot.manifest if histograms else None, histograms)
-    shadow = slot.beside.shadowing.close_window()
+    shadow = slot.taps.shadowing.close_window()
 
     def build(sequence: int) -> TelemetryWindow:
         return TelemetryWindow(

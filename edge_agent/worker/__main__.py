@@ -86,7 +86,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._link: asyncio.StreamWriter | None = None
         self._drain_s = asyncio.Future[float]()
-        self._onlooker: RequestTap | None = None
+        self._request_tap: RequestTap | None = None
         self._last_requests = 0
         self._last_request_at = time.monotonic()
 
@@ -117,10 +117,10 @@ class Worker:
             tasks.add(loop.create_task(self._beat(runtime)))
             deadline_s = await self._drain_s
             self._serving.draining = True
-            self._serving.onlook = None
+            self._serving.tap = None
             cut = await self._server.drain(deadline_s)
-            if self._onlooker is not None:
-                self._onlooker.close()
+            if self._request_tap is not None:
+                self._request_tap.close()
             self._beat_once(runtime)
             self._say(Drained(cut=cut))
             if self._link is not None and not self._link.is_closing():
@@ -186,7 +186,7 @@ class Worker:
             case AgentView(gauges=gauges):
                 self._serving.gauges = gauges
             case TapSettings():
-                self._take_aside(message)
+                self._set_tap(message)
             case Prefer(variant=variant, threads=threads) if runtime is not None:
                 try:
                     runtime.prefer(variant, threads)
@@ -194,14 +194,14 @@ class Worker:
                     self._die(error)
                 self._beat_once(runtime)
 
-    def _take_aside(self, wish: TapSettings) -> None:
+    def _set_tap(self, wish: TapSettings) -> None:
         """Take requests aside as the supervisor wants it; what it takes is loaded when it first does."""
-        if self._onlooker is None and wish.shadow > 0.0:
+        if self._request_tap is None and wish.shadow > 0.0:
             self._open_onlooker()
-        if self._onlooker is not None:
-            self._onlooker.allow(shadow=wish.shadow, capture=wish.capture)
-            looks = self._onlooker.looks and not self._serving.draining
-            self._serving.onlook = self._onlooker.look if looks else None
+        if self._request_tap is not None:
+            self._request_tap.allow(shadow=wish.shadow, capture=wish.capture)
+            looks = self._request_tap.looks and not self._serving.draining
+            self._serving.tap = self._request_tap.look if looks else None
 
     def _open_onlooker(self) -> None:
         from edge_agent.worker.request_tap import RequestTap
@@ -215,7 +215,7 @@ class Worker:
             except OperatorError as error:  # a key that is none must not keep the slot from answering
                 self._capture_fails(str(error))
         mirror = socket.socket(fileno=plan.mirror_fd) if plan.mirror_fd >= 0 else None
-        self._onlooker = RequestTap(plan.ladder[0].served_by, mirror, recorder)
+        self._request_tap = RequestTap(plan.ladder[0].served_by, mirror, recorder)
 
     def _capture_fails(self, text: str) -> None:
         """Report that captures cannot be written; from any thread."""
@@ -245,7 +245,7 @@ class Worker:
             self._last_requests, self._last_request_at = total, now
         self._say(
             Heartbeat(
-                counters=counters if self._onlooker is None else counters | self._onlooker.total(),
+                counters=counters if self._request_tap is None else counters | self._request_tap.total(),
                 served_by=tally.served_by,
                 latency_log2_us=tuple(tally.latency_log2_us),
                 histograms=runtime.histograms,

@@ -64,7 +64,7 @@ class Depot:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._pull = pull
-        self._shelf = ObjectReader(repository, PATTERNS if pull is None else pull.names)
+        self._objects = ObjectReader(repository, PATTERNS if pull is None else pull.names)
         self._tenant = tenant
         self._admission = RequesterLimits(pace, now)
         self._waiting: list[Waiting] = []
@@ -109,7 +109,7 @@ class Depot:
 
     def close(self) -> None:
         """Close open files."""
-        self._shelf.close()
+        self._objects.close()
 
     def _respond(self, device: str, request: Request, now: float) -> Response | None:
         delay = self._admission.wait(device, now, bulk=request.kind == "blob")
@@ -134,7 +134,7 @@ class Depot:
     def _given(self, device: str, request: Request) -> Response:
         """Return the answer out of the folder."""
         try:
-            body, total = self._shelf.read(request.kind, request.name, request.offset, request.length)
+            body, total = self._objects.read(request.kind, request.name, request.offset, request.length)
         except (ObjectNameError, ObjectMissingError) as error:
             status: Status = "refused" if isinstance(error, ObjectNameError) else "not_found"
             return Response(id=request.id, status=status)

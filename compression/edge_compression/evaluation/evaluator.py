@@ -54,14 +54,14 @@ class Original:
 
 
 class Evaluator:
-    """Judges candidates against one original, which runs on in the process `beside` for comparisons of pace; starts
+    """Judges candidates against one original, which runs on in the process `reference` for comparisons of pace; starts
     its own with `starter`. Thread-safe."""
 
     def __init__(
-        self, sample_set: EvaluationSet, original: Original, jury: Jury, beside: Runner, starter: Starter
+        self, sample_set: EvaluationSet, original: Original, jury: Jury, reference: Runner, starter: Starter
     ) -> None:
         self._sample_set, self._original, self._jury = sample_set, original, jury
-        self._beside, self._pacing = beside, threading.Lock()
+        self._reference, self._pacing = reference, threading.Lock()
         self._starter = starter
 
     def judge(self, candidate: Candidate, *, timeout_s: float) -> None:
@@ -153,7 +153,7 @@ class Evaluator:
         with self._pacing:
             ratios = []
             for _ in range(PACE_TURNS):
-                own, base = runner.measure(PACE_SECONDS), self._beside.measure(PACE_SECONDS)
+                own, base = runner.measure(PACE_SECONDS), self._reference.measure(PACE_SECONDS)
                 ratios.append(float(np.quantile(own, PACE_QUANTILE) / np.quantile(base, PACE_QUANTILE)))
         return float(np.median(ratios))
 

@@ -94,13 +94,13 @@ class Search:
         when no variant keeps limits that were asked for. Ctrl-C once the float original is judged ends the search
         with what is judged; before that, or while models are timed, it is a KeyboardInterrupt as usual.
         """
-        with Runner(self._sample_set.plan(self._task.model)) as beside:
-            self._original = self._answer(beside)
+        with Runner(self._sample_set.plan(self._task.model)) as reference:
+            self._original = self._answer(reference)
             self._limits = self._options.limits(
                 self._profile, self._jury.first_limit.value, self._jury.first_limit.unit
             )
-            self._workshop = self._set_up(beside)
-            self._evaluator = Evaluator(self._sample_set, self._original, self._jury, beside, self._children.start)
+            self._builder = self._set_up(reference)
+            self._evaluator = Evaluator(self._sample_set, self._original, self._jury, reference, self._children.start)
             self._float = self._try_float(recipes[0])
             with stopped_by_interrupt(self._clock):
                 name = study_identity(self._cache.source, recipes, self._options, self._profile)
@@ -133,7 +133,7 @@ class Search:
                 hint="built candidates are kept: run the same command with other limits to continue",
             )
 
-    def _set_up(self, beside: Runner) -> Builder:
+    def _set_up(self, reference: Runner) -> Builder:
         memory_mb = self._options.memory_mb
         return Builder(
             sample_set=self._sample_set,
@@ -144,7 +144,7 @@ class Search:
             progress=self._progress,
             model=self._task.model,
             tensors=self._original.tensors,
-            estimate_mb=estimate_mb(self._task.model.stat().st_size, beside.loaded().peak_memory_mb),
+            estimate_mb=estimate_mb(self._task.model.stat().st_size, reference.loaded().peak_memory_mb),
             memory_mb=memory_mb,
         )
 
@@ -264,7 +264,7 @@ class Search:
             candidate.drop_out("not tried", refusal)
             return True
         try:
-            self._workshop.supply(candidate, first)
+            self._builder.supply(candidate, first)
             self._claim(candidate)
             if candidate.racing:
                 self._progress.said(f"scoring {candidate.id}")
@@ -307,7 +307,7 @@ class Search:
         other bytes here: what becomes a rung is judged again on all samples. Raises BuildError."""
         if candidate.path is None:
             try:
-                self._workshop.supply(candidate, self._float)
+                self._builder.supply(candidate, self._float)
             except BudgetSpentError as over:
                 raise BuildError(str(over), subject=candidate.id) from over
 

@@ -100,8 +100,8 @@ class Slot:
         self.address = ListenSocket(config)
         self.address.bind()
         self._waiting: asyncio.Task[None] | None = None
-        self.beside = SlotTaps(config, around.profile, around.clock, around.tell)
-        inherited = InheritedSocket(listener=self.address.socket, mirror=self.beside.shadowing.mirror)
+        self.taps = SlotTaps(config, around.profile, around.clock, around.tell)
+        inherited = InheritedSocket(listener=self.address.socket, mirror=self.taps.shadowing.mirror)
         self.serving = WorkerLifecycle(inherited, config, around.profile, self, str(around.state.cache))
 
     @property
@@ -241,7 +241,7 @@ class Slot:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self.serving.stop()
-        await self.beside.shadowing.stop()
+        await self.taps.shadowing.stop()
         self.address.close()
 
     def keeps(self) -> frozenset[str]:
@@ -270,7 +270,7 @@ class Slot:
             rollout=candidate.rollout if candidate else None,
             progress=self.progress,
             saved=record.saved,
-            shadow=self.beside.shadowing.reported,
+            shadow=self.taps.shadowing.reported,
         )
 
     # What the worker side tells (serving.Owner)
@@ -358,8 +358,8 @@ class Slot:
         """Have a candidate in shadow answer what is answered, captures taken, and both stop in time."""
         captured = self.totals.counters.get("captured_bytes", 0)
         around = self._around
-        self.serving.take_aside(self.beside.tick(self.record, self.config, self._factory, around.state, captured))
-        if (verdict := self.beside.judge(self.record)) is not None:
+        self.serving.set_tap(self.taps.tick(self.record, self.config, self._factory, around.state, captured))
+        if (verdict := self.taps.judge(self.record)) is not None:
             self.apply(verdict)
 
     def _may_go_live(self) -> bool:

@@ -89,10 +89,10 @@ class WorkerLifecycle:
         self._wish = Prefer(variant=None, threads=self._threads)
         self._shed_s = 0.0
         self._growth = self._no_growth()
-        self._aside = TapSettings(shadow=0.0, capture=False)
+        self._tap = TapSettings(shadow=0.0, capture=False)
         self._mirror = inherited.mirror
-        self._vacancy = StandbyListener(inherited.listener)
-        self._doorbell = WakeOnConnect(inherited.listener)
+        self._standby = StandbyListener(inherited.listener)
+        self._wake_on_connect = WakeOnConnect(inherited.listener)
         self._cache = cache
         self._proved_bytes = 0  # of the largest request that any worker has answered
         self._refused_bytes: int | None = None  # a request of that size has ended a worker
@@ -152,8 +152,8 @@ class WorkerLifecycle:
             self._drain(self._current)
             self._current = None
         if not ladder:
-            self._doorbell.close()
-            self._vacancy.open()
+            self._wake_on_connect.close()
+            self._standby.open()
         elif changed or (self._current is None and self._next is None):
             self._launch()
 
@@ -216,17 +216,17 @@ class WorkerLifecycle:
         if self._current is not None:
             self._current.tell(AgentView(gauges=gauges))
 
-    def take_aside(self, aside: TapSettings) -> None:
+    def set_tap(self, settings: TapSettings) -> None:
         """Have requests shown to the shadow and captured like this."""
-        if self._current is not None and aside != self._aside:
-            self._current.tell(aside)
-        self._aside = aside
+        if self._current is not None and settings != self._tap:
+            self._current.tell(settings)
+        self._tap = settings
 
     async def stop(self) -> None:
         """Drain every worker; kill what has not ended in time."""
         self._stopping = True
-        self._vacancy.close()
-        self._doorbell.close()
+        self._standby.close()
+        self._wake_on_connect.close()
         if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
         workers = self.workers
@@ -271,17 +271,17 @@ class WorkerLifecycle:
     def _await_request(self) -> None:
         """Unloaded: turn requests away while load is shed, else wait for one."""
         if self._shed_s:
-            self._doorbell.close()
-            self._vacancy.open(SHEDDING, self._shed_s)
+            self._wake_on_connect.close()
+            self._standby.open(SHEDDING, self._shed_s)
         else:
-            self._vacancy.close()
-            self._doorbell.watch(self._wake)
+            self._standby.close()
+            self._wake_on_connect.watch(self._wake)
 
     def _turn_away_if_late(self, now: float) -> None:
         """Nobody serves, and the next worker is not to be started for a while: say so, rather than let clients wait."""
         wait_s = self._restarts.wait_s(now)
         if self._ladder and self._starting is None and wait_s > RESTART_S:
-            self._vacancy.open(RESTARTING, wait_s)
+            self._standby.open(RESTARTING, wait_s)
 
     def _wake(self) -> None:
         self.unloaded = False
@@ -293,8 +293,8 @@ class WorkerLifecycle:
         if self._stopping or self._starting is not None or not ladder or not due:
             return
         self.unloaded = False
-        self._vacancy.close()
-        self._doorbell.close()
+        self._standby.close()
+        self._wake_on_connect.close()
         self._listener.listen(BACKLOG)
         self._starting = asyncio.create_task(self._start(ladder))
 
@@ -350,7 +350,7 @@ class WorkerLifecycle:
             worker.tell(self._wish)
         if self._shed_s:
             worker.tell(Shed(retry_after_s=self._shed_s))
-        worker.tell(self._aside)
+        worker.tell(self._tap)
         self._owner.ready(worker, ready)
 
     def _on_death(self, worker: WorkerProcess, death: WorkerDeath) -> None:

@@ -60,7 +60,7 @@ class QuietServing:
     def view(self, gauges: dict[str, float]) -> None:
         pass
 
-    def take_aside(self, aside: TapSettings) -> None:
+    def set_tap(self, aside: TapSettings) -> None:
         pass
 
     async def stop(self) -> None:
