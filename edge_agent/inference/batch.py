@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_agent.inference.guard_policy import PASS
 from edge_agent.inference.request_check import RequestCheck
-from edge_agent.inference.rung import LoadedRung
+from edge_agent.inference.rungs.rung import LoadedRung
 from edge_agent.inference.samples import read_arrays, sample_inputs, to_model
 from edge_agent.ports import Array, Tensors
 from edge_contracts import limits

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.answer import Prediction
-from edge_agent.inference.quick_confidence import MARGIN, MAX_CLASSES
+from edge_agent.inference.rungs.quick_confidence import MARGIN, MAX_CLASSES
 from edge_agent.processing.activations import Floats, softmax
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Manifest, Output, Variant

@@ -1,7 +1,7 @@
 """The guards' decisions: may this input be fed, may this answer be given, is it like what the model was made for?
 
 Decisions over a few numbers only. Measuring the arrays, and acting on a verdict, is in `edge_agent.inference.guards`
-and `edge_agent.inference.rung`.
+and `edge_agent.inference.rungs.rung`.
 """
 
 from __future__ import annotations

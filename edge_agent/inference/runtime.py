@@ -5,7 +5,7 @@
     with Runtime.open("bundle") as runtime:
         answer = runtime.infer({"x": array})
 
-Nothing of HTTP, processes or updates is here: the worker wires this into a process, `adapters.http` into a protocol.
+Nothing of HTTP, processes or updates is here: the worker wires this into a process, `edge_agent.http` into a protocol.
 """
 
 from __future__ import annotations
@@ -22,23 +22,19 @@ import msgspec
 from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import open_bundle
 from edge_agent.config.inference_options import Certainty
-from edge_agent.errors import EngineMemoryError, RequestMemoryError, TensorError
+from edge_agent.errors import EngineMemoryError, TensorError
 from edge_agent.fallback_ladder import ABSTAIN, LadderRelease, Rung, build_ladder
 from edge_agent.host.request_memory import SizeWatcher
 from edge_agent.inference.batch import answer_together
 from edge_agent.inference.counters import Counters
-from edge_agent.inference.histograms import HistogramSampler, TagCounters
-from edge_agent.inference.last_resort import LastResortAnswers
-from edge_agent.inference.request_check import RequestCheck
-from edge_agent.inference.rung import GuardError, LoadedRung, first_manifest
-from edge_agent.inference.rung_pool import FaultListener, RungPool
+from edge_agent.inference.descent import LadderDescent
+from edge_agent.inference.rungs.pool import FaultListener, RungPool
+from edge_agent.inference.rungs.rung import first_manifest
+from edge_agent.inference.stream import Stream
 from edge_agent.inference.streams import StreamLimits, StreamStates, StreamStep
 from edge_agent.ports import Array, EngineSettings, Tensors
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest
-
-_Asked = tuple[Tensors, int, HistogramSampler | None]
-"""A request's tensors, when it came, in nanoseconds of the monotonic clock, and the counter of its tag."""
 
 Tagged = tuple[Tensors, str | None]
 """A request's tensors and its tag."""
@@ -47,44 +43,6 @@ LOST = "stream {}: started anew, its state is not here (a swap, a long pause, or
 
 _now_ns = time.monotonic_ns
 _numbers = itertools.count(1)
-
-
-class Stream:
-    """One source whose samples follow each other, fed step by step to a model that remembers.
-
-        with runtime.stream() as stream:
-            for frame in frames:
-                answer = stream.infer({"input": frame})
-
-    Its state is kept by the runtime. Leaving the block forgets it.
-    """
-
-    def __init__(self, runtime: Runtime, name: str | int) -> None:
-        self.name = name
-        self._runtime = runtime
-        self._start = True
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def infer(self, tensors: Tensors, tag: str | None = None) -> Answer:
-        """Answer the next step. Raises what `Runtime.infer` raises."""
-        step = StreamStep(stream=self.name, start=self._start)
-        answer = self._runtime.infer_step(dict(tensors), step, tag)
-        self._start = False
-        return answer
-
-    def reset(self) -> None:
-        """Have the next step be the first."""
-        self._start = True
-
-    def close(self) -> None:
-        """Forget the state."""
-        self._start = True
-        self._runtime.end_stream(self.name)
 
 
 class Runtime:
@@ -110,14 +68,8 @@ class Runtime:
         self.ladder = tuple(ladder)
         self.manifest: Manifest = first_manifest(self.ladder)
         self.tally = Counters()
-        self.seen = HistogramSampler(self.manifest)
-        self.seen_by_tag = TagCounters(self.manifest)
         self.busy_since: float | None = None
-        self._most: float = math.inf if certainty is None else certainty.abstain_over or math.inf
-        self._intake = RequestCheck(self.manifest)
-        self._resort = LastResortAnswers(self.manifest)
         self._streams = StreamStates(self.manifest, self.tally.count, streams or StreamLimits())
-        self._step: StreamStep | None = None
         self._ladder = RungPool(
             self.ladder,
             self.manifest,
@@ -128,6 +80,9 @@ class Runtime:
             watcher=watcher,
             refused_bytes=refused_bytes,
         )
+        most: float = math.inf if certainty is None else certainty.abstain_over or math.inf
+        self._descent = LadderDescent(self.manifest, self._ladder, self.tally, self._streams, most)
+        self.seen, self.seen_by_tag = self._descent.seen, self._descent.seen_by_tag
         self._lock = threading.Lock()
 
     @classmethod
@@ -160,14 +115,14 @@ class Runtime:
         """Who answers now: `served_by` of the first rung that is loaded and has not failed since, else of the last
         resort, as far as it has something to give. From any thread."""
         rung = self._ladder.answering()
-        return self._resort.state(time.monotonic()) if rung is None else rung.served_by
+        return self._descent.resort.state(time.monotonic()) if rung is None else rung.served_by
 
     @property
     def ready(self) -> bool:
         """Whether a request would be answered with something: by a model, or by what the release declares instead.
         From any thread."""
         now = time.monotonic()
-        return self._ladder.may_answer(now) or self._resort.state(now) != ABSTAIN
+        return self._ladder.may_answer(now) or self._descent.resort.state(now) != ABSTAIN
 
     @property
     def nodes(self) -> tuple[NodeAnswer, ...]:
@@ -189,7 +144,8 @@ class Runtime:
 
     @property
     def histograms(self) -> dict[str, tuple[int, ...]]:
-        """What was counted of all requests and of each tag's; see `core.tags` for the names. From any thread."""
+        """What was counted of all requests and of each tag's, named as `edge_agent.histogram_names` says. From any
+        thread."""
         found = self.seen.totals | self.seen_by_tag.totals()
         return {name: tuple(bins) for name, bins in found.items()}
 
@@ -212,10 +168,10 @@ class Runtime:
                         self._ladder.tell(self._ladder.first, error.reason, str(error))
                         raise
                 if rung is None or outputs is None:
-                    return self._at_length((tensors, start, own))
+                    return self._descent.answer((tensors, start, own))
                 if not rung.is_plain or start >= self.seen.due_ns or (own is not None and start >= own.due_ns):
-                    return self._answer(self._ladder.first, rung, (tensors, start, own), outputs)
-                # What `_answer` would do here, without its call: to a small model each call of Python's shows.
+                    return self._descent.finished(self._ladder.first, rung, (tensors, start, own), outputs)
+                # What `finished` would do here, without its call: to a small model each call of Python's shows.
                 timing_us = (_now_ns() - start) // 1000
                 rung.answers.count(timing_us)
                 return Answer(
@@ -251,14 +207,12 @@ class Runtime:
                 own = None if tag is None else self.seen_by_tag.of(tag)
                 release = self._ladder.release(self._ladder.first)
                 began = self._streams.fill_in(step, tensors, release, start / 1e9)
-                self._step = step
-                answer = self._at_length((tensors, start, own))
+                answer = self._descent.answer((tensors, start, own), step)
             except TensorError:
                 self.tally.count("rejected")
                 raise
             finally:
                 self.busy_since = None
-                self._step = None
         if began is None:
             return answer
         warnings = (*answer.warnings, LOST.format(step.stream)) if began == "lost" else answer.warnings
@@ -285,12 +239,12 @@ class Runtime:
             self.busy_since = start / 1e9
             try:
                 counters = [None if tag is None else self.seen_by_tag.of(tag) for _, tag in requests]
-                outputs = answer_together(rung, self._intake, [tensors for tensors, _ in requests], size)
+                outputs = answer_together(rung, self._descent.intake, [tensors for tensors, _ in requests], size)
                 if outputs is None:
                     return None
                 asked = [(tensors, start, own) for (tensors, _), own in zip(requests, counters, strict=True)]
                 return [
-                    self._answer(first, rung, one, rung.finish(answer, one[0]))
+                    self._descent.finished(first, rung, one, rung.finish(answer, one[0]))
                     for one, answer in zip(asked, outputs, strict=True)
                 ]
             except EngineMemoryError as error:
@@ -318,117 +272,10 @@ class Runtime:
         """Forget what was counted and remembered of all requests so far."""
         with self._lock:
             self.tally.clear()
-            self.seen = HistogramSampler(self.manifest)
-            self.seen_by_tag = TagCounters(self.manifest)
-            self._resort = LastResortAnswers(self.manifest)
+            self._descent.forget()
+            self.seen, self.seen_by_tag = self._descent.seen, self._descent.seen_by_tag
 
     def close(self) -> None:
         """Unload every rung."""
         with self._lock:
             self._ladder.unload()
-
-    def _at_length(self, asked: _Asked) -> Answer:
-        feeds = self._intake.fit(asked[0])
-        objections = self._intake.guard(feeds)
-        warnings: list[str] = []
-        trusted = True
-        if objections:
-            self.tally.count("guard_input")
-            warnings = [verdict.text for verdict in objections]
-            trusted = all(verdict.action != "fallback" for verdict in objections)
-        answer = self._climb_down(asked, feeds, warnings) if trusted else None
-        return answer or self._last_resort(asked, len(feeds[0]) if feeds[0].shape else 1, warnings)
-
-    def _climb_down(self, asked: _Asked, feeds: list[Array], warnings: list[str]) -> Answer | None:
-        """Try the rungs in order. A rung is blamed for failing only if another one could answer the same request:
-        when none can, the request is at fault, and a hostile client cannot put the whole ladder to rest."""
-        blamed: list[tuple[int, str, str]] = []
-        ladder = self._ladder
-        for index, rung in ladder.walk(self.busy_since or 0.0):
-            try:
-                outputs, confidence = rung.answer(self._feeds_of(index, rung, asked[0], feeds))
-                self._keep_state(index, outputs)
-                outputs = rung.finish(outputs, asked[0])
-            except EngineMemoryError as error:
-                ladder.tell(index, error.reason, str(error))
-                raise
-            except RequestMemoryError:
-                raise  # no rung is to blame for a request's size
-            except EdgewrightError as error:
-                self.tally.count("errors")
-                self.tally.count("guard_output", isinstance(error, GuardError))
-                warnings.append(f"{rung.served_by}: {error}")
-                blamed.append((index, error.reason, str(error)))
-                continue
-            if confidence.action == "warn":
-                self.tally.count("out_of_distribution")
-                warnings.append(confidence.text)
-            for culprit in blamed:
-                ladder.has_failed(*culprit)
-            return self._answer(index, rung, asked, outputs, warnings)
-        return None
-
-    def _feeds_of(self, index: int, rung: LoadedRung, tensors: Tensors, feeds: list[Array]) -> list[Array]:
-        """Return what a rung is fed: what the first one is, or what its own release makes of the request. Of a stream's
-        state another release makes nothing: there the stream starts anew."""
-        ladder = self._ladder
-        if self._step is not None and ladder.release(index) != ladder.release(ladder.first):
-            return rung.refit(self._streams.without(tensors))
-        return feeds if ladder.is_fed_alike(index) else rung.refit(tensors)
-
-    def _keep_state(self, index: int, outputs: dict[str, Array]) -> None:
-        """Keep what a step of a stream hands to the next one; another release's would not fit."""
-        if self._step is not None and self._ladder.is_fed_alike(index):
-            self._streams.keep(self._step, outputs, self._ladder.release(index), self.busy_since or 0.0)
-
-    def _answer(
-        self, index: int, rung: LoadedRung, asked: _Asked, outputs: dict[str, Array], warnings: Sequence[str] = ()
-    ) -> Answer:
-        self._ladder.has_answered(index)
-        if index != self._ladder.first:
-            self.tally.count("fallbacks")
-        if self._resort.remembers:
-            self._resort.remember(outputs, self.busy_since or 0.0)
-        tensors, start, own = asked
-        if start >= self.seen.due_ns and self._ladder.is_fed_alike(index):
-            self.seen.count(self._intake.fit(tensors), rung.variant, outputs, start)
-        if own is not None and start >= own.due_ns and self._ladder.is_fed_alike(index):
-            own.count(self._intake.fit(tensors), rung.variant, outputs, start)
-        prediction, abstained = None, False
-        if rung.predictor is not None:
-            prediction = rung.predictor.predict(outputs)
-            abstained = prediction.largest > self._most
-            self.tally.count("abstained", abstained)
-        if rung.composite is not None:
-            self._ladder.tell_of_nodes(index, rung.composite)
-        timing_us = (_now_ns() - start) // 1000
-        rung.answers.count(timing_us)
-        return Answer(
-            outputs={} if abstained else outputs,
-            served_by=rung.served_by,
-            version=rung.version,
-            model_sha256=rung.model_sha256,
-            abstained=abstained,
-            warnings=tuple(warnings),
-            timing_us=timing_us,
-            prediction=prediction,
-            nodes=() if rung.composite is None else rung.composite.nodes,
-        )
-
-    def _last_resort(self, asked: _Asked, batch: int, warnings: list[str]) -> Answer:
-        outputs = self._resort.outputs(batch, time.monotonic(), asked[0])
-        if not outputs:
-            self.tally.count("abstained")
-        timing_us = (_now_ns() - asked[1]) // 1000
-        served_by = self._resort.name if outputs else ABSTAIN
-        self.tally.count("fallbacks")
-        self.tally.answers(served_by).count(timing_us)
-        return Answer(
-            outputs=outputs,
-            served_by=served_by,
-            version=None,
-            model_sha256=None,
-            abstained=not outputs,
-            warnings=tuple(warnings),
-            timing_us=timing_us,
-        )

@@ -15,7 +15,7 @@ from support.makers import bundles as bundle_maker
 from support.sites.agent_process import eventually
 from support.sites.update_site import UpdateSite
 
-from edge_agent.inference.rung_health import PATIENCE
+from edge_agent.inference.rungs.health import PATIENCE
 from edge_contracts.channel import Gates
 from edge_contracts.manifest import LastResort
 

@@ -1,6 +1,6 @@
 """Which rungs a slot serves from: its record's releases as they lie on the disk, and the factory bundle below them.
 
-The order of the rungs is decided in `edge_agent.inference.rung_health`; the manifests are read here.
+The order of the rungs is decided in `edge_agent.inference.rungs.health`; the manifests are read here.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from support.makers import bundles
 from edge_agent import Runtime
 from edge_agent.engines.onnx_runtime import OnnxBound
 from edge_agent.errors import EngineError, TensorError
-from edge_agent.inference import fast_path
-from edge_agent.inference.quick_confidence import MAX_CLASSES, quick_confidence
+from edge_agent.inference.rungs import fast_path
+from edge_agent.inference.rungs.quick_confidence import MAX_CLASSES, quick_confidence
 from edge_contracts.guards import FeatureGuard
 from edge_contracts.manifest import Confidence, Input, InputGuard, Output, OutputGuard, SampleMapping
 

@@ -5,7 +5,15 @@ from msgspec.structs import replace
 from support.makers import bundles
 
 from edge_agent.fallback_ladder import LadderRelease, build_ladder
-from edge_agent.inference.rung_health import FIRST_REST_S, LONGEST_REST_S, PATIENCE, WELL, failed, preferred_order, walk
+from edge_agent.inference.rungs.health import (
+    FIRST_REST_S,
+    LONGEST_REST_S,
+    PATIENCE,
+    WELL,
+    failed,
+    preferred_order,
+    walk,
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from support.makers.bundles import make_bundle, samples
 from support.makers.stream_bundles import frames, make_stream_bundle, right_answers
 
 from edge_agent import Runtime
-from edge_agent.errors import TensorError
+from edge_agent.errors import EngineError, TensorError
 from edge_agent.fallback_ladder import LadderRelease, build_ladder
 from edge_agent.http.oip_codec import parse_request
+from edge_agent.inference.rungs.rung import LoadedRung
 from edge_agent.inference.streams import StreamLimits, StreamStates, StreamStep
 
 STEPS = frames(6)
@@ -152,6 +153,21 @@ def test_a_refused_step_leaves_the_stream_where_it_was(tmp_path: Path) -> None:
         ask(runtime, 7, 0, start=True)
         with pytest.raises(TensorError):
             runtime.infer_step({"x": STEPS[1].astype(np.int32)}, StreamStep(stream=7))
+        np.testing.assert_array_equal(ask(runtime, 7, 1).outputs["y"], RIGHT[1])
+
+
+def test_a_step_whose_answer_could_not_be_finished_leaves_the_stream_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as runtime:
+        ask(runtime, 7, 0, start=True)
+        with monkeypatch.context() as broken:
+
+            def fail(*_: object) -> None:
+                raise EngineError("no such step", subject="answer")
+
+            broken.setattr(LoadedRung, "finish", fail)
+            assert ask(runtime, 7, 1).abstained
         np.testing.assert_array_equal(ask(runtime, 7, 1).outputs["y"], RIGHT[1])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.inference.guards import as_held, features_in_order
-from edge_agent.inference.quick_confidence import quick_confidence
+from edge_agent.inference.rungs.quick_confidence import quick_confidence
 from edge_agent.ports import Array, Bound, Session, Tensors
 from edge_contracts.limits import KIB
 from edge_contracts.manifest import Input, InputGuard, Manifest, Output, OutputGuard, Variant

@@ -14,8 +14,8 @@ from edge_agent.errors import EngineMemoryError
 from edge_agent.fallback_ladder import Rung
 from edge_agent.host.request_memory import RequestMemory, SizeWatcher
 from edge_agent.inference.counters import Counters
-from edge_agent.inference.rung import LoadedRung, load_rung
-from edge_agent.inference.rung_health import WELL, failed, preferred_order, walk
+from edge_agent.inference.rungs.health import WELL, failed, preferred_order, walk
+from edge_agent.inference.rungs.rung import LoadedRung, load_rung
 from edge_agent.ports import Composite, EngineSettings
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest

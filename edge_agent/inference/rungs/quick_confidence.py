@@ -1,7 +1,7 @@
 """Energy and largest probability of one answer, on Python's own numbers: for a few classes a tenth of NumPy's time.
 
 Says only whether an answer is surely within a variant's thresholds. One that is outside, or so near that the last bits
-decide, is left to `edge_agent.inference.rung`, which says what is wrong with it.
+decide, is left to `edge_agent.inference.rungs.rung`, which says what is wrong with it.
 """
 
 from __future__ import annotations

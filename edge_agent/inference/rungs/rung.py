@@ -20,12 +20,12 @@ from edge_agent.engines.registry import engine_for
 from edge_agent.errors import EngineError, EngineMemoryError
 from edge_agent.fallback_ladder import Rung
 from edge_agent.host.request_memory import RequestMemory, growth_left_mb, peak_of
-from edge_agent.inference import fast_path
 from edge_agent.inference.conformal import Predictor, predictor
 from edge_agent.inference.counters import AnswerCounters
 from edge_agent.inference.guard_policy import PASS, GuardVerdict, judge_confidence, judge_output
 from edge_agent.inference.guards import as_held, is_finite, spread
 from edge_agent.inference.request_check import RequestCheck
+from edge_agent.inference.rungs import fast_path
 from edge_agent.inference.sample_runs import SampleRuns
 from edge_agent.inference.samples import (
     bind_inputs,
