@@ -27,8 +27,9 @@ def compare(
     """Return the observations that a device gives, and the devices it was compared with."""
     judged = [rule for rule in rules if rule.name != FAILURES]
     after = one.message or 0
-    version = followed.planned.plan.version
-    own = [window for window in store.windows(one.device, after) if window.version == version or window.shadow]
+    plan = followed.planned.plan
+    version, seen = plan.version, _of_model(store, one.device, after, plan.model)
+    own = [window for window in seen if window.version == version or window.shadow]
     found = [_alone(rule, one, own) for rule in judged if not rule.compares]
     comparing = [rule for rule in judged if rule.compares]
     serving = [window for window in own if window.version == version]
@@ -37,6 +38,11 @@ def compare(
     others = _others(store, followed, one, after)
     found += [_against(rule, one, serving, others) for rule in comparing]
     return [each for each in found if each is not None], sorted(others)
+
+
+def _of_model(store: RolloutStore, device: str, after: int, model: str) -> list[TelemetryWindow]:
+    """Return a device's windows of one model: its other slots serve something else."""
+    return [window for window in store.windows(device, after) if window.model == model]
 
 
 def _alone(rule: GateRule, one: Participant, windows: Sequence[TelemetryWindow]) -> Observation | None:
@@ -73,7 +79,8 @@ def _others(
     free.sort(key=likeness)
     found: dict[str, list[TelemetryWindow]] = {}
     for other in free[:LOOKED_AT]:
-        windows = [w for w in store.windows(other.device, after) if w.version not in (None, planned.plan.version)]
+        seen = _of_model(store, other.device, after, planned.plan.model)
+        windows = [window for window in seen if window.version not in (None, planned.plan.version)]
         if windows:
             found[other.device] = windows
         if len(found) == CONTROLS:

@@ -126,13 +126,14 @@ class RolloutDriver:
         """Take in what was reported since."""
         planned = followed.planned
         after = planned.change
-        while changes := self._store.changes(planned.channel, after):
+        while reports := self._store.changes(planned.channel, after):
             seen: dict[str, Participant] = {}
             evidence: list[Observation] = []
-            for change in changes:
-                followed.roster[change.device] = change
-                self._take(followed, change, seen, evidence)
-            after = changes[-1].id
+            for report in reports:
+                standing = followed.note(report)
+                if standing is not None:
+                    self._take(followed, standing, seen, evidence)
+            after = reports[-1][-1].id
             followed.events += 1
             followed.due = 0.0
             self._store.follow(planned.rollout, after, seen.values(), evidence, self._now())

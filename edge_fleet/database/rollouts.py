@@ -8,6 +8,7 @@ follows from it in `edge_fleet.rollouts.plan_state`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    delete,
     func,
     insert,
     select,
@@ -152,6 +154,7 @@ class SlotChange(Record, frozen=True, kw_only=True):
     id: int
     time: str
     device: str
+    slot: str
     channel: str
     online: bool | None
     board: str
@@ -228,18 +231,22 @@ class RolloutStore:
         with self._engine.connect() as connection:
             return [_planned(row._mapping) for row in connection.execute(query)]
 
-    def changes(self, channel: str, after: int, limit: int = 1000) -> list[SlotChange]:
-        """Return what slots on a channel reported after a row, oldest first."""
+    def changes(self, channel: str, after: int, limit: int = 1000) -> list[list[SlotChange]]:
+        """Return what slots on a channel reported after a row, oldest first: a list for each report, always whole."""
         query = select(SLOT_CHANGES).where(SLOT_CHANGES.c.channel == channel, SLOT_CHANGES.c.id > after)
         with self._engine.connect() as connection:
-            return [_change(row._mapping) for row in connection.execute(query.order_by(SLOT_CHANGES.c.id).limit(limit))]
+            rows = connection.execute(query.order_by(SLOT_CHANGES.c.id).limit(limit))
+            changes = [_change(row._mapping) for row in rows]
+        reports = [list(group) for _, group in groupby(changes, key=lambda one: (one.device, one.time))]
+        # The last of a full page may go on behind it.
+        return reports[:-1] if len(changes) == limit and len(reports) > 1 else reports
 
     def roster(self, channel: str, up_to: int) -> list[SlotChange]:
         """Return the newest report of every slot on a channel up to a row: what the changes add up to."""
         newest = (
             select(func.max(SLOT_CHANGES.c.id))
             .where(SLOT_CHANGES.c.channel == channel, SLOT_CHANGES.c.id <= up_to)
-            .group_by(SLOT_CHANGES.c.device)
+            .group_by(SLOT_CHANGES.c.device, SLOT_CHANGES.c.slot)
         )
         query = select(SLOT_CHANGES).where(SLOT_CHANGES.c.id.in_(newest)).order_by(SLOT_CHANGES.c.id)
         with self._engine.connect() as connection:
@@ -324,6 +331,11 @@ class RolloutStore:
         with self._engine.begin() as connection:
             where = update(PLANNED).where(PLANNED.c.rollout == rollout, PLANNED.c.step < step)
             connection.execute(where.values(step=step, entered=entered))
+
+    def withdraw(self, rollout: str) -> None:
+        """Forget a plan whose rollout was never signed."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(PLANNED).where(PLANNED.c.rollout == rollout, PLANNED.c.status == "starting"))
 
     def set_status(self, rollout: str, status: Status) -> None:
         """Say that a rollout runs, or how it ended."""

@@ -98,6 +98,10 @@ ROLLOUTS = Table(
 )
 
 
+GONE = "gone"
+"""State of a slot that its device has not any more, or has on another channel."""
+
+
 class DeviceRow(Record, frozen=True, kw_only=True):
     """A device as the fleet knows it. `online` is None until a presence message arrived."""
 
@@ -238,12 +242,14 @@ def is_old_report(known: DeviceRow | None, report: ReportedState) -> bool:
 
 def slot_changes(known: DeviceRow | None, arrival: Presence | ReportedState) -> list[dict[str, Any]]:
     """Return the rows of `slot_changes` that an arrival makes, without their time: one for each slot on a channel of
-    which it tells something new."""
+    which it tells something new, and one in state `GONE` for a slot that is on that channel no more."""
     before = None if known is None else known.reported
     was_online = None if known is None else known.online
     after, online = (before, arrival.online) if isinstance(arrival, Presence) else (arrival, was_online)
     old = {row["slot"]: row for row in _slot_rows(before, was_online)}
-    return [row for row in _slot_rows(after, online) if row != old.get(row["slot"])]
+    rows = {row["slot"]: row for row in _slot_rows(after, online)}
+    gone = [row | {"state": GONE} for name, row in old.items() if rows.get(name, {}).get("channel") != row["channel"]]
+    return gone + [row for name, row in rows.items() if row != old.get(name)]
 
 
 def _slot_rows(report: ReportedState | None, online: bool | None) -> list[dict[str, Any]]:

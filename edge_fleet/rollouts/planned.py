@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from edge_contracts.channel import Channel
 from edge_contracts.codec import Record
-from edge_fleet.database.rollouts import DecisionRow, PlannedRollout, RolloutStore
+from edge_fleet.database.rollouts import DecisionRow, PlannedRollout, RolloutStore, SlotChange
+from edge_fleet.database.telemetry import GONE
 from edge_fleet.errors import RolloutError
 from edge_fleet.evidence.gates import EvidenceBook, gate_rules
 from edge_fleet.rollouts.channel_state import Plan
@@ -66,15 +67,16 @@ def start_planned(fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, *, db
         before = read_channel(repository, plan.channel)
         release = find_release(repository, plan.model, plan.version)
         name = plan.name or next_rollout_name(before, plan.version)
-        if any(one.rollout == name for one in store.planned()):
+        if any(one.rollout == name and one.status != "starting" for one in store.planned()):
             raise RolloutError("a rollout of this name was planned before", subject=name, hint="give another name")
         first = _start(plan, name, _first_percentage(store, plan, name))
         # Stored before it is signed: a rollout that is on the channel always has its plan.
+        store.withdraw(name)  # what an earlier try left that was killed before it had signed
         store.begin(name, release.manifest_sha256, plan, now.timestamp(), _text(now))
         try:
             return start_rollout(fleet, first, now, db=db)
         except BaseException:
-            store.set_status(name, "ended")
+            store.withdraw(name)
             raise
     finally:
         store.close()
@@ -83,7 +85,7 @@ def start_planned(fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, *, db
 def forecast(fleet: FleetWorkspace, plan: RolloutPlan, bundle_bytes: int, now: datetime, db: str | None) -> Forecast:
     """Return what a plan would do with the devices that have reported. Nothing is signed or stored."""
     store = RolloutStore(db or fleet.store_url)
-    roster = store.roster(plan.channel, EVERYTHING)
+    roster = _devices(store, plan.channel)
     store.close()
     name = plan.name or next_rollout_name(read_channel(fleet.read(now), plan.channel), plan.version)
     waves: list[WaveForecast] = []
@@ -155,7 +157,13 @@ def _start(plan: RolloutPlan, name: str, percentage: float) -> Plan:
 def _first_percentage(store: RolloutStore, plan: RolloutPlan, name: str) -> float:
     first = plan.steps[0]
     assert isinstance(first, WaveStep | ShadowStep)
-    return percentage_for(first, store.roster(plan.channel, EVERYTHING), plan.selectors, name)
+    return percentage_for(first, _devices(store, plan.channel), plan.selectors, name)
+
+
+def _devices(store: RolloutStore, channel: str) -> list[SlotChange]:
+    """Return the newest report of each device that has a slot on the channel."""
+    found = {one.device: one for one in store.roster(channel, EVERYTHING) if one.state != GONE}
+    return list(found.values())
 
 
 def _seconds(plan: RolloutPlan) -> float:

@@ -16,6 +16,20 @@ AT_WORK = frozenset({"preflight", "downloading", "verified", "trial", "shadow", 
 GIVEN_UP = frozenset({"rejected", "rolled_back"})
 
 
+def worst(slots: Iterable[SlotChange], rollout: str, manifest: str) -> SlotChange:
+    """Return the report that stands for a device with several slots on the channel: it has failed when one of them
+    has, and is done when all are."""
+
+    def rank(one: SlotChange) -> int:
+        if (one.rollout, one.manifest) != (rollout, manifest):
+            return 1
+        if one.state in GIVEN_UP:
+            return 3
+        return 2 if one.state in AT_WORK else int(one.state != "committed")
+
+    return max(slots, key=lambda one: (rank(one), one.id))
+
+
 def facts_of(report: SlotChange | ReportedState) -> Facts:
     """Return what selectors ask about a device, as it reported it."""
     return Facts(

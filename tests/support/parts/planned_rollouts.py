@@ -76,12 +76,12 @@ class PretendFleet:
         assert found is not None
         return found
 
-    def report(self, device: str, slot: SlotState, **facts: Any) -> None:
-        """Store what a device reports."""
+    def report(self, device: str, *slots: SlotState, **facts: Any) -> None:
+        """Store what a device reports of its slots."""
         self.sequence += 1
         known = {"agent_version": "1", "board": "pi-4", "architecture": "aarch64", "tags": {}} | facts
         report = ReportedState(
-            device=device, boot_id="b", sequence=self.sequence, time=TIME, slots=(slot,), **known  # type: ignore[arg-type]
+            device=device, boot_id="b", sequence=self.sequence, time=TIME, slots=slots, **known  # type: ignore[arg-type]
         )  # fmt: skip
         self.telemetry.ingest([report], self.now())
 
@@ -105,8 +105,8 @@ class PretendFleet:
             )  # type: ignore[arg-type]  # fmt: skip
             self.report(device, slot)
 
-    def window(self, device: str, version: str, **values: Any) -> None:
-        """Store a telemetry window of a device."""
+    def window(self, device: str, version: str, *, model: str = "har", **values: Any) -> None:
+        """Store a telemetry window of a device's slot of that model."""
         self.sequence += 1
         window = TelemetryWindow(
             device=device,
@@ -114,7 +114,8 @@ class PretendFleet:
             sequence=self.sequence,
             start=TIME,
             end=TIME,
-            slot="main",
+            slot=model,
+            model=model,
             version=version,
             **values,
         )

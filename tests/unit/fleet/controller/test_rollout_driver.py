@@ -10,8 +10,8 @@ import pytest
 from support.makers.fleets import NOW
 from support.parts.planned_rollouts import WAVES, PretendFleet, make_plan
 
-from edge_contracts.state import Presence
-from edge_fleet.errors import RolloutError
+from edge_contracts.state import Installed, Presence, SlotState
+from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.rollouts.channel_state import pause, resume
 from edge_fleet.rollouts.planned import forecast, replay
 from edge_fleet.rollouts.rollout import change_rollout
@@ -250,3 +250,80 @@ def test_a_rollout_that_a_person_ends_is_no_longer_followed(make: Make) -> None:
     change_rollout(fleet.workspace, "stable", abort, NOW)
     fleet.look(2)
     assert fleet.status() == "stopped"
+
+
+def _slot(fleet: PretendFleet, name: str, state: str) -> SlotState:
+    channel = fleet.channel()
+    assert channel.candidate is not None
+    new = Installed(version=channel.candidate.version, manifest_sha256=channel.candidate.manifest_sha256)
+    serving = new if state == "committed" else fleet.stable
+    return SlotState(
+        slot=name, channel="stable", state=state, serving=serving, candidate=new, rollout=channel.rollout
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [("committed", "rejected"), ("rejected", "committed")])
+def test_a_device_has_failed_when_one_of_its_slots_has(make: Make, order: tuple[str, str]) -> None:
+    fleet = make(devices=1)
+    fleet.start(make_plan(LAST))
+    fleet.report("dev-000", _slot(fleet, "left", order[0]), _slot(fleet, "right", "trial"))
+    fleet.look()
+    fleet.report("dev-000", _slot(fleet, "left", order[0]), _slot(fleet, "right", order[1]))
+    fleet.look()
+    (found,) = fleet.rollouts.evidence(fleet.rollouts.planned()[-1].rollout)
+    assert found[1].value == 1.0
+
+
+def test_a_device_is_through_when_all_its_slots_are(make: Make) -> None:
+    fleet = make(devices=1)
+    fleet.start(make_plan(LAST))
+    fleet.report("dev-000", _slot(fleet, "left", "committed"), _slot(fleet, "right", "trial"))
+    fleet.look(2)
+    assert fleet.status() == "running"
+    fleet.driver.close()
+    fleet.driver = fleet.new_driver()  # what it knows of both slots is in the database
+    fleet.report("dev-000", _slot(fleet, "left", "committed"), _slot(fleet, "right", "committed"))
+    fleet.look(2)
+    assert fleet.status() == "finished"
+
+
+def test_a_slot_that_left_the_channel_holds_up_nobody(make: Make) -> None:
+    fleet = make(devices=2)
+    fleet.start(make_plan(LAST))
+    fleet.report("dev-000", _slot(fleet, "main", "committed"))
+    fleet.report("dev-001", _slot(fleet, "main", "trial"))
+    fleet.look(2)
+    assert fleet.status() == "running"
+    fleet.report("dev-001", SlotState(slot="main", channel="beta", state="idle"))
+    fleet.look(2)
+    assert fleet.status() == "finished"
+
+
+def test_a_device_s_other_models_say_nothing_of_the_release(make: Make) -> None:
+    fleet = make(devices=150)
+    fleet.start(make_plan('[[steps]]\nkind = "wave"\npercent = 50\n', "[gates]\nlatency = 1.2\n"))
+    fleet.act("active")
+    fleet.look()
+    new = {one.device for one in fleet.rollouts.participants(fleet.rollouts.planned()[-1].rollout)}
+    fast, slow = (0,) * 10 + (30,), (0,) * 11 + (30,)
+    for device in fleet.devices:
+        fleet.window(device, "1.1.0" if device in new else "1.0.0", latency_log2_us=fast)
+        fleet.window(device, "1.1.0", model="voice", latency_log2_us=slow if device in new else fast)
+    fleet.act()
+    fleet.look(3)
+    assert fleet.status() == "finished"
+
+
+def test_a_start_that_could_not_be_signed_may_be_tried_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = make(devices=10)
+    with monkeypatch.context() as broken:
+
+        def fail(*_: object, **__: object) -> None:
+            raise FleetError("no key", subject="rollouts")
+
+        broken.setattr("edge_fleet.rollouts.planned.start_rollout", fail)
+        with pytest.raises(FleetError, match="no key"):
+            fleet.start(make_plan())
+    fleet.start(make_plan())
+    fleet.run()
+    assert fleet.status() == "finished"
