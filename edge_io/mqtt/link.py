@@ -54,11 +54,19 @@ MAX_WAITING = 1000
 _log = logging.getLogger(__name__)
 
 
-def next_attempt(attempt: int, lasted_s: float, code: int | None) -> int:
+EXCHANGED = 1
+"""The latest attempt that follows a short connection over which messages went both ways: a network that breaks every
+few seconds still carries something in each of them."""
+
+
+def next_attempt(attempt: int, lasted_s: float, code: int | None, *, exchanged: bool = False) -> int:
     """Return which attempt comes after a connection that held for `lasted_s` seconds and ended with the broker's
-    reason `code`: the first again after a success, else one more."""
+    reason `code`: the first again after a success, an early one when messages were `exchanged` and the broker gave no
+    reason to end it, else one more."""
     steady = UNCONTESTED_S if code == SESSION_TAKEN_OVER else STEADY_S
-    return 0 if lasted_s >= steady else attempt
+    if lasted_s >= steady:
+        return 0
+    return min(attempt, EXCHANGED) if exchanged and code is None else attempt
 
 
 class BrokerLink:
@@ -71,6 +79,7 @@ class BrokerLink:
         self._wait = wait
         self._manner = Manner(version5=settings.protocol != "3.1.1")
         self._greeted = False
+        self._sent = self._exchanged = False
         self._lock = threading.Lock()
         self._outgoing: deque[Outgoing] = deque()
         self._number = 0
@@ -161,7 +170,9 @@ class BrokerLink:
                 if self._leaving(stopped):
                     return
                 self._tell(ended)
-                attempt = 0 if self._anew else next_attempt(attempt, time.monotonic() - began, ended.code)
+                lasted_s = time.monotonic() - began
+                following = next_attempt(attempt, lasted_s, ended.code, exchanged=self._exchanged)
+                attempt = 0 if self._anew else following
                 self._rest(stopped, turn, 0.0 if self._anew else self._wait(attempt))
                 attempt, self._anew = attempt + 1, False
         finally:
@@ -182,6 +193,7 @@ class BrokerLink:
 
     def _session(self, stopped: Callable[[], bool], work: Callable[[], float]) -> Disconnected:
         """Have one connection from start to end; return why it ended."""
+        self._sent = self._exchanged = False
         connection = self._opened()
         if isinstance(connection, Disconnected):
             return connection
@@ -258,6 +270,7 @@ class BrokerLink:
             if self._outgoing[0].qos and not connection.room:
                 return
             connection.send(self._outgoing.popleft(), time.monotonic())
+            self._sent = True
 
     def _rest(self, stopped: Callable[[], bool], work: Callable[[], float], seconds: float) -> None:
         """Wait between two connections; work goes on, and whoever wants a new connection ends the wait."""
@@ -291,6 +304,7 @@ class BrokerLink:
             self._greeted = True
             self._ready.set()
         if isinstance(event, MessageReceived):
+            self._exchanged = self._exchanged or (self._sent and not event.retained)
             self._tell_owner(event)  # the connection knows what to do with a message that its owner cannot handle
         else:
             self._tell(event)

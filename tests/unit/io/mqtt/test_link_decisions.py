@@ -18,6 +18,12 @@ def test_a_connection_that_lasts_a_second_is_no_success() -> None:
     assert next_attempt(5, STEADY_S, None) == 0
 
 
+def test_a_short_connection_that_carried_messages_both_ways_is_tried_again_soon() -> None:
+    assert next_attempt(5, 1.0, None, exchanged=True) == 1
+    assert next_attempt(0, 1.0, None, exchanged=True) == 0
+    assert next_attempt(5, 1.0, SESSION_TAKEN_OVER, exchanged=True) == 5, "the broker said why it ends"
+
+
 def test_after_a_takeover_only_a_long_connection_is_one() -> None:
     assert next_attempt(5, STEADY_S, SESSION_TAKEN_OVER) == 5
     assert next_attempt(5, UNCONTESTED_S, SESSION_TAKEN_OVER) == 0
