@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from edge_contracts.errors import ContractError, OperatorError
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial, Trial
+    from sqlalchemy import Engine
 
 BASE = "base"
 """The parameter that chooses the recipe to vary."""
@@ -102,7 +104,7 @@ class Study:
             recipe = self._propose(trial)
             if recipe is not None and not self._taken(trial, recipe):
                 return Turn(recipe=recipe, trial=trial, varied=recipe.id not in self._recipes)
-            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            self._tell(trial)
         self._barren = True
         return None
 
@@ -161,17 +163,22 @@ class Study:
 
     def finish(self, turn: Turn, candidate: Candidate, limits: dict[str, float], values: list[float] | None) -> None:
         """Write down what came of a turn. `limits` are above 0 where not kept; without `values` there is nothing to
-        compare."""
-        for name, value in limits.items():
-            turn.trial.set_constraint(name, value)
-        turn.trial.set_user_attr(VALUES, values)
-        turn.trial.set_user_attr(RECORD, encode(candidate.record()).decode())
+        compare. A turn that another search took for lost is that one's now: nothing is written."""
+        with suppress(self._optuna.exceptions.UpdateFinishedTrialError):
+            for name, value in limits.items():
+                turn.trial.set_constraint(name, value)
+            turn.trial.set_user_attr(VALUES, values)
+            turn.trial.set_user_attr(RECORD, encode(candidate.record()).decode())
+        self._tell(turn.trial, values)
+
+    def _tell(self, trial: Trial, values: list[float] | None = None) -> None:
+        """End a trial, with its values or as one that failed; one that has ended stays as it is."""
         state = None if values is not None else self._optuna.trial.TrialState.FAIL
-        self._study.tell(turn.trial, values, state=state)
+        self._study.tell(trial, values, state=state, skip_if_finished=True)
 
     def give_back(self, turn: Turn) -> None:
         """Put a turn back that was not played to the end: it is the next one's."""
-        self._study.tell(turn.trial, state=self._optuna.trial.TrialState.FAIL)
+        self._tell(turn.trial)
         self._again(turn.trial.params, dict(turn.trial.user_attrs))
 
     def _again(self, parameters: dict[str, Any], attributes: dict[str, Any]) -> None:
@@ -201,6 +208,8 @@ def _open(url: str, name: str) -> optuna.Study:
     for left in reversed(range(OPEN_TRIES)):
         try:
             storage = RDBStorage(url, engine_kwargs=waits)
+            if storage.engine.dialect.name == "sqlite":
+                _lock_before_reading(storage.engine)
             return optuna.create_study(
                 study_name=name, storage=storage, directions=["minimize"] * 3, load_if_exists=True
             )
@@ -212,6 +221,19 @@ def _open(url: str, name: str) -> optuna.Study:
                 ) from error
         time.sleep(OPEN_WAIT_S)
     raise AssertionError
+
+
+def _lock_before_reading(engine: Engine) -> None:
+    """Have every transaction take SQLite's write lock when it begins. Otherwise two searches read that a trial waits,
+    and both take it: SQLite knows no `SELECT ... FOR UPDATE`, by which other databases keep the second one out."""
+    from sqlalchemy import event
+
+    def leave_to_us(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # Python's driver begins too late by itself
+
+    event.listen(engine, "connect", leave_to_us)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()  # what was opened before the first listener was there
 
 
 def _passing() -> tuple[type[Exception], ...]:

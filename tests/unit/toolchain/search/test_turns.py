@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import pytest
 from support.parts import turns as parts
@@ -113,3 +114,31 @@ def test_a_search_killed_while_it_writes_a_trial_down_leaves_a_base_that_is_vari
     varied = again.take(vary=True)
     assert varied is not None
     assert varied.varied
+
+
+def test_two_searches_never_get_the_same_turn(storage: str) -> None:
+    recipes = [recipe(f"recipe-{number}", f"rank = {number}") for number in range(12)]
+    studies = [Study(storage, "s", recipes) for _ in range(2)]
+    taken: list[tuple[int, str]] = []
+
+    def take_all(study: Study) -> None:
+        while (turn := study.take(vary=False)) is not None:
+            taken.append((turn.trial.number, turn.recipe.id))
+
+    searches = [threading.Thread(target=take_all, args=(study,)) for study in studies]
+    for one in searches:
+        one.start()
+    for one in searches:
+        one.join()
+    assert len({number for number, _ in taken}) == len(taken)
+    assert sorted(name for _, name in taken) == sorted(one.id for one in recipes)
+
+
+def test_a_turn_that_another_search_took_for_lost_ends_without_an_error(storage: str) -> None:
+    study = Study(storage, "s", [recipe("half")])
+    turn = study.take(vary=False)
+    assert turn is not None
+    turn.trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}:0")
+    other = Study(storage, "s", [recipe("half")])
+    study.finish(turn, Candidate(recipe=turn.recipe), {"drop": -1.0}, [0.1, 0.5, 1.0])
+    assert play(other, holds=True) == "half"
