@@ -5,6 +5,7 @@ The grammar (`compression/README.md` has it with examples):
     summary = "one line for people"
     format = "onnx" or "tflite"
     rank = <whole number>               which is tried first: the lower; 50 if not said
+    core = true                         optional: built and judged even when the budget is used up
     after = "<id of a recipe>"          optional: not tried unless that one keeps the drop limit
     [[passes]]
     pass = "<name of a pass>"
@@ -51,6 +52,7 @@ class RecipeFile(StrictRecord, frozen=True, kw_only=True):
     summary: Text
     format: Format = "onnx"
     rank: int = 50
+    core: bool = False
     after: Name | None = None
     passes: Annotated[tuple[AnyPass, ...], Meta(max_length=32)] = ()
     space: Space = {}
@@ -59,7 +61,8 @@ class RecipeFile(StrictRecord, frozen=True, kw_only=True):
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A recipe and the text it was read from, which goes into the bundle beside what it made. `parameters` is what the
-    search may vary in it; it is not tried unless the recipe `after` keeps the drop limit, if there is one here."""
+    search may vary in it; it is not tried unless the recipe `after` keeps the drop limit, if there is one here. What is of the `core` is tried whatever
+    the budget."""
 
     id: str
     summary: str
@@ -67,6 +70,7 @@ class Recipe:
     passes: tuple[AnyPass, ...]
     text: str
     rank: int = 50
+    core: bool = False
     after: str | None = None
     parameters: tuple[Parameter, ...] = ()
 
@@ -106,6 +110,7 @@ def parse_recipe(content: str, recipe_id: str) -> Recipe:
         passes=file.passes,
         text=content,
         rank=file.rank,
+        core=file.core or recipe_id in FLOAT_RECIPES,
         after=file.after,
         parameters=parameters(file.space, _plain(file.passes), what),
     )

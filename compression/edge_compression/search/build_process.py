@@ -7,8 +7,10 @@ id>`). Which recipes are built is in `search`, what a pass does in `passes`.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -47,11 +49,22 @@ class UnfitError(BuildError):
     reason = "unfit"
 
 
+class LateError(BuildError):
+    """A build was ended because it took more processor time than it was allowed."""
+
+    reason = "late"
+
+
+LATE_WALL_S, LATE_WALL_TIMES = 120.0, 30.0
+"""A build that computes is bounded by its processor time; one that hangs or starves, by so much more time that passes.
+"""
+
+
 class BuildPlan(StrictRecord, frozen=True, kw_only=True):
     """Apply the passes of a recipe after the first `skip`, which `model` has been through already. `calibration` is a
     .npy file of samples in the first tensor's `sample.dtype`, or a folder with one for each of `tensors`, of which
     `count` are used; `training` another one, used whole.
-    `seconds` is how long the search may still try; None where nobody waits."""
+    `seconds` of processor time it may take; None where nobody waits."""
 
     recipe_id: str
     recipe: str
@@ -67,7 +80,7 @@ class BuildPlan(StrictRecord, frozen=True, kw_only=True):
 
 
 class Built(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="built"):
-    """What each pass changed, in order, how long all took, and the process's peak memory."""
+    """What each pass changed, in order, the processor seconds all took, and the process's peak memory."""
 
     changes: tuple[Changes, ...]
     seconds: float
@@ -89,14 +102,19 @@ _result = msgspec.json.Decoder(Built | BuildRefused)
 Result = TypeVar("Result")
 
 
-def build(plan: BuildPlan, *, timeout_s: float, starter: Starter = start) -> Built:
-    """Build a candidate in a child process. Raises BuildError with the tool's reason."""
-    timed = msgspec.structs.replace(plan, seconds=timeout_s)
+def build(plan: BuildPlan, *, allowed_s: float, starter: Starter = start) -> Built:
+    """Build a candidate in a child process that may take `allowed_s` seconds of processor time. Raises BuildError with
+    the tool's reason, LateError when it took more."""
+    timed = msgspec.structs.replace(plan, seconds=allowed_s)
     words = ["edge_compression.search.build_process", msgspec.json.encode(timed).decode()]
+    late = f"took more than {allowed_s:.0f} s of processor time"
     try:
-        done = run(words, timeout_s=timeout_s, starter=starter, env={**os.environ, **ONE_THREAD})
+        wall_s = LATE_WALL_S + LATE_WALL_TIMES * allowed_s
+        done = run(words, timeout_s=wall_s, starter=starter, env={**os.environ, **ONE_THREAD})
     except subprocess.TimeoutExpired:
-        raise BuildError(f"took longer than {timeout_s:.0f} s", subject=plan.recipe_id) from None
+        raise LateError(late, subject=plan.recipe_id) from None
+    if done.returncode == -signal.SIGXCPU:
+        raise LateError(late, subject=plan.recipe_id)
     if not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         last = said[-1] if said else "no output"
@@ -110,7 +128,7 @@ def build(plan: BuildPlan, *, timeout_s: float, starter: Starter = start) -> Bui
 
 def apply_recipe(plan: BuildPlan) -> Built | BuildRefused:
     """Apply the recipe in this process and write the result. Any error of a tool becomes a refusal."""
-    started = time.monotonic()
+    started = time.process_time()
     recipe = parse_recipe(plan.recipe, plan.recipe_id)
     model = Path(plan.model).read_bytes()
     training = None if plan.training is None else partial(_samples, plan, plan.training)
@@ -119,7 +137,7 @@ def apply_recipe(plan: BuildPlan) -> Built | BuildRefused:
         unquantized=model,
         original=model,
         training=training,
-        seconds_left=None if plan.seconds is None else partial(_left, started + plan.seconds),
+        seconds_left=None if plan.seconds is None else partial(_left, plan.seconds),
     )
     steps = recipe.passes[plan.skip :]
     for step in steps:
@@ -130,7 +148,7 @@ def apply_recipe(plan: BuildPlan) -> Built | BuildRefused:
     if isinstance(made, BuildRefused):
         return made
     Path(plan.out).write_bytes(made.model)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     return Built(changes=made.changes, seconds=seconds, peak_memory_mb=peak_memory() / MIB)
 
 
@@ -191,8 +209,8 @@ def _name(step: Pass) -> str:
     return str(type(step).__struct_config__.tag)  # type: ignore[attr-defined]
 
 
-def _left(deadline: float) -> float:
-    return deadline - time.monotonic()
+def _left(allowed_s: float) -> float:
+    return allowed_s - time.process_time()
 
 
 def _samples(plan: BuildPlan, path: str, count: int | None = None) -> Iterator[Feeds]:
@@ -211,6 +229,9 @@ def main(arguments: list[str]) -> int:
     plan = msgspec.json.decode(arguments[0], type=BuildPlan)
     limit = int(plan.memory_limit_mb * MIB)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if plan.seconds is not None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(plan.seconds), resource.RLIM_INFINITY))
     answers.write(msgspec.json.encode(apply_recipe(plan)))
     answers.flush()
     return 0

@@ -35,19 +35,20 @@ class Builder:
     estimate_mb: float
     memory_mb: float
 
-    def supply(self, candidate: Candidate, first: Candidate | None) -> None:
+    def supply(self, candidate: Candidate, first: Candidate | None, *, judged: bool = False) -> None:
         """Give a candidate its model; `first` is the float one, from which recipes go on that begin with its passes.
-        Raises BuildError, or OverError when no time is left for building."""
+        Raises BuildError, or BudgetSpentError when no work is left for building; what was `judged` is built in any case."""
         cached = self.cache.find(candidate.recipe)
         if cached is None:
             if self.estimate_mb > self.memory_mb:
                 needs = f"needs about {self.estimate_mb:.0f} MB of memory, limit {self.memory_mb:g}"
                 raise BuildError(needs, subject=candidate.id, hint="increase --memory")
             with self.admission.room(self.estimate_mb):
+                allowed_s = self.clock.allowance(core=judged or candidate.recipe.core)
                 self.progress.said(f"building {candidate.id}")
                 made = self.cache.room(candidate.recipe)
                 try:
-                    built = self._build(candidate.recipe, first, made)
+                    built = self._build(candidate.recipe, first, made, allowed_s)
                     cached = self.cache.place(candidate.recipe, made, built)
                 finally:
                     made.unlink(missing_ok=True)
@@ -57,7 +58,7 @@ class Builder:
         resumed = first is not None and candidate.recipe.resumes(first.recipe)
         candidate.changes = (*(first.changes if first is not None and resumed else ()), *cached.built.changes)
 
-    def _build(self, recipe: Recipe, first: Candidate | None, made: Path) -> Built:
+    def _build(self, recipe: Recipe, first: Candidate | None, made: Path, allowed_s: float) -> Built:
         base = first if first is not None and recipe.resumes(first.recipe) else None
         plan = BuildPlan(
             recipe_id=recipe.id,
@@ -71,4 +72,4 @@ class Builder:
             memory_limit_mb=self.memory_mb,
             training=None if self.sample_set.training is None else str(self.sample_set.training),
         )
-        return build(plan, timeout_s=self.clock.remaining(), starter=self.starter)
+        return build(plan, allowed_s=allowed_s, starter=self.starter)

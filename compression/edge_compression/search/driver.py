@@ -36,7 +36,7 @@ from edge_compression.evaluation.sample_splits import (
 from edge_compression.guards import check_answers, check_finite, guarded
 from edge_compression.options import Options, Work
 from edge_compression.recipes.recipe import Recipe
-from edge_compression.search.build_process import BuildError, UnfitError
+from edge_compression.search.build_process import BuildError, LateError, UnfitError
 from edge_compression.search.builder import Builder
 from edge_compression.search.cache_keys import build_identity, study_identity
 from edge_compression.search.finalists import FINALIST_S, FINALISTS, FinalSelection, SearchResult
@@ -45,12 +45,16 @@ from edge_compression.search.model_cache import ModelCache
 from edge_compression.search.progress import Progress
 from edge_compression.search.study import Study, Turn
 from edge_compression.search.time_budget import BudgetSpentError, TimeBudget, default_budget, stopped_by_interrupt
+from edge_compression.search.work_meter import WorkMeter
 from edge_contracts.errors import BundleError
 from edge_contracts.profile import DeviceProfile
 
 PARALLEL = min(4, os.cpu_count() or 1)
 LOOK_S, IDLE_S = 0.1, 0.5
 """How often the main thread looks whether somebody pressed Ctrl-C, and a worker without a turn whether there is one."""
+
+PATIENCE_S = 1800.0
+"""With one process's answers to all samples: a guard against one that hangs, not a bound of the search's work."""
 
 LOST = "the search was killed each time this candidate was built"
 
@@ -75,7 +79,7 @@ class Search:
         self._task, self._profile, self._options, self._progress = task, profile, options, progress
         self._place = place
         budget = options.budget_s if options.budget_s is not None else default_budget(task.model.stat().st_size)
-        self._clock = TimeBudget(budget)
+        self._clock = TimeBudget(budget, WorkMeter(PARALLEL))
         settings = SplitSettings(
             calibration=options.calibration, evaluation=options.evaluation, memory_mb=options.memory_mb
         )
@@ -112,7 +116,7 @@ class Search:
         finish = FinalSelection(
             self._task, self._profile, self._limits, self._sample_set, self._evaluator, self._jury, self._progress
         )
-        found = finish.run(list(self._candidates.values()), self._original, self._rebuild, self._clock.deadline)
+        found = finish.run(list(self._candidates.values()), self._original, self._rebuild)
         self._check_asked(found)
         return found
 
@@ -158,17 +162,17 @@ class Search:
         names = [info.name for info in opened.outputs]
         judge = AnswerJudge(self._task, plain, opened.outputs, self._sample_set.order)
         began = time.monotonic()
-        outputs = self._sample_set.answers(runner, PARTS, timeout_s=self._clock.remaining())
+        outputs = self._sample_set.answers(runner, PARTS, timeout_s=PATIENCE_S)
         sample_s = (time.monotonic() - began) / outputs[0].shape[0]
         outputs = self._sample_set.spilled(outputs)
         check_finite(self._task, names, outputs, self._sample_set.order)
         asked, confidence = self._options.allowance, self._options.confidence
         self._jury = Jury(judge, names, outputs, asked=asked, confidence=confidence)
         tensors = tuple(guarded(self._task, tensor, index) for index, tensor in enumerate(plain))
-        self._sample_set.unroll(runner, tensors, names, timeout_s=self._clock.remaining())
+        self._sample_set.unroll(runner, tensors, names, timeout_s=PATIENCE_S)
         calibrated = []
         if self._jury.maps_scores:
-            calibrated = self._sample_set.calibrated(runner, timeout_s=self._clock.remaining())
+            calibrated = self._sample_set.calibrated(runner, timeout_s=PATIENCE_S)
         exact = EXACT_SLOWER * exact_samples(EXACT_CONFIRMED, EXACT_CONFIRMED_S, sample_s)
         fresh = self._sample_set.count + outputs[0].shape[0] - self._sample_set.parts["confirm"].start
         confirming = RUNGS_CONFIRMED * sample_s * (fresh + exact) / PARALLEL
@@ -219,9 +223,11 @@ class Search:
             raise
 
     def _take_turns(self, study: Study) -> None:
-        while not self._clock.over:
+        while not self._clock.stopped:
             with self._lock:
-                turn = study.take(vary=self._variations < self._options.variations)
+                core_only = self._clock.over
+                vary = not core_only and self._variations < self._options.variations
+                turn = study.take(vary=vary, core_only=core_only)
                 self._trying += turn is not None
                 if not self._trying:
                     return
@@ -268,9 +274,9 @@ class Search:
             self._claim(candidate)
             if candidate.racing:
                 self._progress.said(f"scoring {candidate.id}")
-                self._evaluator.judge(candidate, timeout_s=self._clock.remaining())
+                self._evaluator.judge(candidate, timeout_s=PATIENCE_S)
         except (BuildError, RunnerError) as error:
-            if self._clock.over:
+            if self._clock.stopped or (isinstance(error, LateError) and self._clock.over):
                 return False
             unfit = isinstance(error, UnfitError)
             candidate.drop_out("not tried" if unfit else "failed", str(error).removeprefix(f"{error.subject}: "))
@@ -307,7 +313,7 @@ class Search:
         other bytes here: what becomes a rung is judged again on all samples. Raises BuildError."""
         if candidate.path is None:
             try:
-                self._builder.supply(candidate, self._float)
+                self._builder.supply(candidate, self._float, judged=True)
             except BudgetSpentError as over:
                 raise BuildError(str(over), subject=candidate.id) from over
 

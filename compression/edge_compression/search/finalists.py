@@ -79,13 +79,12 @@ class FinalSelection:
         candidates: list[Candidate],
         original: Original,
         rebuild: Callable[[Candidate], None],
-        deadline: float,
     ) -> SearchResult:
-        """Time, choose, confirm. `rebuild` brings a model here that another machine has made. `deadline` is a
-        `time.monotonic()` after which nothing more is timed."""
+        """Time, choose, confirm; whatever was judged and may become a rung has its turns, however late it is. `rebuild`
+        brings a model here that another machine has made."""
         first = next(one for one in candidates if one.is_float)
         self._shorten(candidates, rebuild)
-        timing = self._time_all(candidates, first, deadline)
+        timing = self._time_all(candidates, first)
         ladder = self._climb(candidates, first, timing)
         for one in candidates:
             if one.id in ladder.rungs:
@@ -137,17 +136,14 @@ class FinalSelection:
             return undecided(one.quality.drop, one.quality.bound, self._limits.max_drop)
         return None
 
-    def _time_all(self, candidates: list[Candidate], first: Candidate, deadline: float) -> Measurement:
-        # Small ones first: should the time end, what is left out is what a device wants least.
-        racing = {one.id: one for one in sorted(candidates, key=lambda one: one.size) if one.racing}
+    def _time_all(self, candidates: list[Candidate], first: Candidate) -> Measurement:
+        racing = {one.id: one for one in candidates if one.racing}
         plans = {
             ORIGINAL: self._sample_set.plan(self._task.model),
             **{name: self._sample_set.plan(one.model) for name, one in racing.items()},
         }
         self._progress.said(f"timing {len(plans)} models, interleaved")
-        measured, failures = measure_interleaved(
-            plans, seconds=TIMING_SECONDS, deadline=deadline, needed=(ORIGINAL, first.id)
-        )
+        measured, failures = measure_interleaved(plans, seconds=TIMING_SECONDS)
         for name, error in failures.items():
             if name in (ORIGINAL, first.id):
                 raise error

@@ -94,10 +94,11 @@ class Study:
             if RECORD in one.user_attrs
         ]
 
-    def take(self, *, vary: bool) -> Turn | None:
-        """Return the next recipe to try, if `vary` also a variation of one; None when there is nothing new for now."""
+    def take(self, *, vary: bool, core_only: bool = False) -> Turn | None:
+        """Return the next recipe to try, if `vary` also a variation of one, or only one of the core; None when there
+        is nothing new for now."""
         for _ in range(MAX_REPEATS):
-            if not self._queue_next(vary and not self._barren):
+            if not self._queue_next(vary and not self._barren, core_only):
                 return None
             trial = self._study.ask()
             trial.set_user_attr(WORKER, self._worker)
@@ -118,12 +119,12 @@ class Study:
             if other.number < trial.number
         )
 
-    def _queue_next(self, vary: bool) -> bool:
+    def _queue_next(self, vary: bool, core_only: bool) -> bool:
         """Make sure that a turn is queued: a lost one, a recipe as it is written, or a base to vary."""
         trials = self._study.get_trials(deepcopy=False)
-        if any(one.state == self._optuna.trial.TrialState.WAITING for one in trials):
+        if not core_only and any(one.state == self._optuna.trial.TrialState.WAITING for one in trials):
             return True
-        recipe = self._unwritten(trials)
+        recipe = self._unwritten(trials, core_only)
         if recipe is not None:
             own = {_parameter(recipe, parameter): _spelled(parameter, parameter.own) for parameter in recipe.parameters}
             self._study.enqueue_trial(
@@ -135,13 +136,13 @@ class Study:
             self._study.enqueue_trial({BASE: base})
         return base is not None
 
-    def _unwritten(self, trials: list[FrozenTrial]) -> Recipe | None:
+    def _unwritten(self, trials: list[FrozenTrial], core_only: bool) -> Recipe | None:
         """Return the first recipe that was never queued and that the one it comes after, if any, lets in."""
         queued = {one.user_attrs.get(RECIPE) for one in trials}
         within = {record.id for record in self.finished() if record.status == "pending"}
         for recipe in self._recipes.values():
             let_in = recipe.after is None or recipe.after in within or recipe.after not in self._recipes
-            if recipe.id not in queued and let_in:
+            if recipe.id not in queued and let_in and (recipe.core or not core_only):
                 return recipe
         return None
 

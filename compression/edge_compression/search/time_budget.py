@@ -1,11 +1,13 @@
-"""The time a search may take: how much is left for trying, what is kept for timing, and how it is stopped early."""
+"""The work a search may do: how much is left for trying, what is kept for timing, and how it is stopped early.
+
+It is counted in seconds of an idle machine (`work_meter`), so that a busy one tries as much and takes longer.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge_contracts.errors import BundleError
@@ -18,6 +20,10 @@ SMALL_BYTES = 4_000_000
 
 RESERVE_SHARE = 0.4
 """At most this share of the budget is kept for timing and confirming what was found."""
+
+
+CORE_BUILD_S = 120.0
+"""Processor time that a build of the core has at least, however little is left."""
 
 
 class BudgetSpentError(BundleError):
@@ -33,24 +39,30 @@ def default_budget(model_bytes: int) -> float:
 
 
 class TimeBudget:
-    """One search's time. Thread-safe: workers ask, whoever interrupts stops."""
+    """One search's budget; `worked` returns the seconds of work done so far. Thread-safe: workers ask, whoever
+    interrupts stops."""
 
-    def __init__(self, budget_s: float) -> None:
-        self._budget_s = budget_s
+    def __init__(self, budget_s: float, worked: Callable[[], float]) -> None:
+        self._budget_s, self._worked = budget_s, worked
         self._stopped = threading.Event()
-        self.deadline = time.monotonic() + budget_s
-        self._last_try = self.deadline
+        self._last_try = budget_s
 
     def reserve(self, seconds: float) -> None:
         """Keep seconds at the end for what follows the trying."""
-        self._last_try = self.deadline - min(seconds, RESERVE_SHARE * self._budget_s)
+        self._last_try = self._budget_s - min(seconds, RESERVE_SHARE * self._budget_s)
 
-    def remaining(self) -> float:
-        """Return the seconds left for trying. Raises OverError when there are none."""
-        left = self._last_try - time.monotonic()
-        if self.stopped or left <= 0:
+    @property
+    def left(self) -> float:
+        """The seconds of work left for trying, 0 when there are none."""
+        return max(0.0, self._last_try - self._worked())
+
+    def allowance(self, *, core: bool) -> float:
+        """Return the processor seconds that one build may take; the core is built whatever is left. Raises
+        BudgetSpentError when there are none, or when the search was stopped."""
+        left = self.left
+        if self.stopped or (left <= 0.0 and not core):
             raise BudgetSpentError(self.why())
-        return left
+        return max(left, CORE_BUILD_S) if core else left
 
     def why(self) -> str:
         """Return why nothing more is tried."""
@@ -58,7 +70,7 @@ class TimeBudget:
 
     @property
     def over(self) -> bool:
-        return self.stopped or time.monotonic() >= self._last_try
+        return self.stopped or self.left <= 0.0
 
     @property
     def stopped(self) -> bool:

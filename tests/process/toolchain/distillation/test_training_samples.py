@@ -64,6 +64,6 @@ def test_a_build_gives_them_to_the_passes(tmp_path: Path) -> None:
             training=training,
         )
 
-    assert build(plan(str(tmp_path / "train_x.npy")), timeout_s=50).changes[0]["weights_kept"] == 0.5
+    assert build(plan(str(tmp_path / "train_x.npy")), allowed_s=50).changes[0]["weights_kept"] == 0.5
     with pytest.raises(BuildError, match="training samples"):
-        build(plan(None), timeout_s=50)
+        build(plan(None), allowed_s=50)

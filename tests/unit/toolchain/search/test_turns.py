@@ -32,6 +32,23 @@ def test_a_recipe_is_not_tried_when_the_one_it_comes_after_does_not_hold(storage
     assert play(Study(storage, "s", [recipe("half"), recipe("bold", 'after = "half"', 0.2)]), holds=True) is None
 
 
+def test_of_the_core_nothing_is_left_when_the_budget_is_used_up(storage: str) -> None:
+    study = Study(storage, "s", [recipe("extra", "rank = 1", 0.2), recipe("sure", "rank = 2\ncore = true", 0.7)])
+    turn = study.take(vary=False, core_only=True)
+    assert turn is not None
+    assert turn.recipe.id == "sure"
+    study.finish(turn, Candidate(recipe=turn.recipe), {}, [0.1, 0.5, 1.0])
+    assert study.take(vary=False, core_only=True) is None
+    assert play(study, holds=True) == "extra"
+
+
+def test_what_ships_has_a_core_of_each_format_that_trains_nothing() -> None:
+    for model_format in ("onnx", "tflite"):
+        core = [one for one in load_recipes(model_format) if one.core]
+        assert len(core) >= 4
+        assert not any(one.trains for one in core)
+
+
 def test_a_recipe_after_one_that_is_not_here_is_tried(storage: str) -> None:
     assert play(Study(storage, "s", [recipe("bold", 'after = "half"')]), holds=True) == "bold"
 
