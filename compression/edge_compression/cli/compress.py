@@ -53,7 +53,12 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--max-memory", type=click.FloatRange(min=0, min_open=True), help="Maximum memory in MB, measured on this machine."
 )
-@click.option("--budget", type=Duration(), help="Time limit of the search, e.g. 90s or 10m; default: by model size.")
+@click.option(
+    "--budget",
+    type=Duration(),
+    help="Work of the search, e.g. 90s or 10m of an idle machine.",
+    show_default="by model size",
+)
 @click.option(
     "--variations",
     type=click.IntRange(min=0),

@@ -61,8 +61,8 @@ class RecipeFile(StrictRecord, frozen=True, kw_only=True):
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A recipe and the text it was read from, which goes into the bundle beside what it made. `parameters` is what the
-    search may vary in it; it is not tried unless the recipe `after` keeps the drop limit, if there is one here. What is of the `core` is tried whatever
-    the budget."""
+    search may vary in it; it is not tried unless the recipe `after` keeps the drop limit, if there is one here. What is
+    of the `core` is tried whatever the budget."""
 
     id: str
     summary: str

@@ -37,7 +37,8 @@ class Builder:
 
     def supply(self, candidate: Candidate, first: Candidate | None, *, judged: bool = False) -> None:
         """Give a candidate its model; `first` is the float one, from which recipes go on that begin with its passes.
-        Raises BuildError, or BudgetSpentError when no work is left for building; what was `judged` is built in any case."""
+        Raises BuildError, or BudgetSpentError when no work is left; what was `judged`
+        is built in any case."""
         cached = self.cache.find(candidate.recipe)
         if cached is None:
             if self.estimate_mb > self.memory_mb:
