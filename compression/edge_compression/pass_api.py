@@ -7,8 +7,8 @@ a chain can be resumed after any pass. The passes are listed in `edge_compressio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from edge_contracts.errors import BundleError
@@ -39,7 +39,8 @@ class Context:
     round. `unquantized` is the model as it was before the first quantizing pass of the recipe, `original` as it was
     before the first pass; None where a pass is used alone. `training` is like `calibration` over samples that are
     there to recover quality; None when the task has none. `seconds_left` tells how long the whole search may still try;
-    None where nobody waits.
+    None where nobody waits. `constants` are inputs that always have one value, in the model's own dtype and with the
+    batch, by name.
     """
 
     calibration: Callable[[], Iterator[Feeds]]
@@ -47,6 +48,7 @@ class Context:
     original: bytes | None = None
     training: Callable[[], Iterator[Feeds]] | None = None
     seconds_left: Callable[[], float] | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+import numpy as np
 from msgspec import Meta
 
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
@@ -23,7 +24,7 @@ class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
     """Store as many weights in four bits as keep the answers' signal-to-noise ratio, summed over all of them, above
     `sqnr` decibels with nearest rounding; the others in eight. `second_order_rounding` after it makes the ratio better,
     `unpack_at_load` saves the bytes. `operators` as in `weight_only`. Where four bits are too few for every one, all
-    have eight."""
+    have eight; so has one that no calibration sample reaches, in a branch not taken: nobody knows how loud it is."""
 
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = True
@@ -43,7 +44,12 @@ class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
             Saving(name=weight.name, size=weight.values.size // 2, noise=noise)
             for weight, noise in zip(weights, noises, strict=True)
         ]
-        chosen = affordable(savings, signal / power_ratio(self.sqnr))
+        heard = [
+            one
+            for one, weight, (_, values) in zip(savings, weights, trials, strict=True)
+            if one.noise > 0.0 or np.array_equal(weight.values, values)
+        ]
+        chosen = affordable(heard, signal / power_ratio(self.sqnr))
         for weight in weights:
             store(graph, weight, bits=4 if weight.name in chosen else 8, per_channel=True)
         changed: Changes = {

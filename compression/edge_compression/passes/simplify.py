@@ -8,8 +8,10 @@ import onnx
 
 from edge_compression.onnx_tools.equivalence import largest_difference
 from edge_compression.onnx_tools.graph import count_operators, load, save
+from edge_compression.onnx_tools.inner_graphs import bind_inputs, hoist_constants, with_inputs_of
 from edge_compression.onnx_tools.precision import is_quantized
 from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.quantization.weights import MIN_VALUES
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 
@@ -22,7 +24,8 @@ WITHOUT_FOLDING = ["constant_folding"]
 
 
 class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="simplify"):
-    """Simplify the graph. The result must agree with the given model on the first calibration samples within
+    """Simplify the graph, with inputs that are constant as constants of it: branches that depend on them are chosen.
+    Such inputs stay, and are read no more. The result must agree with the given model on the first calibration samples within
     `tolerance`, relative to the range of each output, and must not be much larger: computed once, `Expand` of a few
     bytes is a megabyte. Otherwise it is tried without folding constants, and then left as it was; the report says
     so."""
@@ -48,12 +51,15 @@ class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="s
         import onnxslim
 
         before = load(model)
+        prepared = load(model)
+        bound = bind_inputs(prepared, context.constants)
         try:
-            after = onnxslim.slim(load(model), skip_optimizations=skipped)
+            after = onnxslim.slim(prepared, skip_optimizations=skipped)
         except Exception as error:  # it raises whatever its rules run into
             return f"onnxslim failed: {type(error).__name__}: {str(error)[:300]}"
         if after is None:
             return "onnxslim gave no model back"
+        hoist_constants(with_inputs_of(after, before), MIN_VALUES)
         had, has = _bare_bytes(before), _bare_bytes(after)
         if has > had * (1.0 + GROWTH) + NOTES:
             return f"the simplified graph has {has} bytes, far more than the {had} before"
@@ -69,6 +75,7 @@ class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="s
                 "nodes_before": len(before.graph.node),
                 "nodes_after": len(after.graph.node),
                 "largest_difference": difference,
+                **({"inputs_bound": bound} if bound else {}),
             },
         )
 

@@ -13,9 +13,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
+from edge_compression.onnx_tools.inner_graphs import hoist_constants
 from edge_compression.pass_api import Applied, Context, NothingToDoError
 from edge_compression.quantization.quantized_layers import QUANTIZED
-from edge_compression.quantization.weights import LARGEST, Weight, find_weights, rounded
+from edge_compression.quantization.weights import LARGEST, MIN_VALUES, Weight, find_weights, rounded
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 
@@ -45,7 +46,9 @@ class WeightOnly(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
 
 
 def storable(graph: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]:
-    """Return the weights to store. Raises PassError when there are none."""
+    """Return the weights to store, after moving those of inner graphs to the main one. Raises NothingToDoError when
+    there are none."""
+    hoist_constants(graph, MIN_VALUES)
     weights = find_weights(graph, operators)
     if not weights:
         raise NothingToDoError("no weights to store in fewer bits")

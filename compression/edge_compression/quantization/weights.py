@@ -5,6 +5,8 @@ Here: looking and arithmetic. What is put in their place is the business of the 
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_compression.onnx_tools.graph import attributes, names_read
 from edge_compression.onnx_tools.graph_index import GraphIndex
+from edge_compression.onnx_tools.inner_graphs import all_nodes, inner_graphs
 
 Array = NDArray[Any]
 
@@ -43,37 +46,61 @@ WEIGHT_INPUTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A float32 constant that is stored in fewer bits: its channels lie along `axis`, `nodes` read it."""
+    """A float32 constant that is stored in fewer bits: its channels lie along `axis`, `nodes` read it, some of them in
+    graphs inside the main one if `inside`."""
 
     name: str
     values: Array
     axis: int
     nodes: tuple[onnx.NodeProto, ...]
+    inside: bool = False
 
     @property
     def looked_up(self) -> bool:
         """Whether rows are taken out of it one by one: unpacking all of them for that would be waste."""
-        return all(node.op_type == "Gather" for node in self.nodes)
+        return not self.inside and all(node.op_type == "Gather" for node in self.nodes)
 
 
 def find_weights(model: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]:
-    """Return the weights that only nodes of these kinds read, in the order of the graph's constants; empty
-    `operators` means all of `WEIGHT_INPUTS`. Constants that two nodes use along different axes are left out."""
+    """Return the weights that only nodes of these kinds read, also nodes of inner graphs, in the order of the graph's
+    constants; empty `operators` means all of `WEIGHT_INPUTS`. Constants that two nodes use along different axes are
+    left out, as are those that a graph hands on."""
     view = GraphIndex(model)
     kinds = frozenset(operators or WEIGHT_INPUTS)
+    readers = _readers(model.graph)
     inner = {name for node in view.nodes for name in set(names_read(node)) - set(node.input)}
+    given = set(_given(model.graph))
     found = []
     for tensor in model.graph.initializer:
-        nodes = view.consumers(tensor.name)
-        if tensor.data_type != onnx.TensorProto.FLOAT or tensor.name in inner | view.outputs or not nodes:
+        nodes = readers.get(tensor.name, [])
+        if tensor.data_type != onnx.TensorProto.FLOAT or tensor.name in given or not nodes:
             continue
         axes = {_axis(node, tensor.name, len(tensor.dims)) if node.op_type in kinds else None for node in nodes}
         axis = axes.pop()
         if axes or axis is None or np.prod(tensor.dims) < MIN_VALUES:
             continue
         values = np.asarray(view.constant(tensor.name))
-        found.append(Weight(name=tensor.name, values=values, axis=axis, nodes=tuple(nodes)))
+        found.append(
+            Weight(name=tensor.name, values=values, axis=axis, nodes=tuple(nodes), inside=tensor.name in inner)
+        )
     return found
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Return the nodes that read each tensor, those of inner graphs too, each once."""
+    found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in all_nodes(graph):
+        for name in dict.fromkeys(node.input):
+            found[name].append(node)
+    return found
+
+
+def _given(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield what a graph and those inside it give out."""
+    yield from (info.name for info in graph.output)
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            yield from _given(inner)
 
 
 def _axis(node: onnx.NodeProto, name: str, dimensions: int) -> int | None:

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
+from edge_agent.inference.sample_runs import resting
 from edge_bench.children import Starter, die_with, run, start
 from edge_bench.runner import peak_memory
 from edge_compression.pass_api import Changes, Context, Feeds, Foreseeing, NothingToDoError, Pass
@@ -138,6 +139,7 @@ def apply_recipe(plan: BuildPlan) -> Built | BuildRefused:
         original=model,
         training=training,
         seconds_left=None if plan.seconds is None else partial(_left, plan.seconds),
+        constants={one.name: resting(one) for one in plan.tensors if one.constant is not None},
     )
     steps = recipe.passes[plan.skip :]
     for step in steps:
