@@ -13,11 +13,14 @@ from edge_agent.ports import Array, Tensors
 from edge_contracts.errors import ContractError
 from edge_contracts.manifest import Input, Manifest
 
+MOST_SHOWN = 8
+"""Values of a constant that an error shows."""
+
 
 class _InputCheck:
     """One input of a release, with what a request's check asks of it worked out beforehand."""
 
-    __slots__ = ("as_is", "dtypes", "guarding", "name", "resting", "tensor", "usual")
+    __slots__ = ("as_is", "constant", "dtypes", "guarding", "name", "resting", "tensor", "usual")
 
     def __init__(self, tensor: Input) -> None:
         mapping = tensor.sample
@@ -29,6 +32,7 @@ class _InputCheck:
         is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
         self.as_is = len(self.dtypes) == 1 and not is_mapped
         self.guarding = InputGuards(tensor)
+        self.constant = None if tensor.constant is None else resting(tensor)
         self.resting = None if tensor.sampled else resting(tensor)  # what it is where a request leaves it out
 
 
@@ -42,7 +46,8 @@ class RequestCheck:
         """Return the tensors in the manifest's order, each mapped to what the model is fed. A constant or a state that
         a request leaves out is as declared, or as at the first step.
 
-        Raises TensorError naming a tensor that is unknown, missing, or of the wrong dtype or shape.
+        Raises TensorError naming a tensor that is unknown, missing, of the wrong dtype or shape, or a constant with
+        another value: variants are made for that one.
         """
         if len(tensors) != len(self._inputs):
             self._refuse_names(tensors)
@@ -77,6 +82,9 @@ class RequestCheck:
         if array.shape != check.usual:
             processed = check.tensor.sample.steps and array.dtype == check.dtypes[0]
             _check_shape(array.shape, check.tensor.sample_shape if processed else check.tensor.shape, check.name)
+        if check.constant is not None and not np.array_equal(array, check.constant):
+            wanted = _shown(check.constant)
+            raise TensorError(f"is {_shown(array)}, this release answers for {wanted}", subject=check.name)
         if check.as_is:
             return array
         if array.dtype.kind == "f" and check.tensor.dtype[0] not in "fb" and not is_finite(array):
@@ -94,6 +102,10 @@ class RequestCheck:
         for check in self._inputs:
             if check.name not in tensors and check.resting is None:
                 raise TensorError("missing", subject=check.name)
+
+
+def _shown(values: Array) -> str:
+    return str(np.asarray(values).ravel()[:MOST_SHOWN].tolist()).strip("[]")
 
 
 def _check_shape(shape: tuple[int, ...], declared: tuple[int, ...], name: str) -> None:

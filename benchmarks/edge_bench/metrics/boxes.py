@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ import numpy as np
 
 from edge_bench.metrics.table import FEW, Array, Floats, Table, function_of_sums, ratio
 from edge_contracts.errors import MissingExtraError, OperatorError
+
+_quiet = threading.Lock()
+"""pycocotools prints. Where that goes is the process's affair, and several threads judge at a time: without a lock one
+may put back what another had put in place, and what the command prints afterwards is lost."""
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """Places at which COCO reads precision."""
@@ -131,7 +136,7 @@ def _matched(found: Sequence[Boxes], truth: Sequence[Boxes], overlaps: Sequence[
     except ImportError as error:
         raise MissingExtraError("compress", "pycocotools") from error
     kinds = sorted({int(kind) for one in (*truth, *found) for kind in one.classes}) or [0]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quiet, contextlib.redirect_stdout(io.StringIO()):
         known, seen = COCO(), COCO()
         for dataset, boxes in ((known, truth), (seen, found)):
             dataset.dataset = {

@@ -25,9 +25,9 @@ WITHOUT_FOLDING = ["constant_folding"]
 
 class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="simplify"):
     """Simplify the graph, with inputs that are constant as constants of it: branches that depend on them are chosen.
-    Such inputs stay, and are read no more. The result must agree with the given model on the first calibration samples within
-    `tolerance`, relative to the range of each output, and must not be much larger: computed once, `Expand` of a few
-    bytes is a megabyte. Otherwise it is tried without folding constants, and then left as it was; the report says
+    Such inputs stay, and are read no more. The result must agree with the given model on the first calibration samples
+    within `tolerance`, relative to the range of each output, and must not be much larger: computed once, `Expand` of a
+    few bytes is a megabyte. Otherwise it is tried without folding constants, and then left as it was; the report says
     so."""
 
     format: ClassVar[Format] = "onnx"

@@ -13,12 +13,17 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
+from edge_compression.onnx_tools.graph import operators as operators_of
 from edge_compression.onnx_tools.inner_graphs import hoist_constants
+from edge_compression.onnx_tools.precision import is_quantized
 from edge_compression.pass_api import Applied, Context, NothingToDoError
 from edge_compression.quantization.quantized_layers import QUANTIZED
 from edge_compression.quantization.weights import LARGEST, MIN_VALUES, Weight, find_weights, rounded
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
+
+MOST_NAMED = 5
+"""Operators named of a graph that has no weights."""
 
 
 class WeightOnly(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="weight_only"):
@@ -50,9 +55,12 @@ def storable(graph: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]
     there are none."""
     hoist_constants(graph, MIN_VALUES)
     weights = find_weights(graph, operators)
-    if not weights:
-        raise NothingToDoError("no weights to store in fewer bits")
-    return weights
+    if weights:
+        return weights
+    if is_quantized(graph):
+        raise NothingToDoError("no weights to store in fewer bits: the model is quantized already")
+    kinds = ", ".join(operators_of(graph)[:MOST_NAMED])
+    raise NothingToDoError(f"no weights to store in fewer bits in a graph of {kinds}")
 
 
 def store(graph: onnx.ModelProto, weight: Weight, *, bits: int, per_channel: bool) -> None:

@@ -41,7 +41,8 @@ def eight_bit(found: SearchResult) -> EightBit:
     pool = good or on_ladder or drops
     best = min(pool, key=lambda name: sizes[name] if good else pool[name], default=None)
     if best is None:
-        statement = "no 8-bit variant could be built; the float original is kept"
+        reason = why_no_eight_bit(found.candidates)
+        statement = "no 8-bit variant could be built; the float original is kept" + (f": {reason}" if reason else "")
     elif not on_ladder:
         statement = f"no 8-bit variant is on the ladder; {best} came closest with {pool[best]:.2f} {unit} lost"
     else:
@@ -54,6 +55,17 @@ def eight_bit(found: SearchResult) -> EightBit:
         fell_short=short,
         statement=statement,
     )
+
+
+STORING = ("weight_only", "mixed_weights", "tflite_int8")
+"""The passes that ask least of a model: what they cannot store, no other can."""
+
+
+def why_no_eight_bit(candidates: Iterable[Candidate]) -> str | None:
+    """Return why not even the weights could be stored in 8 bits, in the words of the pass that would have; None where
+    none of these passes was asked."""
+    reasons = [one.reason.partition(": ") for one in candidates if one.quality is None and one.reason is not None]
+    return next((text for step, _, text in reasons if step in STORING and text), None)
 
 
 def fastest(found: SearchResult) -> str:

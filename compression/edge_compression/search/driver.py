@@ -325,6 +325,6 @@ class Search:
             if not one.racing or (one.quality is not None and one.pace is not None):
                 continue
             reason = self._clock.why() if self._clock.over else LOST
-            if first is not None and first.status in ("failed", "duplicate", "left out"):
+            if first is not None and first.status in ("failed", "not tried", "duplicate", "left out"):
                 reason = f"depends on {first.id}, which was left out: {first.reason}"
             one.drop_out("not tried", reason)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from support.makers.bundles import make_bundle, samples
-from support.makers.stream_bundles import frames, make_stream_bundle, right_answers
+from support.makers.stream_bundles import GAIN, frames, make_stream_bundle, right_answers
 
 from edge_agent import Runtime
 from edge_agent.errors import EngineError, TensorError
@@ -236,3 +236,13 @@ def test_no_id_is_no_stream(manifest: Any, no_id: object) -> None:
 def test_a_wrong_parameter_is_named(manifest: Any, parameters: dict[str, Any], named: str) -> None:
     with pytest.raises(TensorError, match=named):
         parse_request(_body(**parameters), None, manifest)
+
+
+def test_a_constant_may_be_sent_but_not_changed(tmp_path: Path) -> None:
+    with opened(tmp_path) as runtime:
+        first = StreamStep(stream="s", start=True)
+        answer = runtime.infer_step({"x": STEPS[0], "gain": np.array(GAIN, np.float32)}, first)
+        np.testing.assert_array_equal(answer.outputs["y"], RIGHT[0])
+        with pytest.raises(TensorError, match=r"is 2\.0, this release answers for 3.0") as refused:
+            runtime.infer_step({"x": STEPS[1], "gain": np.array(2.0, np.float32)}, StreamStep(stream="s"))
+        assert refused.value.subject == "gain"

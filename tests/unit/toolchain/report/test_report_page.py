@@ -8,6 +8,9 @@ from xml.etree import ElementTree
 import pytest
 from support.makers import reports
 
+from edge_compression.evaluation.candidate import Candidate
+from edge_compression.recipes.recipe import load_recipes
+from edge_compression.report.caveats import why_no_eight_bit
 from edge_compression.report.charts import layer_line, scatter, ticks
 from edge_compression.report.html import html
 
@@ -45,3 +48,14 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
 def test_a_line_breaks_where_a_layer_has_no_counterpart() -> None:
     assert len(layer_line("t", [10.0, 12.0, None, 30.0]).lines) == 2
     assert scatter([], title="t", x_title="x", limit=1.0).dots == ()
+
+
+def test_a_ladder_of_float_alone_says_why_weights_could_not_be_stored() -> None:
+    recipes = {recipe.id: recipe for recipe in load_recipes("onnx")}
+    tried = [
+        Candidate(recipe=recipes["int8-compute-rr"], status="failed", reason="static_int8: no operator to quantize"),
+        Candidate(recipe=recipes["fused-mixed-weights"], status="not tried", reason="depends on fused-int8-dynamic"),
+        Candidate(recipe=recipes["int8-weights"], status="failed", reason="weight_only: no weights in a graph of: A"),
+    ]
+    assert why_no_eight_bit(tried) == "no weights in a graph of: A"
+    assert why_no_eight_bit(tried[:2]) is None
