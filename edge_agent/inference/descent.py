@@ -58,6 +58,8 @@ class LadderDescent:
             warnings = [verdict.text for verdict in objections]
             trusted = all(verdict.action != "fallback" for verdict in objections)
         answer = self._climb_down(asked, step, feeds, warnings) if trusted else None
+        if trusted and answer is None:
+            self._ladder.all_were_refused()
         return answer or self._last_resort(asked, len(feeds[0]) if feeds[0].shape else 1, warnings)
 
     def _climb_down(

@@ -131,9 +131,12 @@ class Runtime:
         return () if rung is None or rung.composite is None else rung.composite.nodes
 
     def warm(self) -> str:
-        """Load rungs from the top until one has run once; return its `served_by`. Raises EngineMemoryError."""
+        """Load rungs from the top until one has run once, and look whether those whose every answer was refused have
+        one now; return who serves. Raises EngineMemoryError."""
         with self._lock:
-            next(self._ladder.walk(time.monotonic()), None)
+            now = time.monotonic()
+            next(self._ladder.walk(now), None)
+            self._ladder.look_again(now)
         return self.serving
 
     def prefer(self, variant: str | None, threads: int | None = None) -> str:

@@ -222,10 +222,11 @@ class Worker:
         self._fault(self._plan.ladder[0], "capture", text)
 
     async def _beat(self, runtime: Runtime) -> None:
+        reviving: asyncio.Task[None] | None = None
         while True:
             await asyncio.sleep(self._plan.heartbeat_s)
-            if runtime.serving == ABSTAIN:
-                await self._revive(runtime)
+            if runtime.serving == ABSTAIN and (reviving is None or reviving.done()):
+                reviving = asyncio.create_task(self._revive(runtime))  # beside the beats: a model may take its time
             busy_since = runtime.busy_since
             if busy_since is None or time.monotonic() - busy_since < HANG_S:
                 self._beat_once(runtime)

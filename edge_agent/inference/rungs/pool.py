@@ -20,6 +20,13 @@ from edge_agent.ports import Composite, EngineSettings
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.manifest import Manifest
 
+FIRST_LOOK = 4
+"""Requests in a row without an answer that the guards let pass, after which the models are asked their own samples;
+then again after twice as many."""
+
+LOOK_SHARE = 50.0
+"""While they fail at those, they are asked again after that many times of what one run took them."""
+
 FaultListener = Callable[[Rung, str, str], None]
 """Told of a rung that failed, with the reason code and the text."""
 
@@ -32,15 +39,18 @@ class RungPool:
         "_certainty",
         "_fed_alike",
         "_health",
+        "_look_at",
         "_manifest",
         "_on_fault",
         "_order",
         "_refused_bytes",
+        "_refused_in_a_row",
         "_remembers",
         "_settings",
         "_tally",
         "_watcher",
         "loaded",
+        "mute",
         "quick",
         "rungs",
     )
@@ -61,6 +71,9 @@ class RungPool:
         self.loaded: dict[int, LoadedRung] = {}
         self.quick: LoadedRung | None = None
         """The first rung, while it is well and is fed what requests hold: usual ones may take its express lane."""
+        self.mute = False
+        """Whether the guards refuse what the models say even to their own samples: then no request is answered."""
+        self._refused_in_a_row, self._look_at = 0, 0.0
         self._manifest, self._tally = manifest, tally
         self._remembers = manifest.last_resort.kind == "last_value"
         self._settings, self._certainty, self._on_fault = settings, certainty, on_fault
@@ -77,12 +90,14 @@ class RungPool:
     def answering(self) -> Rung | None:
         """Return the rung that answers now: the first that is loaded and has not been left since it last answered. From
         any thread."""
+        if self.mute:
+            return None
         fit = (index for index in self._order if index in self.loaded and not self._health[index].rests)
         return next((self.rungs[index] for index in fit), None)
 
     def may_answer(self, now: float) -> bool:
         """Return whether a request at `now` would be tried on a model that is loaded. From any thread."""
-        return any(index in self.loaded for index in walk(self._order, self._health, now))
+        return not self.mute and any(index in self.loaded for index in walk(self._order, self._health, now))
 
     def walk(self, now: float) -> Iterator[tuple[int, LoadedRung]]:
         """Yield the rungs to ask for one request at `now`, seconds of the monotonic clock, in their order; one that is
@@ -102,6 +117,7 @@ class RungPool:
 
     def has_answered(self, index: int) -> None:
         """Note that a rung is well."""
+        self._refused_in_a_row, self.mute = 0, False
         if self._health[index] is not WELL:
             self._health[index] = WELL
             self._look()
@@ -113,6 +129,38 @@ class RungPool:
         self._look()
         if before is WELL or self._health[index].rest_until > before.rest_until:
             self.tell(index, reason, text)
+
+    def all_were_refused(self) -> None:
+        """Note that no rung had an answer to a request that its guards let pass. Whether the request is at fault or the
+        models, their own samples show. Raises EngineMemoryError."""
+        self._refused_in_a_row += 1
+        row = self._refused_in_a_row
+        if not self.mute and row >= FIRST_LOOK and row & (row - 1) == 0:
+            self._ask_own_samples()
+
+    def look_again(self, now: float) -> None:
+        """Ask the models their own samples again where they were found mute and a while has passed. Raises
+        EngineMemoryError."""
+        if self.mute and now >= self._look_at:
+            self._ask_own_samples()
+
+    def _ask_own_samples(self) -> None:
+        was, text = self.mute, ""
+        start = time.monotonic()
+        for rung in self.loaded.values():
+            try:
+                rung.answer(rung.usual())
+                self.mute = False
+                return
+            except EngineMemoryError:
+                raise
+            except EdgewrightError as error:
+                text = f"its own sample is refused as well: {error}"
+        self.mute = bool(text)
+        end = time.monotonic()
+        self._look_at = end + LOOK_SHARE * (end - start)
+        if self.mute and not was:
+            self.tell(self.first, "guard", text)
 
     def prefer(self, variant: str | None, threads: int | None) -> None:
         """Ask this variant of the first release first from now on (None: the ladder's first), on so many threads.
