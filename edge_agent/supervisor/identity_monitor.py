@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from edge_agent.identity.validity import (
 from edge_agent.ipc.renewal import RenewalOutcome, RenewalPlan
 from edge_agent.storage.durable import StateError
 from edge_agent.storage.time_floor import read_floor
+from edge_agent.supervisor.child_process import start_child
 
 LOOK_S = 2.0
 """How often the record on the disk is read, in seconds."""
@@ -139,14 +139,12 @@ class IdentityMonitor:
     async def _run(self, plan: RenewalPlan) -> RenewalOutcome:
         try:
             # Its standard input is a pipe that nobody writes to: it ends when this process does.
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable,
+            self._process = process = await start_child(
                 "-m",
                 "edge_agent.enrollment",
                 msgspec.json.encode(plan).decode(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
             )
             assert process.stdout is not None
             line = await process.stdout.readline()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +41,7 @@ from edge_agent.ipc.updater import (
 )
 from edge_agent.run_clock import RunClock
 from edge_agent.storage.state_dir import StateFolder
+from edge_agent.supervisor.child_process import start_child
 from edge_agent.supervisor.event_log import EventLog
 from edge_agent.supervisor.repair_policy import RepairPolicy
 from edge_agent.supervisor.slots.slot import Slot
@@ -315,9 +315,7 @@ class UpdateController:
     async def _follow(self, plan: UpdatePlan) -> None:
         # Its standard input is a pipe that nobody writes to: it ends when this process does, and the updater with it.
         words, pipe = ("-m", "edge_agent.updater", msgspec.json.encode(plan).decode()), asyncio.subprocess.PIPE
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, *words, stdin=pipe, stdout=pipe, start_new_session=True
-        )
+        self._process = process = await start_child(*words, stdin=pipe, stdout=pipe)
         assert process.stdout is not None
         while line := await process.stdout.readline():
             try:

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +16,7 @@ from edge_agent.host.memory_limits import LEAN_ENVIRONMENT
 from edge_agent.host.sensors import memory_of
 from edge_agent.ipc.shadow import ShadowBeat, ShadowPlan
 from edge_agent.run_clock import RunClock
+from edge_agent.supervisor.child_process import start_child
 from edge_agent.supervisor.slots.worker_process import RSS_SLACK_MB, START_S
 
 MISSED_BEATS = 30
@@ -60,8 +60,7 @@ class ShadowProcess:
     async def start(cls, plan: ShadowPlan, deadline_s: float) -> ShadowProcess:
         """Start a shadow that reads from `plan.mirror_fd`. Raises OSError when no process can be made."""
         shadow = cls(plan, deadline_s)
-        shadow._process = await asyncio.create_subprocess_exec(
-            sys.executable,
+        shadow._process = await start_child(
             "-m",
             "edge_agent.shadow",
             msgspec.json.encode(plan).decode(),
@@ -69,7 +68,6 @@ class ShadowProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             limit=_MAX_LINE_BYTES,
-            start_new_session=True,
             env=os.environ | LEAN_ENVIRONMENT,
         )
         shadow._task = asyncio.create_task(shadow._follow())

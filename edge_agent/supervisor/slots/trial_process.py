@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 
 import msgspec
 from msgspec import Struct
 
 from edge_agent.ipc.trial import TrialPlan, TrialReport
 from edge_agent.run_clock import RunClock
+from edge_agent.supervisor.child_process import start_child
 
 MAX_REPORT_BYTES = 256 * 1024
 LOOK_S = 0.5
@@ -32,15 +32,13 @@ class TrialVerdict(Struct, frozen=True, kw_only=True):
 
 async def try_release(plan: TrialPlan, variants: int) -> TrialVerdict:
     """Run a trial of a release with that many variants. Cancelling kills the trial and everything it started."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
+    process = await start_child(
         "-m",
         "edge_agent.trial",
         msgspec.json.encode(plan).decode(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_REPORT_BYTES,
-        start_new_session=True,
     )
     try:
         output = await _output(process, plan.time_s * variants + GRACE_S)

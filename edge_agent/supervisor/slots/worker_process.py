@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 
 import msgspec
@@ -34,6 +33,7 @@ from edge_agent.ipc.worker import (
     parse_to_supervisor,
 )
 from edge_agent.run_clock import RunClock
+from edge_agent.supervisor.child_process import start_child
 
 MISSED_HEARTBEATS = 10
 """Heartbeats a worker may miss before it is taken for hung: a loaded small board may stall for some seconds."""
@@ -106,14 +106,12 @@ class WorkerProcess:
                 plan, listen_fd=listener.fileno(), link_fd=theirs.fileno(), flight_fd=flight.fd
             )
             worker = cls(plan, callbacks, flight)
-            worker._process = await asyncio.create_subprocess_exec(
-                sys.executable,
+            worker._process = await start_child(
                 "-m",
                 "edge_agent.worker",
                 msgspec.json.encode(plan).decode(),
                 pass_fds=[fd for fd in (plan.listen_fd, plan.link_fd, plan.flight_fd, plan.mirror_fd) if fd >= 0],
                 stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
                 env=os.environ | LEAN_ENVIRONMENT,
             )
         if plan.takes_over:
