@@ -68,7 +68,7 @@ def _accepts(check: str, broker: BrokerConfig, patient: Target, topics: tuple[st
         yield from _granted(check, event)
         return
     reason = event.reason if isinstance(event, Disconnected) else f"no answer in {BROKER_S:g} s"
-    fix = ENROL_HINT if _lacks_identity(broker) else _broker_fix(reason, tls=broker.tls)
+    fix = broker_fix(reason, tls=broker.tls, enrolled=not _lacks_identity(broker))
     yield failure(check, f"{where}: {reason}", fix)
 
 
@@ -87,7 +87,7 @@ def _granted(check: str, event: Connected) -> Iterable[Finding]:
 
 
 def _lacks_identity(broker: BrokerConfig) -> bool:
-    """Return whether the device has nothing to show to this broker: then whatever fails there fails for that."""
+    """Return whether the device has nothing to show to this broker: then whatever it refuses, it refuses for that."""
     if not broker.tls or broker.certificate_file is not None or broker.username is not None:
         return False
     with contextlib.suppress(StateError):
@@ -113,7 +113,11 @@ def _until(events: queue.SimpleQueue[LinkEvent], patience_s: float) -> LinkEvent
     return last
 
 
-def _broker_fix(reason: str, *, tls: bool) -> str:
+def broker_fix(reason: str, *, tls: bool, enrolled: bool = True) -> str:
+    """Return what to do about a broker that could not be used for `reason`. A device that is not `enrolled` has neither
+    a certificate nor the broker's CA; what keeps it from reaching the broker at all is another matter."""
+    if not enrolled and ("TLS" in reason or "SSL" in reason or "accept" in reason):
+        return ENROL_HINT
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return "ca_file must contain the CA of the broker's certificate, and the clock must be right"
     if "refused" in reason.lower() and "connection" in reason.lower() and "accept" not in reason:

@@ -9,6 +9,7 @@ from support.parts.doctor_identity import BEGIN, DAY, NOBODY, device
 
 from edge_agent.cli.doctor.device_checks import examine
 from edge_agent.cli.doctor.finding import Finding, Target
+from edge_agent.cli.doctor.network_checks import broker_fix
 from edge_agent.config.agent_toml import AgentConfig
 from edge_agent.identity.files import IdentityFolder, IdentityPaths
 from edge_agent.identity.validity import Enrolled
@@ -46,6 +47,33 @@ def test_device_that_is_not_enrolled_is_told_how_to_be(tmp_path: Path) -> None:
     (finding,) = found(device(tmp_path, broker=nobody), "identity")
     assert finding.verdict == "failure"
     assert "agent enroll" in (finding.fix or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "enrolled", "says"),
+    [
+        ("no connection: TLS: [SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate", False, "agent enroll"),
+        ("no connection: TLS: [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]", False, "agent enroll"),
+        ("not accepted: not authorized", False, "agent enroll"),
+        ("no connection: [Errno 111] Connection refused", False, "firewall"),
+        ("no connection: [Errno -2] Name or service not known", False, "cable"),
+        ("no answer in 10 s", False, "cable"),
+        ("no connection: TLS: [SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate", True, "ca_file"),
+        ("not accepted: not authorized", True, "revoked"),
+        ("no connection: [Errno 111] Connection refused", True, "firewall"),
+    ],
+)
+def test_broker_is_mended_by_enrolling_only_where_that_is_what_it_misses(
+    reason: str, enrolled: bool, says: str
+) -> None:
+    assert says in broker_fix(reason, tls=True, enrolled=enrolled)
+
+
+def test_device_that_is_not_enrolled_and_has_no_network_is_told_of_the_network(tmp_path: Path) -> None:
+    nobody = NOBODY | {"tls": True, "identity": str(tmp_path / "identity")}
+    (finding,) = found(device(tmp_path, broker=nobody), "broker")
+    assert "agent enroll" not in (finding.fix or "")
+    assert "port" in (finding.fix or "")
 
 
 def test_device_that_is_known_by_other_means_needs_no_identity(tmp_path: Path) -> None:
