@@ -71,8 +71,9 @@ class Session(Protocol):
     @property
     def outputs(self) -> Sequence[TensorInfo]: ...
 
-    def run(self, feeds: Tensors) -> dict[str, Array]:
-        """Return outputs by name. Raises EngineError; EngineMemoryError when an allocation failed."""
+    def run(self, feeds: Tensors, *, shrink: bool = False) -> dict[str, Array]:
+        """Return outputs by name; with `shrink` the engine gives back, where it can, the memory that only this run
+        needed. Raises EngineError; EngineMemoryError when an allocation failed."""
         ...
 
     def bind(self, feeds: Tensors, answer: Tensors) -> Bound:

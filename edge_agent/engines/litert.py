@@ -39,7 +39,7 @@ class LiteRtSession:
         self._shapes = {detail["name"]: tuple(int(size) for size in detail["shape"]) for detail in inputs}
         self._interpreter: Any = interpreter
 
-    def run(self, feeds: Tensors) -> dict[str, Array]:
+    def run(self, feeds: Tensors, *, shrink: bool = False) -> dict[str, Array]:  # noqa: ARG002
         interpreter = self._interpreter
         if interpreter is None:
             raise EngineError("the session is closed")

@@ -56,15 +56,16 @@ class OnnxSession:
         self._run: Any = session.run if inner is None else inner.run
         self._session: Any = session
 
-    def run(self, feeds: Tensors) -> dict[str, Array]:
+    def run(self, feeds: Tensors, *, shrink: bool = False) -> dict[str, Array]:
         try:
-            return dict(zip(self._names, self._run(self._names, feeds, self._options_for(feeds))))  # noqa: B905 - its own
+            options = self._options_for(feeds, shrink)
+            return dict(zip(self._names, self._run(self._names, feeds, options)))  # noqa: B905 - its own
         except Exception as error:  # the engine raises a dozen types without a common base
             raise _engine_error(error, "run") from error
 
-    def _options_for(self, feeds: Tensors) -> Any:
+    def _options_for(self, feeds: Tensors, shrink: bool) -> Any:
         """Return the run's options: after a large request the arena gives its memory back; else it keeps it."""
-        if sum([array.nbytes for array in feeds.values()]) < SHRINK_BYTES:
+        if not shrink and sum([array.nbytes for array in feeds.values()]) < SHRINK_BYTES:
             return None
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

@@ -127,7 +127,7 @@ class PipelineSession:
         self._runtimes = runtimes
         self._news = news
 
-    def run(self, feeds: Tensors) -> dict[str, Array]:
+    def run(self, feeds: Tensors, *, shrink: bool = False) -> dict[str, Array]:  # noqa: ARG002
         """Return outputs by name. Raises EngineError naming the node without which there is no answer, and
         EngineMemoryError when an allocation failed in one."""
         did: dict[str, NodeAnswer] = {}

@@ -169,7 +169,8 @@ class LoadedRung:
             return
         batch = [np.repeat(feed, rows, axis=0) for feed in feeds]
         with contextlib.suppress(EngineError):  # not made for batches after all
-            peak_mb = peak_of(lambda: self.session.run(dict(zip(self._inputs, batch, strict=True))))
+            feeds_of_batch = dict(zip(self._inputs, batch, strict=True))
+            peak_mb = peak_of(lambda: self.session.run(feeds_of_batch, shrink=True))
             self.memory.learn(before * rows, before, peak_mb)
 
     def usual(self) -> list[Array]:

@@ -31,7 +31,7 @@ class Adder:
     def outputs(self) -> Sequence[TensorInfo]:
         return ()
 
-    def run(self, feeds: Tensors) -> dict[str, Array]:
+    def run(self, feeds: Tensors, *, shrink: bool = False) -> dict[str, Array]:
         self.asked += 1
         total: Any = feeds["state"] + feeds["x"].sum() * feeds["rate"]
         return {"sum": total.reshape(1, 1), "next": total}
@@ -91,7 +91,7 @@ def test_sequences_of_two_lengths_beside_a_state_are_refused() -> None:
 
 def test_answers_of_two_shapes_are_refused_by_name() -> None:
     class Growing(Adder):
-        def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        def run(self, feeds: Mapping[str, Array], *, shrink: bool = False) -> dict[str, Array]:
             self.asked += 1
             return {"rows": np.zeros((1, self.asked), np.float32)}
 
