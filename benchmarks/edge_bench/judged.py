@@ -17,7 +17,6 @@ from edge_agent.processing.postprocess import Postprocessor
 from edge_bench.metrics.boxes import Boxes
 from edge_bench.metrics.registry import FIDELITY, Metric, Parameters
 from edge_bench.metrics.table import Array, Table
-from edge_bench.protocol import Opened
 from edge_bench.task import Task
 from edge_bench.task_samples import JudgedOutput, Truth, taken
 from edge_contracts.answering import AnswerStep, Nms, Over, reads
@@ -183,13 +182,3 @@ def manifest_inputs(task: Task, inputs: Sequence[TensorInfo]) -> tuple[Input, ..
         for one in task.inputs
         for info in [inputs[0] if one.name is None else by_name[one.name]]
     )
-
-
-def first_score(task: Task, opened: Opened, outputs: Sequence[Array]) -> float:
-    """Return the first metric of a model's outputs to all samples, as people know it; NaN where the task has no truth
-    for it: of a model alone there is no saying how near it is to another. Raises OperatorError."""
-    judge = AnswerJudge(task, manifest_inputs(task, opened.inputs), opened.outputs)
-    first = judge.judged[0]
-    if first.truth is None:
-        return float("nan")
-    return first.table(judge.finish(outputs)[first.name], first.truth).score

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edge_bench.environment import Environment
 from edge_bench.measure import Measurement
+from edge_bench.quality import TaskQuality
 from edge_bench.stats import LatencySummary
 from edge_contracts.codec import StrictRecord
 
@@ -29,12 +30,13 @@ class SubjectReport(StrictRecord, frozen=True, kw_only=True):
     latency: LatencySummary | None = None
     peak_memory_mb: float | None = None
     score: float | None = None
+    quality: TaskQuality | None = None
     error: str | None = None
     rounds_ms: tuple[tuple[float, ...], ...] = ()
 
 
 class BenchReport(StrictRecord, frozen=True, kw_only=True):
-    """One benchmark run. `inputs` says what was fed: task, golden or random samples."""
+    """One benchmark run. `inputs` says what was fed: task, golden or random samples; `measured_at` is in UTC."""
 
     schema: int = REPORT_SCHEMA
     subject: str
@@ -46,9 +48,12 @@ class BenchReport(StrictRecord, frozen=True, kw_only=True):
     stable: bool
     environment: Environment
     subjects: tuple[SubjectReport, ...]
+    measured_at: str = ""
 
 
-def subject_report(name: str, size: int, sha256: str, measured: Measurement, score: float | None) -> SubjectReport:
+def subject_report(
+    name: str, size: int, sha256: str, measured: Measurement, quality: TaskQuality | None
+) -> SubjectReport:
     """Return the record of one measured model."""
     return SubjectReport(
         name=name,
@@ -60,7 +65,8 @@ def subject_report(name: str, size: int, sha256: str, measured: Measurement, sco
         first_ms=measured.loaded.first_ms,
         latency=measured.latency,
         peak_memory_mb=measured.loaded.peak_memory_mb,
-        score=score,
+        score=None if quality is None else quality.score,
+        quality=quality,
         rounds_ms=tuple(tuple(float(value) for value in values) for values in measured.rounds),
     )
 
