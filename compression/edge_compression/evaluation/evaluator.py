@@ -21,6 +21,7 @@ from edge_bench.protocol import Opened
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.judge import Jury
 from edge_compression.evaluation.quality import Quality
+from edge_compression.evaluation.rung_merit import SampledLoss
 from edge_compression.evaluation.sample_splits import (
     EXACT_CONFIRMED,
     EXACT_CONFIRMED_S,
@@ -83,6 +84,18 @@ class Evaluator:
         if candidate.quality is not None:
             count = exact_samples(EXACT_SAMPLES, EXACT_S, self._original.sample_s)
             self._exact(candidate, outputs, count, timeout_s)
+
+    def losses(self, candidate: Candidate, *, timeout_s: float) -> list[SampledLoss]:
+        """Return what a judged candidate loses of each output, for comparing it with others: on all samples once it is
+        confirmed, else on those for choosing, which it answers again if another machine judged it. Raises RunnerError.
+        """
+        outputs = candidate.outputs or self._sample_set.kept(candidate.sha256)
+        if outputs is None:
+            with Runner(self._sample_set.plan(candidate.model), starter=self._starter) as runner:
+                self._map_scores(candidate, runner, timeout_s)
+                outputs = self._sample_set.answers(runner, ("screen", "choose"), timeout_s=timeout_s)
+            self._sample_set.keep(candidate.sha256, outputs)
+        return self._jury.losses(outputs, slice(0, outputs[0].shape[0]), candidate.score_maps)
 
     def confirm(self, candidate: Candidate, *, timeout_s: float) -> None:
         """Evaluator a candidate on all samples and keep its answers, or drop it out. Raises RunnerError."""

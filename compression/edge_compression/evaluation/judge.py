@@ -27,10 +27,12 @@ from edge_compression.evaluation.quality import (
     exactness,
     extras,
     judge_output,
+    sampled_loss,
     speaks_against,
     together,
     worst_slice,
 )
+from edge_compression.evaluation.rung_merit import SampledLoss
 from edge_compression.evaluation.score_maps import score_map
 from edge_contracts.errors import OperatorError
 from edge_contracts.manifest import ScoreMap
@@ -124,6 +126,10 @@ class Jury:
             metric = self.judged[0].metric.name
             more |= worst_slice(metric, outputs[0], self._original[0][where], truth[where], slices)
         return msgspec.structs.replace(made, **more, fidelity=self._fidelity(outputs, where))
+
+    def losses(self, outputs: Sequence[Array], where: slice, maps: Sequence[ScoreMap] = ()) -> list[SampledLoss]:
+        """Return what a candidate loses of each output on the samples `where`, for comparing it with another one."""
+        return [sampled_loss(one) for one in self._compared(outputs, where, maps)]
 
     def refuted(self, outputs: Sequence[Array], where: slice, maps: Sequence[ScoreMap] = ()) -> str | None:
         """Return which output loses more than allowed on samples that had no say in the choice, or None."""

@@ -1,7 +1,8 @@
 """The ladder: which candidates go into the bundle and in which order. Pure decisions over measured numbers.
 
 A candidate is kept when it is within the drop limit, worth having beside the original, and no kept one is at least as
-good in every respect. Order is what the profile prefers; the float original is the last and safest rung.
+good in every respect: what it has over each other one must be beyond the interval of the paired comparison
+(`rung_merit`). Order is what the profile prefers; the float original is the last and safest rung.
 """
 
 from __future__ import annotations
@@ -9,21 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Preference = Literal["latency", "size", "memory", "balanced"]
 
 LATENCY_STEP = 1.05
-MEMORY_STEP = 1.10
+MEMORY_STEP, MEMORY_LEAST_MB = 1.10, 0.5
 SIZE_STEP = 1.05
-"""Ratios below which two measurements are not told apart: medians on a shared machine repeat within 5 %, a process's
-peak memory within 10 %; bytes are exact, but five percent are no reason for another rung."""
-
-LOSS_STEP = 0.05
-"""Points of the metric that are no reason for another rung: one sample of two thousand."""
-
-LOSS_SHARE = 0.1
-"""The same where losses are counted in another unit, as a share of what may be lost."""
+"""Ratios below which nobody would change a rung: a process's peak memory repeats within 10 % and half a megabyte,
+latencies of another day within 5 %; bytes are exact, but five percent are no reason for another rung."""
 
 RANK_STEP = 1.05
 """Ratio of the preferred costs below which what loses less goes first: accuracy is not given up for a difference that
@@ -66,11 +61,6 @@ class Limits:
     accept_undecided: bool = False
     unit: str = "points"
 
-    @property
-    def loss_step(self) -> float:
-        """What is no reason for another rung."""
-        return LOSS_STEP if self.unit == "points" else LOSS_SHARE * self.max_drop
-
     def objection(self, costs: Costs) -> str | None:
         """Return which limit a candidate does not keep, or None."""
         if exceeds(costs.drop, self.max_drop):
@@ -111,19 +101,41 @@ class Ladder:
     left_out: dict[str, str]
 
 
+class Merits(Protocol):
+    """What the paired comparisons of candidates say, by their names."""
+
+    def loses_less(self, a: str, b: str) -> bool:
+        """Return whether `a` loses less than `b`, beyond the paired interval."""
+        ...
+
+    def faster(self, a: str, b: str) -> bool:
+        """Return whether `a` is faster than `b`, beyond the paired interval."""
+        ...
+
+
+ORIGINAL = "original"
+"""The given model's name beside those of candidates."""
+
+
 def build_ladder(
-    candidates: Mapping[str, Costs], original: Costs, limits: Limits, *, prefer: Preference, float_id: str
+    candidates: Mapping[str, Costs],
+    original: Costs,
+    limits: Limits,
+    merits: Merits,
+    *,
+    prefer: Preference,
+    float_id: str,
 ) -> Ladder:
-    """Choose the rungs. `float_id` is the candidate that is the float original itself; it is the last rung unless it
-    is over a limit that another rung keeps."""
+    """Choose the rungs; `merits` knows the candidates and `ORIGINAL`. `float_id` is the candidate that is the float
+    original itself; it is the last rung unless it is over a limit that another rung keeps."""
     left_out: dict[str, str] = {}
     worthy: list[str] = []
     for name in _in_order([name for name in candidates if name != float_id], candidates, original, prefer):
-        reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, worthy, limits.loss_step)
+        reason = limits.objection(candidates[name]) or _pointless(name, candidates, original, worthy, merits)
         if reason is not None:
             left_out[name] = reason
             continue
-        beaten = [other for other in worthy if dominates(candidates[name], candidates[other], limits.loss_step)]
+        beaten = [other for other in worthy if not advantage(other, name, candidates, merits)]
         left_out |= dict.fromkeys(beaten, f"{name} is at least as good in every respect")
         worthy = [other for other in worthy if other not in beaten] + [name]
     kept = _varied(worthy, candidates, limits.disk_bytes - candidates[float_id].size, limits.disk_bytes, left_out)
@@ -165,33 +177,37 @@ def _varied(
 
 
 def _pointless(
-    name: str, candidates: Mapping[str, Costs], original: Costs, kept: Sequence[str], loss_step: float
+    name: str, candidates: Mapping[str, Costs], original: Costs, kept: Sequence[str], merits: Merits
 ) -> str | None:
     """Return why a candidate within the limits is not worth its bytes, or None."""
     costs = candidates[name]
-    in_bytes = _cheaper(costs.size, original.size, SIZE_STEP)
-    in_memory = _cheaper(costs.memory_mb, original.memory_mb, MEMORY_STEP)
-    if not (in_bytes or in_memory) and not _cheaper(costs.latency_ms, original.latency_ms, LATENCY_STEP):
+    cheaper = _cheaper(costs.size, original.size, SIZE_STEP) or _leaner(costs, original)
+    if not cheaper and not merits.faster(name, ORIGINAL):
         return "neither faster nor smaller than the original"
     for other in kept:
-        if dominates(candidates[other], costs, loss_step):
+        if not advantage(name, other, candidates, merits):
             return f"{other} is at least as good in every respect"
     return None
+
+
+def advantage(a: str, b: str, candidates: Mapping[str, Costs], merits: Merits) -> bool:
+    """Return whether `a` has anything over `b`: less loss, latency, bytes or memory, beyond measuring accuracy."""
+    own, other = candidates[a], candidates[b]
+    return (
+        _cheaper(own.size, other.size, SIZE_STEP)
+        or _leaner(own, other)
+        or merits.faster(a, b)
+        or merits.loses_less(a, b)
+    )
+
+
+def _leaner(a: Costs, b: Costs) -> bool:
+    return _cheaper(a.memory_mb, b.memory_mb, MEMORY_STEP) and a.memory_mb + MEMORY_LEAST_MB < b.memory_mb
 
 
 def exceeds(drop: float, limit: float) -> bool:
     """Return whether a drop is over the limit, rounding of the subtraction that made it aside."""
     return drop > limit + 1e-9
-
-
-def dominates(a: Costs, b: Costs, loss_step: float = LOSS_STEP) -> bool:
-    """Return whether `a` is at least as good as `b` in loss, latency, size and memory, within measuring accuracy."""
-    return (
-        a.loss <= b.loss + loss_step
-        and a.latency_ms <= b.latency_ms * LATENCY_STEP
-        and a.size <= b.size * SIZE_STEP
-        and a.memory_mb <= b.memory_mb * MEMORY_STEP
-    )
 
 
 PACE_STEP = 1.25

@@ -23,6 +23,7 @@ from edge_compression.evaluation.fidelity import Fidelity
 from edge_compression.evaluation.limits import OutputLimit, as_loss, plain_limit
 from edge_compression.evaluation.paired_statistics import Quantile, flips, of_draws, resampled
 from edge_compression.evaluation.pareto import exceeds
+from edge_compression.evaluation.rung_merit import LOSS_SHARE, LOSS_STEP, SampledLoss
 from edge_contracts.codec import StrictRecord
 
 Array = NDArray[Any]
@@ -177,6 +178,17 @@ def _quantile(one: Compared) -> Quantile:
         return lambda share: 100.0 * found(share)
     draws = as_loss(one.metric, one.limit, before.resampled(), after.resampled())
     return of_draws(draws, as_loss(one.metric, one.limit, before.score, after.score))
+
+
+def sampled_loss(one: Compared) -> SampledLoss:
+    """Return what is lost of one output sample by sample, or resample by resample where it is no mean of samples."""
+    before, after, limit = one.before, one.after, one.limit
+    lost = as_loss(one.metric, limit, before.score, after.score)
+    if one.metric.unit == "points" and before.means is not None and after.means is not None:
+        means = 100.0 * one.metric.better * (before.means - after.means)
+        return SampledLoss(loss=_finite(lost), step=LOSS_STEP, means=means)
+    draws = as_loss(one.metric, limit, before.resampled(), after.resampled())
+    return SampledLoss(loss=_finite(lost), step=LOSS_SHARE * limit.value, draws=draws)
 
 
 def _share(one: OutputQuality) -> tuple[int, float]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edge_bench.measure import Measurement, RunnerError, measure_interleaved
@@ -15,7 +16,8 @@ from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.evaluator import Evaluator, Original
 from edge_compression.evaluation.judge import Jury
-from edge_compression.evaluation.pareto import Costs, Ladder, Limits, build_ladder, shortlist, undecided
+from edge_compression.evaluation.pareto import ORIGINAL, Costs, Ladder, Limits, build_ladder, shortlist, undecided
+from edge_compression.evaluation.rung_merit import Evidence, SampledLoss
 from edge_compression.evaluation.sample_splits import EvaluationSet
 from edge_compression.search.build_process import BuildError
 from edge_compression.search.progress import Progress
@@ -23,14 +25,12 @@ from edge_contracts.manifest import Input
 from edge_contracts.profile import DeviceProfile
 
 Array = NDArray[Any]
-ORIGINAL = "original"
-
 FINALISTS = 8
 """Candidates timed together: more processes at a time would not fit the memory a search may take."""
 
-TIMING_SECONDS, FINALIST_S = 0.5, 1.5
-"""Inference time of each model in all rounds together; a round has at least one run, however slow. And what one model
-takes with starting its process."""
+TIMING_SECONDS, TIMING_ROUNDS, FINALIST_S = 0.6, 12, 1.5
+"""Inference time of each model in all rounds together; a round has at least one run, however slow. Of twelve rounds two
+may be disturbed before a merit is doubted. And what one model takes with starting its process."""
 
 CONFIRM_S = 600.0
 """Patience with one model's answers to all samples."""
@@ -143,7 +143,7 @@ class FinalSelection:
             **{name: self._sample_set.plan(one.model) for name, one in racing.items()},
         }
         self._progress.said(f"timing {len(plans)} models, interleaved")
-        measured, failures = measure_interleaved(plans, seconds=TIMING_SECONDS)
+        measured, failures = measure_interleaved(plans, seconds=TIMING_SECONDS, rounds=TIMING_ROUNDS)
         for name, error in failures.items():
             if name in (ORIGINAL, first.id):
                 raise error
@@ -161,17 +161,34 @@ class FinalSelection:
             size=self._task.model.stat().st_size,
             memory_mb=timing.loaded.peak_memory_mb,
         )
+        rounds = {
+            one.id: [float(np.median(turn)) for turn in one.measured.rounds]
+            for one in candidates
+            if one.measured is not None
+        }
+        rounds[ORIGINAL] = [float(np.median(turn)) for turn in timing.rounds]
+        choosing = {one.id: self._losses(one) for one in candidates if one.racing and not one.is_float}
+        everywhere: dict[str, list[SampledLoss]] = {}
+        evidence = Evidence(choosing=choosing, everywhere=everywhere, rounds=rounds)
         confirmed: set[str] = set()
         while True:
             racing = {one.id: one for one in candidates if one.racing}
             costs = {name: one.costs() for name, one in racing.items()}
-            ladder = build_ladder(costs, base, self._limits, prefer=self._prefer, float_id=first.id)
+            ladder = build_ladder(costs, base, self._limits, evidence, prefer=self._prefer, float_id=first.id)
             unsure = [racing[name] for name in ladder.rungs if name not in confirmed]
             if not unsure:
                 return ladder
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(self._confirm, unsure))
             confirmed |= {one.id for one in unsure}
+            everywhere |= {one.id: self._losses(one) for one in unsure if one.racing and not one.is_float}
+
+    def _losses(self, candidate: Candidate) -> list[SampledLoss]:
+        try:
+            return self._evaluator.losses(candidate, timeout_s=CONFIRM_S)
+        except RunnerError as error:
+            candidate.drop_out("failed", str(error))
+            return []
 
     def _confirm(self, candidate: Candidate) -> None:
         self._progress.said(f"confirming {candidate.id}")

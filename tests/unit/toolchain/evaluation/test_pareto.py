@@ -1,10 +1,11 @@
 """Which candidates become rungs, as a table of decisions."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from edge_compression.evaluation.pareto import (
+    LATENCY_STEP,
     MAX_RUNGS,
     Costs,
     Limits,
@@ -13,10 +14,25 @@ from edge_compression.evaluation.pareto import (
     exceeds,
     shortlist,
 )
+from edge_compression.evaluation.rung_merit import LOSS_STEP
 
 MB = 1_000_000
 ORIGINAL = Costs(score=0.9, drop=0.0, latency_ms=1.0, size=10 * MB, memory_mb=20.0)
 LIMITS = Limits(max_drop=0.5, disk_bytes=100 * MB)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Merits of candidates that were measured so well that only the steps count."""
+
+    known: dict[str, Costs]
+
+    def loses_less(self, a: str, b: str) -> bool:
+        return self.known[a].loss < self.known[b].loss - LOSS_STEP
+
+    def faster(self, a: str, b: str) -> bool:
+        other = ORIGINAL if b == "original" else self.known[b]
+        return self.known[a].latency_ms * LATENCY_STEP < other.latency_ms
 
 
 def costs(drop: float = 0.0, latency: float = 1.0, size: float = 1.0, memory: float = 1.0) -> Costs:
@@ -27,7 +43,8 @@ def costs(drop: float = 0.0, latency: float = 1.0, size: float = 1.0, memory: fl
 
 
 def ladder(candidates: dict[str, Costs], limits: Limits = LIMITS, prefer: str = "balanced") -> tuple[str, ...]:
-    found = build_ladder({"float": ORIGINAL, **candidates}, ORIGINAL, limits, prefer=prefer, float_id="float")  # type: ignore[arg-type]
+    known = {"float": ORIGINAL, **candidates}
+    found = build_ladder(known, ORIGINAL, limits, Steps(known), prefer=prefer, float_id="float")  # type: ignore[arg-type]
     assert set(found.rungs) | set(found.left_out) == {"float", *candidates}
     assert not set(found.rungs) & set(found.left_out)
     return found.rungs
@@ -103,9 +120,8 @@ def test_a_float_original_over_the_disk_budget_makes_way_if_anything_else_fits()
 def test_a_limit_that_was_asked_for_holds_for_every_rung(limit: str, value: float, named: str) -> None:
     limits = Limits(max_drop=0.5, disk_bytes=100 * MB, **{limit: value})  # type: ignore[arg-type]
     kept, out = costs(size=0.2, latency=0.3, memory=0.5), costs(size=0.3, latency=0.5, memory=0.7)
-    found = build_ladder(
-        {"float": ORIGINAL, "kept": kept, "out": out}, ORIGINAL, limits, prefer="size", float_id="float"
-    )
+    known = {"float": ORIGINAL, "kept": kept, "out": out}
+    found = build_ladder(known, ORIGINAL, limits, Steps(known), prefer="size", float_id="float")
     assert found.rungs == ("kept",)
     assert named in found.left_out["out"]
     assert "float" in found.left_out
