@@ -15,7 +15,7 @@ DOCS   := $(VENV)/.installed-docs
 # ONNX Runtime reports to its maker unless it is told not to before it is imported; scripts may import it before us.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo dev docs pictures check test lint types layers tests power-cuts fuzz mutants schemas compress-bench arm64 clean
+.PHONY: help demo dev docs pictures check test lint types layers tests power-cuts fuzz mutants canary schemas compress-bench arm64 clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
@@ -25,6 +25,7 @@ help:
 	@echo "make power-cuts  cut the power at every system call of an update (15 minutes)"
 	@echo "make fuzz    fuzz whatever reads bytes from outside, FUZZ_SECONDS=600 for each of its targets"
 	@echo "make mutants which wrong decisions would the unit tests not notice? (half an hour)"
+	@echo "make canary  what do the newest versions of a device's dependencies do that those we test with do not? (needs the index)"
 	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (three quarters of an hour), write docs/benchmarks.md;"
 	@echo "                                   with PEERS=FOLDER beside other quantizers, which it installs there (6 GB)"
 	@echo "make arm64   install the wheel on an emulated arm64 Debian and have it answer (200 MB fetched, minutes)"
@@ -96,6 +97,9 @@ fuzz: $(DEV)
 
 mutants: $(DEV)
 	$(BIN)/python tests/campaigns/mutants/campaign.py --jobs $(JOBS) --out benchmarks/results/mutants.json
+
+canary: $(DEV)
+	$(BIN)/python tests/campaigns/canary/canary.py build/canary
 
 compress-bench: $(TRAIN)
 	@test -n "$(CORPUS)" || { echo "make compress-bench CORPUS=FOLDER: a folder of task files"; exit 2; }
