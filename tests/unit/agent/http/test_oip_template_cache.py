@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from support.makers import bundles
@@ -217,6 +218,40 @@ def test_a_known_form_reads_numbers_with_nothing_but_its_own_decoder(runtime, mo
     forms.parse(_lists(b"[1, 2, 3, 4]"), None)
     monkeypatch.setattr(oip_template_cache, "parse_request", None)  # would fail
     assert forms.parse(_lists(b"[5, 6, 7, 8.5]"), None).request.tensors["x"].tolist() == [[5.0, 6.0, 7.0, 8.5]]
+
+
+THREE = (("x", "FP32", np.float32, (1, 4)), ("when", "INT64", np.int64, (1, 2)), ("mask", "UINT8", np.uint8, (1, 3)))
+
+
+def _of_three(runtime):
+    """Return a manifest with three inputs of three sizes."""
+    (x,) = runtime.manifest.inputs
+    inputs = [
+        msgspec.structs.replace(x, name=name, shape=(-1, shape[1]), dtype=np.dtype(dtype).name, sample=None)
+        for name, _, dtype, shape in THREE
+    ]
+    return msgspec.structs.replace(runtime.manifest, inputs=tuple(inputs))
+
+
+def test_each_tensor_of_a_known_form_is_read_where_it_lies(runtime):
+    manifest = _of_three(runtime)
+    forms = TemplateCodec(manifest)
+    sizes = {name: {"binary_data_size": np.zeros(shape, dtype).nbytes} for name, _, dtype, shape in THREE}
+    described = [
+        {"name": name, "datatype": kind, "shape": shape, "parameters": sizes[name]} for name, kind, _, shape in THREE
+    ]
+    head = json.dumps({"inputs": described}).encode()
+    head += b" " * (-len(head) % 8)  # so that the first ones are aligned and the last is not
+    for number in range(3):
+        sent = {name: np.full(shape, 10 * at + number, dtype) for at, (name, _, dtype, shape) in enumerate(THREE)}
+        body = head + b"".join(array.tobytes() for array in sent.values())
+        found = forms.parse(body, len(head)).request.tensors
+        assert {name: (array.dtype, array.tolist()) for name, array in found.items()} == {
+            name: (array.dtype, array.tolist()) for name, array in sent.items()
+        }
+    assert len(forms._cache._forms) == 1
+    assert forms._cache.lookup(body, len(head)) is not None
+    assert forms._cache.lookup(body + b"x", len(head)) is None
 
 
 def test_a_list_behind_a_declared_length_is_refused_as_ever(runtime):

@@ -129,6 +129,18 @@ def test_an_answer_says_what_is_certain_and_one_too_uncertain_is_not_given(tmp_p
         assert not runtime.infer({"x": unsure}).abstained
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_batch_abstains_for_its_most_uncertain_sample(tmp_path, order):
+    _bundle(tmp_path / "b", _threshold(0.7))
+    both = np.float32([[1, 0, 0, 0], [0.02, 0.01, 0.02, 0]])[list(order)]
+    with Runtime.open(tmp_path / "b", certainty=Certainty(coverage=0.9, abstain_over=1)) as runtime:
+        answer = runtime.infer({"x": both})
+        sizes = [len(one) for one in answer.prediction.sets]
+        assert (min(sizes), max(sizes)) == (1, answer.prediction.largest)
+        assert answer.prediction.largest > 1
+        assert answer.abstained
+
+
 def test_without_a_threshold_that_covers_enough_it_answers_and_says_so(tmp_path):
     made = _bundle(tmp_path / "b", _threshold(0.6))
     told = []
