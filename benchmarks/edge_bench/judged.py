@@ -41,7 +41,7 @@ class _Declared:
 class JudgedAnswer:
     """One thing that is judged: the answer `name` by `metric` against `truth`, or against the original's own answers
     where that is None. `named` tells that the task asks for it; other outputs of the model are judged so that none is
-    ruined unseen."""
+    ruined unseen. `others` are those of a model whose first output is judged because the task names none."""
 
     name: str
     metric: Metric
@@ -49,13 +49,21 @@ class JudgedAnswer:
     parameters: Parameters
     named: bool
     spec: JudgedOutput | None = None
+    others: tuple[str, ...] = ()
 
     def table(self, answers: Any, truth: Any) -> Table:
         """Return the metric's table. Raises OperatorError naming where the task says so, file and remedy."""
         try:
             return self.metric.table(answers, truth, self.parameters)
         except EdgewrightError as error:
-            raise OperatorError(str(error), subject=f"{self.where}, output {self.name!r}", hint=error.hint) from error
+            hint = error.hint or self._another()
+            raise OperatorError(str(error), subject=f"{self.where}, output {self.name!r}", hint=hint) from error
+
+    def _another(self) -> str | None:
+        if not self.others or self.spec is None:
+            return None
+        first = "the task names no output, so the model's first is judged"
+        return f"{first}; its others are {', '.join(self.others)}: name one with [[outputs]], name, metric and truth"
 
     @property
     def where(self) -> str:
@@ -77,7 +85,11 @@ class AnswerJudge:
 
     def _all(self, outputs: Sequence[TensorInfo], index: Array) -> tuple[JudgedAnswer, ...]:
         first = outputs[0].name
-        named = [_named(one, one.name or first, index) for one in self._task.judged]
+        others = tuple(one.name for one in outputs[1:])
+        named = [
+            replace(_named(one, one.name or first, index), others=others if one.name is None else ())
+            for one in self._task.judged
+        ]
         seen = self._sources({one.name for one in named})
         fed_back = {one.feedback for one in self._task.inputs}
         rest = [

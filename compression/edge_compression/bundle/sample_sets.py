@@ -112,15 +112,16 @@ def confidence(answers: Array, kind: OutputKind) -> Confidence:
     )
 
 
-def score_floor(metric: str, probe_score: float, probes: int, exactness: Exactness) -> float:
+def score_floor(metric: str, probe_score: float, probes: int, exactness: Exactness, *, least: float = 0.0) -> float:
     """Return the least score on the probe set that a device's own kernels can explain.
 
     For top1: answers flip where kernels round differently. Their share is bounded from the comparison of optimized
     and exact arithmetic here (99 %, Wilson); the floor is the probe score less the 99 % quantile of so many flips, all
-    taken to be for the worse. For errors: a tenth more error.
+    taken to be for the worse. For errors: a tenth more error, at least what other kernels add to the
+    answers, `least`: a model without any error here need not be without any there.
     """
     if metric != "top1":
-        return probe_score - max(0.1 * abs(probe_score), np.finfo(np.float64).tiny)
+        return float(probe_score - max(0.1 * abs(probe_score), least, np.finfo(np.float64).tiny))
     share = wilson_upper(exactness.differing, exactness.samples, confidence=FLOOR_CONFIDENCE)
     return max(0.0, probe_score - binomial_quantile(FLOOR_CONFIDENCE, probes, share) / probes)
 

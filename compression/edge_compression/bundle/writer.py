@@ -241,8 +241,9 @@ def _proof(writing: BundleWriter, one: Candidate, probe: NDArray[np.intp] | None
     if writing.task.sequences:
         answers, y = _cut(writing, answers), y[:, : sample_sets.STEPS]
     probe_score = score(metric, [answers], y)
+    least = _least_tolerance(one) * float(np.ptp(answers[np.isfinite(answers)], axis=None)) if answers.size else 0.0
     return {
-        "min_score": sample_sets.score_floor(metric, probe_score, probe.size, one.exactness),
+        "min_score": sample_sets.score_floor(metric, probe_score, probe.size, one.exactness, least=least),
         "confidence": sample_sets.confidence(one.calibration, kind),
         "conformal": said.conformal,
         "reference": said.reference,

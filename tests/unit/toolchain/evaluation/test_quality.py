@@ -128,6 +128,12 @@ def test_the_floor_of_an_error_lies_below_it() -> None:
     assert sample_sets.score_floor("mae", -0.5, 100, exactness(0)) == pytest.approx(-0.55)
 
 
+def test_a_model_without_error_may_have_on_a_device_what_other_kernels_add() -> None:
+    floor = sample_sets.score_floor("mae", np.float64(-0.0), 100, exactness(0), least=0.02)
+    assert floor == pytest.approx(-0.02)
+    assert type(floor) is float  # what a manifest holds
+
+
 def test_the_tolerance_covers_what_was_seen_and_never_everything() -> None:
     assert sample_sets.tolerance(exactness(0), least=1e-3) == 1e-3
     assert sample_sets.tolerance(exactness(0, largest=0.1), least=1e-3) == pytest.approx(0.2)
