@@ -107,6 +107,14 @@ def together(rows: Sequence[Array], name: str) -> Array:
     return np.stack(rows)
 
 
+def samples_at_a_time(manifest: Manifest, samples: Sequence[Array]) -> int:
+    """Return how many of these samples the model is fed together: the size of a fixed batch, but one where each sample
+    is a whole batch already."""
+    pairs = zip(samples, manifest.inputs, strict=True)
+    single = all(array.ndim == len(tensor.sample_shape) for array, tensor in pairs if tensor.sampled)
+    return fixed_batch(manifest) if single else 1
+
+
 def predict(session: Session, manifest: Manifest, samples: Sequence[Array]) -> list[Array]:
     """Run `samples` (one array per input, first axis the samples, in `sample.dtype`) and return one array per output.
 
@@ -114,9 +122,8 @@ def predict(session: Session, manifest: Manifest, samples: Sequence[Array]) -> l
     the batch. A model with a fixed batch B is fed B samples at a time. Sequences are run step by step, states fed back.
     Raises EngineError.
     """
-    batch = fixed_batch(manifest)
-    pairs = zip(samples, manifest.inputs, strict=True)
-    if batch > 1 and all(array.ndim == len(tensor.sample_shape) for array, tensor in pairs):
+    batch = samples_at_a_time(manifest, samples)
+    if batch > 1:
         return predict_batches(session, manifest, samples, batch)
     runs = SampleRuns(manifest.inputs, bind_inputs(session, manifest), samples)
     return runs.answers(session, bind_outputs(session, manifest), [tensor.name for tensor in manifest.outputs])

@@ -26,11 +26,10 @@ from edge_agent.inference.guard_policy import PASS, GuardVerdict, judge_confiden
 from edge_agent.inference.guards import as_held, is_finite, spread
 from edge_agent.inference.request_check import RequestCheck
 from edge_agent.inference.rungs import fast_path
-from edge_agent.inference.sample_runs import SampleRuns
+from edge_agent.inference.sample_runs import SampleRuns, samples_at_a_time
 from edge_agent.inference.samples import (
     bind_inputs,
     bind_outputs,
-    fixed_batch,
     read_arrays,
     sample_inputs,
     to_model,
@@ -181,7 +180,7 @@ class LoadedRung:
             return [np.zeros(shape, tensor.dtype) for shape, tensor in zip(shapes, manifest.inputs, strict=True)]
         arrays = read_arrays(self.bundle.check(manifest.golden.file), what=manifest.golden.file)
         samples = sample_inputs(arrays, manifest, what=manifest.golden.file)
-        batch = fixed_batch(manifest)
+        batch = samples_at_a_time(manifest, samples)
         if batch > 1:
             pairs = zip(samples, manifest.inputs, strict=True)
             return [to_model(np.repeat(array[:1], batch, axis=0), tensor) for array, tensor in pairs]

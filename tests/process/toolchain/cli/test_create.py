@@ -116,6 +116,16 @@ def test_outputs_of_any_shape_have_golden_answers(tmp_path: Path) -> None:
     assert manifest.variants[0].tolerance > 1, "an output is random"
 
 
+def test_a_fixed_batch_is_served_as_such(tmp_path: Path) -> None:
+    """The trial and the runtime warm up on golden samples, each of which is a batch here."""
+    create(tmp_path, str(matmul(tmp_path / "m.onnx", [4, 4])))
+    x = np.arange(16, dtype=np.float32).reshape(4, 4)
+    with Runtime.open(tmp_path / "made") as runtime:
+        answer = runtime.infer({"x": x})
+    assert answer.served_by.endswith("original")
+    np.testing.assert_allclose(answer.outputs["y"], x @ W, rtol=1e-5)
+
+
 def test_data_beside_the_model_comes_into_the_bundle(tmp_path: Path) -> None:
     whole = onnx.load(matmul(tmp_path / "m.onnx", [None, 4]))
     onnx.save(whole, tmp_path / "split.onnx", save_as_external_data=True, location="split.data", size_threshold=0)
