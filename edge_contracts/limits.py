@@ -23,6 +23,12 @@ MAX_DOCUMENT_BYTES = 64 * KIB
 MAX_MESSAGE_BYTES = 64 * KIB
 """Largest telemetry window, event or reported state."""
 
+MAX_EXCERPT_LINES = 50
+"""Lines of a device's log that travel with a report of a release it gave up: a traceback with what led to it."""
+
+MAX_EXCERPT_BYTES = 8 * KIB
+"""Those lines together: an eighth of what one message may hold, and such reports are rare."""
+
 MAX_ENROLLMENT_BYTES = 16 * KIB
 """A request for a certificate, or its answer: two certificates and a certification request in base64 are 2 KiB."""
 

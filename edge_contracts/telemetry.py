@@ -50,7 +50,9 @@ class TelemetryWindow(Record, frozen=True, kw_only=True):
 
 
 class Event(Record, frozen=True, kw_only=True):
-    """Something that happened once: a transition, a refusal, a crash. `detail` holds the readings that caused it."""
+    """Something that happened once: a transition, a refusal, a crash. `detail` holds the readings that caused it. `log`
+    are the last lines of the processes concerned, where a release was rejected or rolled back; no inputs, no secrets.
+    """
 
     kind: Literal["event"] = "event"
     device: Name
@@ -62,6 +64,7 @@ class Event(Record, frozen=True, kw_only=True):
     slot: Name | None = None
     text: Text = ""
     detail: dict[str, str | int | float | bool] = {}
+    log: Annotated[str, Meta(max_length=limits.MAX_EXCERPT_BYTES)] = ""
 
 
 class Tombstone(Record, frozen=True, kw_only=True):

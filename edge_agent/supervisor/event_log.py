@@ -56,6 +56,7 @@ class EventLog:
                 slot=news.slot,
                 text=news.text[:2000],
                 detail=news.detail,
+                log=news.log,
             )
         )
 

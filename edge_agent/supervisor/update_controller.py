@@ -41,8 +41,8 @@ from edge_agent.ipc.updater import (
 )
 from edge_agent.run_clock import RunClock
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.supervisor.child_process import start_child
 from edge_agent.supervisor.event_log import EventLog
+from edge_agent.supervisor.process_output import start_heard
 from edge_agent.supervisor.repair_policy import RepairPolicy
 from edge_agent.supervisor.slots.slot import Slot
 from edge_agent.supervisor.staged_imports import read_imports
@@ -315,7 +315,18 @@ class UpdateController:
     async def _follow(self, plan: UpdatePlan) -> None:
         # Its standard input is a pipe that nobody writes to: it ends when this process does, and the updater with it.
         words, pipe = ("-m", "edge_agent.updater", msgspec.json.encode(plan).decode()), asyncio.subprocess.PIPE
-        self._process = process = await start_child(*words, stdin=pipe, stdout=pipe)
+        self._process, log = await start_heard(self._said, *words, stdin=pipe, stdout=pipe)
+        try:
+            await self._listen(self._process)
+        finally:
+            log.end()
+
+    def _said(self, line: str) -> None:
+        """Keep a line of the updater's log for every slot: it works for all of them."""
+        for slot in self._slots.values():
+            slot.log.add("updater", line)
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             try:
@@ -407,6 +418,8 @@ class UpdateController:
             self._tell(trouble_event(trouble))
         _log.info("updater: %s: %s", trouble.reason, trouble.text)
         slot = None if trouble.slot is None else self._slots.get(trouble.slot)
+        for concerned in self._slots.values() if trouble.slot is None else filter(None, (slot,)):
+            concerned.log.note("updater", f"{trouble.reason}: {trouble.text}")
         if slot is not None and slot.record.state in FETCHING and slot.record.state != "offered":
             slot.apply(UpdateFailed(reason=trouble.reason) if final else Interrupted(reason=trouble.reason))
 

@@ -20,7 +20,7 @@ def shorten_telemetry(body: bytes, room: int) -> bytes | None:
     """Return a window or an event in at most `room` bytes, or None where that cannot be.
 
     A window gives up the histograms of its tags first, then all of them, then readings, drift and latencies; its
-    counters stay. An event gives up its readings, then the end of its text.
+    counters stay. An event gives up its log, oldest lines first, its readings, then the end of its text.
     """
     with suppress(ContractError):
         return _first_fitting(map(encode, _windows(parse_window(body))), room)
@@ -53,7 +53,12 @@ def _windows(window: TelemetryWindow) -> Iterator[TelemetryWindow]:
 
 
 def _events(event: Event) -> Iterator[Event]:
-    bare = structs.replace(event, detail={})
+    for kept in (4000, 1000):
+        if len(event.log) > kept:
+            yield structs.replace(event, log=event.log[-kept:].partition("\n")[2])
+    if event.log:
+        yield structs.replace(event, log="")
+    bare = structs.replace(event, detail={}, log="")
     yield bare
     for length in (500, 200, 80, 0):
         yield structs.replace(bare, text=event.text[:length])

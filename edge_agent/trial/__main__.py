@@ -26,6 +26,9 @@ from edge_contracts.limits import MAX_MESSAGE_BYTES
 LOOK_S = 0.5
 """How often it is looked whether a variant's time is over, in seconds."""
 
+MAX_LOG_BYTES = 16 * 1024
+"""What is passed on of a failed variant's log: the end of it."""
+
 EXIT_MEMORY = 70
 """A child whose allocation failed in the engine ends with this, after its report."""
 
@@ -46,7 +49,11 @@ def _try_variant(plan: TrialPlan, variant: str) -> VariantTrial:
         done = wait_for(process, plan.time_s)
     if done is None:
         return VariantTrial(variant=variant, reason="time", text=f"timed out after {plan.time_s:g} s, killed")
-    return read_outcome(variant, done)
+    outcome = read_outcome(variant, done)
+    if outcome.reason != "ok":  # what it said goes on into this process's own log
+        sys.stderr.buffer.write(done.stderr[-MAX_LOG_BYTES:])
+        sys.stderr.flush()
+    return outcome
 
 
 def wait_for(process: subprocess.Popen[bytes], limit_s: float) -> subprocess.CompletedProcess[bytes] | None:

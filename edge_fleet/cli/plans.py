@@ -18,7 +18,7 @@ from edge_fleet.database.telemetry import TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.evidence.gates import EvidenceBook, Verdict, gate_rules
 from edge_fleet.releases.release import manifest_hash
-from edge_fleet.rollouts.explain import Sentence, explain_device
+from edge_fleet.rollouts.explain import Sentence, explain_device, with_log
 from edge_fleet.rollouts.plan import ApprovalStep, RolloutPlan, read_plan
 from edge_fleet.rollouts.plan_state import duration, odds
 from edge_fleet.rollouts.planned import Forecast, forecast, replay, start_planned
@@ -28,6 +28,9 @@ from edge_fleet.signing.workspace import FleetWorkspace
 
 DIFFERS = 3
 """Exit code of a replay in which a decision does not come out again."""
+
+MAX_EVENTS = 1000
+"""The newest events of a device among which its log is looked for."""
 
 
 def start_by_plan(folder: Path, file: Path, db: str | None, as_json: bool, dry_run: bool) -> None:
@@ -108,7 +111,8 @@ def replay_command(folder: Path, channel: str | None, name: str | None, db: str 
 def why(folder: Path, name: str, db: str | None, as_json: bool) -> None:
     """Explain where the device or rollout NAME is, and why.
 
-    Each line says what to do next, if anything is to be done.
+    Each line says what to do next, if anything is to be done. For a release that a device rejected or rolled back, the
+    end of its log follows: updater, trial and worker, without inputs and secrets.
 
     \b
     Examples:
@@ -170,13 +174,20 @@ def _device_sentences(fleet: FleetWorkspace, url: str, name: str) -> list[Senten
     documents = {channel: document for channel, document in found.items() if document is not None}
     with contextlib.closing(TelemetryStore(url)) as store:
         rows = store.devices()
+        events = store.messages("event", name, MAX_EVENTS)
     row = next((one for one in rows if one.device == name), None)
-    return explain_device(name, row, documents, rows, now.strftime("%H:%M"))
+    sentences = explain_device(name, row, documents, rows, now.strftime("%H:%M"))
+    return with_log(sentences, None if row is None else row.reported, events)
 
 
 def _line(name: str, sentence: Sentence) -> str:
     where = name if sentence.slot is None else f"{name}, slot {sentence.slot}"
-    return f"{where}: {sentence.text}" + ("" if sentence.next is None else f"\n    next: {sentence.next}")
+    lines = [f"{where}: {sentence.text}"]
+    if sentence.next is not None:
+        lines.append(f"    next: {sentence.next}")
+    if sentence.log is not None:
+        lines += ["    log of the device:", *(f"      {line}" for line in sentence.log.splitlines())]
+    return "\n".join(lines)
 
 
 def _one(store: RolloutStore, channel: str | None, *, running: bool = False, name: str | None = None) -> PlannedRollout:

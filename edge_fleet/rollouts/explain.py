@@ -6,6 +6,9 @@ Pure: from what devices reported, the signed channel, and what the controller de
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from edge_contracts.channel import Channel, ChannelRelease, MaintenanceWindow
 from edge_contracts.codec import Record
@@ -22,6 +25,9 @@ _WORK = {
     "shadow": "runs {version} in shadow",
     "active": "serves {version} and watches it",
 }
+GIVEN_UP_EVENTS = ("update-rejected", "update-rolled-back")
+"""Events that carry an excerpt of the device's log."""
+
 _HELD = {
     "paused": ("the rollout is paused", "edgewright fleet rollout resume"),
     "deadline": ("the rollout's deadline has passed", "start the rollout again with a later deadline"),
@@ -30,17 +36,20 @@ _HELD = {
 
 
 class Sentence(Record, frozen=True, kw_only=True):
-    """One thing that is so, about a slot if it names one, and what to do about it, if anything."""
+    """One thing that is so, about a slot if it names one, and what to do about it, if anything. `log` is the end of the
+    device's log, as it came with the report of a release that was given up."""
 
     text: str
     slot: str | None = None
     next: str | None = None
+    log: str | None = None
 
 
 def explain_device(
     name: str, row: DeviceRow | None, channels: dict[str, Channel], others: Iterable[DeviceRow], clock: str
 ) -> list[Sentence]:
-    """Return why a device's slots are as they are; `clock` is UTC as HH:MM, `others` the fleet to compare with."""
+    """Return why a device's slots are as they are; `clock` is UTC as HH:MM, `others` the fleet to compare with.
+    `with_log` adds what the device's log says."""
     if row is None or row.reported is None:
         text = f"{name} has never reported" if row is None else f"{name} is known, but has not reported its state"
         return [Sentence(text=text, next="on the device: edgewright agent doctor; here: does the controller run?")]
@@ -52,6 +61,30 @@ def explain_device(
         found.append(Sentence(text=f"is at level {row.reported.level}: it starts no update"))
     fleet = [other for other in others if other.device != name]
     return found + [_explain_slot(row.reported, slot, channels, fleet, clock) for slot in row.reported.slots]
+
+
+def with_log(
+    sentences: Iterable[Sentence], report: ReportedState | None, events: Sequence[dict[str, Any]]
+) -> list[Sentence]:
+    """Return the sentences, those about a slot that gave a release up with the log that came with its report; `events`
+    are the device's, oldest first, as plain values."""
+    slots = {} if report is None else {slot.slot: slot for slot in report.slots}
+    return [
+        msgspec.structs.replace(one, log=_log_of(slots[one.slot], events)) if one.slot in slots else one
+        for one in sentences
+    ]
+
+
+def _log_of(slot: SlotState, events: Sequence[dict[str, Any]]) -> str | None:
+    """Return the newest log about the release that the slot gave up."""
+    if slot.state not in ("rejected", "rolled_back") or slot.candidate is None:
+        return None
+    for event in reversed(events):
+        detail = event.get("detail", {})
+        about = detail.get("manifest_sha256") == slot.candidate.manifest_sha256 and event.get("slot") == slot.slot
+        if about and event.get("event") in GIVEN_UP_EVENTS:
+            return str(event.get("log", "")) or None
+    return None
 
 
 def _explain_slot(

@@ -139,7 +139,9 @@ def test_a_bad_release_is_halted_and_every_device_goes_back(three: ThreeDevices)
     wait_for("it is stopped", lambda: site.decided().startswith("stopped"), timeout_s=60)
     reason = next(line for line in site.why(name) if " failed: " in line)
     assert "quality" in reason
-    assert any("rejected 1.2.0" in line for line in site.why(reason.split()[0]))
+    explained = run_json("fleet", "why", str(site.fleet), reason.split()[0])["sentences"][-1]
+    assert "rejected 1.2.0" in explained["text"]
+    assert "trial> fp32: quality" in explained["log"]
     assert site.serving("1.2.0") == set()
     assert {slot.serving.version for slot in site.slots().values() if slot.serving} == {"1.0.0"}
     channel = run_json("fleet", "rollout", "status", str(site.fleet))["channel"]

@@ -12,7 +12,9 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
+import msgspec
 from msgspec import Struct
 
 from edge_agent.config.agent_toml import SlotConfig
@@ -31,6 +33,7 @@ from edge_agent.supervisor.slots.trial_process import try_release
 from edge_agent.supervisor.slots.worker_lifecycle import InheritedSocket, WorkerLifecycle
 from edge_agent.supervisor.slots.worker_process import WorkerDeath, WorkerProcess
 from edge_agent.telemetry.drift_monitor import DriftMonitor
+from edge_agent.telemetry.log_excerpt import RecentLines
 from edge_agent.telemetry.window_totals import WindowTotals
 from edge_agent.update.events import (
     Crashed,
@@ -44,7 +47,7 @@ from edge_agent.update.events import (
     UpdateFailed,
 )
 from edge_agent.update.gates import judge
-from edge_agent.update.record import installed
+from edge_agent.update.record import CandidateRelease, installed
 from edge_agent.update.state_machine import advance
 from edge_agent.update.transition_event import transition_event
 from edge_contracts.errors import BundleError
@@ -88,6 +91,7 @@ class Slot:
         self.progress: float | None = None
         self.drift = DriftMonitor(config.name, around.tell)
         self.input = StaleInputMonitor(config.name, config.stale_after_s, time.monotonic, around.tell)
+        self.log = RecentLines(lambda: datetime.fromtimestamp(around.clock(), UTC).strftime("%H:%M:%S"))
         self._around = around
         self.record = self._saved = around.state.read_record(config.name)
         self._unsaved = False
@@ -174,8 +178,12 @@ class Slot:
         if after is before or after == before:
             return
         self.record = after
+        if after.candidate is not None and (before.candidate is None or _other(before.candidate, after.candidate)):
+            self.log.forget()
         self._save()
         if (news := transition_event(before, after)) is not None:
+            if after.state in ("rejected", "rolled_back"):
+                news = msgspec.structs.replace(news, log=self.log.excerpt())
             self._around.tell(news)
         if after.state not in ("preflight", "downloading"):
             self.progress = None
@@ -296,6 +304,7 @@ class Slot:
             for rung in worker.plan.ladder:
                 if rung.served_by == fault.served_by and rung.role != "factory":
                     self.damage(rung.manifest_sha256, f"{fault.served_by}: {fault.text}")
+        self.log.note("worker", f"{fault.served_by}: {fault.reason}")
         text = f"{fault.served_by}: {fault.text}"
         event = "capture-failed" if fault.reason == "capture" else "rung-failed"
         self._news(event, "warning", text=text, detail={"reason": fault.reason, "fatal": fault.fatal})
@@ -319,10 +328,14 @@ class Slot:
         text = f"worker {death.pid} of {worker.first.served_by} ended: {death.reason}, {death.lost} requests lost"
         if death.oversized:
             text += f"; it ran a request of {death.request_bytes} bytes, larger than any before: such are refused now"
+        self.log.note("worker", text)
         self._news("worker-died", "error", text=text, detail=detail)
         if self._uncommitted(worker.first) and not worker.draining and not death.oversized:
             self._soak.count("lost", death.lost)
             self.apply(Crashed(reason=death.reason))
+
+    def said(self, line: str) -> None:
+        self.log.add("worker", line)
 
     def demoted(self, rung: Rung) -> None:
         self._news(
@@ -386,7 +399,7 @@ class Slot:
                 memory_mb=self.config.memory_mb or model.memory_mb,
                 load_s=model.load_s,
             )
-            verdict = await try_release(plan, len(manifest.variants))
+            verdict = await try_release(plan, len(manifest.variants), partial(self.log.add, "trial"))
         except (OSError, StateError) as error:
             event: Event = UpdateFailed(reason="trial-crash")
             text = str(error)
@@ -395,6 +408,7 @@ class Slot:
             event = TrialPassed(usable=usable) if usable else UpdateFailed(reason=f"trial-{verdict.reason}")
         candidate = self.record.candidate
         if self.record.state == "trial" and candidate is not None and candidate.manifest_sha256 == manifest_sha256:
+            self.log.note("trial", text)
             self._news("trial", "info" if isinstance(event, TrialPassed) else "warning", text=text)
             self._trial = None
             self.apply(event)
@@ -412,3 +426,7 @@ class Slot:
     def _news(self, event: str, severity: str = "info", *, text: str = "", detail: Detail | None = None) -> None:
         news = DeviceEvent(event=event, severity=severity, slot=self.config.name, text=text[:2000], detail=detail or {})
         self._around.tell(news)
+
+
+def _other(one: CandidateRelease, another: CandidateRelease) -> bool:
+    return one.manifest_sha256 != another.manifest_sha256

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
 
 from edge_agent.ipc.trial import TrialPlan, TrialReport
 from edge_agent.run_clock import RunClock
-from edge_agent.supervisor.child_process import start_child
+from edge_agent.supervisor.process_output import start_heard
 
 MAX_REPORT_BYTES = 256 * 1024
 LOOK_S = 0.5
@@ -30,9 +31,11 @@ class TrialVerdict(Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
-async def try_release(plan: TrialPlan, variants: int) -> TrialVerdict:
-    """Run a trial of a release with that many variants. Cancelling kills the trial and everything it started."""
-    process = await start_child(
+async def try_release(plan: TrialPlan, variants: int, said: Callable[[str], None]) -> TrialVerdict:
+    """Run a trial of a release with that many variants; `said` is given each line that it writes to its log.
+    Cancelling kills the trial and everything it started."""
+    process, log = await start_heard(
+        said,
         "-m",
         "edge_agent.trial",
         msgspec.json.encode(plan).decode(),
@@ -48,6 +51,7 @@ async def try_release(plan: TrialPlan, variants: int) -> TrialVerdict:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        log.end()
     return _verdict(output, process.returncode)
 
 

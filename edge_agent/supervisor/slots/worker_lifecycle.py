@@ -65,6 +65,8 @@ class Owner(Protocol):
 
     def demoted(self, rung: Rung) -> None: ...
 
+    def said(self, line: str) -> None: ...
+
 
 class WorkerLifecycle:
     """The workers of one slot. `serve` says what, everything else follows. While it is `unloaded` there is none."""
@@ -321,8 +323,9 @@ class WorkerLifecycle:
             refused_bytes=self._refused_bytes,
             takes_over=self._current is not None,
         )
+        owner = self._owner
         callbacks = Callbacks(
-            ready=self._on_ready, heartbeat=self._owner.heartbeat, fault=self._on_fault, died=self._on_death
+            ready=self._on_ready, heartbeat=owner.heartbeat, fault=self._on_fault, died=self._on_death, said=owner.said
         )
         try:
             self._next = await WorkerProcess.start(plan, self._listener, callbacks)

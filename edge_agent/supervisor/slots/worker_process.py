@@ -33,7 +33,7 @@ from edge_agent.ipc.worker import (
     parse_to_supervisor,
 )
 from edge_agent.run_clock import RunClock
-from edge_agent.supervisor.child_process import start_child
+from edge_agent.supervisor.process_output import ProcessOutput, start_heard
 
 MISSED_HEARTBEATS = 10
 """Heartbeats a worker may miss before it is taken for hung: a loaded small board may stall for some seconds."""
@@ -68,12 +68,13 @@ class WorkerDeath(Struct, frozen=True, kw_only=True):
 
 
 class Callbacks(Struct, frozen=True, kw_only=True):
-    """Whom a worker's news goes to, with the worker itself first."""
+    """Whom a worker's news goes to, with the worker itself first; `said` is given each line it writes to its log."""
 
     ready: Callable[[WorkerProcess, Ready], None]
     heartbeat: Callable[[WorkerProcess, Heartbeat], None]
     fault: Callable[[WorkerProcess, Fault], None]
     died: Callable[[WorkerProcess, WorkerDeath], None]
+    said: Callable[[str], None] = lambda _line: None
 
 
 class WorkerProcess:
@@ -91,6 +92,7 @@ class WorkerProcess:
         self._killed: str | None = None
         self._fatal: str | None = None
         self._process: asyncio.subprocess.Process
+        self._output: ProcessOutput
         self._writer: asyncio.StreamWriter
         self._run = RunClock(asyncio.get_running_loop().time())
         self._last_news = self._run.now
@@ -106,7 +108,8 @@ class WorkerProcess:
                 plan, listen_fd=listener.fileno(), link_fd=theirs.fileno(), flight_fd=flight.fd
             )
             worker = cls(plan, callbacks, flight)
-            worker._process = await start_child(
+            worker._process, worker._output = await start_heard(
+                callbacks.said,
                 "-m",
                 "edge_agent.worker",
                 msgspec.json.encode(plan).decode(),
@@ -187,6 +190,7 @@ class WorkerProcess:
         except TimeoutError:
             self.kill("link-closed")
         code = await self._process.wait()
+        self._output.end()
         self._writer.close()
         death = WorkerDeath(
             pid=self.pid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from edge_agent.telemetry.shortened import shorten_reported, shorten_telemetry
 from edge_contracts.codec import encode
@@ -63,6 +64,19 @@ def test_an_event_gives_up_its_readings_then_the_end_of_its_text() -> None:
     assert parse_event(first).text == EVENT.text
     assert 0 < len(parse_event(last).text) < 200
     assert parse_event(last).sequence == 8
+
+
+def test_an_event_gives_up_the_oldest_lines_of_its_log_first() -> None:
+    log = "\n".join(f"line {number}" for number in range(800))
+    event = replace(EVENT, log=log)
+    first = shorten_telemetry(encode(event), len(encode(EVENT)) + 4500)
+    last = shorten_telemetry(encode(event), len(encode(EVENT)))
+    assert first is not None
+    assert last is not None
+    kept = parse_event(first).log.splitlines()
+    assert kept[-1] == "line 799"
+    assert kept == [f"line {number}" for number in range(800 - len(kept), 800)]
+    assert (parse_event(last).log, parse_event(last).detail) == ("", EVENT.detail)
 
 
 def test_what_cannot_be_short_enough_is_none() -> None:

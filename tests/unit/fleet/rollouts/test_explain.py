@@ -12,7 +12,7 @@ from edge_contracts.selection import bucket
 from edge_contracts.selector import Selector
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_fleet.database.telemetry import DeviceRow
-from edge_fleet.rollouts.explain import explain_device
+from edge_fleet.rollouts.explain import explain_device, with_log
 
 TIME = "2026-11-22T06:00:00Z"
 STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
@@ -128,3 +128,24 @@ def test_after_an_abort_the_device_is_where_it_should_be_and_says_why() -> None:
     failed: dict[str, Any] = {"state": "rolled_back", "candidate": NEW_ONE, "reason": "crash-loop"}
     document = channel(candidate=None, rollout=None, blocked=("b" * 64,))
     assert text(device(**failed), document) == "runs 1.0.0, as it should; it rolled back from 1.1.0: crash-loop"
+
+
+def gave_up(version: str, log: str, slot: str = "main", event: str = "update-rejected") -> dict[str, Any]:
+    shas = {"1.0.0": "a" * 64, "1.1.0": "b" * 64}
+    return {"event": event, "slot": slot, "detail": {"manifest_sha256": shas[version]}, "log": log}
+
+
+def test_the_end_of_the_log_of_the_release_that_was_given_up_is_shown() -> None:
+    row = device(state="rejected", reason="trial-crash", candidate=NEW_ONE)
+    sentences = explain_device("pump-7", row, {"stable": channel()}, (), "06:00")
+    events = [
+        gave_up("1.1.0", "before"), gave_up("1.1.0", "the cause"), gave_up("1.0.0", "another release"),
+        gave_up("1.1.0", "another slot", slot="second"), {"event": "worker-died", "slot": "main"},
+    ]  # fmt: skip
+    assert with_log(sentences, row.reported, events)[-1].log == "the cause"
+
+
+def test_a_slot_that_gave_nothing_up_shows_no_log() -> None:
+    row = device(state="committed", candidate=NEW_ONE, serving=NEW_ONE)
+    sentences = explain_device("pump-7", row, {"stable": channel()}, (), "06:00")
+    assert with_log(sentences, row.reported, [gave_up("1.1.0", "long ago")])[-1].log is None
