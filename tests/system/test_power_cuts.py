@@ -123,7 +123,9 @@ def test_agent_that_was_cut_off_at_once_is_known_to_have_run(tmp_path: Path) -> 
     state = StateFolder(tmp_path)
     state.create()
     left = list(disks(state.mark_running, tmp_path))
-    assert all("running.json" in image for number, image in left if number == left[-1][0])
+    last = [image for number, image in left if number == left[-1][0]]
+    assert len(last) == len(LOSSES)
+    assert all("running.json" in image for image in last)
 
 
 def test_deletion_that_is_cut_never_leaves_half_a_release_under_its_name(tmp_path: Path) -> None:
@@ -132,16 +134,20 @@ def test_deletion_that_is_cut_never_leaves_half_a_release_under_its_name(tmp_pat
     (state.releases / "r").mkdir()
     for name in ("manifest.json", "model"):
         (state.releases / "r" / name).write_bytes(b"x")
-    for _, image in disks(lambda: state.collect_garbage(()) and None, tmp_path):
-        if "releases/r" in image:
-            assert {"releases/r/manifest.json", "releases/r/model"} <= image.keys()
+    left = [image for _, image in disks(lambda: state.collect_garbage(()) and None, tmp_path)]
+    whole = [image for image in left if "releases/r" in image]
+    assert 0 < len(whole) < len(left)
+    for image in whole:
+        assert {"releases/r/manifest.json", "releases/r/model"} <= image.keys()
 
 
 def test_record_that_was_cut_while_it_was_written_leaves_nothing_for_ever(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "state")
     state.create()
     record = UpdateRecord(slot="main")
-    for number, (_, image) in enumerate(disks(lambda: state.write_record(record), state.root)):
+    left = list(disks(lambda: state.write_record(record), state.root))
+    assert any(path.rpartition("/")[2].startswith(".") for _, image in left for path in image), "nothing was left over"
+    for number, (_, image) in enumerate(left):
         after = StateFolder(tmp_path / f"after-{number}")
         write_image(image, after.root)
         after.collect_garbage(())
@@ -156,6 +162,7 @@ def test_first_line_of_a_new_audit_log_is_durable(tmp_path: Path) -> None:
 
     (tmp_path / "state").mkdir()
     left = list(disks(act, tmp_path / "state"))
+    assert len([image for number, image in left if number == left[-1][0]]) == len(LOSSES)
     for index, (number, image) in enumerate(left):
         if number == left[-1][0]:
             write_image(image, tmp_path / f"after-{index}")

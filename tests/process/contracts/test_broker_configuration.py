@@ -197,8 +197,14 @@ def test_no_certificate_no_connection(broker: Mosquitto, authority: Authority) -
 
 def test_a_certificate_of_another_authority_is_refused(broker: Mosquitto, authority: Authority, tmp_path: Path) -> None:
     stranger = Authority(tmp_path).issue("dev-a")
+    before = len(broker.log.read_text())
     with pytest.raises((ssl.SSLError, ConnectionError)):
         Identity(broker.port, authority.file, stranger)
+    deadline = time.monotonic() + 10
+    while "certificate verify failed" not in (said := broker.log.read_text()[before:]):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+    assert " as dev-a " not in said
 
 
 def test_a_claim_reads_no_other_topic_and_is_refused_where_devices_are(

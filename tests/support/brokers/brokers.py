@@ -44,13 +44,13 @@ class Mosquitto:
         self._folder = folder
         self._lines = ["allow_anonymous true", f"listener {self.port} 127.0.0.1"] if lines is None else lines
         self._process: subprocess.Popen[bytes] | None = None
+        self.log = folder / f"mosquitto-{self.port}.log"
 
     def start(self) -> None:
         """Start and return once it accepts connections."""
         config = self._folder / f"mosquitto-{self.port}.conf"
         config.write_text("\n".join([*self._lines, "user root", ""]))
-        log = (self._folder / f"mosquitto-{self.port}.log").open("ab")
-        with log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen([mosquitto_program(), "-c", str(config)], stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -58,7 +58,7 @@ class Mosquitto:
                 probe.settimeout(0.2)
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            assert self._process.poll() is None, (self._folder / f"mosquitto-{self.port}.log").read_text()
+            assert self._process.poll() is None, self.log.read_text()
             time.sleep(0.02)
         raise AssertionError("mosquitto did not start")
 

@@ -18,6 +18,8 @@ DOCUMENTS = sorted(
     path.relative_to(ROOT)
     for path in [*ROOT.glob("*.md"), *(found for room in ROOMS for found in (ROOT / room).rglob("*.md"))]
 )
+LINK = r"\]\(([^)#]+)[^)]*\)"
+TEST_FILE = r"`(tests/[\w/]+/test_\w+\.py)`"
 THREATS = ROOT / "docs" / "threat-model.md"
 
 
@@ -41,6 +43,14 @@ def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
     return command, rest
 
 
+def test_there_are_commands_links_and_names_of_tests_to_look_at() -> None:
+    text = "".join((ROOT / document).read_text() for document in DOCUMENTS)
+    assert len(DOCUMENTS) > 60
+    assert sum(len(list(commands(document))) for document in DOCUMENTS) > 100
+    assert len(re.findall(LINK, text)) > 200
+    assert len(re.findall(TEST_FILE, text)) > 30
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_commands_in_documents_exist_with_their_options(document: Path) -> None:
     for words in commands(document):
@@ -53,14 +63,14 @@ def test_commands_in_documents_exist_with_their_options(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_links_lead_somewhere(document: Path) -> None:
     text = (ROOT / document).read_text()
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+    for target in re.findall(LINK, text):
         if not target.startswith(("http://", "https://")):
             assert ((ROOT / document).parent / target).exists(), target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_test_files_that_documents_name_exist(document: Path) -> None:
-    for path in re.findall(r"`(tests/[\w/]+/test_\w+\.py)`", (ROOT / document).read_text()):
+    for path in re.findall(TEST_FILE, (ROOT / document).read_text()):
         assert (ROOT / path).exists(), path
 
 

@@ -128,5 +128,11 @@ def test_systemd_hears_ready_watchdog_and_status(tmp_path: Path) -> None:
     assert notifier.watchdog_s == 2.0
 
 
-def test_without_systemd_nothing_is_sent() -> None:
-    Notifier({}).ready()
+def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr("edge_agent.host.systemd_notify.socket.socket", lambda *words: opened.append(words))
+    notifier = Notifier({})
+    for tell in (notifier.ready, notifier.alive, notifier.stopping, lambda: notifier.status("x")):
+        tell()
+    assert opened == []
+    assert notifier.watchdog_s is None

@@ -1,6 +1,7 @@
 """What a slot sees: counted into the bundle's bins, judged against its reference, told of once."""
 
 import numpy as np
+import pytest
 from support.makers import bundles
 from support.makers.referenced_bundles import make_referenced_bundle
 
@@ -24,14 +25,18 @@ def test_the_reference_samples_are_counted_into_the_reference(tmp_path):
     assert _see(tmp_path / "b", x) == references(manifest)
 
 
-def test_at_most_ten_requests_a_second_are_counted(tmp_path):
+@pytest.mark.parametrize(("apart_ms", "counted"), [(0, 1), (40, 17), (50, 25), (99, 25), (100, 50), (500, 50)])
+def test_at_most_ten_requests_a_second_are_counted(tmp_path, monkeypatch, apart_ms, counted):
     make_referenced_bundle(tmp_path / "b")
     x, _ = bundles.samples(1)
+    now = [10**12]
+    for module in ("runtime", "descent"):
+        monkeypatch.setattr(f"edge_agent.inference.{module}._now_ns", lambda: now[0])
     with Runtime.open(tmp_path / "b") as runtime:
         for _ in range(50):
             runtime.infer({"x": x})
-        counted = sum(runtime.seen.totals["x/mean"])
-        assert 1 <= counted < 50
+            now[0] += apart_ms * 1_000_000
+        assert sum(runtime.seen.totals["x/mean"]) == counted
         assert runtime.tally.counters["requests"] == 50
 
 

@@ -52,6 +52,7 @@ def test_the_class_that_changed_is_found_with_its_records(place: Path) -> None:
     assert all(seen["agreed"] == seen["records"] for seen in found["classes"].values())
     assert found["changed"] == lost["records"] == sum(found["confusion"].values())
     x, _ = bundle_maker.samples(RECORDS)
+    assert found["worst"]
     for worst in found["worst"]:
         assert worst["before"] == "2"
         assert int((x[worst["record"]] @ bundle_maker.WEIGHTS).argmax()) == 2

@@ -42,7 +42,7 @@ def test_what_else_happens_is_counted_by_its_name():
     tally.count("errors")
     tally.count("errors", 2)
     assert tally.counters["errors"] == 3
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="errers"):
         tally.count("errers")
 
 

@@ -38,7 +38,12 @@ def test_a_drop_is_in_points_with_its_interval_and_its_test() -> None:
 
 
 def test_a_drop_the_samples_cannot_decide_is_called_so() -> None:
-    assert judged(spoiled(1), limit=0.6).undecided
+    found = judged(spoiled(1), limit=0.6)
+    assert found.drop == pytest.approx(0.5)  # within what is allowed, and yet
+    assert found.bound > 0.6
+    assert found.undecided
+    assert not judged(spoiled(1), limit=5.0).undecided
+    assert not judged(spoiled(10), limit=0.6).undecided
 
 
 def test_a_verdict_has_three_words() -> None:
