@@ -18,11 +18,12 @@ LEAN_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),
-    "MALLOC_TRIM_THRESHOLD_": str(8 * MIB),
+    "MALLOC_MMAP_THRESHOLD_": str(MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(MIB),
 }
 """For every child that loads NumPy or an engine: no idle BLAS threads, no allocator arena per thread, and the memory of
-large tensors goes back when they are freed. Left to itself the allocator keeps it once it has met a few of them."""
+large tensors goes back when they are freed, and that of loading a model. Left to itself the allocator keeps it once
+it has met a few of them."""
 
 _STATUS = Path("/proc/self/status")
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
