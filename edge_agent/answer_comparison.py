@@ -1,6 +1,6 @@
 """Two answers to the same request, compared and counted: agreement, confusion, confidence, differences, time. Pure.
 
-Used where a candidate runs in shadow and where captured requests are replayed. Taking two answers apart, which needs
+Used where a candidate runs in shadow and where captured requests are replayed. Comparing the arrays, which needs
 arrays, is in `edge_agent.inference.answer_diff`.
 """
 

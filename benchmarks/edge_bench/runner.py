@@ -190,7 +190,7 @@ def _say(answers: BinaryIO, message: Opened | Loaded | Timed | Predicted | Runne
 
 
 def main(arguments: list[str]) -> int:
-    """Run the plan given as JSON, for whoever has the process id after it. Native code may print: only our own
+    """Run the plan: the arguments are the plan as JSON and the parent's process id. Native code may print: only our own
     descriptor carries answers."""
     die_with(arguments[1])
     answers = os.fdopen(os.dup(1), "wb")

@@ -1,4 +1,4 @@
-"""How often does the drift watch cry wolf, and how small a change does it see? On real models and real samples.
+"""False-alarm rate and detection power of the drift tests. On real models and real samples.
 
     python benchmarks/statistics/drift_detection.py --corpus FOLDER --work FOLDER --fresh ic_resnet8 --out FILE.json
 

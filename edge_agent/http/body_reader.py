@@ -116,4 +116,4 @@ class ChunkedReader:
 
 
 def _bad(what: str) -> HttpError:
-    return HttpError(400, f"this is no HTTP/1.1: {what}", closing=True)
+    return HttpError(400, f"malformed HTTP/1.1 request: {what}", closing=True)

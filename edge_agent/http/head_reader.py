@@ -191,7 +191,7 @@ def _tokens(value: bytes) -> list[bytes]:
 
 
 def _bad(what: str) -> HttpError:
-    return HttpError(400, f"this is no HTTP/1.1: {what}", closing=True)
+    return HttpError(400, f"malformed HTTP/1.1 request: {what}", closing=True)
 
 
 def _too_long() -> HttpError:

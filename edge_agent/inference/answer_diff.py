@@ -1,4 +1,4 @@
-"""Taking two answers to one request apart: classes by name, confidence, and the largest difference of numbers.
+"""Compares two answers to one request: classes by name, confidence, and the largest difference of numbers.
 
 Adding up what is found is in `edge_agent.answer_comparison`.
 """

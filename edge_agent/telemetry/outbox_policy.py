@@ -1,4 +1,4 @@
-"""Which messages give way when the spool is full, and what is said about it. Pure; SQLite is in
+"""Drop policy of a full outbox, and the account of what was dropped. Pure; SQLite is in
 `edge_agent.telemetry.outbox`.
 """
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_agent.worker.capture_writer import CaptureWriter
 
 EVERY_S = 0.05
-"""At most twenty requests a second are taken aside."""
+"""At most twenty requests a second are sampled."""
 
 BYTES_A_SECOND = 10 * MIB
 """And at most so much: copying it takes about a hundredth of a core (`benchmarks/agent/shadow_capture_cost.py`)."""

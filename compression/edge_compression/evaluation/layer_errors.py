@@ -161,7 +161,7 @@ def _samples(plan: LayersPlan) -> Iterator[Feeds]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the plan given as JSON, for whoever has the process id after it."""
+    """Run the plan: the arguments are the plan as JSON and the parent's process id."""
     die_with(arguments[1])
     plan = msgspec.json.decode(arguments[0], type=LayersPlan)
     limit = int(plan.memory_limit_mb * MIB)

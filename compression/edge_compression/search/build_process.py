@@ -222,7 +222,7 @@ def _samples(plan: BuildPlan, path: str, count: int | None = None) -> Iterator[F
 
 
 def main(arguments: list[str]) -> int:
-    """Run the plan given as JSON, for whoever has the process id after it. The tools print: only our own descriptor
+    """Run the plan: the arguments are the plan as JSON and the parent's process id. The tools print: only our own descriptor
     carries the result."""
     die_with(arguments[1])
     answers = os.fdopen(os.dup(1), "wb")

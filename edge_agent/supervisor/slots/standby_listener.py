@@ -1,4 +1,4 @@
-"""A slot's socket while no worker listens on it: all are turned away, or the first one who comes is noticed.
+"""Holds a slot's socket while it has no worker: answers 503, or wakes a worker on the first connection.
 
 A few lines in the supervisor instead of a worker with an engine and no model. A `StandbyListener` answers 503 with
 Retry-After, whatever is asked: requests are not parsed, their bytes are read within limits and forgotten. A

@@ -1,4 +1,4 @@
-"""Which messages give way when the spool is full, and that the account of what was lost adds up."""
+"""What a full outbox drops, and that the account of what was lost adds up."""
 
 from __future__ import annotations
 
