@@ -222,8 +222,8 @@ def _samples(plan: BuildPlan, path: str, count: int | None = None) -> Iterator[F
 
 
 def main(arguments: list[str]) -> int:
-    """Run the plan: the arguments are the plan as JSON and the parent's process id. The tools print: only our own descriptor
-    carries the result."""
+    """Run the plan: the arguments are the plan as JSON and the parent's process id. The tools print: only our own
+    descriptor carries the result."""
     die_with(arguments[1])
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
