@@ -7,7 +7,7 @@ a chain can be resumed after any pass. The passes are listed in `edge_compressio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -16,6 +16,14 @@ from edge_contracts.manifest import Format
 
 Feeds = dict[str, Any]
 Changes = dict[str, str | int | float]
+
+
+LEFT_OUT = "left_out"
+"""In a pass's changes: why it was left out of its recipe."""
+
+SAME_VALUE, SAME_FROM, SAME_BELOW = "same_value", "same_from", "same_below"
+"""In a pass's changes: a parameter of it, and the values (the first included, the second not) with which it would have
+done the same to this model."""
 
 
 class PassError(BundleError):
@@ -29,6 +37,17 @@ class NothingToDoError(PassError):
     recipe's passes does its work."""
 
     reason = "nothing-to-do"
+
+
+class ImpossibleError(PassError):
+    """A pass cannot be applied to this model, `whatever` values these parameters of it have, and with no smaller value
+    of its parameter `less`: it is not asked again."""
+
+    reason = "impossible"
+
+    def __init__(self, text: str, *, whatever: Sequence[str] = (), less: str = "", hint: str | None = None) -> None:
+        super().__init__(text, hint=hint)
+        self.whatever, self.less = tuple(whatever), less
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,21 @@ import numpy as np
 from msgspec import Meta
 
 from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upgraded
-from edge_compression.pass_api import Applied, Changes, Context
+from edge_compression.pass_api import SAME_BELOW, SAME_FROM, SAME_VALUE, Applied, Changes, Context
 from edge_compression.passes.weight_only import storable, store
-from edge_compression.quantization.sensitivity import Saving, affordable, decibels, output_noise, power_ratio
+from edge_compression.quantization.sensitivity import (
+    Saving,
+    affordable,
+    decibels,
+    output_noise,
+    power_ratio,
+    same_choice,
+)
 from edge_compression.quantization.weights import LARGEST, along, rounded
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
+
+MOST_DB, ROUNDING_DB = 60.0, 1e-6
 
 
 class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="mixed_weights"):
@@ -29,7 +38,7 @@ class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = True
 
-    sqnr: Annotated[float, Meta(gt=0.0, le=60.0)] = 20.0
+    sqnr: Annotated[float, Meta(gt=0.0, le=MOST_DB)] = 20.0
     operators: tuple[str, ...] = ()
 
     def apply(self, model: bytes, context: Context) -> Applied:
@@ -52,7 +61,11 @@ class MixedWeights(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
         chosen = affordable(heard, signal / power_ratio(self.sqnr))
         for weight in weights:
             store(graph, weight, bits=4 if weight.name in chosen else 8, per_channel=True)
+        quietest, loudest = same_choice(heard, signal / power_ratio(self.sqnr))
         changed: Changes = {
+            SAME_VALUE: "sqnr",
+            SAME_FROM: decibels(signal / loudest) + ROUNDING_DB if loudest < np.inf else 0.0,
+            SAME_BELOW: decibels(signal / quietest) - ROUNDING_DB if quietest > 0.0 else MOST_DB + 1.0,
             "weights_in_four_bits": len(chosen),
             "weights_in_eight_bits": len(weights) - len(chosen),
         }

@@ -6,6 +6,7 @@ Pure decisions over measured losses. Measuring them and removing the channels is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 Kept = tuple[int, ...]
 """Units left at each site, in the sites' order."""
@@ -50,6 +51,26 @@ def _rising(losses: Mapping[int, float]) -> dict[int, float]:
         most = max(most, losses[kept])
         found[kept] = most
     return found
+
+
+@dataclass(kw_only=True)
+class ShareTarget:
+    """What share `keep` a plan may leave, and which shares were `accepted` at most and `rejected` at least: targets in
+    between ask for the same plan."""
+
+    keep: float
+    share: Callable[[Kept], float]
+    accepted: float = 0.0
+    rejected: float = 1.0
+
+    def fits(self, plan: Kept) -> bool:
+        """Return whether a plan leaves no more than the target."""
+        left = self.share(plan)
+        if left <= self.keep:
+            self.accepted = max(self.accepted, left)
+            return True
+        self.rejected = min(self.rejected, left)
+        return False
 
 
 def first_within(plans: Sequence[Kept], fits: Callable[[Kept], bool]) -> Kept | None:

@@ -69,6 +69,18 @@ def affordable(savings: Sequence[Saving], noise: float) -> frozenset[str]:
     return frozenset(chosen)
 
 
+def same_choice(savings: Sequence[Saving], noise: float) -> tuple[float, float]:
+    """Return between which noises, the first included, `affordable` chooses what it chooses for `noise`."""
+    chosen = affordable(savings, noise)
+    spent, most = 0.0, float("inf")
+    for one in sorted(savings, key=lambda one: one.noise / one.size):
+        if one.name in chosen:
+            spent += one.noise
+        else:
+            most = min(most, spent + one.noise)
+    return spent, most
+
+
 def decibels(ratio: float) -> float:
     """Return a ratio of powers in decibels."""
     return float(10 * np.log10(max(ratio, np.finfo(np.float64).tiny)))

@@ -8,7 +8,7 @@ from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.pareto import LATENCY_STEP, UNDECIDED, loses
 from edge_compression.guards import objections
-from edge_compression.search.build_process import LEFT_OUT
+from edge_compression.pass_api import LEFT_OUT
 from edge_compression.search.finalists import SearchResult
 from edge_compression.search.time_budget import STOPPED, USED_UP
 from edge_contracts.codec import StrictRecord

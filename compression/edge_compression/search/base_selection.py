@@ -4,8 +4,10 @@ values of a variation is the study's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from edge_compression.evaluation.pareto import PACE_STEP, SIZE_STEP, PreliminaryMeasurement
 
 EXPLORE_EVERY = 5
 """One variation in so many is of a recipe that has not been within the limit yet: another value may bring it there."""
@@ -50,3 +52,20 @@ def _dominates(a: Tried, b: Tried) -> bool:
     if a.costs is None or b.costs is None:
         return False
     return a.costs != b.costs and all(own <= other for own, other in zip(a.costs, b.costs, strict=True))
+
+
+PATIENCE, FORESEEN = 8.0, 0.25
+"""Variations in a row that win nothing before there are no more, and what one counts for that was not built: its effect
+was known."""
+
+GAIN = 0.25
+"""Share of what may be lost by which a variation must lose less to have won something: less is the samples' luck."""
+
+
+def wins(one: PreliminaryMeasurement, others: Iterable[PreliminaryMeasurement], max_drop: float) -> bool:
+    """Return whether a candidate has something over each other one, by what is known before timing alone."""
+    step = GAIN * max(max_drop, 0.0)
+    return one.loss <= max_drop and not any(
+        other.loss <= one.loss + step and other.size <= one.size * SIZE_STEP and other.pace <= one.pace * PACE_STEP
+        for other in others
+    )

@@ -26,7 +26,16 @@ import msgspec
 from edge_agent.inference.sample_runs import resting
 from edge_bench.children import Starter, die_with, run, start
 from edge_bench.runner import peak_memory
-from edge_compression.pass_api import Changes, Context, Feeds, Foreseeing, NothingToDoError, Pass
+from edge_compression.pass_api import (
+    LEFT_OUT,
+    Changes,
+    Context,
+    Feeds,
+    Foreseeing,
+    ImpossibleError,
+    NothingToDoError,
+    Pass,
+)
 from edge_compression.recipes.recipe import parse_recipe
 from edge_compression.stored_samples import stored_runs
 from edge_contracts.codec import StrictRecord
@@ -48,6 +57,16 @@ class UnfitError(BuildError):
     """A recipe is not for this model: one of its passes says so before any work."""
 
     reason = "unfit"
+
+
+class RuledOutError(BuildError):
+    """A recipe asks for what cannot be done with this model in any recipe: `refusal` tells what."""
+
+    reason = "ruled-out"
+
+    def __init__(self, refusal: BuildRefused, subject: str) -> None:
+        super().__init__(f"{refusal.step}: {refusal.text}", subject=subject)
+        self.refusal = refusal
 
 
 class LateError(BuildError):
@@ -89,15 +108,16 @@ class Built(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="buil
 
 
 class BuildRefused(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="refused"):
-    """The pass that failed and why; `foreseen`: before any work was done."""
+    """The pass that failed and why; `foreseen`: before any work was done. `place`: it is the pass of this index in its
+    recipe and impossible in others as well, `whatever` and `less` as in ImpossibleError; None where it is not."""
 
     step: str
     text: str
     foreseen: bool = False
+    place: int | None = None
+    whatever: tuple[str, ...] = ()
+    less: str = ""
 
-
-LEFT_OUT = "left_out"
-"""In a pass's entry: why it was left out of its recipe."""
 
 _result = msgspec.json.Decoder(Built | BuildRefused)
 Result = TypeVar("Result")
@@ -122,6 +142,8 @@ def build(plan: BuildPlan, *, allowed_s: float, starter: Starter = start) -> Bui
         raise BuildError(f"the build process exited with code {done.returncode}: {last[:400]}", subject=plan.recipe_id)
     result = _result.decode(done.stdout)
     if isinstance(result, BuildRefused):
+        if result.place is not None:
+            raise RuledOutError(result, plan.recipe_id)
         kind = UnfitError if result.foreseen else BuildError
         raise kind(f"{result.step}: {result.text}", subject=plan.recipe_id)
     return result
@@ -148,7 +170,8 @@ def apply_recipe(plan: BuildPlan) -> Built | BuildRefused:
             return BuildRefused(step=_name(step), text=unfit.text, foreseen=True)
     made = _applied(steps, model, context)
     if isinstance(made, BuildRefused):
-        return made
+        place = made.place
+        return made if place is None else msgspec.structs.replace(made, place=plan.skip + place)
     Path(plan.out).write_bytes(made.model)
     seconds = time.process_time() - started
     return Built(changes=made.changes, seconds=seconds, peak_memory_mb=peak_memory() / MIB)
@@ -166,6 +189,7 @@ class _Unfit:
 
     text: str
     idle: bool
+    impossible: ImpossibleError | None = None
 
 
 def _applied(steps: Sequence[Pass], model: bytes, context: Context) -> _Made | BuildRefused:
@@ -174,11 +198,14 @@ def _applied(steps: Sequence[Pass], model: bytes, context: Context) -> _Made | B
     given, changes = model, list[Changes]()
     quantized = worked = False
     idle: BuildRefused | None = None
-    for step in steps:
+    for place, step in enumerate(steps):
         result = _tried(partial(step.apply, model, context))
         refines = bool(getattr(step, "refines", False))
         if isinstance(result, _Unfit):
             refusal = BuildRefused(step=_name(step), text=result.text)
+            if result.impossible is not None:
+                known = result.impossible
+                return msgspec.structs.replace(refusal, place=place, whatever=known.whatever, less=known.less)
             if not refines and not result.idle:
                 return refusal
             idle = idle or (None if refines else refusal)
@@ -202,7 +229,8 @@ def _tried(action: Callable[[], Result]) -> Result | _Unfit:
     try:
         return action()
     except EdgewrightError as error:
-        return _Unfit(text=str(error), idle=isinstance(error, NothingToDoError))
+        impossible = error if isinstance(error, ImpossibleError) else None
+        return _Unfit(text=str(error), idle=isinstance(error, NothingToDoError), impossible=impossible)
     except Exception as error:  # the tools raise anything; its kind and text are the reason reported
         return _Unfit(text=f"{type(error).__name__}: {str(error)[:500]}", idle=False)
 

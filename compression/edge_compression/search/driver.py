@@ -36,10 +36,12 @@ from edge_compression.evaluation.sample_splits import (
 from edge_compression.guards import check_answers, check_finite, guarded
 from edge_compression.options import Options, Work
 from edge_compression.recipes.recipe import Recipe
-from edge_compression.search.build_process import BuildError, LateError, UnfitError
+from edge_compression.search.base_selection import FORESEEN, PATIENCE, wins
+from edge_compression.search.build_process import BuildError, LateError, RuledOutError, UnfitError
 from edge_compression.search.builder import Builder
 from edge_compression.search.cache_keys import build_identity, study_identity
 from edge_compression.search.finalists import FINALIST_S, FINALISTS, FinalSelection, SearchResult
+from edge_compression.search.foresight import Fate, Foresight
 from edge_compression.search.memory_admission import DRIVER_MB, MemoryAdmission, estimate_mb
 from edge_compression.search.model_cache import ModelCache
 from edge_compression.search.progress import Progress
@@ -90,6 +92,8 @@ class Search:
         self._lock, self._children = threading.Lock(), Children()
         self._candidates: dict[str, Candidate] = {}
         self._variations = self._trying = 0
+        self._patience = PATIENCE
+        self._foresight = Foresight()
 
     def run(self, recipes: Sequence[Recipe]) -> SearchResult:
         """Try the recipes, the float one first among them, and variations of them.
@@ -197,7 +201,8 @@ class Search:
         """Add what the study knows from earlier or elsewhere."""
         count = 0
         for record in study.finished():
-            if record.id not in self._candidates:
+            foreseen = record.status == "duplicate" and not record.sha256
+            if record.id not in self._candidates and not foreseen:
                 self._candidates[record.id] = restored(record)
                 count += 1
         if count:
@@ -226,7 +231,7 @@ class Search:
         while not self._clock.stopped:
             with self._lock:
                 core_only = self._clock.over
-                vary = not core_only and self._variations < self._options.variations
+                vary = not core_only and self._patience > 0.0 and self._variations < self._options.variations
                 turn = study.take(vary=vary, core_only=core_only)
                 self._trying += turn is not None
                 if not self._trying:
@@ -245,14 +250,18 @@ class Search:
             study.give_back(turn)
             self._candidates.pop(candidate.id, None)
             return
-        self._variations += turn.varied
-        self._candidates[candidate.id] = candidate
-        quality = candidate.quality
+        foreseen = candidate.status == "duplicate" and not candidate.sha256
+        self._lose_patience(turn, candidate, foreseen=foreseen)
+        self._variations += turn.varied and not foreseen
+        if not (foreseen and turn.varied):
+            self._candidates[candidate.id] = candidate
         values, limits = None, {}
         if candidate.status == "duplicate":
             # Values that give what others gave are no place to draw from again.
-            candidate.quality, candidate.pace = self._twin(candidate)
-            quality, limits["duplicate"] = candidate.quality, 1.0
+            limits["duplicate"] = 1.0
+            if not foreseen:
+                candidate.quality, candidate.pace = self._twin(candidate)
+        quality = candidate.quality
         if quality is not None and candidate.status in ("pending", "left out", "duplicate"):
             size = candidate.size / self._task.model.stat().st_size
             values = [quality.drop, size, candidate.pace if candidate.pace is not None else 1.0]
@@ -260,7 +269,23 @@ class Search:
             if self._limits.max_size is not None:
                 limits["size"] = candidate.size / self._limits.max_size - 1.0
         study.finish(turn, candidate, limits, values)
-        self._progress.judged(candidate, self._candidates.values(), self._task.model.stat().st_size)
+        if not foreseen:
+            self._progress.judged(candidate, self._candidates.values(), self._task.model.stat().st_size)
+
+    def _lose_patience(self, turn: Turn, candidate: Candidate, *, foreseen: bool) -> None:
+        """Count variations that win nothing, from anew after one that does."""
+        if not turn.varied:
+            return
+        others = [
+            one.preliminary()
+            for one in self._candidates.values()
+            if one.racing and one.pace is not None and one.quality is not None and one.id != candidate.id
+        ]
+        known = candidate.racing and candidate.quality is not None and candidate.pace is not None
+        if known and wins(candidate.preliminary(), others, self._limits.max_drop):
+            self._patience = PATIENCE
+        else:
+            self._patience -= FORESEEN if foreseen else 1.0
 
     def _try(self, candidate: Candidate, first: Candidate | None) -> bool:
         """Build a candidate and judge what was made, unless there is a reason not to. Return whether its fate is
@@ -268,6 +293,10 @@ class Search:
         refusal = self._refusal(candidate.recipe)
         if refusal is not None:
             candidate.drop_out("not tried", refusal)
+            return True
+        fate = self._foreseen(candidate.recipe)
+        if fate is not None:
+            self._follow(candidate, fate)
             return True
         try:
             self._builder.supply(candidate, first)
@@ -278,12 +307,26 @@ class Search:
         except (BuildError, RunnerError) as error:
             if self._clock.stopped or (isinstance(error, LateError) and self._clock.over):
                 return False
+            if isinstance(error, RuledOutError):
+                self._foresight.learn(candidate.recipe, error.refusal)
             unfit = isinstance(error, UnfitError)
             candidate.drop_out("not tried" if unfit else "failed", str(error).removeprefix(f"{error.subject}: "))
         except BudgetSpentError as over:
             candidate.drop_out("not tried", str(over))
             return False
         return True
+
+    def _foreseen(self, recipe: Recipe) -> Fate | None:
+        with self._lock:
+            known = [*self._candidates.values()]
+        return self._foresight.fate(recipe, known)
+
+    def _follow(self, candidate: Candidate, fate: Fate) -> None:
+        if fate.twin is None:
+            candidate.drop_out("not tried", fate.reason)
+            return
+        candidate.quality, candidate.pace, candidate.size = fate.twin.quality, fate.twin.pace, fate.twin.size
+        candidate.drop_out("duplicate", fate.reason)
 
     def _refusal(self, recipe: Recipe) -> str | None:
         """Return why a recipe is not for this task or profile, or None."""
