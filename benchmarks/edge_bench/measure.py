@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 
 from edge_bench.children import Starter, start
 from edge_bench.protocol import (
+    Answer,
+    Drive,
+    Driven,
     Loaded,
     Measure,
     Opened,
@@ -122,13 +125,26 @@ class Runner:
         assert isinstance(answer, Timed)
         return np.asarray(answer.latencies_ms, dtype=np.float64)
 
+    def drive(self, order: Drive) -> tuple[Driven, NDArray[np.float64]]:
+        """Put load on the model; return what happened and the latencies of the queries in milliseconds. Raises
+        RunnerError."""
+        self.loaded()
+        answer = self._ask(order, order.seconds * 1.5 + LOAD_TIMEOUT_S)
+        assert isinstance(answer, Driven)
+        return answer, np.fromfile(order.out, dtype=np.float64)
+
+    @property
+    def pid(self) -> int:
+        """The measuring process."""
+        return self._process.pid
+
     def predict(self, samples: Path, out: Path, *, count: int | None = None, timeout_s: float = 600.0) -> None:
         """Write the answers to the samples into `out`. Raises RunnerError."""
         self.loaded()
         answer = self._ask(Predict(samples=str(samples), out=str(out), count=count), timeout_s)
         assert isinstance(answer, Predicted)
 
-    def _ask(self, order: Order, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
+    def _ask(self, order: Order, timeout_s: float) -> Answer:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(order) + b"\n")
@@ -137,7 +153,7 @@ class Runner:
             raise self._ended() from None
         return self._answer(timeout_s)
 
-    def _answer(self, timeout_s: float) -> Opened | Loaded | Timed | Predicted:
+    def _answer(self, timeout_s: float) -> Answer:
         answer = parse_answer(self._line(time.monotonic() + timeout_s))
         if isinstance(answer, RunnerFailed):
             if answer.reason == OperatorError.reason:

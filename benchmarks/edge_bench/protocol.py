@@ -5,6 +5,8 @@ The runner is `edge_bench.runner`, one throw-away process a model file; the harn
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from edge_agent.ports import TensorInfo
@@ -57,11 +59,31 @@ class Loaded(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="loa
     fed: tuple[TensorInfo, ...] = ()
     """What was fed, with the sizes that it had."""
 
+    base_mb: float = 0.0
+    """Resident memory before the model was loaded: interpreter and engine."""
+
+    prepare_ms: float = 0.0
+    """What mapping one sample to what the model is fed took, in the median; it is not part of any latency."""
+
 
 class Timed(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="timed"):
     """Latencies of one round in milliseconds, in the order they happened."""
 
     latencies_ms: tuple[float, ...]
+
+
+class Driven(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="driven"):
+    """One block of a scenario is over; its latencies are in the file asked for. Times in seconds; `given_way` counts
+    how often the process had to leave its core to others. `summary` is what LoadGen said, where it drove."""
+
+    queries: int
+    samples: int
+    wall_s: float
+    cpu_s: float
+    major_faults: int = 0
+    minor_faults: int = 0
+    given_way: int = 0
+    summary: dict[str, str] = {}
 
 
 class Predicted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="predicted"):
@@ -93,8 +115,24 @@ class Predict(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="pr
     count: int | None = None
 
 
-Answer = Opened | Loaded | Timed | Predicted | RunnerFailed
-Order = Measure | Predict
+class Drive(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="drive"):
+    """Put load on the model for `seconds`, or until `count` queries are answered, and write the latencies of the
+    queries to `out` (float64, milliseconds, no header). `rate` queries a second are due in the scenario "server",
+    `streams` samples make a query in "multi_stream"; `driver` "loadgen" leaves it to MLPerf's own LoadGen."""
+
+    scenario: Literal["single_stream", "multi_stream", "server", "offline"]
+    seconds: float
+    out: str
+    count: int | None = None
+    rate: float = 0.0
+    deadline_ms: float = 0.0
+    streams: int = 8
+    seed: int = 0
+    driver: Literal["own", "loadgen"] = "own"
+
+
+Answer = Opened | Loaded | Timed | Driven | Predicted | RunnerFailed
+Order = Measure | Drive | Predict
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

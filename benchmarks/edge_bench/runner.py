@@ -26,6 +26,9 @@ from edge_agent.offline.random_inputs import Shapes, made_up, sizes_of
 from edge_agent.ports import EngineSettings, Session, TensorInfo
 from edge_bench.children import die_with
 from edge_bench.protocol import (
+    Answer,
+    Drive,
+    Driven,
     FedInput,
     Loaded,
     Measure,
@@ -46,6 +49,9 @@ Feeds = dict[str, Array]
 
 WARM_INPUTS = 16
 """Distinct inputs in the timing loop: enough that no result is cached, few enough to stay out of the memory figure."""
+
+MOST_INPUTS, FEED_BYTES = 1024, 32 * MIB
+"""Distinct inputs of a scenario at most, and what they may weigh."""
 
 MAX_ROUND_SAMPLES = 5000
 """Latencies of one round: more says nothing new and makes the answer's line long."""
@@ -129,6 +135,9 @@ def serve(plan: RunnerPlan, orders: BinaryIO, answers: BinaryIO) -> None:
         order = parse_order(line)
         if isinstance(order, Measure):
             _say(answers, Timed(latencies_ms=tuple(_time(subject.session, feeds, order.seconds))))
+        elif isinstance(order, Drive):
+            feeds = feeds if len(feeds) > WARM_INPUTS else _more_feeds(subject, plan, feeds)
+            _say(answers, _drive(subject.session, feeds, order))
         else:
             _say(answers, Predicted(count=_predict(subject, order)))
 
@@ -143,11 +152,7 @@ def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[LoadedSubject, list[Feed
     load_ns = time.perf_counter_ns() - start
     _say(answers, Opened(inputs=tuple(session.inputs), outputs=tuple(session.outputs)))
     subject = LoadedSubject(session, plan)
-    if plan.samples:
-        runs = subject.runs(Path(plan.samples), WARM_INPUTS)
-        feeds = [runs.feeds(index) for index in range(runs.count)]
-    else:
-        feeds = list(subject.random_feeds(WARM_INPUTS, plan.shapes))
+    feeds, prepare_ms = _first_feeds(subject, plan)
     start = time.perf_counter_ns()
     session.run(feeds[0])
     first_ns = time.perf_counter_ns() - start
@@ -159,9 +164,24 @@ def _load(plan: RunnerPlan, answers: BinaryIO) -> tuple[LoadedSubject, list[Feed
         peak_memory_mb=max(peak_memory() - before, 1) / MIB,
         engine=engine.name,
         engine_version=version,
+        base_mb=before / MIB,
+        prepare_ms=prepare_ms,
         fed=tuple(_described(name, array) for name, array in feeds[0].items()),
     )
     return subject, feeds, loaded
+
+
+def _first_feeds(subject: LoadedSubject, plan: RunnerPlan) -> tuple[list[Feeds], float]:
+    """Return the first inputs, and the milliseconds that mapping one of them took in the median."""
+    if not plan.samples:
+        return list(subject.random_feeds(WARM_INPUTS, plan.shapes)), 0.0
+    runs = subject.runs(Path(plan.samples), WARM_INPUTS)
+    feeds, took = [], []
+    for index in range(runs.count):
+        start = time.perf_counter_ns()
+        feeds.append(runs.feeds(index))
+        took.append((time.perf_counter_ns() - start) / 1e6)
+    return feeds, float(np.median(took)) if took else 0.0
 
 
 def _time(session: Session, feeds: list[Feeds], seconds: float) -> list[float]:
@@ -175,6 +195,26 @@ def _time(session: Session, feeds: list[Feeds], seconds: float) -> list[float]:
     return latencies
 
 
+def _more_feeds(subject: LoadedSubject, plan: RunnerPlan, few: list[Feeds]) -> list[Feeds]:
+    """Return as many inputs as say what a device sees, and as fit into `FEED_BYTES`."""
+    weight = max(sum(array.nbytes for array in few[0].values()), 1)
+    count = min(MOST_INPUTS, max(FEED_BYTES // weight, len(few)))
+    if not plan.samples:
+        return list(subject.random_feeds(count, plan.shapes))
+    runs = subject.runs(Path(plan.samples), count)
+    return [runs.feeds(index) for index in range(runs.count)]
+
+
+def _drive(session: Session, feeds: list[Feeds], order: Drive) -> Driven:
+    if order.driver == "loadgen":
+        from edge_bench.scenarios.loadgen import drive_by_loadgen
+
+        return drive_by_loadgen(session, feeds, order)
+    from edge_bench.scenarios.load import drive
+
+    return drive(session, feeds, order)
+
+
 def _predict(subject: LoadedSubject, order: Predict) -> int:
     runs = subject.runs(Path(order.samples), order.count)
     names = [info.name for info in subject.session.outputs]
@@ -184,7 +224,7 @@ def _predict(subject: LoadedSubject, order: Predict) -> int:
     return runs.count
 
 
-def _say(answers: BinaryIO, message: Opened | Loaded | Timed | Predicted | RunnerFailed) -> None:
+def _say(answers: BinaryIO, message: Answer) -> None:
     answers.write(msgspec.json.encode(message) + b"\n")
     answers.flush()
 

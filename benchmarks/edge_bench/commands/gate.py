@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from edge_agent.config.profiles import load_profile
-from edge_bench.benchmark import run
+from edge_bench.benchmark import BenchSettings, run
 from edge_bench.commands.options import Feeding, feeding_options, json_option, read_report, seed_option, wrote
 from edge_bench.compare import compare_models
 from edge_bench.decisions.at_ref import at_ref
@@ -25,6 +25,7 @@ from edge_bench.decisions.gate import (
 from edge_bench.decisions.gate import sentence as gate_sentence
 from edge_bench.report import BenchReport
 from edge_bench.scenario import Scenario
+from edge_bench.scenarios.summary import LoadSettings
 from edge_contracts.errors import OperatorError
 
 FAILED, UNSURE = 1, 7
@@ -109,10 +110,14 @@ def gate(
     context.exit({"pass": 0, "fail": FAILED, "unsure": UNSURE}[found.verdict])
 
 
+def _settings(how: _Measuring, seconds: float) -> BenchSettings:
+    return BenchSettings(threads=how.feeding.threads, load=LoadSettings(seconds=seconds, seed=how.seed))
+
+
 def _report(path: Path, how: _Measuring) -> BenchReport:
     with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
         what = how.feeding.scenario(path, [], Path(work))
-        return run(path.name, what, how.feeding.task, threads=how.feeding.threads, seconds=how.seconds)
+        return run(path.name, what, how.feeding.task, _settings(how, how.seconds))
 
 
 def _beside(path: Path, against: str, allowed: Allowed, how: _Measuring) -> list[LimitCheck]:
@@ -127,7 +132,7 @@ def _beside(path: Path, against: str, allowed: Allowed, how: _Measuring) -> list
         base = how.feeding.scenario(other, [], folders[0])
         head = how.feeding.scenario(path, [], folders[1])
         reports = [
-            run(name, what, how.feeding.task, threads=how.feeding.threads, seconds=BRIEF_S)
+            run(name, what, how.feeding.task, _settings(how, BRIEF_S))
             for name, what in ((against, base), (path.name, head))
         ]
         return [check for pair in _pairs(base, head) for check in _pair(pair, (base, head), reports, allowed, how)]

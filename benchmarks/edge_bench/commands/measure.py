@@ -2,64 +2,150 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
-from edge_bench.benchmark import run
-from edge_bench.commands.options import Feeding, feeding_options, json_option, wrote
+from edge_bench.benchmark import BenchSettings, run
+from edge_bench.commands.options import Feeding, feeding_options, json_option, seed_option, wrote
 from edge_bench.decisions.history import keep
-from edge_bench.report import table
+from edge_bench.outputs.console import remarks, table
+from edge_bench.report import BenchReport
+from edge_bench.scenarios.drive import RawFile
+from edge_bench.scenarios.rules import STREAMS
+from edge_bench.scenarios.summary import LoadSettings
+from edge_bench.scenarios.sweep import parse_sweep
+from edge_contracts.errors import OperatorError
+from edge_contracts.limits import MIB
+
+SCENARIOS = {
+    "single-stream": "single_stream",
+    "multi-stream": "multi_stream",
+    "server": "server",
+    "offline": "offline",
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
 @click.option("--variants", default="", metavar="A,B", help="Variants of a bundle to measure; default: all.")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0.05, max=600.0),
-    default=3.0,
-    show_default=True,
-    help="Measuring time per model, in seconds.",
-)
+@click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="single-stream", show_default=True,
+              help="How load is put on the model: the scenarios of MLPerf.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0.05, max=86400.0), default=3.0, show_default=True,
+              help="Measuring time per model, in seconds.")  # fmt: skip
+@click.option("--count", type=click.IntRange(min=1), metavar="N",
+              help="Number of queries after which a model is done earlier; default: as many as fit.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(min=0.001, max=1e6),
+              help="Queries a second that are due in the scenario server; default: none.")  # fmt: skip
+@click.option("--deadline", "deadline_ms", type=click.FloatRange(min=0.001, max=1e6),
+              help="Time in ms after which an answer is late; default: none.")  # fmt: skip
+@click.option("--streams", type=click.IntRange(min=1, max=1024), default=STREAMS, show_default=True,
+              help="Number of samples in each query of multi-stream.")  # fmt: skip
+@click.option("--blocks", type=click.IntRange(min=3, max=1000), default=7, show_default=True,
+              help="Number of blocks of each model; those of several models come in random order.")  # fmt: skip
+@click.option("--sweep", "sweeps", multiple=True, metavar="NAME=A,B",
+              help="Settings to combine, such as threads=1,2 or optimize=on,off; may be repeated.")  # fmt: skip
+@click.option("--driver", type=click.Choice(["own", "loadgen"]), default="own", show_default=True,
+              help="What puts load on the model; loadgen is MLPerf's own program, on x86-64.")  # fmt: skip
 @feeding_options
-@click.option(
-    "--history",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to keep the report in, for `bench history`; default: not kept.",
-)
+@seed_option
+@click.option("--history", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder to keep the report in, for `bench history`; default: not kept.")  # fmt: skip
+@click.option("--raw", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="File to stream all latencies to, a JSON object a line; default: the report's own.")  # fmt: skip
+@click.option("--raw-limit", type=click.IntRange(min=1, max=1 << 20), default=64, show_default=True,
+              help="Size in MiB at which the file of --raw takes no more.")  # fmt: skip
 @json_option
-def measure(
-    path: Path, variants: str, seconds: float, feeding: Feeding, history: Path | None, json_to: str | None
-) -> None:
+def measure(path: Path, variants: str, **words: Any) -> None:
     """Measure latency, memory and quality of a model or bundle.
 
-    Reports load time, first inference, latency, throughput and peak memory; a bundle's variants are measured
-    interleaved. Without a task, a bundle gets its golden samples and a model random inputs of its declared sizes;
-    those that it leaves open, but for a batch of one, are given by --shape. A latency whose rounds differ by more than
-    5 % is marked unstable. The word `measure` may be left out.
+    Reports load time, first inference, percentiles of latency with intervals, throughput, CPU time, memory and, with a
+    task, quality. Each model has a process of its own, is warmed up until its latency is steady, and is then measured
+    in blocks; those of several models come in random order. Memory is measured in a pass of its own.
+
+    A run is VALID by MLPerf's rules: enough queries to be sure of the percentile (single-stream p90, multi-stream and
+    server p99 within --deadline), enough samples (offline). A latency whose blocks differ by more than 5 % is unstable,
+    and the report says why. The word `measure` may be left out.
 
     \b
     Examples:
       edgewright bench measure model.onnx --seconds 5
-      edgewright bench measure detector.onnx --shape images=1,3,320,320
+      edgewright bench measure detector.onnx --shape images=1,3,320,320 --sweep threads=1,2,4
+      edgewright bench measure model.onnx --scenario server --rate 50 --deadline 20 --seconds 60
       edgewright bench measure bundle --task watch_har.toml --variants int8-pc-minmax-rr,float --json report.json
     """
+    asked = _Asked(**words)
     wanted = [name.strip() for name in variants.split(",") if name.strip()]
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as work:
-        what = feeding.scenario(path, wanted, Path(work))
-        report = run(path.name, what, feeding.task, threads=feeding.threads, seconds=seconds)
-    if history is not None:
-        keep(report, history)
-    if wrote(report, json_to):
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
+        what = asked.feeding.scenario(path, wanted, work)
+        raw = None if asked.raw is None else stack.enter_context(RawFile(asked.raw, asked.raw_limit * MIB))
+        settings = BenchSettings(
+            threads=asked.feeding.threads, load=asked.load(), sweep=parse_sweep(asked.sweeps), raw=raw, progress=_told
+        )
+        report = run(path.name, what, asked.feeding.task, settings)
+    _say(report, asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the options say."""
+
+    scenario: str
+    seconds: float
+    count: int | None
+    rate: float | None
+    deadline_ms: float | None
+    streams: int
+    blocks: int
+    sweeps: tuple[str, ...]
+    driver: str
+    feeding: Feeding
+    seed: int
+    history: Path | None
+    raw: Path | None
+    raw_limit: int
+    json_to: str | None
+
+    def load(self) -> LoadSettings:
+        """Return the load. Raises OperatorError for a server without rate or deadline, and a rate elsewhere."""
+        if self.scenario == "server" and (self.rate is None or self.deadline_ms is None):
+            raise OperatorError("needs --rate and --deadline", subject="--scenario server")
+        if self.scenario != "server" and self.rate is not None:
+            raise OperatorError("only the scenario server has a rate", subject="--rate", hint="--scenario server")
+        return LoadSettings(
+            scenario=SCENARIOS[self.scenario],  # type: ignore[arg-type]
+            seconds=self.seconds,
+            count=self.count,
+            rate=self.rate or 0.0,
+            deadline_ms=self.deadline_ms,
+            streams=self.streams,
+            blocks=self.blocks,
+            seed=self.seed,
+            driver=self.driver,
+        )
+
+
+def _say(report: BenchReport, asked: _Asked) -> None:
+    if asked.history is not None:
+        keep(report, asked.history)
+    if wrote(report, asked.json_to):
         return
     console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table(report))
-    if not report.stable:
-        click.echo(
-            "Unstable: rounds differ by more than 5 %; close other programs or fix the CPU frequency, and repeat.",
-            err=True,
-        )
+    (console if console.is_terminal else Console(width=240)).print(table(report))
+    for remark in remarks(report):
+        click.echo(remark, err=remark.startswith(("Unstable", "Disturbed")))
+
+
+def _told(done: int, whole: int, name: str) -> None:
+    """Show progress on a terminal."""
+    if sys.stderr.isatty():
+        end = "\r" if done + 1 < whole else "\n"
+        sys.stderr.write(f"\x1b[2Kblock {done + 1} of {whole}: {name}{end}")
+        sys.stderr.flush()
