@@ -110,6 +110,8 @@ class UpdateController:
         self._refusals: dict[str | None, Trouble] = {}
         self.storage_trouble = ""
         self._held: dict[str, str] = {}
+        self._holding = False
+        self._waiting: list[str] = []
         self._level = ""
         self._errands: list[Errand] = []
         self._damage = RepairPolicy()
@@ -135,8 +137,11 @@ class UpdateController:
         """Install or only look from now on; `level` says in words why not.
 
         Where that changes, an updater that runs is superseded: its download pauses, and what had to wait goes on at
-        once. An import goes on."""
+        once, an import that found something to wait for among it. An import that runs goes on."""
         changed, self.may_install, self._level = may_install != self.may_install, may_install, level
+        if may_install and self._waiting:
+            self._errands += [Errand(folder=folder) for folder in self._waiting]
+            self._waiting.clear()
         if changed and not self._importing:
             self.look()
 
@@ -245,7 +250,7 @@ class UpdateController:
         self._task = asyncio.create_task(self._run(errand))
 
     async def _run(self, errand: Errand) -> None:
-        self._troubles, self._failing = [], {}
+        self._troubles, self._failing, self._holding = [], {}, False
         try:
             await self._follow(self._plan(errand))
         except OSError as error:
@@ -254,6 +259,8 @@ class UpdateController:
             if slot.record.state in ("preflight", "downloading"):
                 slot.apply(Interrupted(reason="updater-died"))
         self._task = self._process = None
+        if self._holding and errand.folder is not None and errand.folder not in self._waiting:
+            self._waiting.append(errand.folder)  # nobody but the stick has it: it is brought again once it may be
         if not self._again:
             self._failed, self._announced = self._failing, 0
         self._importing = False
@@ -388,7 +395,10 @@ class UpdateController:
 
     def _hold(self, message: Hold) -> None:
         """Tell once of each version that waits for level NORMAL."""
-        if message.reason != GOVERNOR or self._held.get(message.slot) == message.version:
+        if message.reason != GOVERNOR:
+            return
+        self._holding = True
+        if self._held.get(message.slot) == message.version:
             return
         self._held[message.slot] = message.version
         text = f"{message.version or 'the offered release'} waits until the device is at level NORMAL: {self._level}"

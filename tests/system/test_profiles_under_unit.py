@@ -188,7 +188,9 @@ def test_update_that_waits_for_level_normal_says_so_with_the_reading_and_goes_on
     (folder / "memory.max").write_text(f"{150 * MIB}\n")
     (folder / "memory.current").write_text(f"{100 * MIB}\n")
     agent = AgentProcess(tmp_path, site, factory=tmp_path / "factory")
-    lines = f'profile = "{profile_for_this_machine("pi-4", tmp_path)}"\nsensors = "{tmp_path / "sys"}"\n'
+    profile = profile_for_this_machine("pi-4", tmp_path)
+    profile.write_text(re.sub(r"^dwell_s = .*$", "dwell_s = 1.0", profile.read_text(), flags=re.MULTILINE))
+    lines = f'profile = "{profile}"\nsensors = "{tmp_path / "sys"}"\n'
     agent.config.write_text(agent.config.read_text().replace("[telemetry]", f"{lines}[telemetry]", 1))
     with agent:
         eventually("it is careful", lambda: agent.status().level == "CONSERVE")
@@ -199,3 +201,7 @@ def test_update_that_waits_for_level_normal_says_so_with_the_reading_and_goes_on
         assert "memory_limit_left_mb=50" in refusal.text
         assert "memory_limit_left_mb=50" in agent.status().updates_wait
         assert agent.served_by().startswith("factory:0.9.0/"), "requests are answered meanwhile"
+        (folder / "memory.max").write_text(f"{400 * MIB}\n")
+        eventually("it may", lambda: agent.status().level == "NORMAL")
+        agent.wait_for("committed", "1.0.0")  # nobody has asked again
+        assert agent.status().updates_wait == ""
