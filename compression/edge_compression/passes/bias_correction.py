@@ -50,7 +50,8 @@ def _correct(constants: dict[str, TensorProto], name: str, error: Array) -> None
     """Take the mean error of each channel out of a bias, an integer one in steps of its own scale."""
     bias = constants.get(name + QUANTIZED)
     if bias is None:
-        corrected = array(constants[name]) - error.astype(np.float32)
+        values = array(constants[name])
+        corrected = (values - error).astype(values.dtype)
         constants[name].CopyFrom(numpy_helper.from_array(corrected, name))
         return
     steps = np.rint(error / array(constants[f"{name}{QUANTIZED}_scale"]).astype(np.float64)).astype(np.int64)
@@ -82,7 +83,7 @@ def _shadow(graph: Any, layer: QuantizedLayer, index: int) -> str:
     """Add the layer once more with the weight error for weights and no bias; return the tensor of channel means."""
     weights, out = f"__weight_error_{index}", f"__output_error_{index}"
     error = layer.dequantized - layer.values
-    graph.graph.initializer.append(numpy_helper.from_array(error.astype(np.float32), weights))
+    graph.graph.initializer.append(numpy_helper.from_array(error.astype(layer.values.dtype), weights))
     node = NodeProto()
     node.CopyFrom(layer.node)
     node.name = f"__shadow_{index}"

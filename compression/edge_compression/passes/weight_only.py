@@ -22,6 +22,9 @@ from edge_compression.quantization.weights import LARGEST, MIN_VALUES, Weight, f
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
 
+WIDE = "_wide"
+"""Appended to the name of a float16 weight for its values in float32, as they are unpacked."""
+
 MOST_NAMED = 5
 """Operators named of a graph that has no weights."""
 
@@ -75,8 +78,12 @@ def store(graph: onnx.ModelProto, weight: Weight, *, bits: int, per_channel: boo
     constant.CopyFrom(numpy_helper.from_array(integers, stored))
     graph.graph.initializer.append(numpy_helper.from_array(scale, scale_name))
     if bits == 4 or not weight.looked_up:
-        unpack = helper.make_node("DequantizeLinear", [stored, scale_name], [weight.name], axis=weight.axis)
+        made = weight.name + WIDE if weight.half else weight.name
+        unpack = helper.make_node("DequantizeLinear", [stored, scale_name], [made], axis=weight.axis)
         graph.graph.node.append(unpack)
+        if weight.half:
+            narrow = helper.make_node("Cast", [made], [weight.name], to=onnx.TensorProto.FLOAT16)
+            graph.graph.node.append(narrow)
         return
     for node in weight.nodes:
         taken = node.output[0] + QUANTIZED

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from edge_compression.onnx_tools.graph import save, session
 from edge_compression.pass_api import Context
@@ -40,11 +41,13 @@ def output_noise(
     """Return the squared sum of the first output and, for each trial of (constant, other values), the summed squared
     change of it, over the first calibration samples."""
     copy = onnx.ModelProto.FromString(graph.SerializeToString())
+    kinds: dict[str, np.dtype[Any]] = {}
     listed = {info.name for info in copy.graph.input}
     for name in dict.fromkeys(name for name, _ in trials):
-        shape = next(tensor.dims for tensor in copy.graph.initializer if tensor.name == name)
+        constant = next(tensor for tensor in copy.graph.initializer if tensor.name == name)
+        kinds[name] = tensor_dtype_to_np_dtype(constant.data_type)
         if name not in listed:  # a constant that is an input as well is a default that a run may replace
-            copy.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+            copy.graph.input.append(helper.make_tensor_value_info(name, constant.data_type, constant.dims))
     copy.ir_version = max(copy.ir_version, 4)
     opened = session(save(copy))
     output = [copy.graph.output[0].name]
@@ -53,7 +56,7 @@ def output_noise(
         truth = opened.run(output, feeds)[0].astype(np.float64)
         signal += float((truth**2).sum())
         for index, (name, values) in enumerate(trials):
-            answer = opened.run(output, {**feeds, name: values})[0].astype(np.float64)
+            answer = opened.run(output, {**feeds, name: values.astype(kinds[name])})[0].astype(np.float64)
             noises[index] += float(((answer - truth) ** 2).sum())
     return signal, noises
 

@@ -46,19 +46,20 @@ WEIGHT_INPUTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A float32 constant that is stored in fewer bits: its channels lie along `axis`, `nodes` read it, some of them in
-    graphs inside the main one if `inside`."""
+    """A float constant that is stored in fewer bits, its values in float32: its channels lie along `axis`, `nodes` read
+    it, some of them in graphs inside the main one if `inside`. `half`: the graph has it in float16."""
 
     name: str
     values: Array
     axis: int
     nodes: tuple[onnx.NodeProto, ...]
     inside: bool = False
+    half: bool = False
 
     @property
     def looked_up(self) -> bool:
         """Whether rows are taken out of it one by one: unpacking all of them for that would be waste."""
-        return not self.inside and all(node.op_type == "Gather" for node in self.nodes)
+        return not (self.inside or self.half) and all(node.op_type == "Gather" for node in self.nodes)
 
 
 def find_weights(model: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]:
@@ -73,16 +74,16 @@ def find_weights(model: onnx.ModelProto, operators: tuple[str, ...]) -> list[Wei
     found = []
     for tensor in model.graph.initializer:
         nodes = readers.get(tensor.name, [])
-        if tensor.data_type != onnx.TensorProto.FLOAT or tensor.name in given or not nodes:
+        half = tensor.data_type == onnx.TensorProto.FLOAT16
+        if not (half or tensor.data_type == onnx.TensorProto.FLOAT) or tensor.name in given or not nodes:
             continue
         axes = {_axis(node, tensor.name, len(tensor.dims)) if node.op_type in kinds else None for node in nodes}
         axis = axes.pop()
         if axes or axis is None or np.prod(tensor.dims) < MIN_VALUES:
             continue
-        values = np.asarray(view.constant(tensor.name))
-        found.append(
-            Weight(name=tensor.name, values=values, axis=axis, nodes=tuple(nodes), inside=tensor.name in inner)
-        )
+        values = np.asarray(view.constant(tensor.name), np.float32)
+        inside = tensor.name in inner
+        found.append(Weight(name=tensor.name, values=values, axis=axis, nodes=tuple(nodes), inside=inside, half=half))
     return found
 
 

@@ -328,3 +328,20 @@ def test_what_dynamic_quantization_leaves_in_float_is_rounded_with_its_inputs_in
         return float(np.square(answers(made, x[12:]) - expected).mean() / expected.var())
 
     assert noise() < 0.25 * noise(SecondOrderRounding, BiasCorrection)
+
+
+@pytest.mark.parametrize(("step", "share"), [(WeightOnly(), 0.62), (MixedWeights(sqnr=12.0), 0.55)])
+def test_float16_weights_are_stored_in_fewer_bits_and_unpacked_as_float16(step: Any, share: float) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = save(convert_float_to_float16(load(spiky()), keep_io_types=False))
+    x = np.random.default_rng(7).normal(size=(16, 48, 4, 4)).astype(np.float16)
+    given = Context(calibration=lambda: ({"x": one[None]} for one in x[:8]), unquantized=model)
+    made = model
+    for each in (step, SecondOrderRounding(), BiasCorrection(), UnpackAtLoad(), Compact()):
+        made = each.apply(made, given).model
+    assert len(made) < share * len(model)
+    expected, found = answers(model, x), answers(made, x)
+    assert found.dtype == np.float16
+    error = np.square((found - expected).astype(np.float64)).mean() / np.var(expected.astype(np.float64))
+    assert error < 0.05
