@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from edge_contracts import limits
 from edge_contracts.codec import Record
@@ -23,6 +23,8 @@ DType = Literal[
 ]
 Dimension = Annotated[int, Meta(ge=-1, description="-1: any size; the first dimension is the batch.")]
 Shape = Annotated[tuple[Dimension, ...], Meta(max_length=limits.MAX_RANK)]
+
+Infinite = Literal["-inf", "inf", "both"]
 
 
 class SampleMapping(Record, frozen=True, kw_only=True):
@@ -73,13 +75,18 @@ class Input(Record, frozen=True, kw_only=True):
 
 
 class Output(Record, frozen=True, kw_only=True):
-    """One model output and what its numbers are; `logits` and `probabilities` have the classes on the last axis."""
+    """One model output and what its numbers are; `logits` and `probabilities` have the classes on the last axis.
+
+    `infinite`: the model answers such numbers where it was made, scores of what is masked out for example, so they are
+    answers and no fault. Written only where it is so: other manifests have the bytes they always had.
+    """
 
     name: Text
     dtype: DType
     shape: Shape
     kind: Literal["logits", "probabilities", "values"] = "values"
     guard: OutputGuard = OutputGuard()
+    infinite: Infinite | UnsetType = UNSET
 
 
 def check_inputs(inputs: Sequence[Input], outputs: Sequence[Output], what: str) -> None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
 from edge_contracts.reference import Confidence
+from edge_contracts.tensors import Infinite
 
 Action = Literal["pass", "warn", "clip", "reject", "fallback"]
 
@@ -55,12 +56,26 @@ def judge_feature(guard: FeatureGuard, spread: Spread, unknown: float | None) ->
     return PASS if text is None else GuardVerdict(action=guard.action, text=f"{what}: {text}")
 
 
-def judge_output(guard: OutputGuard, spread: Spread) -> GuardVerdict:
-    """Judge an answer: one that is not finite or out of range is no answer and goes down the ladder."""
-    if not spread.finite:
+def judge_output(guard: OutputGuard, spread: Spread, *, infinite: Infinite | None = None) -> GuardVerdict:
+    """Judge an answer: one that is not finite or out of range is no answer and goes down the ladder. `infinite`
+    says which infinite numbers are answers of this output."""
+    if not (spread.finite or _allowed(spread, infinite)):
         return GuardVerdict(action="fallback", text="answer contains NaN or infinity")
     text = _outside(spread, guard.minimum, guard.maximum)
     return PASS if text is None else GuardVerdict(action="fallback", text=text)
+
+
+_INFINITE: dict[str, tuple[float, ...]] = {
+    "-inf": (-math.inf,),
+    "inf": (math.inf,),
+    "both": (-math.inf, math.inf),
+}
+
+
+def _allowed(spread: Spread, infinite: Infinite | None) -> bool:
+    """Return whether all that is not finite may be there; a NaN never may."""
+    answers = _INFINITE.get(infinite or "", ())
+    return all(math.isfinite(end) or end in answers for end in (spread.minimum, spread.maximum))
 
 
 def judge_confidence(confidence: Confidence, *, energy: float, max_softmax: float) -> GuardVerdict:

@@ -12,7 +12,7 @@ import numpy as np
 from edge_agent.inference.guard_policy import PASS, GuardVerdict, Spread, judge_feature, judge_input
 from edge_agent.ports import Array
 from edge_contracts.guards import FeatureGuard, InputGuard, OutputGuard
-from edge_contracts.tensors import Input
+from edge_contracts.tensors import Input, Output
 
 G = TypeVar("G", bound=FeatureGuard | InputGuard | OutputGuard)
 
@@ -98,6 +98,17 @@ def spread(array: Array) -> Spread:
     """Return the smallest and largest element; both are NaN where the array holds one."""
     values: Any = array
     return Spread(minimum=float(values.min()), maximum=float(values.max()))
+
+
+def may_be_infinite(output: Output, answers: Array) -> Output:
+    """Return an output's record with what its answers show: which infinite numbers are among them."""
+    if answers.dtype.kind != "f":
+        return output
+    values: Any = answers
+    low, high = bool((values == -math.inf).any()), bool((values == math.inf).any())
+    if not (low or high):
+        return output
+    return msgspec.structs.replace(output, infinite="both" if low and high else "-inf" if low else "inf")
 
 
 def is_finite(array: Array) -> bool:

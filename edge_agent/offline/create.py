@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from edge_agent.bundle import file_entry, hash_file
 from edge_agent.engines.registry import engine_for
 from edge_agent.errors import EngineError
+from edge_agent.inference.guards import may_be_infinite
 from edge_agent.inference.quality_metrics import golden_error
 from edge_agent.inference.sample_runs import SampleRuns
 from edge_agent.inference.samples import write_arrays
@@ -137,6 +138,7 @@ def create(plan: Creation, folder: Path, now: datetime) -> Created:
     check_inputs(tensors, outputs, "inputs")
     proof = _prove(engine, session, tensors, declared, plan)
     session.close()
+    outputs = tuple(may_be_infinite(one, answers) for one, answers in zip(outputs, proof.answers, strict=True))
     return _written(plan, folder, tensors, outputs, proof, engine, now)
 
 

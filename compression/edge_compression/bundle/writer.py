@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.bundle import file_entry, hash_file
+from edge_agent.inference.guards import may_be_infinite
 from edge_agent.inference.quality_metrics import relative_error, score
 from edge_agent.inference.samples import write_arrays
 from edge_bench.task import Task
@@ -172,9 +173,8 @@ def _outputs(writing: BundleWriter, last: Candidate) -> tuple[Output, ...]:
         own = kind if index == 0 else "values"
         guard = output_guard(writing.task.file.guard.output, kind) if index == 0 else OutputGuard()
         dtype = last.outputs[index].dtype.name
-        made.append(
-            Output(name=info.name, dtype=dtype, shape=info.shape, kind=own, guard=guard)  # type: ignore[arg-type]
-        )
+        output = Output(name=info.name, dtype=dtype, shape=info.shape, kind=own, guard=guard)  # type: ignore[arg-type]
+        made.append(may_be_infinite(output, found.outputs[index]))
     return tuple(made)
 
 

@@ -53,12 +53,13 @@ class GuardError(BundleError):
 class _OutputCheck:
     """One output of a release, with what the check of an answer asks of it worked out beforehand."""
 
-    __slots__ = ("bounded", "guard", "judged", "logits", "name")
+    __slots__ = ("bounded", "guard", "infinite", "judged", "logits", "name")
 
     def __init__(self, tensor: Output, *, has_thresholds: bool) -> None:
         self.name = tensor.name
         self.guard = as_held(tensor.guard, np.dtype(tensor.dtype))
         self.bounded = tensor.guard.minimum is not None or tensor.guard.maximum is not None
+        self.infinite = tensor.infinite if isinstance(tensor.infinite, str) else None
         self.judged = has_thresholds and tensor.kind != "values"
         self.logits = tensor.kind == "logits"
 
@@ -118,7 +119,7 @@ class LoadedRung:
         for check in self._checks:
             array = outputs[check.name]
             if (check.bounded or not is_finite(array)) and array.size:
-                verdict = judge_output(check.guard, spread(array))
+                verdict = judge_output(check.guard, spread(array), infinite=check.infinite)
                 if verdict is not PASS:
                     raise GuardError(verdict.text, subject=check.name)
             if check.judged and confidence is PASS and array.size:

@@ -116,6 +116,28 @@ def test_outputs_of_any_shape_have_golden_answers(tmp_path: Path) -> None:
     assert manifest.variants[0].tolerance > 1, "an output is random"
 
 
+def test_infinite_scores_of_what_is_masked_out_are_answers_and_nan_is_none(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["scores"]),
+        helper.make_node("Where", ["mask", "hidden", "scores"], ["y"]),
+    ]
+    masked = {"mask": np.array([True, False, False, False]), "hidden": np.float32(-np.inf)}
+    path = save(
+        tmp_path / "m.onnx", nodes, [tensor("x", [None, 4])], [tensor("y", [None, 4])], w=W,
+        **{name: np.asarray(value) for name, value in masked.items()},
+    )  # fmt: skip
+    manifest = create(tmp_path, str(path))
+    assert manifest.outputs[0].infinite == "-inf"
+    x = np.ones((1, 4), np.float32)
+    expected = np.where(masked["mask"], -np.inf, x @ W).astype(np.float32)
+    with Runtime.open(tmp_path / "made") as runtime:
+        for _ in range(3):  # the express lane opens after the first
+            answer = runtime.infer({"x": x})
+            assert answer.served_by.endswith("original")
+            np.testing.assert_allclose(answer.outputs["y"], expected, rtol=1e-5)
+        assert runtime.infer({"x": np.full((1, 4), 3e38, np.float32)}).abstained, "overflow"
+
+
 def test_a_fixed_batch_is_served_as_such(tmp_path: Path) -> None:
     """The trial and the runtime warm up on golden samples, each of which is a batch here."""
     create(tmp_path, str(matmul(tmp_path / "m.onnx", [4, 4])))

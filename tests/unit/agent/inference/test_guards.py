@@ -40,6 +40,24 @@ def test_outputs(low, high, action):
     assert judge_output(OutputGuard(minimum=0.0, maximum=1.0), Spread(minimum=low, maximum=high)).action == action
 
 
+@pytest.mark.parametrize(
+    ("infinite", "low", "high", "action"),
+    [
+        ("-inf", -math.inf, 3.0, "pass"),
+        ("-inf", -math.inf, -math.inf, "pass"),
+        ("-inf", -math.inf, math.inf, "fallback"),
+        ("-inf", math.nan, math.nan, "fallback"),
+        ("inf", 0.0, math.inf, "pass"),
+        ("inf", -math.inf, 0.0, "fallback"),
+        ("both", -math.inf, math.inf, "pass"),
+        (None, -math.inf, 0.0, "fallback"),
+    ],
+)
+def test_infinite_numbers_are_answers_only_where_the_manifest_says_so(infinite, low, high, action):
+    found = judge_output(OutputGuard(), Spread(minimum=low, maximum=high), infinite=infinite)
+    assert found.action == action
+
+
 def test_confidence_only_ever_warns():
     thresholds = Confidence(energy=-2.0, max_softmax=0.5)
     assert judge_confidence(thresholds, energy=-3.0, max_softmax=0.9).action == "pass"
