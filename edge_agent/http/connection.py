@@ -356,7 +356,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._ended:
             self.transport.close()
             return
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has reset the connection, and the loop does not know it yet
+            self.transport.abort()
 
 
 @lru_cache(64)
