@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 
+import pytest
+
 from edge_agent.http.connection import Connection, ServerState
 from edge_agent.http.messages import HttpError, RequestHead, Timeouts
 from edge_agent.ipc.in_flight import InFlightCounters
@@ -38,7 +40,9 @@ class GoneClient(asyncio.Transport):
         self.aborted = True
 
 
-def test_an_answer_to_a_client_that_has_reset_the_connection_ends_it_without_an_error() -> None:
+def test_an_answer_to_a_client_that_has_reset_the_connection_ends_it_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def converse() -> bool:
         shared = ServerState(app=Nowhere(), flight=InFlightCounters.create(), patience=Timeouts())  # type: ignore[arg-type]
         connection, client = Connection(shared), GoneClient()
@@ -49,3 +53,4 @@ def test_an_answer_to_a_client_that_has_reset_the_connection_ends_it_without_an_
         return client.aborted
 
     assert asyncio.run(converse())
+    assert not caplog.records
