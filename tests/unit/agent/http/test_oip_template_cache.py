@@ -254,6 +254,65 @@ def test_each_tensor_of_a_known_form_is_read_where_it_lies(runtime):
     assert forms._cache.lookup(body + b"x", len(head)) is None
 
 
+def test_truth_values_and_empty_tensors_make_no_form(runtime):
+    manifest = _of_three(runtime)
+    x, when, mask = manifest.inputs
+    for odd, kind, raw in ((msgspec.structs.replace(mask, dtype="bool"), "BOOL", b"\0\1\0"), (x, "FP32", b"")):
+        shape = [1, 3] if raw else [0, 4]
+        two = msgspec.structs.replace(manifest, inputs=(msgspec.structs.replace(odd, name="odd"), when))
+        described = [
+            {"name": "odd", "datatype": kind, "shape": shape, "parameters": {"binary_data_size": len(raw)}},
+            {"name": "when", "datatype": "INT64", "shape": [1, 2], "parameters": {"binary_data_size": 16}},
+        ]
+        head = json.dumps({"inputs": described}).encode()
+        body = head + raw + np.int64([7, 8]).tobytes()
+        forms = TemplateCodec(two)
+        try:
+            found = forms.parse(body, len(head)).request.tensors
+        except TensorError:
+            found = {}
+        assert not forms._cache._forms
+        if raw:
+            assert (found["odd"].tolist(), found["when"].tolist()) == ([[False, True, False]], [[7, 8]])
+
+
+def test_a_body_over_the_limit_of_json_is_read_the_long_way(runtime, monkeypatch):
+    forms = TemplateCodec(runtime.manifest)
+    body = _lists(b"[1, 2, 3, 4]")
+    forms.parse(body, None)
+    monkeypatch.setattr(oip_template_cache, "MAX_REQUEST_JSON_BYTES", len(body))
+    assert forms._cache.lookup(body, None) is not None
+    assert forms._cache.lookup(_lists(b"[1, 2, 3, 45]"), None) is None
+
+
+def test_answers_of_another_file_under_the_same_name_get_a_new_form(runtime):
+    forms = TemplateCodec(runtime.manifest)
+    head = _head()
+    parsed = forms.parse(head + ROWS[0].tobytes(), len(head))
+    parsed = forms.parse(head + ROWS[0].tobytes(), len(head))
+    answer = runtime.infer(parsed.request.tensors)
+    other = msgspec.structs.replace(answer, model_sha256="f" * 64)
+    for one in (answer, other, answer, other):
+        data, length = forms.encode(one, parsed)
+        assert json.loads(data[:length])["parameters"]["model_sha256"] == one.model_sha256
+
+
+def test_an_answer_that_is_not_there_or_no_numbers_is_left_to_the_codec(runtime):
+    forms = TemplateCodec(runtime.manifest)
+    head = _head()
+    for _ in range(2):
+        parsed = forms.parse(head + ROWS[0].tobytes(), len(head))
+    answer = runtime.infer(parsed.request.tensors)
+    cache, form = forms._cache, parsed.template
+    assert cache.encode(msgspec.structs.replace(answer, outputs={}), form) is None
+    words = {"y": np.array(["a", "b", "c"])}
+    assert cache.encode(msgspec.structs.replace(answer, outputs=words), form) is None
+    assert cache.encode(msgspec.structs.replace(answer, model_sha256=None), form) is None
+    assert cache.encode(msgspec.structs.replace(answer, warnings=("w",)), form) is None
+    assert cache.encode(msgspec.structs.replace(answer, stream_start=True), form) is None
+    assert cache.encode(answer, form) is not None
+
+
 def test_a_list_behind_a_declared_length_is_refused_as_ever(runtime):
     """The bytes before the numbers are a known form's, but here they are said to be all of the JSON."""
     forms = TemplateCodec(runtime.manifest)
