@@ -24,7 +24,6 @@ from edge_agent.config.profiles import load_profile
 from edge_agent.errors import ConfigError, MalformedError
 from edge_agent.host.sensors import architecture
 from edge_agent.ipc.updater import (
-    GOVERNOR,
     CarrierFailed,
     Fault,
     FromUpdater,
@@ -39,10 +38,10 @@ from edge_agent.ipc.updater import (
 )
 from edge_agent.ports import Transport
 from edge_agent.storage.state_dir import StateFolder
-from edge_agent.update.record import CandidateRelease
-from edge_agent.update.selection import Holdings, decide, retry_due
+from edge_agent.update.selection import Holdings, decide
 from edge_agent.updater.comparable_facts import comparable_facts
 from edge_agent.updater.installer import Installer, Say, ShortfallError
+from edge_agent.updater.offers import offer_of
 from edge_agent.updater.repair import damage
 from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_agent.updater.transports.fallback import FallbackTransport
@@ -141,40 +140,20 @@ class Updater:
                 self._installer.repair(slot, channel.model, release, found)
 
     def _have(self, slot: SlotPlan, channel: Channel, wish: ChannelRelease) -> None:
-        sha256, again, retry = wish.manifest_sha256, _again(slot, channel, self._plan.device), False
-        if sha256 in slot.rejected and not (channel.serial != slot.serial and again):
-            under = slot.refused_under.get(sha256)
-            retry = retry_due(channel.retries, slot.reason, slot.retried.get(sha256, 0), time.time() - slot.since)
-            if not retry and (under is None or under == self._installer.facts()):
-                return
-        candidate = CandidateRelease(
-            model=channel.model,
-            version=wish.version,
-            manifest_sha256=wish.manifest_sha256,
-            channel=channel.channel,
-            serial=channel.serial,
-            rollout=channel.rollout if wish == channel.candidate else None,
-            again=again,
-            mode=channel.mode if wish == channel.candidate else "live",
-            gates=channel.gates,
-            window=channel.window,
+        told = offer_of(
+            slot,
+            channel,
+            wish,
+            self._plan.device,
+            may_install=self._plan.may_install,
+            facts=self._installer.facts,
+            now=time.time(),
         )
-        if wish.manifest_sha256 not in slot.ready and not self._plan.may_install:
-            self._say(Hold(slot=slot.slot, reason=GOVERNOR, version=wish.version))
+        if told is None:
             return
-        self._say(Offer(slot=slot.slot, candidate=candidate, retry=retry))
-        if wish.manifest_sha256 not in slot.ready:
-            self._installer.install(slot, candidate)
-
-
-def _again(slot: SlotPlan, channel: Channel, device: str) -> bool:
-    """Return whether another document of the channel lets what was rejected here try again: any does, but one that was
-    signed for a retry on other devices."""
-    retry = channel.retry
-    if retry is None or retry.serial != channel.serial:
-        return True
-    device_fits = not retry.devices or device in retry.devices
-    return device_fits and (not retry.reasons or slot.reason in retry.reasons)
+        self._say(told)
+        if isinstance(told, Offer) and wish.manifest_sha256 not in slot.ready:
+            self._installer.install(slot, told.candidate)
 
 
 def trouble(error: EdgewrightError, slot: str | None) -> Trouble:
