@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "demo": ("edgewright.demo.cli:demo", "Demonstrate the whole product on this machine."),
     "example": ("edgewright.examples:example", "Show an example file: agent.toml, systemd units, profiles."),
-    "fleet": ("edge_fleet.cli.fleet:fleet", "Sign releases, roll them out, serve devices and watch the fleet."),
+    "fleet": ("edgewright.fleet_commands:fleet", "Sign releases, roll them out, serve devices and watch the fleet."),
 }
 EXTRAS = {"bench": "bench", "compress": "compress", "demo": "demo", "fleet": "fleet"}
 

@@ -1,4 +1,4 @@
-"""What the updater tells a slot of the release it should run: an offer, a hold, or nothing. Pure; fetching is elsewhere."""
+"""What the updater tells a slot of the release it should run: an offer, a hold, or nothing. Pure."""
 
 from __future__ import annotations
 

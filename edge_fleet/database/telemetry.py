@@ -148,6 +148,16 @@ class TelemetryStore:
         with self._engine.connect() as connection:
             return [_device(row._mapping) for row in connection.execute(select(DEVICES).order_by(DEVICES.c.device))]
 
+    def count_reporting(self) -> int:
+        """Return how many devices have reported their state."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.count()).where(DEVICES.c.reported.is_not(None))) or 0
+
+    def count_messages(self, kind: str) -> int:
+        """Return how many messages of a kind are stored."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.count()).where(MESSAGES.c.kind == kind)) or 0
+
     def online(self) -> list[Presence]:
         """Return the devices that were online when they were heard last, by name."""
         query = select(DEVICES.c.device, DEVICES.c.presence_boot).where(DEVICES.c.online.is_(True))

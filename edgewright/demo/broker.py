@@ -33,6 +33,11 @@ class EmbeddedBroker:
         self.port = port or free_port()
         self._broker: Any = None
 
+    @property
+    def pid(self) -> int:
+        """The broker's process id, once it is started."""
+        return int(self._broker._process.pid)
+
     def start(self) -> None:
         """Start, or start again after `kill`; returns once connections are accepted. Raises MissingExtraError."""
         try:

@@ -116,6 +116,11 @@ class Stage:
         """Return whether a process of that name was started and not stopped since."""
         return name in self._processes
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the processes that were started and not stopped since."""
+        return tuple(self._processes)
+
     def pid(self, name: str) -> int:
         """Return the process id of a running process."""
         return self._processes[name].pid

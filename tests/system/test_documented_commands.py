@@ -28,6 +28,7 @@ NEEDS: dict[str, set[str]] = {
     "docs/how-to/prune-a-model.md": {"task"},
     "docs/how-to/reload.md": {"fleet", "agent", "running"},
     "docs/how-to/shadow-capture-replay.md": {"fleet", "bundles", "releases"},
+    "docs/how-to/simulate-a-fleet.md": set(),
     "docs/how-to/site-cache.md": set(),
     "docs/how-to/small-boards.md": set(),
     "docs/how-to/streams.md": set(),

@@ -16,7 +16,7 @@ IMPERATIVES = {
     "Abort", "Add", "Allow", "Apply", "Approve", "Check", "Combine", "Compare", "Compress", "Create", "Demonstrate",
     "Diagnose", "Enroll", "Explain", "Export", "Forbid", "Import", "Inspect", "List", "Make", "Manage", "Measure",
     "Pause", "Promote", "Re-sign", "Redo", "Remove", "Replace", "Replay", "Resume", "Revoke", "Run", "Score", "Serve",
-    "Set", "Show", "Sign", "Start", "Verify", "Widen",
+    "Set", "Show", "Sign", "Simulate", "Start", "Verify", "Widen",
 }  # fmt: skip
 NUMBERS = ("float", "integer", "float range", "integer range")
 UNITS = re.compile(
