@@ -61,7 +61,7 @@ from edge_contracts.topics import collector_topic, device_topic, hint_topic
 from edge_contracts.transfer import parse_hint
 from edgewright.simulator.looking import Looker
 from edgewright.simulator.questions import DeviceSurroundings, Questions
-from edgewright.simulator.scenario import Fate, FleetScenario
+from edgewright.simulator.scenario import DeviceFate, FleetScenario
 
 SLOT = "main"
 TYPICAL_LOG2_US = 12
@@ -87,7 +87,7 @@ class Placing:
     tenant: str
     channel: str
     model: str
-    fate: Fate
+    fate: DeviceFate
     scenario: FleetScenario
     candidate: str
     stable: Installed

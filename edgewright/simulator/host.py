@@ -33,7 +33,7 @@ from edge_io.mqtt.words import MessageReceived
 from edgewright.simulator.device import Placing, SimulatedDevice
 from edgewright.simulator.link import DeviceLink, Traffic
 from edgewright.simulator.looking import Looker, ManifestShelf
-from edgewright.simulator.scenario import Fate, chance_of, device_name, fate_of
+from edgewright.simulator.scenario import DeviceFate, chance_of, device_name, fate_of
 from edgewright.simulator.trust import SharedVerifier, TrustedMetadata
 from edgewright.simulator.words import HostPlan, Tally, Unavailable
 
@@ -163,7 +163,7 @@ def _swaps(record: UpdateRecord, manifest: str) -> bool:
 class DeviceHome:
     """What a device has of the world: its link, worse by what the scenario says, and the loop's time."""
 
-    def __init__(self, plan: HostPlan, loop: Loop, counts: Counts, fate: Fate, chance: random.Random) -> None:
+    def __init__(self, plan: HostPlan, loop: Loop, counts: Counts, fate: DeviceFate, chance: random.Random) -> None:
         self._plan, self._loop, self._counts, self._fate, self._chance = plan, loop, counts, fate, chance
         self._latency_s = plan.scenario.latency_ms / 1000.0
         self._attempt = 0

@@ -59,7 +59,7 @@ class FleetScenario(StrictRecord, frozen=True, kw_only=True):
     limit_s: Seconds = 3600.0
 
 
-class Fate(StrictRecord, frozen=True, kw_only=True):
+class DeviceFate(StrictRecord, frozen=True, kw_only=True):
     """What a scenario has in store for one device. Times in seconds; `away_at` counts from the start of the rollout."""
 
     site: str
@@ -94,7 +94,7 @@ def chance_of(scenario: FleetScenario, *words: str) -> random.Random:
     return random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311
 
 
-def fate_of(scenario: FleetScenario, index: int) -> Fate:
+def fate_of(scenario: FleetScenario, index: int) -> DeviceFate:
     """Return what the scenario has in store for the device of that number. A share changes no other share's devices."""
     name = device_name(index)
 
@@ -105,7 +105,7 @@ def fate_of(scenario: FleetScenario, index: int) -> Fate:
     away = drawn("offline", scenario.offline)
     moments: tuple[Moment, ...] = ("downloading", "trial", "active")
     cut = drawn("power", scenario.power_cuts)
-    return Fate(
+    return DeviceFate(
         site=f"site-{index % scenario.sites}",
         board=scenario.boards[index % len(scenario.boards)],
         fails=drawn("failing", scenario.failing),
