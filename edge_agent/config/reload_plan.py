@@ -30,12 +30,8 @@ class ReloadPlan(Struct, frozen=True, kw_only=True):
     added: tuple[SlotConfig, ...]
     removed: tuple[str, ...]
     altered: tuple[SlotConfig, ...]
-
-    @property
-    def data_changed(self) -> bool:
-        """Whether the data topics or Home Assistant's view differ."""
-        whole = re.compile(r"(data|home_assistant)(\..+)?|slots\[[^]]+\](\.mqtt(\..+)?)?")
-        return any(whole.fullmatch(name) for name in self.changed)
+    data_changed: bool
+    """Whether the data topics or Home Assistant's view differ: their connection is made anew."""
 
 
 def plan_reload(old: AgentConfig, new: AgentConfig) -> ReloadPlan:
@@ -52,7 +48,17 @@ def plan_reload(old: AgentConfig, new: AgentConfig) -> ReloadPlan:
         added=tuple(slot for name, slot in after.items() if name not in before),
         removed=tuple(name for name in before if name not in after),
         altered=tuple(slot for name, slot in after.items() if name in before and slot != before[name]),
+        data_changed=_data_changed(old, new),
     )
+
+
+def _data_changed(old: AgentConfig, new: AgentConfig) -> bool:
+    """Return whether anything differs of what goes over the data connection. Home Assistant is shown every slot."""
+    if old.data != new.data or old.home_assistant != new.home_assistant:
+        return True
+    topics = [{slot.name: slot.mqtt for slot in config.slots if slot.mqtt is not None} for config in (old, new)]
+    names = [{slot.name for slot in config.slots} for config in (old, new)]
+    return topics[0] != topics[1] or (new.home_assistant is not None and names[0] != names[1])
 
 
 def _plain(config: AgentConfig) -> dict[str, object]:

@@ -254,6 +254,32 @@ def test_each_tensor_of_a_known_form_is_read_where_it_lies(runtime):
     assert forms._cache.lookup(body + b"x", len(head)) is None
 
 
+@pytest.mark.parametrize("pad", range(8))
+def test_tensors_are_aligned_wherever_they_lie(runtime, pad):
+    forms = TemplateCodec(runtime.manifest)
+    head = _head(pad=" " * pad)
+    for x in ROWS:
+        tensor = forms.parse(head + x.tobytes(), len(head)).request.tensors["x"]
+        assert tensor.flags.aligned
+        assert (tensor == x).all()
+
+
+def test_much_behind_the_numbers_makes_no_form(runtime):
+    for blanks, kept in ((MAX_FORM_BYTES - 3, 1), (MAX_FORM_BYTES - 2, 0)):
+        forms = TemplateCodec(runtime.manifest)
+        forms.parse(_lists(b"[1, 2, 3, 4]", after=b"}]}" + b" " * blanks), None)
+        assert len(forms._cache._forms) == kept
+
+
+def test_one_output_of_two_that_is_missing_leaves_the_answer_to_the_codec(runtime):
+    (y,) = runtime.manifest.outputs
+    two = msgspec.structs.replace(runtime.manifest, outputs=(y, msgspec.structs.replace(y, name="z")))
+    answer = runtime.infer({"x": ROWS[0]})
+    both = msgspec.structs.replace(answer, outputs=answer.outputs | {"z": answer.outputs["y"]})
+    assert oip_template_cache._response_template(both, {"y": False, "z": False}, two) is not None
+    assert oip_template_cache._response_template(answer, {"y": False, "z": False}, two) is None
+
+
 def test_truth_values_and_empty_tensors_make_no_form(runtime):
     manifest = _of_three(runtime)
     x, when, mask = manifest.inputs
