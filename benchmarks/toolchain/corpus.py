@@ -22,6 +22,8 @@ from typing import Any
 import psutil
 
 LOOK_S = 1.0
+NOTHING_GAINED = 4
+"""Exit code of a search that ended in the float original alone: an answer, too."""
 
 
 def compress(task: Path, profile: str, bundles: Path | None, more: list[str]) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def compress(task: Path, profile: str, bundles: Path | None, more: list[str]) ->
             running = subprocess.Popen([sys.executable, "-m", "edgewright.cli", *words], stdout=stdout, stderr=stderr)
             peak = watch(running)
         seconds, cpu = time.monotonic() - started, cpu_seconds() - before
-        if running.returncode != 0:
+        if running.returncode not in (0, NOTHING_GAINED):
             last = said.read_text(errors="replace").splitlines()[-1:]
             return {"task": task.stem, "seconds": seconds, "error": last}
         report = json.loads(out.read_bytes())

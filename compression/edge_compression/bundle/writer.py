@@ -29,7 +29,7 @@ from edge_compression.bundle.folder import fresh_folder as fresh_folder
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.guards import OutputKind, output_guard
 from edge_compression.passes import Float16
-from edge_compression.report.model import Report
+from edge_compression.report.model import Report, travelling
 from edge_compression.search.cache_keys import samples_digest
 from edge_compression.search.finalists import SearchResult
 from edge_contracts.codec import plain
@@ -78,7 +78,8 @@ def write_bundle(folder: Path, writing: BundleWriter) -> Manifest:
     golden = _write_golden(folder, writing, rungs, allowed)
     probe = _write_probe(folder, writing, allowed - (folder / GOLDEN).stat().st_size)
     variants = tuple(_write_variant(folder, writing, one, _Sets(probe=probe, golden=golden)) for one in rungs)
-    (folder / REPORT).write_text(json.dumps(plain(writing.report), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    travels = json.dumps(plain(travelling(writing.report)), separators=(",", ":"), sort_keys=True)
+    (folder / REPORT).write_text(travels + "\n", encoding="utf-8")
     manifest = Manifest(
         schema=schema_for(found.tensors, task.file.answer, variants),
         name=writing.report.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,10 +85,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--work", type=_FOLDER, help="Folder for intermediate models and the search state; default: OUT.search.")
 @click.option("--storage", help="Database URL to share a search between machines; default: a file in --work.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--verbose", is_flag=True, help="Print every step, every candidate and every note.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document with the ladder and all candidates.")
 def compress(
     task_file: Path, profile: str, out: Path, work: Path | None, storage: str | None, recipes: Path | None,
-    as_json: bool, **rest: Any,
+    as_json: bool, verbose: bool, **rest: Any,
 ) -> None:  # fmt: skip
     """Compress a trained model into a bundle of measured variants.
 
@@ -100,12 +102,18 @@ def compress(
       edgewright compress watch_har.toml --profile pi-4 --max-drop 0.5 --out har-1.0.0
       edgewright compress kws.toml --profile x86-gateway --out kws --budget 10m --json > report.json
       edgewright compress kws.toml --profile pi-4 --out kws --storage postgresql://fleet@db/searches --work /tmp/kws
+
+    \b
+    Exit codes: 0 something was gained; 4 nothing was, and the bundle holds the float original alone; 2 and 3 an error
+    of what was asked or given, which is named.
     """
     from rich.console import Console
 
     from edge_bench.task import read_task
     from edge_compression import api
     from edge_compression.bundle.writer import check_free
+    from edge_compression.cli.few_lines import FewLines
+    from edge_compression.report.gains import NOTHING_GAINED, gained
     from edge_compression.search.progress import Lines, LiveFront
 
     check_free(out, replace=rest["force"])
@@ -114,7 +122,8 @@ def compress(
     kept = Work(folder=work or out.with_name(f"{out.name}.search"), storage=storage)
     command = _command(task_file, profile, options, {**rest, "out": out})
     console = Console(stderr=True)
-    live: AbstractContextManager[Any] = LiveFront(console) if console.is_terminal else nullcontext(Lines(console))
+    logged = Lines(console) if verbose else FewLines(lambda text: click.echo(text, err=True), time.monotonic)
+    live: AbstractContextManager[Any] = LiveFront(console) if console.is_terminal else nullcontext(logged)
     with live as progress:
         front = api.compress(
             task,
@@ -131,7 +140,9 @@ def compress(
     page.write_text(front.html, encoding="utf-8")
     if work is None and storage is None:
         api.forget(kept)
-    _show(front, page, as_json=as_json)
+    _show(front, page, as_json=as_json, verbose=verbose)
+    if not gained(front.report):
+        raise SystemExit(NOTHING_GAINED)
 
 
 def _options(rest: dict[str, Any]) -> Options:
@@ -176,10 +187,8 @@ def _download(manifest: Manifest) -> str:
     return f"{whole}: {parts}"
 
 
-def _show(front: Any, page: Path, *, as_json: bool) -> None:
-    from rich.console import Console
-
-    from edge_compression.report.text import table
+def _show(front: Any, page: Path, *, as_json: bool, verbose: bool) -> None:
+    from edge_compression.report.text import last, short
     from edge_contracts.codec import plain
 
     report, manifest = front.report, front.manifest
@@ -187,10 +196,24 @@ def _show(front: Any, page: Path, *, as_json: bool) -> None:
         document = {"bundle": str(front.bundle), "variants": plain(manifest.variants), **plain(report)}
         click.echo(json.dumps(document, indent=1, sort_keys=True))
         return
+    for line in short(report):
+        click.echo(line)
+    if verbose:
+        _show_all(report)
+    click.echo(f"Bundle: {front.bundle} ({_download(manifest)})")
+    click.echo(f"Report: {page}")
+    end = last(report)
+    if end is not None:
+        click.echo(end)
+
+
+def _show_all(report: Any) -> None:
+    from rich.console import Console
+
+    from edge_compression.report.text import table
+
     console = Console()
     Console(width=None if console.is_terminal else 200).print(table(report))
     click.echo(f"8 bits: {report.eight_bit.statement}.")
     for note in report.notes:
         click.echo(f"Note: {note}.")
-    click.echo(f"Bundle: {front.bundle} ({_download(manifest)})")
-    click.echo(f"Report: {page}")

@@ -9,13 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from edge_bench.environment import Environment
+from edge_bench.judged import JudgedAnswer
 from edge_bench.measure import Measurement
+from edge_bench.metrics.registry import METRICS
 from edge_bench.stats import LatencySummary
 from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate, Status
 from edge_compression.evaluation.layer_errors import LayerError
+from edge_compression.evaluation.limits import OutputLimit
 from edge_compression.evaluation.quality import Exactness, Quality
 from edge_compression.options import Options
 from edge_compression.pass_api import Changes
@@ -25,6 +31,9 @@ from edge_contracts.codec import StrictRecord
 from edge_contracts.profile import DeviceProfile
 
 REPORT_SCHEMA = 2
+
+METRIC_SHARES = frozenset(name for name, one in METRICS.items() if one.unit == "points")
+"""Metrics between 0 and 1, which people read in percent."""
 
 
 class Timing(StrictRecord, frozen=True, kw_only=True):
@@ -65,7 +74,8 @@ class CandidateReport(StrictRecord, frozen=True, kw_only=True):
 
 class JudgedReport(StrictRecord, frozen=True, kw_only=True):
     """What was judged: an output by a metric, the original's score as people know it, what may be lost and in which
-    unit. `named` tells that the task asks for it; `truth` that it says what is right."""
+    unit. `score_unit` is the score's own: "%" for a share, shown as hundredths, "dB", or the truth's. `named`: that
+    the task asks for it; `truth` that it says what is right."""
 
     output: str
     metric: str
@@ -74,6 +84,7 @@ class JudgedReport(StrictRecord, frozen=True, kw_only=True):
     unit: str
     named: bool
     truth: bool
+    score_unit: str = ""
 
 
 class Limited(StrictRecord, frozen=True, kw_only=True):
@@ -168,6 +179,21 @@ def make_report(run: Run, found: SearchResult, layers: Mapping[str, tuple[LayerE
     )
 
 
+def travelling(report: Report) -> Report:
+    """Return the report as every device downloads it with the bundle: rungs whole, of all others what was lost, what
+    it weighs and why it is none; files equal to another one's are not listed. All of a report is with `--json`."""
+    listed = [one for one in report.candidates if one.status != "duplicate"]
+    return msgspec.structs.replace(
+        report, candidates=tuple(one if one.status == "kept" else _in_brief(one) for one in listed)
+    )
+
+
+def _in_brief(one: CandidateReport) -> CandidateReport:
+    none: dict[str, Any] = {"recipe": "", "changes": (), "exactness": None, "choosing": None, "layers": ()}
+    quality = one.quality and msgspec.structs.replace(one.quality, outputs=(), fidelity=())
+    return msgspec.structs.replace(one, **none, quality=quality)
+
+
 def _judged(found: SearchResult) -> Iterator[JudgedReport]:
     jury = found.jury
     for one, limit, score in zip(jury.judged, jury.limits, jury.original_scores, strict=True):
@@ -179,7 +205,17 @@ def _judged(found: SearchResult) -> Iterator[JudgedReport]:
             unit=limit.unit,
             named=one.named,
             truth=one.truth is not None,
+            score_unit=score_unit(one, limit),
         )
+
+
+def score_unit(one: JudgedAnswer, limit: OutputLimit) -> str:
+    """Return the unit of a score as people know it: "%" of a share, "dB", or the unit the task gives its truth."""
+    if one.metric.unit == "decibels" or (one.metric.unit == "fidelity" and not limit.exact):
+        return "dB"
+    if one.metric.unit == "fidelity" or one.metric.name == "mape" or one.metric.name in METRIC_SHARES:
+        return "%"
+    return one.spec.unit if one.spec is not None and one.spec.unit else ""
 
 
 def timing(measured: Measurement) -> Timing:

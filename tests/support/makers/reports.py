@@ -47,7 +47,8 @@ def report() -> Report:
         name="waves", version="1.0.0", command=f"edgewright compress {EVIL}", profile="pi-4", metric="top1",
         judged=(
             JudgedReport(
-                output=EVIL, metric="top1", original=1.0, limit=1.0, unit="points", named=True, truth=True
+                output=EVIL, metric="top1", original=1.0, limit=1.0, unit="points", named=True, truth=True,
+                score_unit="%",
             ),
         ),
         max_drop=1.0, unit="points",

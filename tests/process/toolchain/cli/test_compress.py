@@ -160,7 +160,7 @@ def test_a_budget_that_is_used_up_is_told_and_leaves_nothing_half_written(place:
 
 
 def test_an_interrupted_search_still_gives_what_was_judged(place: Path) -> None:
-    command = [sys.executable, "-m", "edgewright.cli", "compress", *words(place, "stopped")]
+    command = [sys.executable, "-m", "edgewright.cli", "compress", *words(place, "stopped", "--verbose")]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -177,7 +177,7 @@ def test_an_interrupted_search_still_gives_what_was_judged(place: Path) -> None:
         os.killpg(running.pid, signal.SIGINT)
         rest = running.stderr.read()
         report = json.loads(running.stdout.read())
-    assert running.returncode == 0, rest
+    assert running.returncode == (4 if report["ladder"] == ["float"] else 0), rest
     assert "stopping" in rest
     assert report["ladder"][-1] == "float"
     reasons = [one["reason"] or "" for one in report["candidates"]]
@@ -228,6 +228,7 @@ def test_no_drop_allowed_still_gives_a_bundle_with_the_float_original(place: Pat
     done = CliRunner().invoke(compress, given, catch_exceptions=False)
     report = json.loads(done.stdout)
     assert report["ladder"][-1] == "float"
+    assert done.exit_code == (4 if report["ladder"] == ["float"] else 0)
     kept = [one for one in report["candidates"] if one["status"] == "kept"]
     assert all(one["quality"]["drop"] <= 1e-9 for one in kept)
 
@@ -255,3 +256,30 @@ def test_thresholds_and_histograms_go_into_the_manifest(place: Path, report: dic
         assert all(one.samples + one.checked == manifest.reference.samples for one in variant.conformal)
         assert variant.reference is not None
         assert sum(variant.reference.classes) == manifest.reference.samples
+
+
+def test_a_default_run_says_the_ladder_first_in_few_lines(place: Path) -> None:
+    given = [one for one in words(place, "short", "--work", str(place / "short-work")) if one != "--json"]
+    done = CliRunner().invoke(compress, given, catch_exceptions=False)
+    assert done.exit_code == 0
+    lines = done.output.splitlines()  # both streams, as a person sees them
+    assert len(lines) <= 25
+    said = done.stdout.splitlines()
+    assert said[0].startswith("waves 1.0.0 for test: original")
+    assert said[1].split()[:2] == ["rung", "variant"]
+    assert said[2].split()[0] == "1"
+    assert "--verbose lists them" in done.stdout
+    assert "crashing" not in done.stdout
+    again = CliRunner().invoke(compress, [*given, "--force", "--verbose"], catch_exceptions=False)
+    assert "crashing" in again.stdout
+    assert again.stdout.splitlines()[0].split(":")[0] == said[0].split(":")[0]
+
+
+def test_where_nothing_was_gained_the_last_line_and_the_exit_code_say_so(place: Path, tmp_path: Path) -> None:
+    shutil.copy(place / "recipes" / "float.toml", tmp_path)
+    given = words(place, "nothing", "--recipes", str(tmp_path))
+    done = CliRunner().invoke(compress, [one for one in given if one != "--json"], catch_exceptions=False)
+    assert done.exit_code == 4
+    assert done.stdout.splitlines()[-1].startswith("Nothing was gained")
+    assert open_bundle(place / "nothing").manifest.variants[-1].id == "float"
+    assert CliRunner().invoke(compress, [*given, "--force"], catch_exceptions=False).exit_code == 4
