@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.bundle import hash_file
+from edge_bench.energy.meters import Meter
 from edge_bench.environment import environment
 from edge_bench.measure import Runner
 from edge_bench.protocol import RunnerPlan
@@ -21,7 +22,8 @@ from edge_bench.report import BenchReport, SubjectReport
 from edge_bench.scenario import Scenario, Subject
 from edge_bench.scenarios.drive import Progress, RawFile, drive_interleaved, memory_of
 from edge_bench.scenarios.loadgen import check_loadgen
-from edge_bench.scenarios.summary import DrivenSubject, LoadSettings, ScenarioRun, summarized, thinned
+from edge_bench.scenarios.summary import DrivenSubject, LoadSettings, Passes, ScenarioRun, summarized, thinned
+from edge_bench.scenarios.sustain import sustain
 from edge_bench.scenarios.sweep import swept
 from edge_bench.stats import summarize
 from edge_bench.task import Task, check_model
@@ -32,13 +34,16 @@ MOST_KEPT = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """How a benchmark is run: the engine's threads, the load, settings to sweep, a file for all latencies, and who is
-    told how far it is."""
+    """How a benchmark is run: the engine's threads, the load, settings to sweep, a file for all latencies, a meter
+    of energy, the seconds of a run without a pause, whether operators are profiled, and who is told how far it is."""
 
     threads: int = 1
     load: LoadSettings = field(default_factory=LoadSettings)
     sweep: Mapping[str, Sequence[int | bool]] = field(default_factory=dict)
     raw: RawFile | None = None
+    meter: Meter | None = None
+    sustain_s: float = 0.0
+    operators: bool = False
     progress: Progress = lambda _done, _all, _name: None
 
 
@@ -50,7 +55,7 @@ def run(name: str, what: Scenario, task: Task | None, how: BenchSettings) -> Ben
     by_path = {str(one.model): one for one in what.subjects}
     plans = swept({one.name: what.plan(one, how.threads) for one in what.subjects}, how.sweep)
     models = {place: by_path[plan.model] for place, plan in plans.items()}
-    driven, failures = drive_interleaved(plans, how.load, raw=how.raw, progress=how.progress)
+    driven, failures = drive_interleaved(plans, how.load, raw=how.raw, meter=how.meter, progress=how.progress)
     if not driven:
         raise next(iter(failures.values()))
     reports = []
@@ -58,9 +63,9 @@ def run(name: str, what: Scenario, task: Task | None, how: BenchSettings) -> Ben
         if place in failures:
             reports.append(_failed(place, models[place], failures[place]))
             continue
-        quality = None if task is None else judged(what, plan, task)
+        quality = None if task is None else judged(what, plan, task, models[place])
         one = driven[place]
-        found = summarized(one, how.load, memory_of(plan))
+        found = summarized(one, how.load, _passes(place, plan, how))
         reports.append(_report(place, models[place], one, found, quality))
     return BenchReport(
         subject=name,
@@ -75,6 +80,21 @@ def run(name: str, what: Scenario, task: Task | None, how: BenchSettings) -> Ben
         measured_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         seed=how.load.seed,
     )
+
+
+def _passes(place: str, plan: RunnerPlan, how: BenchSettings) -> Passes:
+    """Measure what is not to disturb the blocks: memory, operators, and the run without a pause."""
+    memory = memory_of(plan)
+    profile = None
+    if how.operators:
+        with Runner(plan) as runner:
+            profile = runner.profile()
+    kept = None
+    if how.sustain_s:
+        kept = sustain(plan, how.sustain_s, lambda share: how.progress(int(100 * share), 100, f"{place}, sustained"))
+    return Passes(
+        memory=memory, sustained=kept, profile=profile, meter=None if how.meter is None else how.meter.name
+    )  # fmt: skip
 
 
 def _failed(place: str, subject: Subject, error: Exception) -> SubjectReport:
@@ -111,7 +131,7 @@ def _fed(what: Scenario, task: Task | None, driven: Mapping[str, DrivenSubject])
     return f"random inputs {', '.join(f'{one.name} {one.dtype} {list(one.shape)}' for one in fed)}"
 
 
-def judged(what: Scenario, plan: RunnerPlan, task: Task) -> TaskQuality | None:
+def judged(what: Scenario, plan: RunnerPlan, task: Task, subject: Subject) -> TaskQuality | None:
     """Return what a model's answers to the task's samples are worth. Raises RunnerError and OperatorError."""
     assert what.samples is not None
     out = Path(what.samples).with_name("answers.npz")
@@ -121,4 +141,4 @@ def judged(what: Scenario, plan: RunnerPlan, task: Task) -> TaskQuality | None:
         runner.predict(what.samples, out)
     with np.load(out, allow_pickle=False) as arrays:
         outputs = [arrays[f"output_{index}"] for index in range(len(opened.outputs))]
-    return quality_of(task, opened, outputs)
+    return quality_of(task, opened, outputs, subject.predictor)

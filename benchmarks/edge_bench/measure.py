@@ -33,6 +33,8 @@ from edge_bench.protocol import (
     Order,
     Predict,
     Predicted,
+    Profile,
+    Profiled,
     RunnerFailed,
     RunnerPlan,
     Timed,
@@ -132,6 +134,13 @@ class Runner:
         answer = self._ask(order, order.seconds * 1.5 + LOAD_TIMEOUT_S)
         assert isinstance(answer, Driven)
         return answer, np.fromfile(order.out, dtype=np.float64)
+
+    def profile(self) -> Profiled:
+        """Return what operators cost. Raises RunnerError."""
+        self.loaded()
+        answer = self._ask(Profile(), LOAD_TIMEOUT_S)
+        assert isinstance(answer, Profiled)
+        return answer
 
     @property
     def pid(self) -> int:

@@ -86,6 +86,22 @@ class Driven(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="dri
     summary: dict[str, str] = {}
 
 
+class OperatorCost(StrictRecord, frozen=True, kw_only=True):
+    """One node of the graph that the engine runs, its kind, milliseconds an inference and share of all nodes."""
+
+    name: str
+    operator: str
+    ms: float
+    share: float
+
+
+class Profiled(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="profiled"):
+    """What operators cost, the dearest first, or in `note` why that is not told."""
+
+    operators: tuple[OperatorCost, ...] = ()
+    note: str = ""
+
+
 class Predicted(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="predicted"):
     """Answers to all samples are in the file asked for, one array an output, `output_<i>`."""
 
@@ -131,8 +147,12 @@ class Drive(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="driv
     driver: Literal["own", "loadgen"] = "own"
 
 
-Answer = Opened | Loaded | Timed | Driven | Predicted | RunnerFailed
-Order = Measure | Drive | Predict
+class Profile(StrictRecord, frozen=True, kw_only=True, tag_field="type", tag="profile"):
+    """Have the engine's own profiler tell what operators cost."""
+
+
+Answer = Opened | Loaded | Timed | Driven | Profiled | Predicted | RunnerFailed
+Order = Measure | Drive | Profile | Predict
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

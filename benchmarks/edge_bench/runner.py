@@ -35,6 +35,7 @@ from edge_bench.protocol import (
     Opened,
     Predict,
     Predicted,
+    Profile,
     RunnerFailed,
     RunnerPlan,
     Timed,
@@ -138,6 +139,10 @@ def serve(plan: RunnerPlan, orders: BinaryIO, answers: BinaryIO) -> None:
         elif isinstance(order, Drive):
             feeds = feeds if len(feeds) > WARM_INPUTS else _more_feeds(subject, plan, feeds)
             _say(answers, _drive(subject.session, feeds, order))
+        elif isinstance(order, Profile):
+            from edge_bench.scenarios.operators import profiled
+
+            _say(answers, profiled(plan, feeds))
         else:
             _say(answers, Predicted(count=_predict(subject, order)))
 

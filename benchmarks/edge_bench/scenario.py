@@ -12,20 +12,26 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.bundle import Bundle, open_bundle
+from edge_agent.inference.conformal import Predictor, predictor
 from edge_agent.inference.samples import read_arrays, sample_inputs
 from edge_bench.protocol import FedInput, RunnerPlan
 from edge_bench.task import FORMATS, Array, Task
 from edge_contracts.errors import OperatorError
 from edge_contracts.manifest import Format, SampleMapping
 
+COVERAGE = 0.9
+"""Share of answers whose set is to hold the truth: that of the thresholds that are checked."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One model file to measure, under the name the report gives it."""
+    """One model file to measure, under the name the report gives it. `predictor` applies a variant's own conformal
+    threshold."""
 
     name: str
     model: Path
     format: Format
+    predictor: Predictor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,15 @@ def _bundle_subjects(bundle: Bundle, variants: Collection[str]) -> tuple[Subject
         if name not in known:
             raise OperatorError(f"no variant {name[:80]!r}", subject="--variants", hint=f"known: {', '.join(known)}")
     chosen = [known[name] for name in variants] if variants else list(known.values())
-    return tuple(Subject(name=one.id, model=bundle.model_path(one), format=one.format) for one in chosen)
+    return tuple(
+        Subject(
+            name=one.id,
+            model=bundle.model_path(one),
+            format=one.format,
+            predictor=predictor(bundle.manifest, one, COVERAGE),
+        )
+        for one in chosen
+    )
 
 
 def write_samples(arrays: Sequence[Array | None], folder: Path) -> Path:

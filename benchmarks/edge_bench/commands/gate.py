@@ -10,7 +10,15 @@ import click
 
 from edge_agent.config.profiles import load_profile
 from edge_bench.benchmark import BenchSettings, run
-from edge_bench.commands.options import Feeding, feeding_options, json_option, read_report, seed_option, wrote
+from edge_bench.commands.options import (
+    Feeding,
+    feeding_options,
+    json_option,
+    read_report,
+    seed_option,
+    write_text,
+    wrote,
+)
 from edge_bench.compare import compare_models
 from edge_bench.decisions.at_ref import at_ref
 from edge_bench.decisions.gate import (
@@ -23,6 +31,7 @@ from edge_bench.decisions.gate import (
     result,
 )
 from edge_bench.decisions.gate import sentence as gate_sentence
+from edge_bench.outputs.tables import gate_as_junit
 from edge_bench.report import BenchReport
 from edge_bench.scenario import Scenario
 from edge_bench.scenarios.summary import LoadSettings
@@ -68,11 +77,14 @@ class _Measuring:
               help="Measuring time per model, or per pair with --against, in seconds.")  # fmt: skip
 @feeding_options
 @seed_option
+@click.option("--junit", "junit_to", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="File to write for build servers, as JUnit; default: none.")  # fmt: skip
 @json_option
 @click.pass_context
 def gate(
     context: click.Context, path: Path, budget: str | None, baseline: Path | None, against: str | None, slower: float,
-    growth: float, drop: float, seconds: float, feeding: Feeding, seed: int, json_to: str | None,
+    growth: float, drop: float, seconds: float, feeding: Feeding, seed: int, junit_to: Path | None,
+    json_to: str | None,
 ) -> None:  # fmt: skip
     """Check a model against a budget, report or commit.
 
@@ -104,6 +116,8 @@ def gate(
     if against is not None:
         checks += _beside(path, against, allowed, how)
     found = result(checks)
+    if junit_to is not None:
+        write_text(junit_to, gate_as_junit(found, path.name))
     if not wrote(found, json_to):
         click.echo("\n".join(gate_sentence(one) for one in found.checks))
         click.echo(f"Gate: {found.verdict}.")

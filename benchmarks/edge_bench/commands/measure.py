@@ -13,9 +13,12 @@ import click
 from rich.console import Console
 
 from edge_bench.benchmark import BenchSettings, run
-from edge_bench.commands.options import Feeding, feeding_options, json_option, seed_option, wrote
+from edge_bench.commands.options import DURATION, Feeding, feeding_options, json_option, seed_option, write_text, wrote
 from edge_bench.decisions.history import keep
+from edge_bench.energy.meters import open_meter
 from edge_bench.outputs.console import remarks, table
+from edge_bench.outputs.html import html
+from edge_bench.outputs.tables import as_csv, report_as_junit
 from edge_bench.report import BenchReport
 from edge_bench.scenarios.drive import RawFile
 from edge_bench.scenarios.rules import STREAMS
@@ -53,6 +56,11 @@ SCENARIOS = {
               help="Settings to combine, such as threads=1,2 or optimize=on,off; may be repeated.")  # fmt: skip
 @click.option("--driver", type=click.Choice(["own", "loadgen"]), default="own", show_default=True,
               help="What puts load on the model; loadgen is MLPerf's own program, on x86-64.")  # fmt: skip
+@click.option("--sustain", "sustain_s", type=DURATION, default="0s", show_default=True, metavar="DURATION",
+              help="Time in seconds, or such as 10m, that each model also runs without a pause.")  # fmt: skip
+@click.option("--operators", is_flag=True, help="Have the engine's profiler tell what each operator costs.")
+@click.option("--meter", default="auto", show_default=True, metavar="NAME",
+              help="Meter of energy: auto, none, rapl, ina, serial:DEVICE, or a plug-in.")  # fmt: skip
 @feeding_options
 @seed_option
 @click.option("--history", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
@@ -61,6 +69,12 @@ SCENARIOS = {
               help="File to stream all latencies to, a JSON object a line; default: the report's own.")  # fmt: skip
 @click.option("--raw-limit", type=click.IntRange(min=1, max=1 << 20), default=64, show_default=True,
               help="Size in MiB at which the file of --raw takes no more.")  # fmt: skip
+@click.option("--csv", "csv_to", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="File to write one row a model to, as CSV; default: none.")  # fmt: skip
+@click.option("--junit", "junit_to", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="File to write for build servers, as JUnit; default: none.")  # fmt: skip
+@click.option("--html", "html_to", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="File to write the report with charts to, as one page; default: none.")  # fmt: skip
 @json_option
 def measure(path: Path, variants: str, **words: Any) -> None:
     """Measure latency, memory and quality of a model or bundle.
@@ -86,9 +100,13 @@ def measure(path: Path, variants: str, **words: Any) -> None:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
         what = asked.feeding.scenario(path, wanted, work)
         raw = None if asked.raw is None else stack.enter_context(RawFile(asked.raw, asked.raw_limit * MIB))
+        meter = open_meter(asked.meter)
+        if meter is not None:
+            stack.callback(meter.close)
         settings = BenchSettings(
-            threads=asked.feeding.threads, load=asked.load(), sweep=parse_sweep(asked.sweeps), raw=raw, progress=_told
-        )
+            threads=asked.feeding.threads, load=asked.load(), sweep=parse_sweep(asked.sweeps), raw=raw, meter=meter,
+            sustain_s=asked.sustain_s, operators=asked.operators, progress=_told,
+        )  # fmt: skip
         report = run(path.name, what, asked.feeding.task, settings)
     _say(report, asked)
 
@@ -106,11 +124,17 @@ class _Asked:
     blocks: int
     sweeps: tuple[str, ...]
     driver: str
+    sustain_s: float
+    operators: bool
+    meter: str
     feeding: Feeding
     seed: int
     history: Path | None
     raw: Path | None
     raw_limit: int
+    csv_to: Path | None
+    junit_to: Path | None
+    html_to: Path | None
     json_to: str | None
 
     def load(self) -> LoadSettings:
@@ -135,6 +159,9 @@ class _Asked:
 def _say(report: BenchReport, asked: _Asked) -> None:
     if asked.history is not None:
         keep(report, asked.history)
+    for path, made in ((asked.csv_to, as_csv), (asked.junit_to, report_as_junit), (asked.html_to, html)):
+        if path is not None:
+            write_text(path, made(report))
     if wrote(report, asked.json_to):
         return
     console = Console()

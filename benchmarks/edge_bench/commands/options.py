@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -53,6 +54,22 @@ def feeding_options(command: Command) -> Command:
         wrapped = option(wrapped)
     return wrapped
 
+
+class _Duration(click.ParamType[float]):
+    """A duration such as 90s, 10m or 2h, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no duration such as 90s, 10m or 2h", param, ctx)
+        return float(match[1]) * {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+DURATION = _Duration()
 
 _TASK = click.option(
     "--task",

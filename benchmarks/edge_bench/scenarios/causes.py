@@ -26,8 +26,8 @@ FEW = 100
 
 class Block(StrictRecord, frozen=True, kw_only=True):
     """What happened in one block of a measurement: queries and samples answered in `wall_s` seconds with `cpu_s`
-    seconds of CPU, the process's page faults and the times it was made to give way, and the machine before and
-    after."""
+    seconds of CPU, the process's page faults and the times it was made to give way, `joules` that a meter counted, and
+    the machine before and after."""
 
     queries: int
     samples: int
@@ -36,6 +36,7 @@ class Block(StrictRecord, frozen=True, kw_only=True):
     major_faults: int = 0
     minor_faults: int = 0
     given_way: int = 0
+    joules: float | None = None
     before: MachineState
     after: MachineState
 

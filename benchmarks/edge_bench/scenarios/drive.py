@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_bench.energy.meters import Meter
 from edge_bench.measure import Runner, RunnerError
 from edge_bench.protocol import Drive, RunnerPlan
 from edge_bench.scenarios.causes import Block
@@ -69,7 +69,7 @@ class RawFile:
 
 
 def drive_interleaved(
-    plans: Mapping[str, RunnerPlan], how: LoadSettings, *, raw: RawFile | None = None,
+    plans: Mapping[str, RunnerPlan], how: LoadSettings, *, raw: RawFile | None = None, meter: Meter | None = None,
     progress: Progress = lambda _done, _all, _name: None,
 ) -> tuple[dict[str, DrivenSubject], dict[str, RunnerError]]:  # fmt: skip
     """Drive each model in blocks of random order; return what was measured, and why others failed."""
@@ -94,7 +94,7 @@ def drive_interleaved(
                 continue
             progress(place, len(order), name)
             try:
-                latencies = _block(runners[name], driven[name], how, scratch, block, blocks)
+                latencies = _block(runners[name], driven[name], how, (block, blocks, scratch), meter)
             except RunnerError as error:
                 failures[name] = error
                 continue
@@ -116,8 +116,9 @@ def _warm(runner: Runner, one: DrivenSubject, how: LoadSettings, scratch: Path) 
 
 
 def _block(
-    runner: Runner, one: DrivenSubject, how: LoadSettings, scratch: Path, block: int, blocks: int
-) -> Floats:  # fmt: skip
+    runner: Runner, one: DrivenSubject, how: LoadSettings, place: tuple[int, int, Path], meter: Meter | None
+) -> Floats:
+    block, blocks, scratch = place
     order = Drive(
         scenario=how.scenario,
         seconds=how.seconds / blocks,
@@ -129,8 +130,9 @@ def _block(
         seed=how.seed + block,
         driver="loadgen" if how.driver == "loadgen" else "own",
     )
-    before = machine_state()
+    before, energy = machine_state(), None if meter is None else meter.joules()
     done, latencies = runner.drive(order)
+    joules = None if meter is None or energy is None else meter.joules() - energy
     facts = Block(
         queries=done.queries,
         samples=done.samples,
@@ -139,6 +141,7 @@ def _block(
         major_faults=done.major_faults,
         minor_faults=done.minor_faults,
         given_way=done.given_way,
+        joules=joules,
         before=before,
         after=machine_state(),
     )
@@ -180,10 +183,3 @@ def _watch(pid: int, stop: threading.Event, seen: list[float]) -> None:
         line = next((line for line in text.splitlines() if line.startswith("VmRSS:")), None)
         if line is not None:
             seen.append(int(line.split()[1]) * 1024 / MIB)
-
-
-def with_memory(one: DrivenSubject, memory: MemoryUse | None) -> DrivenSubject:
-    """Return a subject whose peak is that of the pass for memory."""
-    if memory is not None:
-        one.loaded = msgspec.structs.replace(one.loaded, peak_memory_mb=memory.peak_mb)
-    return one

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_bench.protocol import Loaded
+from edge_bench.protocol import Loaded, Profiled
 from edge_bench.scenarios.causes import Block, causes
 from edge_bench.scenarios.percentiles import Percentile, percentiles
 from edge_bench.scenarios.rules import STREAMS, Judgement, ScenarioName, judge_run
+from edge_bench.scenarios.sustain import Sustained
 from edge_bench.stats import UNSTABLE_CV, coefficient_of_variation
 from edge_contracts.codec import StrictRecord
 
@@ -55,6 +56,15 @@ class MemoryUse(StrictRecord, frozen=True, kw_only=True):
     average_mb: float
 
 
+class EnergyUse(StrictRecord, frozen=True, kw_only=True):
+    """Energy of the blocks by a meter: millijoules an inference and watts in the mean, all that the meter sees: what
+    the board takes idle is in it. `note` says by which meter, or why nothing was measured."""
+
+    note: str
+    mj_per_inference: float | None = None
+    watts: float | None = None
+
+
 class ScenarioRun(StrictRecord, frozen=True, kw_only=True):
     """One model under one scenario. `cpu_ms` is CPU time an inference, `frames_per_s` samples answered a second,
     `late` the queries over `deadline_ms`, `prepare_ms` what mapping a sample took beside the latency. `cv` is between
@@ -80,12 +90,25 @@ class ScenarioRun(StrictRecord, frozen=True, kw_only=True):
     deadline_ms: float | None = None
     late: int | None = None
     memory: MemoryUse | None = None
+    energy: EnergyUse = EnergyUse(note="not measured: no meter")
+    sustained: Sustained | None = None
+    profile: Profiled | None = None
     blocks: tuple[Block, ...] = ()
     loadgen: dict[str, str] = {}
 
 
-def summarized(one: DrivenSubject, how: LoadSettings, memory: MemoryUse | None) -> ScenarioRun:
-    """Return what is said of a model's blocks."""
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """What was measured in passes of their own, beside the blocks, and by which meter."""
+
+    memory: MemoryUse | None = None
+    sustained: Sustained | None = None
+    profile: Profiled | None = None
+    meter: str | None = None
+
+
+def summarized(one: DrivenSubject, how: LoadSettings, passes: Passes) -> ScenarioRun:
+    """Return what is said of a model's blocks and other passes."""
     whole = np.concatenate(one.latencies) if one.latencies else np.empty(0)
     wall, samples = (sum(values) for values in zip(*((b.wall_s, b.samples) for b in one.facts), strict=True))
     cv = coefficient_of_variation(np.array([np.median(block) for block in one.latencies if block.size]))
@@ -111,10 +134,22 @@ def summarized(one: DrivenSubject, how: LoadSettings, memory: MemoryUse | None) 
         rate=how.rate or None,
         deadline_ms=deadline,
         late=None if deadline is None else int((whole > deadline).sum()),
-        memory=memory,
+        memory=passes.memory,
+        energy=_energy(one.facts, passes.meter),
+        sustained=passes.sustained,
+        profile=passes.profile,
         blocks=tuple(one.facts),
         loadgen=one.loadgen,
     )
+
+
+def _energy(facts: Sequence[Block], meter: str | None) -> EnergyUse:
+    told = [block for block in facts if block.joules is not None]
+    if meter is None or not told:
+        return EnergyUse(note="not measured: no meter")
+    joules = sum(block.joules or 0.0 for block in told)
+    samples, wall = sum(block.samples for block in told), sum(block.wall_s for block in told)
+    return EnergyUse(note=meter, mj_per_inference=1e3 * joules / max(samples, 1), watts=joules / wall if wall else None)
 
 
 TAIL = 3.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from edge_bench.outputs.axes import Axis, Tick, ticks
 
 WIDTH, HEIGHT = 520.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 40.0
@@ -25,14 +26,6 @@ class Point:
     x: float
     y: float
     kind: Kind
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tick:
-    """A mark on an axis: its place in SVG units and what is written there."""
-
-    at: float
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +59,7 @@ def scatter(points: Sequence[Point], *, title: str, x_title: str, limit: float, 
     low = min([0.0, *(point.y for point in points)])
     low -= FOOT * (high - low)
     right = max([1.0, *(point.x for point in points)]) * 1.05
-    x_axis, y_axis = _Axis(0.0, right, LEFT, WIDTH - RIGHT), _Axis(low, high, HEIGHT - BOTTOM, TOP)
+    x_axis, y_axis = Axis(0.0, right, LEFT, WIDTH - RIGHT), Axis(low, high, HEIGHT - BOTTOM, TOP)
     dots = [
         Dot(
             x=x_axis(point.x),
@@ -92,8 +85,8 @@ def layer_line(title: str, decibels: Sequence[float | None]) -> Chart:
     """Return the signal-to-noise ratio over the layers in order; the line breaks where a layer has no counterpart."""
     known = [value for value in decibels if value is not None]
     high = max([10.0, *known]) * 1.05
-    x_axis = _Axis(0.0, max(1.0, len(decibels) - 1.0), LEFT, WIDTH - RIGHT)
-    y_axis = _Axis(min([0.0, *known]), high, HEIGHT - BOTTOM, TOP)
+    x_axis = Axis(0.0, max(1.0, len(decibels) - 1.0), LEFT, WIDTH - RIGHT)
+    y_axis = Axis(min([0.0, *known]), high, HEIGHT - BOTTOM, TOP)
     lines, current = [], list[str]()
     for index, value in enumerate([*decibels, None]):
         if value is not None:
@@ -117,26 +110,3 @@ def layer_line(title: str, decibels: Sequence[float | None]) -> Chart:
         y_ticks=tuple(Tick(at=y_axis(value), text=f"{value:g}") for value in ticks(0.0, high)),
         lines=tuple(lines),
     )
-
-
-class _Axis:
-    """A linear scale from values to SVG units."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self._low, self._start = low, start
-        self._factor = (end - start) / ((high - low) or 1.0)
-
-    def __call__(self, value: float) -> float:
-        return round(self._start + (value - self._low) * self._factor, 1)
-
-
-def ticks(low: float, high: float, *, wanted: int = 6, least: float = 0.0) -> list[float]:
-    """Return round values between two others: multiples of 1, 2 or 5 times a power of ten, at least `least` apart."""
-    span = high - low
-    if span <= 0:
-        return [low]
-    power = 10.0 ** math.floor(math.log10(span / wanted))
-    step = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= wanted)
-    step = max(step, least)
-    first = math.ceil(low / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]
