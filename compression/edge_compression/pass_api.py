@@ -14,12 +14,18 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Format
 
+EIGHT_BIT_FLOOR = "eight_bit_floor"
+"""In a pass's changes: the share of the model's bytes that its weights have in 8 bits, where they were in 16 before."""
+
 Feeds = dict[str, Any]
 Changes = dict[str, str | int | float]
 
 
 LEFT_OUT = "left_out"
 """In a pass's changes: why it was left out of its recipe."""
+
+IDLE = "idle"
+"""In the same entry: it was left out because there was nothing for it to do, which is no news."""
 
 SAME_VALUE, SAME_FROM, SAME_BELOW = "same_value", "same_from", "same_below"
 """In a pass's changes: a parameter of it, and the values (the first included, the second not) with which it would have

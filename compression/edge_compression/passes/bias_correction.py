@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import array, initializers, load, save, session, with_outputs
-from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.pass_api import Applied, Context, NothingToDoError
 from edge_compression.quantization.quantized_layers import QUANTIZED, QuantizedLayer, quantized_layers
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
@@ -35,7 +35,7 @@ class BiasCorrection(StrictRecord, frozen=True, kw_only=True, tag_field="pass", 
         constants = initializers(quantized)
         found = quantized_layers(load(context.unquantized), quantized)
         if not found:
-            raise PassError("no quantized layer; this pass must follow static_int8 or weight_only")
+            raise NothingToDoError("no quantized layer; this pass must follow static_int8 or weight_only")
         layers = [layer for layer in found if layer.bias]
         if not layers:
             return Applied(model=model, changed={"layers": 0})

@@ -14,7 +14,7 @@ from msgspec import Meta
 from onnx import numpy_helper
 
 from edge_compression.onnx_tools.graph import initializers, load, save, session, with_outputs
-from edge_compression.pass_api import Applied, Context, Feeds, PassError
+from edge_compression.pass_api import Applied, Context, Feeds, NothingToDoError
 from edge_compression.quantization.layer_rounding import fits, rounded, seen_inputs
 from edge_compression.quantization.quantized_layers import QUANTIZED, quantized_layers
 from edge_compression.quantization.rounding import DAMPING
@@ -37,7 +37,7 @@ class SecondOrderRounding(StrictRecord, frozen=True, kw_only=True, tag_field="pa
         constants = initializers(quantized)
         layers = [layer for layer in quantized_layers(load(context.unquantized), quantized) if fits(layer)]
         if not layers:
-            raise PassError("no quantized weights; this pass must follow static_int8 or weight_only")
+            raise NothingToDoError("no quantized weights; this pass must follow static_int8 or weight_only")
         before = after = 0.0
         for seen in seen_inputs(layers, partial(activations, context)):
             found = rounded(seen, damping=self.damping)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from msgspec import Meta
 
-from edge_compression.pass_api import Applied, Changes, Context, NothingToDoError
+from edge_compression.pass_api import EIGHT_BIT_FLOOR, Applied, Changes, Context, NothingToDoError
 from edge_compression.quantization.calibration import HISTOGRAMS, CalibrationRange, Calibrator, Tensors, choose, collect
-from edge_compression.tflite_tools.fold import folded, packed_again
+from edge_compression.tflite_tools.fold import Packed, folded, packed_again
 from edge_compression.tflite_tools.graph import activations, custom_operators, is_constant, load, save
 from edge_compression.tflite_tools.layers import tflite_layers
 from edge_compression.tflite_tools.sensitivity import kept_in_float, layer_noises
@@ -63,6 +63,8 @@ class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
         if not stored:
             raise NothingToDoError(_why_nothing(load(source)))
         changed["constants_in_integers"] = stored
+        if halves:
+            changed[EIGHT_BIT_FLOOR] = round(_half_values(load(model), halves) / len(model), 3)
         return Applied(model=packed_again(save(result), model, halves), changed=changed)
 
     def _quantized(self, source: bytes, context: Context, kept: tuple[str, ...]) -> bytes:
@@ -93,6 +95,11 @@ class TfliteInt8(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
         found = tensor_ranges(model, context, histograms=self.calibrator in HISTOGRAMS)
         chosen = {name: choose(one, self.calibrator, percentile=self.percentile) for name, one in found.items()}
         return {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in chosen.items()}
+
+
+def _half_values(model: Any, halves: tuple[Packed, ...]) -> int:
+    """Return how many values the float16 constants have, a byte each in 8 bits."""
+    return sum(int(np.prod(model.subgraphs[0].tensors[pair.half].shape)) for pair in halves)
 
 
 def _stored_in_integers(model: Any) -> list[str]:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_compression.onnx_tools.graph import array, count_operators, initializers, load, save
 from edge_compression.onnx_tools.graph_index import drop_unused
-from edge_compression.pass_api import Applied, Context, PassError
+from edge_compression.pass_api import Applied, Context, NothingToDoError, PassError
 from edge_compression.quantization.weights import along
 from edge_contracts.codec import StrictRecord
 from edge_contracts.manifest import Format
@@ -51,7 +51,7 @@ class UnpackAtLoad(StrictRecord, frozen=True, kw_only=True, tag_field="pass", ta
             _unpack(graph.graph, source, along(scale, axis % integers.ndim, integers.ndim), node.output[0])
             packed, unpacked = packed + in_nibbles, unpacked + 1
         if not unpacked:
-            raise PassError("no stored weights to unpack; this pass must follow weight_only")
+            raise NothingToDoError("no stored weights to unpack; this pass must follow weight_only")
         drop_unused(graph)
         return Applied(model=save(graph), changed={"weights": unpacked, "packed_in_four_bits": packed})
 

@@ -16,7 +16,7 @@ from edge_compression.onnx_tools.graph import SCALES_ALONG_AXES, load, save, upg
 from edge_compression.onnx_tools.graph import operators as operators_of
 from edge_compression.onnx_tools.inner_graphs import hoist_constants
 from edge_compression.onnx_tools.precision import is_quantized
-from edge_compression.pass_api import Applied, Context, NothingToDoError
+from edge_compression.pass_api import EIGHT_BIT_FLOOR, Applied, Changes, Context, NothingToDoError
 from edge_compression.quantization.quantized_layers import QUANTIZED
 from edge_compression.quantization.weights import LARGEST, MIN_VALUES, Weight, find_weights, rounded
 from edge_contracts.codec import StrictRecord
@@ -47,10 +47,11 @@ class WeightOnly(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag=
         weights = storable(graph, self.operators)
         for weight in weights:
             store(graph, weight, bits=self.bits, per_channel=self.per_channel)
-        return Applied(
-            model=save(graph),
-            changed={"weights": len(weights), "values": sum(weight.values.size for weight in weights)},
-        )
+        changed: Changes = {"weights": len(weights), "values": sum(weight.values.size for weight in weights)}
+        halves = sum(weight.values.size for weight in weights if weight.half)
+        if halves:
+            changed[EIGHT_BIT_FLOOR] = round(halves / len(model), 3)
+        return Applied(model=save(graph), changed=changed)
 
 
 def storable(graph: onnx.ModelProto, operators: tuple[str, ...]) -> list[Weight]:

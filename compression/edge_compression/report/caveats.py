@@ -8,7 +8,7 @@ from edge_bench.task import Task
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.pareto import LATENCY_STEP, UNDECIDED, loses
 from edge_compression.guards import objections
-from edge_compression.pass_api import LEFT_OUT
+from edge_compression.pass_api import EIGHT_BIT_FLOOR, IDLE, LEFT_OUT
 from edge_compression.search.finalists import SearchResult
 from edge_compression.search.time_budget import STOPPED, USED_UP
 from edge_contracts.codec import StrictRecord
@@ -75,7 +75,7 @@ def fastest(found: SearchResult) -> str:
 
 def notes(task: Task, found: SearchResult, confidence: float) -> tuple[str, ...]:
     """Return the notes, the general ones first."""
-    general = (*_samples(task, found), *cut_short(found.candidates))
+    general = (*_samples(task, found), *cut_short(found.candidates), *half_already(found.candidates))
     return (*general, *_verdicts(found, confidence), *_speed(found), *_hazards(found), *_passes_left_out(found))
 
 
@@ -128,6 +128,15 @@ def cut_short(candidates: Iterable[Candidate]) -> Iterator[str]:
         yield f"trained for fewer steps than asked for, because time ran out: {', '.join(short)}; use a longer --budget"
 
 
+def half_already(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Say of a model whose weights come in 16 bits how small 8 can make it."""
+    shares = [
+        float(change[EIGHT_BIT_FLOOR]) for one in candidates for change in one.changes if EIGHT_BIT_FLOOR in change
+    ]
+    if shares:
+        yield f"the original's weights are float16 already: in 8 bits they alone take {max(shares):.2f} of its bytes"
+
+
 def _verdicts(found: SearchResult, confidence: float) -> Iterator[str]:
     for one in _rungs(found):
         if one.quality is None or one.is_float:
@@ -166,10 +175,11 @@ def _speed(found: SearchResult) -> Iterator[str]:
 
 
 def _passes_left_out(found: SearchResult) -> Iterator[str]:
-    """Say of every rung which passes of its recipe were left out: the float original's are those of all others too."""
+    """Say of every rung which passes of its recipe were left out, but for those that had nothing to do: the float
+    original's are those of all others too."""
     for one in _rungs(found):
         for change in one.changes:
-            if LEFT_OUT in change:
+            if LEFT_OUT in change and IDLE not in change:
                 yield f"{one.id}: {change['pass']} was left out: {change[LEFT_OUT]}"
 
 

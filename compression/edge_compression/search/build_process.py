@@ -27,6 +27,7 @@ from edge_agent.inference.sample_runs import resting
 from edge_bench.children import Starter, die_with, run, start
 from edge_bench.runner import peak_memory
 from edge_compression.pass_api import (
+    IDLE,
     LEFT_OUT,
     Changes,
     Context,
@@ -209,7 +210,7 @@ def _applied(steps: Sequence[Pass], model: bytes, context: Context) -> _Made | B
             if not refines and not result.idle:
                 return refusal
             idle = idle or (None if refines else refusal)
-            changes.append({"pass": _name(step), LEFT_OUT: result.text})
+            changes.append({"pass": _name(step), LEFT_OUT: result.text, **({IDLE: 1} if result.idle else {})})
             continue
         model, worked = result.model, worked or not refines
         changes.append({"pass": _name(step), **result.changed})

@@ -87,11 +87,19 @@ def packed_again(data: bytes, original: bytes, halves: Collection[Packed]) -> by
 
 
 def _read_beside_integers(model: Any) -> set[int]:
-    """Return what is read by operators with integer weights: the engine demands that their biases are constants."""
-    found: set[int] = set()
-    for operator in model.subgraphs[0].operators:
-        read = [int(index) for index in operator.inputs if index >= 0]
-        if any(model.subgraphs[0].tensors[index].type == _types().INT8 for index in read):
+    """Return what is read by operators with integer weights: the engine demands that their biases are constants. So it
+    does, to run them in its fast delegate, where the weights are unpacked before: each other bias cuts the graph in
+    two."""
+    graph, found = model.subgraphs[0], set[int]()
+    integers = {index for index, tensor in enumerate(graph.tensors) if tensor.type == _types().INT8}
+    unpacked = {
+        int(operator.outputs[0])
+        for operator in graph.operators
+        if kind_of(model, operator) == "DEQUANTIZE" and int(operator.inputs[0]) in integers
+    }
+    for operator in graph.operators:
+        read = {int(index) for index in operator.inputs if index >= 0}
+        if read & (integers | unpacked):
             found.update(read)
     return found
 

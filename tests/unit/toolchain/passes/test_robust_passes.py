@@ -141,6 +141,7 @@ def test_weights_of_nothing_left_do_not_cost_what_dynamic_quantization_did(tmp_p
     made = apply_recipe(plan(tmp_path, dense(), "int8-weights-dynamic"))
     assert isinstance(made, Built)
     assert "no weights to store" in left_out(made)["weight_only"]
+    assert all("idle" in one for one in made.changes if "left_out" in one), "nothing that a report needs to tell"
     assert (tmp_path / "out.onnx").stat().st_size < 0.6 * len(dense())
 
 

@@ -9,8 +9,9 @@ import pytest
 from support.makers import reports
 
 from edge_compression.evaluation.candidate import Candidate
+from edge_compression.pass_api import EIGHT_BIT_FLOOR
 from edge_compression.recipes.recipe import load_recipes
-from edge_compression.report.caveats import why_no_eight_bit
+from edge_compression.report.caveats import half_already, why_no_eight_bit
 from edge_compression.report.charts import layer_line, scatter, ticks
 from edge_compression.report.html import html
 
@@ -59,3 +60,13 @@ def test_a_ladder_of_float_alone_says_why_weights_could_not_be_stored() -> None:
     ]
     assert why_no_eight_bit(tried) == "no weights in a graph of: A"
     assert why_no_eight_bit(tried[:2]) is None
+
+
+def test_of_float16_weights_the_report_says_how_small_eight_bits_can_make_them() -> None:
+    recipes = {recipe.id: recipe for recipe in load_recipes("tflite")}
+    tried = [
+        Candidate(recipe=recipes["tflite-float"]),
+        Candidate(recipe=recipes["tflite-int8-weights"], changes=({"pass": "tflite_int8", EIGHT_BIT_FLOOR: 0.488},)),
+    ]
+    assert list(half_already(tried[:1])) == []
+    assert "0.49 of its bytes" in next(half_already(tried))
