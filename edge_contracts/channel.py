@@ -20,6 +20,9 @@ from edge_contracts.selector import Selector, check_selectors
 Serial = Annotated[int, Meta(ge=1, le=limits.MAX_SERIAL)]
 
 CHANNEL_SCHEMA = 1
+TURNS_SCHEMA = 2
+"""Schema of a channel whose devices take turns: agents that know nothing of turns refuse it."""
+
 FAMILY_SCHEMA = 1
 
 
@@ -67,6 +70,19 @@ class RetryRule(Record, frozen=True, kw_only=True):
     wait_s: Annotated[float, Meta(ge=60.0, le=30 * 86400.0)] = 3600.0
 
 
+class Availability(Record, frozen=True, kw_only=True):
+    """At most `at_most` devices that share the fact `group` (`tag.site`) are at work on a release at once: each in its
+    turn of `turn_s` seconds (`edge_contracts.turns`). Turns count from `begins`; clocks of devices may differ by
+    `margin_s`. Who has which turn is in the channel's rosters, `shards` documents."""
+
+    group: Annotated[str, Meta(pattern=r"^(board|architecture|tag\.[A-Za-z0-9_.-]{1,64})(?!\n)$")]
+    at_most: Annotated[int, Meta(ge=1, le=10_000)]
+    turn_s: Annotated[float, Meta(gt=0.0, le=30 * 86400.0)]
+    margin_s: Annotated[float, Meta(ge=0.0, le=86400.0)] = 60.0
+    begins: UtcTime
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+
+
 class Channel(Record, frozen=True, kw_only=True):
     """What the devices subscribed to a channel run. `serial` is another one with every signed change. It says which
     document this is, not which is newer: that, the signed metadata's versions say.
@@ -76,6 +92,7 @@ class Channel(Record, frozen=True, kw_only=True):
     new starts and leaves running candidates alone. `blocked` lists manifests that were aborted: a device that runs
     one goes back. Devices that rejected or left a release try it again with the next document, unless that one has a
     `retry` for others; under the same document they do so by the rule of `retries` for their reason, if there is one.
+    With `availability` devices of a group take turns; it stays when the rollout is over, for those that were away.
     """
 
     schema: int = CHANNEL_SCHEMA
@@ -95,6 +112,7 @@ class Channel(Record, frozen=True, kw_only=True):
     blocked: Annotated[tuple[Sha256, ...], Meta(max_length=64)] = ()
     retry: Retry | None = None
     retries: Annotated[tuple[RetryRule, ...], Meta(max_length=32)] = ()
+    availability: Availability | None = None
 
 
 class Family(Record, frozen=True, kw_only=True):
@@ -110,14 +128,29 @@ class Family(Record, frozen=True, kw_only=True):
 def parse_channel(data: bytes) -> Channel:
     """Parse a channel document. Raises ContractError naming the field."""
     channel = decode(data, Channel, limit=limits.MAX_DOCUMENT_BYTES, what="channel")
-    if channel.schema != CHANNEL_SCHEMA:
+    if channel.schema != channel_schema(channel.availability):
         raise ContractError(f"schema {channel.schema} is not known here", subject="channel.schema")
     if channel.candidate is not None and channel.rollout is None:
         raise ContractError("a candidate needs the name of its rollout", subject="channel.rollout")
     if channel.deadline is not None:
         parse_time(channel.deadline, what="channel.deadline")
     check_selectors(channel.selectors, what="channel.selectors")
+    if channel.availability is not None:
+        _check_turns(channel.availability, channel.gates)
     return channel
+
+
+def channel_schema(availability: Availability | None) -> int:
+    """Return the schema number of a channel with, or without, turns."""
+    return CHANNEL_SCHEMA if availability is None else TURNS_SCHEMA
+
+
+def _check_turns(availability: Availability, gates: Gates) -> None:
+    parse_time(availability.begins, what="channel.availability.begins")
+    room = availability.turn_s - 2 * availability.margin_s - gates.soak_s
+    if room <= 0:
+        text = f"{availability.turn_s:g} s hold no soak of {gates.soak_s:g} s between two margins"
+        raise ContractError(f"{text} of {availability.margin_s:g} s", subject="channel.availability.turn_s")
 
 
 def parse_family(data: bytes) -> Family:

@@ -23,6 +23,9 @@ MAX_DOCUMENT_BYTES = 64 * KIB
 MAX_MESSAGE_BYTES = 64 * KIB
 """Largest telemetry window, event or reported state."""
 
+MAX_ROSTER_BYTES = 256 * KIB
+"""One roster: a place takes 15 bytes, so a site may have 16,000 devices."""
+
 MAX_EXCERPT_LINES = 50
 """Lines of a device's log that travel with a report of a release it gave up: a traceback with what led to it."""
 

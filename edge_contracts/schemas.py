@@ -21,6 +21,7 @@ from edge_contracts.profile import DeviceProfile
 from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
 from edge_contracts.transfer import Hint, Request, Response
+from edge_contracts.turns import Roster
 
 CONTRACTS: dict[str, type] = {
     "manifest": Manifest,
@@ -36,6 +37,7 @@ CONTRACTS: dict[str, type] = {
     "tombstone": Tombstone,
     "device-profile": DeviceProfile,
     "hint": Hint,
+    "roster": Roster,
     "request": Request,
     "response": Response,
     "claim": Claim,

@@ -38,6 +38,9 @@ class SlotPlan(StrictRecord, frozen=True, kw_only=True):
     factory: str | None = None
 
 
+NO_PLACE = "no-place"
+"""The reason of a start that waits because the rollout's roster has no place for the device yet."""
+
 GOVERNOR = "governor"
 """The reason of a start that waits for level NORMAL."""
 

@@ -73,6 +73,10 @@ class Soaked(StrictRecord, frozen=True, kw_only=True):
     """The soak is over and every gate holds."""
 
 
+class TurnOver(StrictRecord, frozen=True, kw_only=True):
+    """The device's turn among those of its group has passed before the release was proved."""
+
+
 class UpdateFailed(StrictRecord, frozen=True, kw_only=True):
     """The candidate cannot be had or does not do here: preflight, trust, damage, trial."""
 
@@ -117,6 +121,7 @@ Event = (
     | Crashed
     | GateFailed
     | Soaked
+    | TurnOver
     | UpdateFailed
     | Interrupted
     | Restarted

@@ -8,6 +8,7 @@ from edge_contracts.channel import Gates, MaintenanceWindow
 from edge_contracts.codec import Record
 from edge_contracts.names import Name, Sha256, Version
 from edge_contracts.state import Installed, UpdateState
+from edge_contracts.turns import DeviceTurn
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -45,7 +46,7 @@ MAX_REJECTED = 16
 
 class CandidateRelease(Record, frozen=True, kw_only=True):
     """The release a signed channel wants here, with the rules of its rollout. `again`: another serial lets a release
-    that was rejected here try again."""
+    that was rejected here try again. `paused`: nothing new begins, a trial neither."""
 
     model: Name
     version: Version
@@ -57,6 +58,8 @@ class CandidateRelease(Record, frozen=True, kw_only=True):
     mode: Literal["shadow", "live"] = "live"
     gates: Gates = Gates()
     window: MaintenanceWindow | None = None
+    turn: DeviceTurn | None = None
+    paused: bool = False
 
 
 class UpdateRecord(Record, frozen=True, kw_only=True):

@@ -30,12 +30,14 @@ from edge_agent.update.events import (
     Soaked,
     TrialBegan,
     TrialPassed,
+    TurnOver,
     UpdateFailed,
     Wished,
     Withdrawn,
 )
 from edge_agent.update.preflight import REFUSED_FOR_GOOD
 from edge_agent.update.record import (
+    DAY_S,
     DEADLINES_S,
     MAX_ATTEMPTS,
     MAX_REBOOTS,
@@ -49,6 +51,7 @@ from edge_agent.update.record import (
 )
 from edge_contracts.errors import DeviceError
 from edge_contracts.state import UpdateState
+from edge_contracts.turns import open_seconds
 
 BEFORE_ACTIVE: frozenset[UpdateState] = frozenset(
     {"offered", "preflight", "downloading", "verified", "trial", "shadow"}
@@ -77,7 +80,7 @@ def advance(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
 
 def _to(record: UpdateRecord, state: UpdateState, now: float, reason: str | None = None) -> UpdateRecord:
     limit = DEADLINES_S.get(state)
-    deadline = None if limit is None else now + limit
+    deadline = None if limit is None else now + limit + _for_turns(record, state)
     return msgspec.structs.replace(record, state=state, since=now, deadline=deadline, reason=reason)
 
 
@@ -235,7 +238,19 @@ def _deadline(record: UpdateRecord, now: float) -> float | None:
     if record.state == "active":
         return now + _candidate(record).gates.soak_s + SOAK_GRACE_S
     limit = DEADLINES_S.get(record.state)
-    return None if limit is None else now + limit
+    return None if limit is None else now + limit + _for_turns(record, record.state)
+
+
+def _for_turns(record: UpdateRecord, state: UpdateState) -> float:
+    """Return how much longer a state may last where devices take turns, in seconds: until the turn has come round, at
+    one window a day."""
+    turn = None if record.candidate is None else record.candidate.turn
+    if turn is None or state not in ("verified", "shadow"):
+        return 0.0
+    cycle_s = turn.of * turn.turn_s
+    window = None if record.candidate is None else record.candidate.window
+    open_s = DAY_S if window is None else max(60.0, open_seconds(window, DAY_S))
+    return MAX_ATTEMPTS * cycle_s * DAY_S / open_s
 
 
 def _crashed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord:
@@ -261,6 +276,18 @@ def _gate_failed(record: UpdateRecord, event: Event, now: float) -> UpdateRecord
 
 def _soaked(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
     return _to(_proved(record, attempts=0, trials=0), "committed", now)
+
+
+def _turn_over(record: UpdateRecord, _event: Event, now: float) -> UpdateRecord:
+    """Leave the release for the next turn; nothing is held against it, unless it never gets done in one."""
+    if record.attempts + 1 >= MAX_ATTEMPTS:
+        sha = _candidate(record).manifest_sha256
+        return (
+            _roll_back(record, sha, "turn-over", now) if record.state == "active" else _reject(record, "turn-over", now)
+        )
+    if not record.committed:
+        record = _proved(record, serving=record.last_good)
+    return _to(msgspec.structs.replace(record, attempts=record.attempts + 1), "verified", now)
 
 
 def _uncleanly(record: UpdateRecord, event: Restarted, now: float) -> UpdateRecord:
@@ -342,13 +369,16 @@ TABLE: dict[tuple[UpdateState, type], Rule] = {
     ("trial", TrialPassed): _trial_passed,
     ("trial", UpdateFailed): _failed,
     ("trial", Expired): _expired,
+    ("trial", TurnOver): _turn_over,
     ("shadow", ShadowPassed): _activated,
     ("shadow", UpdateFailed): _failed,
     ("shadow", Expired): _expired,
+    ("shadow", TurnOver): _turn_over,
     ("active", Crashed): _crashed,
     ("active", GateFailed): _gate_failed,
     ("active", Soaked): _soaked,
     ("active", Expired): _expired,
+    ("active", TurnOver): _turn_over,
 }
 """Every other transition there is. An uncommitted release that still serves while a newer wish is on its way can crash
 in any of the states before `active`; those rows follow."""

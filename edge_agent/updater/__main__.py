@@ -41,7 +41,8 @@ from edge_agent.storage.state_dir import StateFolder
 from edge_agent.update.selection import Holdings, decide
 from edge_agent.updater.comparable_facts import comparable_facts
 from edge_agent.updater.installer import Installer, Say, ShortfallError
-from edge_agent.updater.offers import offer_of
+from edge_agent.updater.offers import lacks_place, offer_of
+from edge_agent.updater.own_turn import own_turn
 from edge_agent.updater.repair import damage
 from edge_agent.updater.transports.directory import DirectoryTransport
 from edge_agent.updater.transports.fallback import FallbackTransport
@@ -140,6 +141,7 @@ class Updater:
                 self._installer.repair(slot, channel.model, release, found)
 
     def _have(self, slot: SlotPlan, channel: Channel, wish: ChannelRelease) -> None:
+        turn = own_turn(channel, self._facts, self._repository, self._state.tuf)
         told = offer_of(
             slot,
             channel,
@@ -148,6 +150,8 @@ class Updater:
             may_install=self._plan.may_install,
             facts=self._installer.facts,
             now=time.time(),
+            turn=turn,
+            placed=not lacks_place(channel, self._facts, turn),
         )
         if told is None:
             return

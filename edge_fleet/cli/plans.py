@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from edge_contracts.channel import manifest_target
+from edge_contracts.channel import Channel, manifest_target
 from edge_contracts.codec import plain
 from edge_contracts.manifest import parse_manifest
+from edge_contracts.turns import DeviceTurn, shard_of, turn_of
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
 from edge_fleet.database.rollouts import PlannedRollout, RolloutStore
-from edge_fleet.database.telemetry import TelemetryStore
+from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.evidence.gates import EvidenceBook, Verdict, gate_rules
 from edge_fleet.releases.release import manifest_hash
@@ -22,7 +23,9 @@ from edge_fleet.rollouts.explain import Sentence, explain_device, with_log
 from edge_fleet.rollouts.plan import ApprovalStep, RolloutPlan, read_plan
 from edge_fleet.rollouts.plan_state import duration, odds
 from edge_fleet.rollouts.planned import Forecast, forecast, replay, start_planned
-from edge_fleet.rollouts.rollout import channels, read_channel
+from edge_fleet.rollouts.rollout import channels, read_channel, read_rosters
+from edge_fleet.rollouts.waves import facts_of
+from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import releases_role
 from edge_fleet.signing.workspace import FleetWorkspace
 
@@ -176,8 +179,23 @@ def _device_sentences(fleet: FleetWorkspace, url: str, name: str) -> list[Senten
         rows = store.devices()
         events = store.messages("event", name, MAX_EVENTS)
     row = next((one for one in rows if one.device == name), None)
-    sentences = explain_device(name, row, documents, rows, now.strftime("%H:%M"))
+    sentences = explain_device(name, row, documents, rows, now, _turns(repository, documents, row))
     return with_log(sentences, None if row is None else row.reported, events)
+
+
+def _turns(repository: FleetRepository, documents: dict[str, Channel], row: DeviceRow | None) -> dict[str, DeviceTurn]:
+    """Return a device's turn on each channel on which devices take turns."""
+    found = {}
+    for name, document in documents.items():
+        rule, report = document.availability, None if row is None else row.reported
+        group = None if rule is None or report is None else facts_of(report).value(rule.group)
+        if rule is None or report is None or group is None:
+            continue
+        roster = read_rosters(repository, document).get(shard_of(group, rule.shards))
+        turn = None if roster is None else turn_of(rule, roster, group, report.device)
+        if turn is not None:
+            found[name] = turn
+    return found
 
 
 def _line(name: str, sentence: Sentence) -> str:

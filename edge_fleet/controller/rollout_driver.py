@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from edge_contracts.channel import Channel
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.names import parse_time
+from edge_contracts.selection import Facts
 from edge_fleet.controller.comparison import compare
 from edge_fleet.controller.followed_rollout import FollowedRollout
 from edge_fleet.database.rollouts import Participant, PlannedRollout, RolloutStore, SlotChange
@@ -26,7 +27,7 @@ from edge_fleet.rollouts import channel_state
 from edge_fleet.rollouts.plan import ShadowStep, Step, WaveStep
 from edge_fleet.rollouts.plan_state import StepDecision, StepProgress, StepState, decide_step
 from edge_fleet.rollouts.rollout import change_rollout, read_channel
-from edge_fleet.rollouts.waves import AT_WORK, GIVEN_UP, members, passed_shadow, percentage_for, progress_of
+from edge_fleet.rollouts.waves import AT_WORK, GIVEN_UP, facts_of, members, passed_shadow, percentage_for, progress_of
 from edge_fleet.signing.workspace import FleetWorkspace
 
 LOOK_S = 1.0
@@ -257,15 +258,18 @@ class RolloutDriver:
             wanted = percentage_for(step, followed.roster.values(), channel.selectors, planned.rollout)
             wider = max(wanted, channel.percentage)
             if wider > channel.percentage or mode != channel.mode:
-                self._sign(planned, partial(channel_state.advance, percentage=wider, mode=mode))
+                devices = [facts_of(one) for one in followed.roster.values()] if channel.availability else []
+                self._sign(planned, partial(channel_state.advance, percentage=wider, mode=mode), devices)
         self._store.enter(planned.rollout, number, self._clock())
         followed.due = 0.0
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
-    def _sign(self, planned: PlannedRollout, change: Callable[[Channel], Channel]) -> None:
-        change_rollout(self._fleet, planned.channel, change, datetime.now(UTC), db=self._url)
+    def _sign(
+        self, planned: PlannedRollout, change: Callable[[Channel], Channel], devices: Iterable[Facts] = ()
+    ) -> None:
+        change_rollout(self._fleet, planned.channel, change, datetime.now(UTC), db=self._url, devices=devices)
 
     def _ended(self, planned: PlannedRollout, channel: Channel) -> None:
         """The channel has moved on: by a decision that was signed and not yet stored, or by a person."""

@@ -11,17 +11,20 @@ from typing import Literal
 from msgspec.structs import replace
 
 from edge_contracts.channel import (
+    Availability,
     Channel,
     ChannelRelease,
     Gates,
     MaintenanceWindow,
     Retry,
     RetryRule,
+    channel_schema,
     next_serial,
 )
 from edge_contracts.codec import StrictRecord
 from edge_contracts.names import Name, Text, UtcTime, Version
 from edge_contracts.selector import Selector
+from edge_contracts.turns import is_roster
 from edge_fleet.errors import RolloutError
 
 Phase = Literal["idle", "running", "paused"]
@@ -57,6 +60,7 @@ class Plan(StrictRecord, frozen=True, kw_only=True):
     window: MaintenanceWindow | None = None
     deadline: UtcTime | None = None
     retries: tuple[RetryRule, ...] = ()
+    availability: Availability | None = None
 
 
 def phase(channel: Channel) -> Phase:
@@ -84,6 +88,10 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
     channel = before or Channel(channel=plan.channel, model=plan.model, serial=1)
     serial = channel.serial if before is None else next_serial(channel.serial)
     check_allowed("start", channel)
+    if is_roster(plan.channel):
+        raise RolloutError(
+            "no channel may be named like that", subject=plan.channel, hint="it may not begin with turns."
+        )
     if channel.model != plan.model:
         raise RolloutError(f"this channel is for {channel.model!r}, not {plan.model!r}", subject=plan.channel)
     if channel.stable == release:
@@ -99,6 +107,7 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
         )
     return replace(
         channel,
+        schema=channel_schema(plan.availability),
         serial=serial,
         candidate=release,
         rollout=plan.name or rollout_name(serial, release.version),
@@ -111,6 +120,7 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
         deadline=plan.deadline,
         retry=None,
         retries=plan.retries,
+        availability=plan.availability,
     )
 
 

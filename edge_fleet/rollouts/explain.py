@@ -5,17 +5,22 @@ Pure: from what devices reported, the signed channel, and what the controller de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from edge_contracts.channel import Channel, ChannelRelease, MaintenanceWindow
+from edge_contracts.channel import Channel, ChannelRelease
 from edge_contracts.codec import Record
 from edge_contracts.selection import Facts, bucket, matches, window_open
 from edge_contracts.selector import described
 from edge_contracts.state import ReportedState, SlotState
+from edge_contracts.turns import DeviceTurn, opens_in_s
 from edge_fleet.database.telemetry import DeviceRow
+from edge_fleet.rollouts.plan_state import duration
 from edge_fleet.rollouts.waves import facts_of
 
 _WORK = {
@@ -29,6 +34,7 @@ GIVEN_UP_EVENTS = ("update-rejected", "update-rolled-back")
 """Events that carry an excerpt of the device's log."""
 
 _HELD = {
+    "no-place": ("the rollout's roster has no turn for it yet; the next step that is signed gives it one", None),
     "paused": ("the rollout is paused", "edgewright fleet rollout resume"),
     "deadline": ("the rollout's deadline has passed", "start the rollout again with a later deadline"),
     "governor": ("the device is short of memory, battery, cooling or disk", "edgewright fleet devices shows its level"),
@@ -46,10 +52,15 @@ class Sentence(Record, frozen=True, kw_only=True):
 
 
 def explain_device(
-    name: str, row: DeviceRow | None, channels: dict[str, Channel], others: Iterable[DeviceRow], clock: str
+    name: str,
+    row: DeviceRow | None,
+    channels: dict[str, Channel],
+    others: Iterable[DeviceRow],
+    now: datetime,
+    turns: Mapping[str, DeviceTurn] = MappingProxyType({}),
 ) -> list[Sentence]:
-    """Return why a device's slots are as they are; `clock` is UTC as HH:MM, `others` the fleet to compare with.
-    `with_log` adds what the device's log says."""
+    """Return why a device's slots are as they are; `others` is the fleet to compare with, `turns` are its own turns by
+    channel. `with_log` adds what the device's log says."""
     if row is None or row.reported is None:
         text = f"{name} has never reported" if row is None else f"{name} is known, but has not reported its state"
         return [Sentence(text=text, next="on the device: edgewright agent doctor; here: does the controller run?")]
@@ -60,7 +71,17 @@ def explain_device(
     elif row.reported.level != "NORMAL":
         found.append(Sentence(text=f"is at level {row.reported.level}: it starts no update"))
     fleet = [other for other in others if other.device != name]
-    return found + [_explain_slot(row.reported, slot, channels, fleet, clock) for slot in row.reported.slots]
+    around = _Around(channels=channels, others=tuple(fleet), now=now, turns=turns)
+    return found + [_explain_slot(row.reported, slot, around) for slot in row.reported.slots]
+
+
+class _Around(Struct, frozen=True, kw_only=True):
+    """What a slot is explained by, beside its own report."""
+
+    channels: dict[str, Channel]
+    others: tuple[DeviceRow, ...]
+    now: datetime
+    turns: Mapping[str, DeviceTurn]
 
 
 def with_log(
@@ -87,12 +108,10 @@ def _log_of(slot: SlotState, events: Sequence[dict[str, Any]]) -> str | None:
     return None
 
 
-def _explain_slot(
-    report: ReportedState, slot: SlotState, channels: dict[str, Channel], others: Sequence[DeviceRow], clock: str
-) -> Sentence:
+def _explain_slot(report: ReportedState, slot: SlotState, around: _Around) -> Sentence:
     if slot.channel is None:
         return Sentence(slot=slot.slot, text="has no channel: nothing is installed over the network")
-    channel = channels.get(slot.channel)
+    channel = around.channels.get(slot.channel)
     if channel is None:
         text = f"nothing was ever rolled out on its channel {slot.channel}"
         return Sentence(slot=slot.slot, text=text, next="edgewright fleet rollout start")
@@ -101,7 +120,7 @@ def _explain_slot(
     wish = channel.stable if outside is not None or channel.candidate is None else channel.candidate
     if wish is None:
         return Sentence(slot=slot.slot, text=f"{outside or 'is offered nothing'}; the channel has no stable release")
-    sentence = _explain_wish(report, slot, wish, channel, others, clock)
+    sentence = _explain_wish(report, slot, wish, channel, around)
     if outside is None:
         return sentence
     return Sentence(slot=slot.slot, text=f"{outside}; {sentence.text}", next=sentence.next)
@@ -126,23 +145,22 @@ def _explain_wish(
     slot: SlotState,
     wish: ChannelRelease,
     channel: Channel,
-    others: Sequence[DeviceRow],
-    clock: str,
+    around: _Around,
 ) -> Sentence:
     version, candidate = wish.version, slot.candidate
     serves = slot.serving is not None and slot.serving.manifest_sha256 == wish.manifest_sha256
     if serves and slot.state == "committed":
         return Sentence(slot=slot.slot, text=f"runs {version}, committed: nothing is due")
     if serves and slot.state in ("rejected", "rolled_back") and candidate is not None:
-        sentence = _explain_failure(report, slot, candidate.version, others)
+        sentence = _explain_failure(report, slot, candidate.version, around.others)
         return Sentence(slot=slot.slot, text=f"runs {version}, as it should; it {sentence.text}", next=sentence.next)
     if candidate is None or candidate.manifest_sha256 != wish.manifest_sha256:
         text = f"has not taken notice of {version} yet (its last report is of {report.time})"
         return Sentence(slot=slot.slot, text=text, next="can it reach a depot? on the device: edgewright agent doctor")
     if slot.state in ("rejected", "rolled_back"):
-        return _explain_failure(report, slot, version, others)
+        return _explain_failure(report, slot, version, around.others)
     if slot.state == "verified" or (slot.state == "offered" and slot.reason == "window"):
-        return Sentence(slot=slot.slot, text=_waits(version, channel.window, clock))
+        return Sentence(slot=slot.slot, text=_waits(version, channel, around), next=_resume(channel))
     if slot.state == "offered":
         why, step = _HELD.get(
             slot.reason or "", (f"held up by: {slot.reason}" if slot.reason else "about to begin", None)
@@ -154,10 +172,26 @@ def _explain_wish(
     return Sentence(slot=slot.slot, text=f"{text}{share}{since}")
 
 
-def _waits(version: str, window: MaintenanceWindow | None, clock: str) -> str:
-    if window is None or window_open(window, clock):
+def _waits(version: str, channel: Channel, around: _Around) -> str:
+    window, turn = channel.window, around.turns.get(channel.channel)
+    if channel.paused:
+        return f"has {version} and does not try it: the rollout is paused"
+    if window is not None and not window_open(window, around.now.strftime("%H:%M")):
+        return f"has {version} and waits for its window, which opens {window.start} UTC"
+    if turn is None:
         return f"has {version} and is about to try it"
-    return f"has {version} and waits for its window, which opens {window.start} UTC"
+    wait_s = opens_in_s(turn, window, around.now.timestamp())
+    mine = f"turn {turn.index + 1} of {turn.of} among those with its {_group(channel)}"
+    when = f"which begins in {duration(wait_s)}" if wait_s else "which is on: it begins if there is time enough left"
+    return f"has {version} and waits for its turn: {mine}, {when}{' of open window' if window and wait_s else ''}"
+
+
+def _group(channel: Channel) -> str:
+    return "" if channel.availability is None else channel.availability.group
+
+
+def _resume(channel: Channel) -> str | None:
+    return _HELD["paused"][1] if channel.paused else None
 
 
 def _explain_failure(report: ReportedState, slot: SlotState, version: str, others: Sequence[DeviceRow]) -> Sentence:

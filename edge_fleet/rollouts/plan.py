@@ -56,6 +56,16 @@ class ApprovalStep(StrictRecord, frozen=True, kw_only=True, tag="approval", tag_
     who: Text | None = None
 
 
+class AvailabilityRule(StrictRecord, frozen=True, kw_only=True):
+    """At most `at_most` devices with the same `group` (`tag.site`) are at work at once. Each has turns of `turn_s`
+    seconds, an hour more than the soak if nothing is said; clocks may differ by `margin_s`."""
+
+    group: Annotated[str, Meta(pattern=r"^(board|architecture|tag\.[A-Za-z0-9_.-]{1,64})$")]
+    at_most: Count
+    turn_s: Annotated[float, Meta(gt=0.0)] | None = None
+    margin_s: Seconds = 60.0
+
+
 Step = WaveStep | ShadowStep | HoldStep | ApprovalStep
 
 
@@ -67,7 +77,8 @@ class RolloutPlan(StrictRecord, frozen=True, kw_only=True):
     how long a device that has committed is compared with others. `device` are the gates each device judges alone.
     `on_failure` says what stopping means: `abort` brings every device back, `pause` leaves the devices that have it
     alone. `inconclusive` says what a wave does whose failures are above the limit without being enough evidence.
-    `retries` are rules by which a device that gave the release up tries it again.
+    `retries` are rules by which a device that gave the release up tries it again. `availability` bounds how many
+    devices of a site are at work at once.
     """
 
     channel: Name
@@ -86,6 +97,13 @@ class RolloutPlan(StrictRecord, frozen=True, kw_only=True):
     window: MaintenanceWindow | None = None
     deadline: UtcTime | None = None
     retries: Annotated[tuple[RetryRule, ...], Meta(max_length=32)] = ()
+    availability: AvailabilityRule | None = None
+
+    @property
+    def turn_s(self) -> float:
+        """How long a turn is where devices take turns, in seconds."""
+        asked = None if self.availability is None else self.availability.turn_s
+        return asked or self.device.soak_s + 3600.0
 
 
 def read_plan(file: Path) -> RolloutPlan:
@@ -124,5 +142,8 @@ def check_plan(plan: RolloutPlan) -> None:
                 widest = max(widest, step.percent if isinstance(step, WaveStep) else 0.0)
     if not isinstance(plan.steps[0], WaveStep | ShadowStep):
         raise ContractError("the first step is a wave or a shadow", subject="steps.1")
+    if plan.availability is not None and plan.turn_s <= plan.device.soak_s + 2 * plan.availability.margin_s:
+        text = f"a turn of {plan.turn_s:g} s must hold the soak of {plan.device.soak_s:g} s and two margins"
+        raise ContractError(text, subject="availability.turn_s")
     if not live:
         raise ContractError("no wave: the release would never serve", subject="steps")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from edge_contracts.channel import Channel
+from edge_contracts.channel import Availability, Channel
 from edge_contracts.codec import Record
 from edge_fleet.database.rollouts import DecisionRow, PlannedRollout, RolloutStore, SlotChange
 from edge_fleet.database.telemetry import GONE
@@ -15,7 +16,8 @@ from edge_fleet.rollouts.channel_state import Plan
 from edge_fleet.rollouts.plan import RolloutPlan, ShadowStep, WaveStep
 from edge_fleet.rollouts.plan_state import decide_step
 from edge_fleet.rollouts.rollout import find_release, next_rollout_name, read_channel, start_rollout
-from edge_fleet.rollouts.waves import members, percentage_for
+from edge_fleet.rollouts.rosters import shards_for
+from edge_fleet.rollouts.waves import facts_of, members, percentage_for
 from edge_fleet.signing.workspace import FleetWorkspace
 
 EVERYTHING = 2**62
@@ -69,12 +71,13 @@ def start_planned(fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, *, db
         name = plan.name or next_rollout_name(before, plan.version)
         if any(one.rollout == name and one.status != "starting" for one in store.planned()):
             raise RolloutError("a rollout of this name was planned before", subject=name, hint="give another name")
-        first = _start(plan, name, _first_percentage(store, plan, name))
+        roster = _devices(store, plan.channel)
+        first = _start(plan, name, _first_percentage(roster, plan, name), _turns(plan, before, len(roster), now))
         # Stored before it is signed: a rollout that is on the channel always has its plan.
         store.withdraw(name)  # what an earlier try left that was killed before it had signed
         store.begin(name, release.manifest_sha256, plan, now.timestamp(), _text(now))
         try:
-            return start_rollout(fleet, first, now, db=db)
+            return start_rollout(fleet, first, now, db=db, devices=[facts_of(one) for one in roster])
         except BaseException:
             store.withdraw(name)
             raise
@@ -115,7 +118,7 @@ def forecast(fleet: FleetWorkspace, plan: RolloutPlan, bundle_bytes: int, now: d
         rollout=name,
         matching=len(matching),
         bundle_bytes=bundle_bytes,
-        seconds_at_least=_seconds(plan),
+        seconds_at_least=_seconds(plan) + _turn_seconds(plan, matching),
         waves=tuple(waves),
     )
 
@@ -138,7 +141,24 @@ def replay(store: RolloutStore, planned: PlannedRollout) -> list[ReplayedDecisio
     return found
 
 
-def _start(plan: RolloutPlan, name: str, percentage: float) -> Plan:
+def _turns(plan: RolloutPlan, before: Channel | None, devices: int, now: datetime) -> Availability | None:
+    """Return the rule of turns, the first of which begins once the turns of the rollout before are over."""
+    rule = plan.availability
+    if rule is None:
+        return None
+    old = None if before is None else before.availability
+    begins = now + timedelta(seconds=0.0 if old is None else old.turn_s)
+    return Availability(
+        group=rule.group,
+        at_most=rule.at_most,
+        turn_s=plan.turn_s,
+        margin_s=rule.margin_s,
+        begins=begins.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        shards=shards_for(devices),
+    )
+
+
+def _start(plan: RolloutPlan, name: str, percentage: float, turns: Availability | None) -> Plan:
     return Plan(
         channel=plan.channel,
         model=plan.model,
@@ -151,13 +171,14 @@ def _start(plan: RolloutPlan, name: str, percentage: float) -> Plan:
         window=plan.window,
         deadline=plan.deadline,
         retries=plan.retries,
+        availability=turns,
     )
 
 
-def _first_percentage(store: RolloutStore, plan: RolloutPlan, name: str) -> float:
+def _first_percentage(roster: list[SlotChange], plan: RolloutPlan, name: str) -> float:
     first = plan.steps[0]
     assert isinstance(first, WaveStep | ShadowStep)
-    return percentage_for(first, _devices(store, plan.channel), plan.selectors, name)
+    return percentage_for(first, roster, plan.selectors, name)
 
 
 def _devices(store: RolloutStore, channel: str) -> list[SlotChange]:
@@ -170,6 +191,16 @@ def _seconds(plan: RolloutPlan) -> float:
     waves = sum(isinstance(step, WaveStep) for step in plan.steps)
     holds = sum(getattr(step, "seconds", 0.0) for step in plan.steps)
     return waves * (plan.device.soak_s + plan.observe_s) + holds
+
+
+def _turn_seconds(plan: RolloutPlan, matching: list[SlotChange]) -> float:
+    """Return how long the largest group needs for a turn of each of its devices."""
+    rule = plan.availability
+    if rule is None:
+        return 0.0
+    groups = Counter(facts_of(one).value(rule.group) for one in matching)
+    del groups[None]
+    return max((math.ceil(count / rule.at_most) for count in groups.values()), default=0) * plan.turn_s
 
 
 def _text(moment: datetime) -> str:

@@ -44,6 +44,7 @@ from edge_agent.update.events import (
     ShadowPassed,
     TrialBegan,
     TrialPassed,
+    TurnOver,
     UpdateFailed,
     Wished,
     Withdrawn,
@@ -51,6 +52,7 @@ from edge_agent.update.events import (
 from edge_agent.update.gates import judge
 from edge_agent.update.record import UpdateRecord, installed
 from edge_agent.update.state_machine import FETCHING, SETTLED, advance
+from edge_agent.update.turn_gate import has_overrun, may_serve, may_try
 from edge_contracts import __version__
 from edge_contracts.codec import encode
 from edge_contracts.errors import ContractError
@@ -317,7 +319,8 @@ class SimulatedDevice:
     def _drive(self) -> None:
         """Take the next step the record's state asks for."""
         state = self.record.state
-        if state == "verified" and self._window_open():
+        candidate = self.record.candidate
+        if state == "verified" and self._window_open() and candidate is not None and may_try(candidate, self.clock()):
             self.apply(TrialBegan())
         elif state == "trial" and self._trial_since != self.record.since:
             self._trial_since = self.record.since
@@ -353,6 +356,8 @@ class SimulatedDevice:
             return
         if self.record.deadline is not None:
             self.apply(Expired())
+        if has_overrun(self.record, self.clock()):
+            self.apply(TurnOver())
         if self.record.state == "active":
             self._soak(self.home.now - self._soaks_since)
         self._drive()
@@ -369,7 +374,8 @@ class SimulatedDevice:
 
     def _may_go_live(self) -> bool:
         candidate = self.record.candidate
-        return candidate is not None and candidate.mode == "live" and self._window_open()
+        live = candidate is not None and candidate.mode == "live" and may_serve(candidate, self.clock())
+        return live and self._window_open()
 
     def _window_open(self) -> bool:
         candidate = self.record.candidate

@@ -32,7 +32,7 @@ from edge_agent.ports import ObjectKind
 from edge_agent.update.preflight import DeviceFacts, fingerprint, preflight
 from edge_agent.update.record import CandidateRelease
 from edge_agent.update.selection import Holdings, decide
-from edge_agent.updater.offers import offer_of
+from edge_agent.updater.offers import lacks_place, offer_of
 from edge_contracts.channel import (
     Channel,
     ChannelRelease,
@@ -47,6 +47,7 @@ from edge_contracts.limits import CHUNK_BYTES
 from edge_contracts.manifest import Manifest, parse_manifest
 from edge_contracts.profile import DeviceProfile
 from edge_contracts.selection import Facts
+from edge_contracts.turns import DeviceTurn, Roster, parse_roster, roster_target, shard_of, turn_of
 from edgewright.simulator.trust import TrustedMetadata, is_target
 
 AT_ONCE = 4
@@ -98,6 +99,7 @@ class Looker:
     say: Callable[[FromUpdater], None]
     pieces: dict[str, set[int]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
+    _roster: tuple[str, Roster] | None = None
 
     def look(self, slot: SlotPlan) -> Asking[None]:
         """Look once. Every trouble is said, none raised."""
@@ -156,14 +158,31 @@ class Looker:
             yield from self._have(slot, channel, decision.wish)
 
     def _have(self, slot: SlotPlan, channel: Channel, wish: ChannelRelease) -> Asking[None]:
+        turn = yield from self._turn(channel)
+        placed = not lacks_place(channel, self.facts, turn)
         told = offer_of(
-            slot, channel, wish, self.device, may_install=True, facts=self._fingerprint, now=self.clock()
+            slot, channel, wish, self.device, may_install=True, facts=self._fingerprint, now=self.clock(), turn=turn,
+            placed=placed,
         )  # fmt: skip
         if told is None:
             return
         self.say(told)
         if isinstance(told, Offer) and wish.manifest_sha256 not in slot.ready:
             yield from self._install(slot.slot, told.candidate)
+
+    def _turn(self, channel: Channel) -> Asking[DeviceTurn | None]:
+        """Look the device's turn up in the roster of its group, which is asked for when another one is signed."""
+        rule = channel.availability
+        group = None if rule is None else self.facts.value(rule.group)
+        if rule is None or group is None:
+            return None
+        target = roster_target(channel.channel, shard_of(group, rule.shards))
+        role = self.trusted.delegate_of(target)
+        yield from self._role(role)
+        signed = self.trusted.target(role, target).hashes["sha256"]
+        if self._roster is None or self._roster[0] != signed:
+            self._roster = signed, parse_roster((yield from self._target(target)))
+        return turn_of(rule, self._roster[1], group, self.device)
 
     def _install(self, slot: str, wish: CandidateRelease) -> Asking[None]:
         self.say(Checking(slot=slot, facts=self._fingerprint()))

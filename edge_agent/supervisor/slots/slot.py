@@ -44,12 +44,14 @@ from edge_agent.update.events import (
     Shifted,
     TrialBegan,
     TrialPassed,
+    TurnOver,
     UpdateFailed,
 )
 from edge_agent.update.gates import judge
 from edge_agent.update.record import CandidateRelease, installed
 from edge_agent.update.state_machine import advance
 from edge_agent.update.transition_event import transition_event
+from edge_agent.update.turn_gate import has_overrun, may_serve, may_try
 from edge_contracts.errors import BundleError
 from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
@@ -210,6 +212,8 @@ class Slot:
             served_s = self._run.now - self._soaks_since
             if verdict := judge(self.record, self._soak.requests, self._soak.failures, served_s):
                 self.apply(verdict)
+        if has_overrun(self.record, self._around.clock()):
+            self.apply(TurnOver())
         self.serving.tick()
         self.input.look(self.totals.counters)
         self._drive()
@@ -360,7 +364,7 @@ class Slot:
         if self._trial is not None and record.state != "trial":
             self._trial.cancel()
             self._trial = None
-        if record.state == "verified" and self._trial is None and self._window_open() and self._around.calm():
+        if record.state == "verified" and self._trial is None and self._may_try() and self._around.calm():
             self.apply(TrialBegan())
         elif record.state == "trial" and self._trial is None and record.candidate is not None:
             self._trial = asyncio.create_task(self._try(record.candidate.manifest_sha256))
@@ -375,9 +379,16 @@ class Slot:
         if (verdict := self.taps.judge(self.record)) is not None:
             self.apply(verdict)
 
+    def _may_try(self) -> bool:
+        candidate, around = self.record.candidate, self._around
+        allowed = candidate is not None and may_try(candidate, around.clock(), clock_known=around.clock_known())
+        return allowed and self._window_open()
+
     def _may_go_live(self) -> bool:
-        candidate = self.record.candidate
-        return candidate is not None and candidate.mode == "live" and self._window_open()
+        candidate, around = self.record.candidate, self._around
+        if candidate is None or candidate.mode != "live" or not self._window_open():
+            return False
+        return may_serve(candidate, around.clock(), clock_known=around.clock_known())
 
     def _window_open(self) -> bool:
         """Whether the candidate may be installed at this hour. A device that cannot know the hour waits."""

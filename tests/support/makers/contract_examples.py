@@ -50,6 +50,7 @@ from edge_contracts.shadow import ShadowCounts, ShadowSummary
 from edge_contracts.state import Installed, Presence, ReportedState, SlotState
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
 from edge_contracts.transfer import Hint, Request, Response
+from edge_contracts.turns import Roster, RosterGroup
 
 
 def digest(text: str) -> str:
@@ -329,6 +330,10 @@ CLAIM = Claim(
 )
 CERTIFICATE_REQUEST = CertificateRequest(nonce="0" * 32, certificate=b"\x30", csr=b"\x30", signature=b"\x30")
 CERTIFICATE_ANSWER = CertificateAnswer(nonce="0" * 32, refused="used")
+ROSTER = Roster(
+    channel="wrist", shard=1, groups={"berlin": RosterGroup(turns=3, places=("0123456789ab", "ab0123456789"))}
+)
+
 EXAMPLES: dict[str, msgspec.Struct] = {
     "manifest": MANIFEST,
     "pipeline": PIPELINE,
@@ -336,6 +341,7 @@ EXAMPLES: dict[str, msgspec.Struct] = {
     "family": FAMILY,
     "job": JOB,
     "deltas": DELTAS,
+    "roster": ROSTER,
     "presence": PRESENCE,
     "reported-state": REPORTED,
     "telemetry-window": WINDOW,

@@ -10,16 +10,19 @@ import pytest
 from msgspec.structs import replace
 from support.makers import contract_examples
 
-from edge_contracts.channel import parse_channel, parse_family
+from edge_contracts.channel import Availability, parse_channel, parse_family
 from edge_contracts.codec import encode
 from edge_contracts.delta import parse_deltas
+from edge_contracts.errors import ContractError
 from edge_contracts.job import parse_job
 from edge_contracts.manifest import Input, Manifest, manifest_bytes, parse_manifest
+from edge_contracts.turns import parse_roster
 
 GOLDEN = Path(__file__).parent / "golden"
 SIGNED = {
     "manifest": (parse_manifest, "ecc72973e26b86c9d873ce04dab10ffc642e9b34842b9fe876c405358b95b119"),
-    "channel": (parse_channel, "fbf956de13377c15b12d399e906a9c9e96f635404d2521bf58a2bd8654536d4f"),
+    "channel": (parse_channel, "5829bc83ffeabe0d875bc17d466ebcd9a77ff6f0e36a2c78b009b5b96f7a06dc"),
+    "roster": (parse_roster, "3fb64324bcef91e51a2ebc2a1665599f253d158a5248d1dc650495159a8dd650"),
     "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
     "deltas": (parse_deltas, "2176af1ec1e8eb561a6e8f9b5fa2c72d9359d986b8f5f9a5c7a1ef03b00a987d"),
     "job": (parse_job, "0d2d5281b63a2bfaf9d41a7afdabdc3afc85a6d04f274e6ee40dc899190d95e6"),
@@ -69,6 +72,24 @@ def test_a_manifest_from_before_the_states_is_still_read() -> None:
 def test_a_channel_from_before_the_retry_is_still_read() -> None:
     old = parse_channel((GOLDEN / "channel-before-retry.json").read_bytes())
     assert old == replace(contract_examples.CHANNEL, retry=None, retries=())
+
+
+def test_a_channel_from_before_the_turns_is_still_read() -> None:
+    assert parse_channel((GOLDEN / "channel-before-turns.json").read_bytes()) == contract_examples.CHANNEL
+
+
+def test_a_channel_whose_devices_take_turns_is_refused_by_agents_that_know_none() -> None:
+    turns = Availability(group="tag.site", at_most=2, turn_s=1800.0, begins="2026-12-01T00:00:00Z")
+    channel = replace(contract_examples.CHANNEL, availability=turns)
+    with pytest.raises(ContractError, match="schema 1"):
+        parse_channel(encode(channel))
+    assert parse_channel(encode(replace(channel, schema=2))).availability == turns
+
+
+def test_a_turn_that_holds_no_soak_is_refused() -> None:
+    turns = Availability(group="tag.site", at_most=2, turn_s=1000.0, begins="2026-12-01T00:00:00Z")
+    with pytest.raises(ContractError, match="hold no soak of 900 s"):
+        parse_channel(encode(replace(contract_examples.CHANNEL, schema=2, availability=turns)))
 
 
 def without_features(tensor: Input) -> Input:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from edge_agent.config.agent_toml import SlotConfig
 from edge_agent.config.profiles import load_profile
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.slot import Slot, Surroundings
 from edge_agent.update.events import Restarted
 from edge_agent.update.record import CandidateRelease, UpdateRecord
+from edge_contracts.channel import Gates
 from edge_contracts.state import Installed
+from edge_contracts.turns import DeviceTurn
 
 OLD, NEW = Installed(version="1.0.0", manifest_sha256="0" * 64), Installed(version="1.1.0", manifest_sha256="1" * 64)
 
@@ -39,6 +43,67 @@ def test_release_that_the_record_on_disk_still_names_is_kept_until_the_disk_take
         slot.tick()
         assert state.read_record("main").serving == OLD
         assert slot.keeps() == {OLD.manifest_sha256}
+        await slot.stop()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("clock", "known", "state"), [
+    (1060.0, True, "trial"), (1060.0, False, "verified"), (1010.0, True, "verified"), (1500.0, True, "verified"),
+    (500.0, True, "verified"), (1660.0, True, "verified"), (2260.0, True, "trial"),
+])  # fmt: skip
+def test_candidate_is_tried_in_the_turn_of_its_device_only(
+    tmp_path: Path, clock: float, known: bool, state: str
+) -> None:
+    folder = StateFolder(tmp_path)
+    folder.create()
+    turn = DeviceTurn(begins=1000.0, turn_s=600.0, margin_s=30.0, index=0, of=2)
+    candidate = CandidateRelease(
+        manifest_sha256=NEW.manifest_sha256, model="m", version=NEW.version, channel="c", serial=1, turn=turn,
+        gates=Gates(soak_s=100.0),
+    )  # fmt: skip
+    folder.write_record(UpdateRecord(slot="main", state="verified", candidate=candidate, deadline=2e9))
+
+    async def run() -> None:
+        around = Surroundings(
+            state=folder, profile=load_profile("x86-gateway"), clock=lambda: clock, tell=lambda _: None,
+            calm=lambda: True, clock_known=lambda: known,
+        )  # fmt: skip
+        slot = Slot(SlotConfig(name="main", http="127.0.0.1:0"), around)
+        slot.apply(Restarted(clean=True))
+        slot.tick()
+        assert slot.record.state == state
+        await slot.stop()
+
+    asyncio.run(run())
+
+
+def test_a_soak_that_outlasts_the_turn_is_left_for_the_next_one(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path)
+    folder.create()
+    turn = DeviceTurn(begins=1000.0, turn_s=600.0, margin_s=30.0, index=0, of=2)
+    candidate = CandidateRelease(
+        manifest_sha256=NEW.manifest_sha256, model="m", version=NEW.version, channel="c", serial=1, turn=turn
+    )
+    folder.write_record(
+        UpdateRecord(
+            slot="main", state="active", serving=NEW, committed=False, last_good=OLD, candidate=candidate, deadline=2e9
+        )
+    )
+    clock = 1500.0
+
+    async def run() -> None:
+        nonlocal clock
+        around = Surroundings(
+            state=folder, profile=load_profile("x86-gateway"), clock=lambda: clock, tell=lambda _: None,
+            calm=lambda: True,
+        )  # fmt: skip
+        slot = Slot(SlotConfig(name="main", http="127.0.0.1:0"), around)
+        slot.tick()
+        assert slot.record.state == "active"
+        clock = 1571.0
+        slot.tick()
+        assert (slot.record.state, slot.record.serving, slot.record.rejected) == ("verified", OLD, ())
         await slot.stop()
 
     asyncio.run(run())

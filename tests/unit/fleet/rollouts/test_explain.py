@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from edge_contracts.channel import Channel, ChannelRelease, MaintenanceWindow
+from edge_contracts.channel import Availability, Channel, ChannelRelease, MaintenanceWindow
 from edge_contracts.selection import bucket
 from edge_contracts.selector import Selector
 from edge_contracts.state import Installed, ReportedState, SlotState
+from edge_contracts.turns import DeviceTurn
 from edge_fleet.database.telemetry import DeviceRow
 from edge_fleet.rollouts.explain import explain_device, with_log
 
 TIME = "2026-11-22T06:00:00Z"
+NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
 STABLE = ChannelRelease(version="1.0.0", manifest_sha256="a" * 64)
 NEW = ChannelRelease(version="1.1.0", manifest_sha256="b" * 64)
 OLD_ONE = Installed(version="1.0.0", manifest_sha256="a" * 64)
@@ -37,7 +40,7 @@ def device(name: str = "pump-7", online: bool | None = True, level: str = "NORMA
 
 def texts(row: DeviceRow | None, document: Channel | None = None, others: tuple[DeviceRow, ...] = ()) -> list[str]:
     found = {"stable": document or channel()}
-    return [one.text for one in explain_device("pump-7", row, found, others, "06:00")]
+    return [one.text for one in explain_device("pump-7", row, found, others, NOW)]
 
 
 def text(row: DeviceRow, document: Channel | None = None, others: tuple[DeviceRow, ...] = ()) -> str:
@@ -45,7 +48,7 @@ def text(row: DeviceRow, document: Channel | None = None, others: tuple[DeviceRo
 
 
 def test_a_device_that_never_reported_says_where_to_look() -> None:
-    (sentence,) = explain_device("pump-7", None, {}, (), "06:00")
+    (sentence,) = explain_device("pump-7", None, {}, (), NOW)
     assert sentence.text == "pump-7 has never reported"
     assert "doctor" in (sentence.next or "")
 
@@ -137,7 +140,7 @@ def gave_up(version: str, log: str, slot: str = "main", event: str = "update-rej
 
 def test_the_end_of_the_log_of_the_release_that_was_given_up_is_shown() -> None:
     row = device(state="rejected", reason="trial-crash", candidate=NEW_ONE)
-    sentences = explain_device("pump-7", row, {"stable": channel()}, (), "06:00")
+    sentences = explain_device("pump-7", row, {"stable": channel()}, (), NOW)
     events = [
         gave_up("1.1.0", "before"), gave_up("1.1.0", "the cause"), gave_up("1.0.0", "another release"),
         gave_up("1.1.0", "another slot", slot="second"), {"event": "worker-died", "slot": "main"},
@@ -147,5 +150,29 @@ def test_the_end_of_the_log_of_the_release_that_was_given_up_is_shown() -> None:
 
 def test_a_slot_that_gave_nothing_up_shows_no_log() -> None:
     row = device(state="committed", candidate=NEW_ONE, serving=NEW_ONE)
-    sentences = explain_device("pump-7", row, {"stable": channel()}, (), "06:00")
+    sentences = explain_device("pump-7", row, {"stable": channel()}, (), NOW)
     assert with_log(sentences, row.reported, [gave_up("1.1.0", "long ago")])[-1].log is None
+
+
+def test_a_device_that_waits_for_its_turn_is_told_which_and_when() -> None:
+    rule = Availability(group="tag.site", at_most=2, turn_s=3600.0, begins=TIME)
+    turn = DeviceTurn(begins=NOW.timestamp(), turn_s=3600.0, margin_s=60.0, index=2, of=4)
+    row = device(state="verified", candidate=NEW_ONE)
+    (sentence,) = explain_device(
+        "pump-7",
+        row,
+        {"stable": channel(schema=2, availability=rule)},
+        (),
+        NOW + timedelta(minutes=30),
+        {"stable": turn},
+    )
+    expected = "turn 3 of 4 among those with its tag.site, which begins in 1.5 h"
+    assert sentence.text == f"has 1.1.0 and waits for its turn: {expected}"
+
+
+def test_a_device_that_has_the_release_and_a_paused_rollout_says_so() -> None:
+    (sentence,) = explain_device(
+        "pump-7", device(state="verified", candidate=NEW_ONE), {"stable": channel(paused=True)}, (), NOW
+    )
+    assert sentence.text == "has 1.1.0 and does not try it: the rollout is paused"
+    assert sentence.next == "edgewright fleet rollout resume"
