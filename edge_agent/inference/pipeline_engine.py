@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from edge_agent.answer import Answer, NodeAnswer
 from edge_agent.bundle import Bundle, open_bundle
@@ -99,8 +99,7 @@ class _NoAnswerError(Exception):
     """A node has none; why is the text."""
 
 
-@dataclass(kw_only=True)
-class _Pass:
+class _Pass(Struct, kw_only=True):
     """One sample's way through the graph: what is known by reference, and why nodes have no answer."""
 
     values: dict[str, Array]

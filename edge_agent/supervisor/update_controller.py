@@ -11,10 +11,10 @@ import contextlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
+from msgspec import Struct, field
 
 from edge_agent.backoff import doubling
 from edge_agent.config.agent_toml import AgentConfig
@@ -70,8 +70,7 @@ def _outcome() -> asyncio.Future[list[Trouble]]:
     return asyncio.get_running_loop().create_future()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Errand:
+class Errand(Struct, frozen=True, kw_only=True):
     """What one run of the updater is for, and what went wrong with it: an import from `folder`, or a look at every
     byte of the installed releases, or neither."""
 

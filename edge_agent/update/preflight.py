@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from edge_contracts.manifest import Manifest
 from edge_contracts.profile import DeviceProfile
@@ -17,8 +18,7 @@ DISK_RESERVE_MB = 16.0
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeviceFacts:
+class DeviceFacts(Struct, frozen=True, kw_only=True):
     """What the device has: engine versions by name, megabytes of memory the box can give now, of memory the agent's own
     limits leave, and of disk free. None where the device cannot say, or has no limit: then it is not judged."""
 
@@ -29,8 +29,7 @@ class DeviceFacts:
     disk_free_mb: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shortfall:
+class Shortfall(Struct, frozen=True, kw_only=True):
     """What is missing: `reason` is architecture, engine, memory, memory-budget, disk or disk-budget."""
 
     reason: str

@@ -50,6 +50,7 @@ def loaded_by(module: str) -> set[str]:
                 "psutil",
                 "json",
                 "shutil",
+                "dataclasses",
             ),
         ),
         ("edge_agent.worker", (*TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "paho")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from support.makers.contract_examples import MANIFEST
 
 from edge_agent.config.profiles import load_profile
@@ -62,12 +62,12 @@ def test_no_refusal_shows_python() -> None:
     ],
 )
 def test_facts_that_a_lasting_refusal_depends_on_have_another_name_when_they_change(change: str, value: object) -> None:
-    other = DeviceFacts(**{**vars(FACTS), change: value})
+    other = DeviceFacts(**{**asdict(FACTS), change: value})
     assert fingerprint(other, PROFILE) != fingerprint(FACTS, PROFILE)
 
 
 def test_profile_that_changed_is_another_fact_and_memory_that_comes_and_goes_is_none() -> None:
     larger = replace(PROFILE, model=replace(PROFILE.model, memory_mb=PROFILE.model.memory_mb * 2))
     assert fingerprint(FACTS, larger) != fingerprint(FACTS, PROFILE)
-    busy = DeviceFacts(**{**vars(FACTS), "available_memory_mb": 1.0, "disk_free_mb": 1.0})
+    busy = DeviceFacts(**{**asdict(FACTS), "available_memory_mb": 1.0, "disk_free_mb": 1.0})
     assert fingerprint(busy, PROFILE) == fingerprint(FACTS, PROFILE)
