@@ -54,10 +54,21 @@ class JudgedAnswer:
     def table(self, answers: Any, truth: Any) -> Table:
         """Return the metric's table. Raises OperatorError naming where the task says so, file and remedy."""
         try:
+            self._check_sort(answers)
             return self.metric.table(answers, truth, self.parameters)
         except EdgewrightError as error:
             hint = error.hint or self._another()
             raise OperatorError(str(error), subject=f"{self.where}, output {self.name!r}", hint=hint) from error
+
+    def _check_sort(self, answers: Any) -> None:
+        """Refuse boxes for a metric of arrays, and arrays for one of boxes; a user's own takes what there is."""
+        if (self.metric.sort == "boxes") == isinstance(answers, list) or ".py:" in self.metric.name:
+            return
+        if isinstance(answers, list):
+            text = f"{self.metric.name} judges arrays, {self.name!r} is boxes"
+            raise OperatorError(text, hint="metric = map50, map or f1_at")
+        text = f"{self.metric.name} judges boxes, {self.name!r} is an array"
+        raise OperatorError(text, hint="an [[answer]] step nms makes boxes: judge its name")
 
     def _another(self) -> str | None:
         if not self.others or self.spec is None:
@@ -142,7 +153,11 @@ class AnswerJudge:
         made = one.metric.without_truth
         if made is None:
             raise OperatorError("needs a truth", subject=one.where)
-        return made(original[one.name], one.parameters)
+        try:
+            return made(original[one.name], one.parameters)
+        except (EdgewrightError, ValueError, AttributeError) as error:
+            text = f"no truth can be made of the original's answers: {str(error)[:200]}"
+            raise OperatorError(text, subject=f"{one.where}, output {one.name!r}") from error
 
     def _boxes(self, name: str, made: Mapping[str, Array]) -> list[Boxes]:
         step = next((one for one in self._steps if isinstance(one, Nms) and one.name == name), None)

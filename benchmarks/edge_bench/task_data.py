@@ -1,7 +1,7 @@
 """Where a task's samples come from: an archive of arrays, a folder of images or sounds, a table, a function of the
 user's. Each becomes arrays by name, `x` the samples and `y` what is right, so that a task reads all alike.
 
-Devices never see any of these: they have the bundle. Folders and tables are in `task_folders`.
+Devices never see any of these: they have the bundle. Folders are in `task_folders`, tables in `sources`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edge_agent.inference.samples import read_arrays
 from edge_bench.metrics.table import Array
-from edge_bench.task_folders import image_arrays, table_arrays, wav_arrays
+from edge_bench.sources.tables import table_arrays
+from edge_bench.task_folders import image_arrays, wav_arrays
 from edge_bench.task_format import DataSection, TaskFile
 from edge_bench.user_code import load_function
 from edge_contracts.errors import BundleError, ContractError
@@ -116,15 +118,25 @@ def _called(path: Path, named: str) -> tuple[Path, Mapping[str, Array]]:
     subject = f"{path.name} data"
     try:
         given = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BundleError(f"{named}: {type(error).__name__}: {str(error)[:300]}", subject=subject) from error
     if not isinstance(given, Mapping):
         raise BundleError(f"{named} returned {type(given).__name__}, not arrays by name: x, y, ...", subject=subject)
-    arrays = {str(name): np.asarray(value) for name, value in given.items()}
+    arrays = {
+        str(name): _as_array(value, f"{named} under {str(name)[:80]!r}", subject) for name, value in given.items()
+    }
     for name, array in arrays.items():
         if array.dtype.kind not in KINDS:
             raise BundleError(f"{named} returned {array.dtype} under {name!r}", subject=subject)
     return path.parent / named.rpartition(":")[0], arrays
+
+
+def _as_array(value: Any, what: str, subject: str) -> Array:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        text = f"{what}: rows of different lengths are no array: {str(error)[:200]}"
+        raise BundleError(text, subject=subject) from error
 
 
 def _is_file(path: Path) -> bool:

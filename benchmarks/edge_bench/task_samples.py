@@ -205,6 +205,8 @@ def _judged(path: Path, loaded: Arrays, one: OutputSection, subject: str) -> Jud
         raise ContractError("stands beside a max_drop that is a plain number", subject=f"{subject}.unit")
     if one.unit and metric.unit != "percent":
         raise ContractError(f"{metric.name} has no unit", subject=f"{subject}.unit")
+    if one.threshold is not None and not np.isfinite(one.threshold):
+        raise ContractError("must be finite", subject=f"{subject}.threshold")
     for name in ("threshold", "k"):
         if getattr(one, name) is None and f"{metric.name}" in _NEEDS.get(name, ()):
             raise ContractError(f"{metric.name} needs it", subject=f"{subject}.{name}")

@@ -29,7 +29,7 @@ def load_function(named: str, folder: Path, what: str) -> Callable[..., Any]:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise OperatorError(f"{file}: {type(error).__name__}: {str(error)[:300]}", subject=what) from error
     finally:
         sys.path.remove(str(path.parent))

@@ -76,9 +76,12 @@ def _own(function: Callable[..., Any], name: str, answers: Answers, truth: Answe
         index = np.repeat(np.arange(count), weights.astype(np.intp))
         chosen = ([part[i] for i in index] if isinstance(part, list) else part[index] for part in (answers, truth))
         try:
-            return float(function(*chosen))
-        except Exception as error:
+            found = float(function(*chosen))
+        except (Exception, SystemExit) as error:
             raise OperatorError(f"{name}: {type(error).__name__}: {str(error)[:300]}") from error
+        if not np.isfinite(found) and (weights == 1).all():
+            raise OperatorError(f"{name} returned {found}, no finite number")
+        return found
 
     return Table(count=count, scores=lambda weights: np.array([one(row) for row in weights]), resamples=OWN_RESAMPLES)
 

@@ -83,6 +83,11 @@ def per_sample(array: Array) -> Array:
 def alike(answers: Array, truth: Array, metric: str) -> tuple[Floats, Floats]:
     """Return answers and truth as [N, elements] of the same size. Raises OperatorError when they are not: one number
     less than the shape says is another number's place."""
+    for what, one in (("answers", answers), ("truth", truth)):
+        if one.dtype.kind not in "biuf":
+            raise OperatorError(
+                f"{metric} compares numbers, the {what} {'are' if what == 'answers' else 'is'} {one.dtype}"
+            )
     if squeezed(answers.shape) != squeezed(truth.shape):
         text = f"{metric} compares numbers one by one: answers of {list(answers.shape[1:])} a sample"
         raise OperatorError(f"{text} with a truth of {list(truth.shape[1:])}")

@@ -1,4 +1,4 @@
-"""Every metric that a task may name, against values worked out by hand or by scikit-learn, pycocotools' rules and jiwer."""
+"""Every metric that a task may name, against values worked out by hand or by scikit-learn."""
 
 from __future__ import annotations
 
