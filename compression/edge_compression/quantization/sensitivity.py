@@ -1,7 +1,8 @@
 """How much each weight's rounding disturbs the answers: what mixed precision is decided by.
 
-Noise is measured at the first output, one weight at a time. That the noises of several add up is an assumption; it
-holds as long as each is small, and the search scores every result anyway.
+Noise is measured at every output, one weight at a time, and counts where it is largest beside the output's own signal:
+a second head, or a state that is fed back, is ruined as easily as the first output. That the noises of several add up
+is an assumption; it holds as long as each is small, and the search scores every result anyway.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from onnx import helper
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from edge_compression.onnx_tools.graph import save, session
+from edge_compression.onnx_tools.precision import FLOATS
 from edge_compression.pass_api import Context
 
 Array = NDArray[Any]
@@ -39,7 +41,8 @@ def output_noise(
     graph: onnx.ModelProto, trials: Sequence[tuple[str, Array]], context: Context
 ) -> tuple[float, list[float]]:
     """Return the squared sum of the first output and, for each trial of (constant, other values), the summed squared
-    change of it, over the first calibration samples."""
+    change of it, over the first calibration samples. Where the change of another output is larger, each measured by
+    its own squared sum, it stands for that."""
     copy = onnx.ModelProto.FromString(graph.SerializeToString())
     kinds: dict[str, np.dtype[Any]] = {}
     listed = {info.name for info in copy.graph.input}
@@ -50,15 +53,38 @@ def output_noise(
             copy.graph.input.append(helper.make_tensor_value_info(name, constant.data_type, constant.dims))
     copy.ir_version = max(copy.ir_version, 4)
     opened = session(save(copy))
-    output = [copy.graph.output[0].name]
-    signal, noises = 0.0, [0.0] * len(trials)
+    outputs = _measured(graph)
+    signals, noises = np.zeros(len(outputs)), np.zeros((len(trials), len(outputs)))
     for feeds in islice(context.calibration(), min(MOST, max(FEWEST, RUNS // len(trials)))):
-        truth = opened.run(output, feeds)[0].astype(np.float64)
-        signal += float((truth**2).sum())
+        truth = opened.run(outputs, feeds)
+        signals += [_squared(one) for one in truth]
         for index, (name, values) in enumerate(trials):
-            answer = opened.run(output, {**feeds, name: values.astype(kinds[name])})[0].astype(np.float64)
-            noises[index] += float(((answer - truth) ** 2).sum())
-    return signal, noises
+            answers = opened.run(outputs, {**feeds, name: values.astype(kinds[name])})
+            noises[index] += [_change(given, right) for given, right in zip(answers, truth, strict=True)]
+    heard = signals > 0.0
+    if not heard[0]:
+        return 0.0, [float(row[0]) for row in noises]
+    shares = (noises[:, heard] / signals[heard]).max(axis=1)
+    return float(signals[0]), [float(signals[0] * share) for share in shares]
+
+
+def _measured(graph: onnx.ModelProto) -> list[str]:
+    """Return the first output, whatever it is, and the others that are numbers with a fraction."""
+    first, *others = graph.graph.output
+    return [first.name, *(one.name for one in others if one.type.tensor_type.elem_type in FLOATS)]
+
+
+def _squared(values: Array) -> float:
+    wide = np.asarray(values, np.float64)
+    return float(np.square(wide[np.isfinite(wide)]).sum())
+
+
+def _change(given: Array, right: Array) -> float:
+    """Return the squared change of an answer; one of another shape has changed altogether."""
+    if given.shape != right.shape:
+        return _squared(right)
+    with np.errstate(invalid="ignore"):  # infinite numbers that stay as they are differ by NaN
+        return _squared(np.asarray(given, np.float64) - np.asarray(right, np.float64))
 
 
 def affordable(savings: Sequence[Saving], noise: float) -> frozenset[str]:

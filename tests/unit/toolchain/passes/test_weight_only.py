@@ -345,3 +345,36 @@ def test_float16_weights_are_stored_in_fewer_bits_and_unpacked_as_float16(step: 
     assert found.dtype == np.float16
     error = np.square((found - expected).astype(np.float64)).mean() / np.var(expected.astype(np.float64))
     assert error < 0.05
+
+
+def test_noise_counts_where_it_is_largest_of_all_outputs() -> None:
+    """Two heads of one trunk: the weights of the second are silent at the first."""
+    generator = np.random.default_rng(8)
+    weights = {name: generator.normal(size=(24, 24)).astype(np.float32) for name in ("trunk", "one", "two")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "trunk"], ["t"]),
+        helper.make_node("MatMul", ["t", "one"], ["y"]),
+        helper.make_node("MatMul", ["t", "two"], ["m"]),
+        helper.make_node("Mul", ["m", "small"], ["z"]),
+        helper.make_node("Cast", ["y"], ["k"], to=onnx.TensorProto.INT32),
+    ]
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("y", "z")]
+    outputs.append(helper.make_tensor_value_info("k", onnx.TensorProto.INT32, None))
+    constants = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    graph = helper.make_graph(
+        nodes,
+        "heads",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, 24])],
+        outputs,
+        [*constants, numpy_helper.from_array(np.float32(1e-6), "small")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = generator.normal(size=(8, 24)).astype(np.float32)
+    given = Context(calibration=lambda: ({"x": one[None]} for one in x), unquantized=save(model))
+    signal, (silent, loud) = output_noise(model, [("one", weights["one"]), ("two", np.zeros((24, 24)))], given)
+    assert silent == 0.0
+    assert loud == pytest.approx(signal), "all of the second head is lost"
+    mixed = MixedWeights(sqnr=20.0).apply(save(model), given)
+    made = session(mixed.model).run(None, {"x": x})
+    for right, found in zip(session(save(model)).run(None, {"x": x})[:2], made[:2], strict=True):
+        assert np.square(found - right).sum() < 0.02 * np.square(right).sum()
