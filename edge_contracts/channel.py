@@ -15,7 +15,7 @@ from edge_contracts import limits
 from edge_contracts.codec import Record, decode
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, Sha256, Text, UtcTime, Version, parse_time
-from edge_contracts.selector import Selector, check_selectors
+from edge_contracts.selector import Fact, Selector, check_selectors
 
 Serial = Annotated[int, Meta(ge=1, le=limits.MAX_SERIAL)]
 
@@ -70,6 +70,14 @@ class RetryRule(Record, frozen=True, kw_only=True):
     wait_s: Annotated[float, Meta(ge=60.0, le=30 * 86400.0)] = 3600.0
 
 
+class Strata(Record, frozen=True, kw_only=True):
+    """A wave that reaches each stratum by a percentage of its own, so that few devices stand for all: strata are the
+    values of `facts`, joined by `|` (`edge_contracts.selection.stratum`)."""
+
+    facts: Annotated[tuple[Fact, ...], Meta(min_length=1, max_length=3)]
+    percentages: Annotated[dict[Text, Annotated[float, Meta(ge=0.0, le=100.0)]], Meta(max_length=512)] = {}
+
+
 class Availability(Record, frozen=True, kw_only=True):
     """At most `at_most` devices that share the fact `group` (`tag.site`) are at work on a release at once: each in its
     turn of `turn_s` seconds (`edge_contracts.turns`). Turns count from `begins`; clocks of devices may differ by
@@ -92,7 +100,8 @@ class Channel(Record, frozen=True, kw_only=True):
     new starts and leaves running candidates alone. `blocked` lists manifests that were aborted: a device that runs
     one goes back. Devices that rejected or left a release try it again with the next document, unless that one has a
     `retry` for others; under the same document they do so by the rule of `retries` for their reason, if there is one.
-    With `availability` devices of a group take turns; it stays when the rollout is over, for those that were away.
+    Devices of a stratum that `strata` names are in the wave below its percentage instead. With `availability` devices
+    of a group take turns; it stays when the rollout is over, for those that were away.
     """
 
     schema: int = CHANNEL_SCHEMA
@@ -113,6 +122,7 @@ class Channel(Record, frozen=True, kw_only=True):
     retry: Retry | None = None
     retries: Annotated[tuple[RetryRule, ...], Meta(max_length=32)] = ()
     availability: Availability | None = None
+    strata: Strata | None = None
 
 
 class Family(Record, frozen=True, kw_only=True):

@@ -4,10 +4,11 @@ window opens. The device's decision as a whole is in `edge_agent.update.selectio
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from msgspec import Struct, field
 
-from edge_contracts.channel import Channel, MaintenanceWindow
+from edge_contracts.channel import Channel, MaintenanceWindow, Strata
 from edge_contracts.selector import Selector, accepts
 
 
@@ -44,7 +45,19 @@ def in_wave(channel: Channel, facts: Facts) -> bool:
     """Return whether a device belongs to the devices that are offered the channel's candidate."""
     if channel.candidate is None or channel.rollout is None or not matches(channel.selectors, facts):
         return False
-    return bucket(channel.rollout, facts.device) < channel.percentage
+    return bucket(channel.rollout, facts.device) < reach(channel.percentage, channel.strata, facts)
+
+
+def stratum(names: Iterable[str], facts: Facts) -> str:
+    """Return which stratum a device is in: its values of the facts named, `-` for one it lacks."""
+    return "|".join(facts.value(name) or "-" for name in names)
+
+
+def reach(percentage: float, strata: Strata | None, facts: Facts) -> float:
+    """Return how far a wave reaches among devices like this one, in percent."""
+    if strata is None:
+        return percentage
+    return strata.percentages.get(stratum(strata.facts, facts), percentage)
 
 
 def window_open(window: MaintenanceWindow | None, clock: str) -> bool:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from edge_contracts.codec import convert
+from edge_fleet.cli.exposure import exposed_command
 from edge_fleet.cli.identity import authority, enroll, enrollment, identity
 from edge_fleet.cli.key_ceremony import FILE, change_keys
 from edge_fleet.cli.keys import keys
@@ -275,6 +276,7 @@ for _command in (
     events,
     status,
     why,
+    exposed_command,
     authority,
     enroll,
     enrollment,

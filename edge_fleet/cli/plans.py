@@ -36,14 +36,14 @@ MAX_EVENTS = 1000
 """The newest events of a device among which its log is looked for."""
 
 
-def start_by_plan(folder: Path, file: Path, db: str | None, as_json: bool, dry_run: bool) -> None:
+def start_by_plan(folder: Path, file: Path, db: str | None, as_json: bool, *, dry_run: bool, supersede: bool) -> None:
     """Start the rollout of a plan, or show what it would do."""
     fleet, plan, now = FleetWorkspace(folder), read_plan(file), utc_now()
     if dry_run:
         found = forecast(fleet, plan, _bundle_bytes(fleet, plan), now, db)
         emit(found, True, "") if as_json else _show_forecast(found)
         return
-    channel = start_planned(fleet, plan, now, db=db)
+    channel = start_planned(fleet, plan, now, db=db, supersede=supersede)
     text = (
         f"Rollout {channel.rollout} of {channel.model} {plan.version} has begun on channel {channel.channel}: step 1 "
         f"of {len(plan.steps)}, {channel.percentage:.3g} % {channel.mode}. `edgewright fleet controller` carries it on."

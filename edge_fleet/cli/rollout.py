@@ -106,6 +106,11 @@ def rollout() -> None:
     metavar="FILE",
     help="Plan (TOML) that says all of this, and how the rollout goes on.",
 )
+@click.option(
+    "--supersede",
+    is_flag=True,
+    help="Replace a running rollout; devices outside the new wave return to the stable release.",
+)
 @click.option("--dry-run", is_flag=True, help="With --plan: show who would be in each wave, and sign nothing.")
 @db_option
 @json_option
@@ -131,7 +136,7 @@ def start(
     """
     _check_start(context, plan_file, dry_run)
     if plan_file is not None:
-        start_by_plan(folder, plan_file, db, as_json, dry_run)
+        start_by_plan(folder, plan_file, db, as_json, dry_run=dry_run, supersede=asked["supersede"])
         return
     channel = start_rollout(FleetWorkspace(folder), _plan(asked), utc_now(), db=db)
     emit(channel, as_json, _sentence(channel))
@@ -322,7 +327,7 @@ def _check_start(context: click.Context, plan_file: Path | None, dry_run: bool) 
     """Raise FleetError for options that say a thing twice or not at all."""
     given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if plan_file is not None:
-        twice = sorted(given - {"folder", "plan_file", "dry_run", "db", "as_json"})
+        twice = sorted(given - {"folder", "plan_file", "dry_run", "supersede", "db", "as_json"})
         if twice:
             raise FleetError("the plan says this", subject=f"--{twice[0].replace('_', '-')}", hint="leave it out")
         return
@@ -351,6 +356,7 @@ def _plan(asked: dict[str, Any]) -> Plan:
         "window": window,
         "deadline": asked["deadline"],
         "retries": [_retry_rule(text) for text in asked["retry_rules"]],
+        "supersede": asked["supersede"],
     }
     return convert(plan, Plan, what="rollout")
 

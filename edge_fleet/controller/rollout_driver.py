@@ -27,7 +27,16 @@ from edge_fleet.rollouts import channel_state
 from edge_fleet.rollouts.plan import ShadowStep, Step, WaveStep
 from edge_fleet.rollouts.plan_state import StepDecision, StepProgress, StepState, decide_step
 from edge_fleet.rollouts.rollout import change_rollout, read_channel
-from edge_fleet.rollouts.waves import AT_WORK, GIVEN_UP, facts_of, members, passed_shadow, percentage_for, progress_of
+from edge_fleet.rollouts.waves import (
+    AT_WORK,
+    GIVEN_UP,
+    facts_of,
+    members,
+    passed_shadow,
+    percentage_for,
+    progress_of,
+    strata_for,
+)
 from edge_fleet.signing.workspace import FleetWorkspace
 
 LOOK_S = 1.0
@@ -257,9 +266,13 @@ class RolloutDriver:
             mode: channel_state.Mode = "live" if isinstance(step, WaveStep) else "shadow"
             wanted = percentage_for(step, followed.roster.values(), channel.selectors, planned.rollout)
             wider = max(wanted, channel.percentage)
-            if wider > channel.percentage or mode != channel.mode:
+            strata = strata_for(step, followed.roster.values(), channel.selectors, planned.rollout, channel.strata)
+            plan = planned.plan
+            rules = channel_state.WaveRules(gates=plan.gates_of(step), window=plan.window_of(step), strata=strata)
+            held = channel_state.WaveRules(gates=channel.gates, window=channel.window, strata=channel.strata)
+            if wider > channel.percentage or mode != channel.mode or rules != held:
                 devices = [facts_of(one) for one in followed.roster.values()] if channel.availability else []
-                self._sign(planned, partial(channel_state.advance, percentage=wider, mode=mode), devices)
+                self._sign(planned, partial(channel_state.advance, percentage=wider, mode=mode, rules=rules), devices)
         self._store.enter(planned.rollout, number, self._clock())
         followed.due = 0.0
 
@@ -285,7 +298,7 @@ def _progress(followed: FollowedRollout, channel: Channel, step: WaveStep | Shad
     planned = followed.planned
     known = (planned.step, channel.percentage, followed.events)
     if followed.progress is None or followed.progress[0] != known:
-        wave = members(followed.roster.values(), channel.selectors, planned.rollout, channel.percentage)
+        wave = members(followed.roster.values(), channel.selectors, planned.rollout, channel.percentage, channel.strata)
         counted = progress_of(wave, followed.participants, step, planned.plan.device.shadow_requests)
         followed.progress = known, counted
     return followed.progress[1]

@@ -26,11 +26,12 @@ from edge_contracts.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_ma
 from edge_contracts.names import SHA256_PATTERN, Name, Sha256, Version, version_key
 from edge_contracts.pipeline import check_contents
 from edge_fleet.errors import FleetError, KeyMissingError, ReleaseError
+from edge_fleet.releases.bill_of_materials import bill_of_materials
 from edge_fleet.releases.deltas.build import DeltaPlan, make_deltas
 from edge_fleet.signing.repository import FleetRepository
 from edge_fleet.signing.roles import releases_paths, releases_role
 from edge_fleet.signing.workspace import FleetWorkspace
-from edge_io.durable_files import make_folder, replacing
+from edge_io.durable_files import make_folder, replacing, write_file
 
 THREE_BEFORE = DeltaPlan()
 """The deltas made unless something else is asked for."""
@@ -78,6 +79,7 @@ def release(fleet: FleetWorkspace, bundle: Path, now: datetime, plan: DeltaPlan 
         if new:
             _sign_release(changing, manifest, data)
         _sign_deltas(changing, deltas)
+    _write_bill(fleet, manifest, hashlib.sha256(data).hexdigest())
     return Released(
         model=manifest.name,
         version=manifest.version,
@@ -147,6 +149,17 @@ def versions(repository: FleetRepository, family: str) -> list[str]:
     return sorted((parts[2] for parts in paths if parts[3:] == [MANIFEST_NAME]), key=version_key)
 
 
+def manifests(repository: FleetRepository) -> dict[str, Manifest]:
+    """Return the manifest of every release, by its SHA-256."""
+    found = {}
+    for family in repository.families():
+        for version in versions(repository, family):
+            data = repository.read_target(releases_role(family), manifest_target(family, version))
+            if data is not None:
+                found[hashlib.sha256(data).hexdigest()] = parse_manifest(data)
+    return found
+
+
 def manifest_hash(repository: FleetRepository, family: str, version: str) -> str:
     """Return the SHA-256 of a release's manifest. Raises FleetError naming the versions there are."""
     if version not in versions(repository, family):
@@ -167,6 +180,14 @@ def read_bundle(bundle: Path) -> tuple[bytes, Manifest]:
     with _open_inside(bundle, MANIFEST_NAME) as file:
         data = file.read(MAX_MANIFEST_BYTES + 1)
     return data, parse_manifest(data)
+
+
+def _write_bill(fleet: FleetWorkspace, manifest: Manifest, manifest_sha256: str) -> None:
+    """Write the release's bill of materials beside the repository. It can be made again at any time."""
+    folder = fleet.path / "sboms"
+    make_folder(folder)
+    text = msgspec.json.format(msgspec.json.encode(bill_of_materials(manifest, manifest_sha256)), indent=1)
+    write_file(folder / f"{manifest.name}-{manifest.version}.cdx.json", text + b"\n")
 
 
 def _is_released(repository: FleetRepository, manifest: Manifest, data: bytes) -> bool:

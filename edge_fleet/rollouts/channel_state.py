@@ -18,6 +18,7 @@ from edge_contracts.channel import (
     MaintenanceWindow,
     Retry,
     RetryRule,
+    Strata,
     channel_schema,
     next_serial,
 )
@@ -46,8 +47,8 @@ MAX_BLOCKED = 64
 
 
 class Plan(StrictRecord, frozen=True, kw_only=True):
-    """What a rollout starts with: which release, of a version that was signed, and who may take it. Without a name it
-    is called after its serial and version."""
+    """What a rollout starts with: which release, of a version that was signed, and who may take it; with `supersede` in
+    place of a rollout that runs. Without a name it is called after its serial and version."""
 
     channel: Name
     model: Name
@@ -61,6 +62,16 @@ class Plan(StrictRecord, frozen=True, kw_only=True):
     deadline: UtcTime | None = None
     retries: tuple[RetryRule, ...] = ()
     availability: Availability | None = None
+    strata: Strata | None = None
+    supersede: bool = False
+
+
+class WaveRules(StrictRecord, frozen=True, kw_only=True):
+    """What holds for the devices of a wave."""
+
+    gates: Gates
+    window: MaintenanceWindow | None
+    strata: Strata | None
 
 
 def phase(channel: Channel) -> Phase:
@@ -76,8 +87,8 @@ def check_allowed(verb: Verb, channel: Channel) -> None:
         return
     hints: dict[Phase, str] = {
         "idle": "edgewright fleet rollout start",
-        "running": f"rollout {channel.rollout} is running: finish or abort it first",
-        "paused": f"rollout {channel.rollout} is paused: resume, finish or abort it first",
+        "running": f"rollout {channel.rollout} is running: finish or abort it first, or start with --supersede",
+        "paused": f"rollout {channel.rollout} is paused: resume, finish or abort it first, or start with --supersede",
     }
     raise RolloutError(f"cannot {verb} while {phase(channel)}", subject=channel.channel, hint=hints[phase(channel)])
 
@@ -87,7 +98,8 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
     an already stable release."""
     channel = before or Channel(channel=plan.channel, model=plan.model, serial=1)
     serial = channel.serial if before is None else next_serial(channel.serial)
-    check_allowed("start", channel)
+    if not plan.supersede:
+        check_allowed("start", channel)
     if is_roster(plan.channel):
         raise RolloutError(
             "no channel may be named like that", subject=plan.channel, hint="it may not begin with turns."
@@ -121,6 +133,7 @@ def start(before: Channel | None, plan: Plan, release: ChannelRelease) -> Channe
         retry=None,
         retries=plan.retries,
         availability=plan.availability,
+        strata=plan.strata,
     )
 
 
@@ -150,8 +163,11 @@ def resume(channel: Channel) -> Channel:
     return replace(channel, serial=next_serial(channel.serial), paused=False)
 
 
-def advance(channel: Channel, percentage: float | None = None, mode: Mode | None = None) -> Channel:
-    """Widen the wave, or let a shadow go live. Raises RolloutError for a step back, which would flap devices."""
+def advance(
+    channel: Channel, percentage: float | None = None, mode: Mode | None = None, rules: WaveRules | None = None
+) -> Channel:
+    """Widen the wave, or let a shadow go live; `rules` are what holds in the wave then. Raises RolloutError for a step
+    back, which would flap devices."""
     check_allowed("advance", channel)
     wider = channel.percentage if percentage is None else percentage
     if wider < channel.percentage or (channel.mode == "live" and mode == "shadow"):
@@ -160,9 +176,12 @@ def advance(channel: Channel, percentage: float | None = None, mode: Mode | None
             subject=channel.channel,
             hint="pause it, or abort it to roll every device back",
         )
-    if wider == channel.percentage and mode in (None, channel.mode):
+    changes = {} if rules is None else {name: getattr(rules, name) for name in WaveRules.__struct_fields__}
+    same = all(getattr(channel, name) == value for name, value in changes.items())
+    if wider == channel.percentage and mode in (None, channel.mode) and same:
         raise RolloutError("nothing to advance", subject=channel.channel, hint="give --percent or --mode")
-    return replace(channel, serial=next_serial(channel.serial), percentage=wider, mode=mode or channel.mode)
+    serial = next_serial(channel.serial)
+    return replace(channel, serial=serial, percentage=wider, mode=mode or channel.mode, **changes)
 
 
 def abort(channel: Channel) -> Channel:
@@ -209,4 +228,5 @@ def _settled(channel: Channel) -> Channel:
         paused=False,
         deadline=None,
         retry=None,
+        strata=None,
     )

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from edge_contracts.channel import Channel, ChannelRelease
 from edge_contracts.codec import Record
-from edge_contracts.selection import Facts, bucket, matches, window_open
+from edge_contracts.selection import Facts, bucket, matches, reach, stratum, window_open
 from edge_contracts.selector import described
 from edge_contracts.state import ReportedState, SlotState
 from edge_contracts.turns import DeviceTurn, opens_in_s
@@ -135,8 +135,10 @@ def _outside(channel: Channel, facts: Facts) -> str | None:
             wanted = described(selector)
             return f"is not selected: {selector.fact} is {facts.value(selector.fact)!r}, the rollout asks for {wanted}"
     place = bucket(channel.rollout, facts.device)
-    if place >= channel.percentage:
-        return f"is not in the wave yet: its place is {place:.1f} of 100, the wave reaches {channel.percentage:.3g}"
+    reached = reach(channel.percentage, channel.strata, facts)
+    if place >= reached:
+        among = "" if channel.strata is None else f" among {stratum(channel.strata.facts, facts)}"
+        return f"is not in the wave yet: its place is {place:.1f} of 100, the wave reaches {reached:.3g}{among}"
     return None
 
 

@@ -12,7 +12,7 @@ from edge_contracts.channel import Gates, MaintenanceWindow, RetryRule
 from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.errors import ContractError
 from edge_contracts.names import Name, Text, UtcTime, Version
-from edge_contracts.selector import Selector, check_selectors
+from edge_contracts.selector import Fact, Selector, check_selectors
 from edge_contracts.toml import decode_toml
 from edge_fleet.errors import FleetError
 from edge_fleet.evidence.gates import FAILURES, gate_rules
@@ -26,13 +26,17 @@ class WaveStep(StrictRecord, frozen=True, kw_only=True, tag="wave", tag_field="k
     """Offer the release to `percent` of the matching devices, or to `count` of those known when the wave begins.
 
     It is through when every device of it that is online has settled and `at_least` have committed. A device that began
-    and says nothing more for `deadline_s` seconds counts as failed.
+    and says nothing more for `deadline_s` seconds counts as failed. With `strata` (`["board", "tag.site"]`) each kind
+    of device has its share of the wave. `soak_s` and `window` are the step's own, where they differ from the plan's.
     """
 
     percent: Percent | None = None
     count: Count | None = None
     at_least: Count = 1
     deadline_s: Seconds = 86400.0
+    strata: Annotated[tuple[Fact, ...], Meta(max_length=3)] = ()
+    soak_s: Seconds | None = None
+    window: MaintenanceWindow | None = None
 
 
 class ShadowStep(StrictRecord, frozen=True, kw_only=True, tag="shadow", tag_field="kind"):
@@ -42,6 +46,9 @@ class ShadowStep(StrictRecord, frozen=True, kw_only=True, tag="shadow", tag_fiel
     count: Count | None = None
     at_least: Count = 1
     deadline_s: Seconds = 86400.0
+    strata: Annotated[tuple[Fact, ...], Meta(max_length=3)] = ()
+    soak_s: Seconds | None = None
+    window: MaintenanceWindow | None = None
 
 
 class HoldStep(StrictRecord, frozen=True, kw_only=True, tag="hold", tag_field="kind"):
@@ -103,7 +110,16 @@ class RolloutPlan(StrictRecord, frozen=True, kw_only=True):
     def turn_s(self) -> float:
         """How long a turn is where devices take turns, in seconds."""
         asked = None if self.availability is None else self.availability.turn_s
-        return asked or self.device.soak_s + 3600.0
+        return asked or max(self.gates_of(step).soak_s for step in self.steps) + 3600.0
+
+    def gates_of(self, step: Step) -> Gates:
+        """Return what each device checks alone in a step."""
+        soak_s = getattr(step, "soak_s", None)
+        return self.device if soak_s is None else msgspec.structs.replace(self.device, soak_s=soak_s)
+
+    def window_of(self, step: Step) -> MaintenanceWindow | None:
+        """Return the maintenance window of a step."""
+        return getattr(step, "window", None) or self.window
 
 
 def read_plan(file: Path) -> RolloutPlan:
@@ -142,8 +158,9 @@ def check_plan(plan: RolloutPlan) -> None:
                 widest = max(widest, step.percent if isinstance(step, WaveStep) else 0.0)
     if not isinstance(plan.steps[0], WaveStep | ShadowStep):
         raise ContractError("the first step is a wave or a shadow", subject="steps.1")
-    if plan.availability is not None and plan.turn_s <= plan.device.soak_s + 2 * plan.availability.margin_s:
-        text = f"a turn of {plan.turn_s:g} s must hold the soak of {plan.device.soak_s:g} s and two margins"
+    soak_s = max(plan.gates_of(step).soak_s for step in plan.steps)
+    if plan.availability is not None and plan.turn_s <= soak_s + 2 * plan.availability.margin_s:
+        text = f"a turn of {plan.turn_s:g} s must hold the soak of {soak_s:g} s and two margins"
         raise ContractError(text, subject="availability.turn_s")
     if not live:
         raise ContractError("no wave: the release would never serve", subject="steps")

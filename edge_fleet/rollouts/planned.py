@@ -6,7 +6,9 @@ import math
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from edge_contracts.channel import Availability, Channel
+import msgspec
+
+from edge_contracts.channel import Availability, Channel, Strata
 from edge_contracts.codec import Record
 from edge_fleet.database.rollouts import DecisionRow, PlannedRollout, RolloutStore, SlotChange
 from edge_fleet.database.telemetry import GONE
@@ -17,7 +19,7 @@ from edge_fleet.rollouts.plan import RolloutPlan, ShadowStep, WaveStep
 from edge_fleet.rollouts.plan_state import decide_step
 from edge_fleet.rollouts.rollout import find_release, next_rollout_name, read_channel, start_rollout
 from edge_fleet.rollouts.rosters import shards_for
-from edge_fleet.rollouts.waves import facts_of, members, percentage_for
+from edge_fleet.rollouts.waves import facts_of, members, percentage_for, strata_for
 from edge_fleet.signing.workspace import FleetWorkspace
 
 EVERYTHING = 2**62
@@ -58,8 +60,11 @@ class ReplayedDecision(Record, frozen=True, kw_only=True):
     same: bool
 
 
-def start_planned(fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, *, db: str | None = None) -> Channel:
-    """Store a plan and sign the first step of its rollout. A controller carries it on.
+def start_planned(
+    fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, *, db: str | None = None, supersede: bool = False
+) -> Channel:
+    """Store a plan and sign the first step of its rollout, in place of one that runs if it may `supersede` it. A
+    controller carries it on.
 
     Raises as `start_rollout` does; RolloutError also if the plan's name was used before, whose evidence would count.
     """
@@ -72,7 +77,8 @@ def start_planned(fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, *, db
         if any(one.rollout == name and one.status != "starting" for one in store.planned()):
             raise RolloutError("a rollout of this name was planned before", subject=name, hint="give another name")
         roster = _devices(store, plan.channel)
-        first = _start(plan, name, _first_percentage(roster, plan, name), _turns(plan, before, len(roster), now))
+        first = _start(plan, name, roster, _turns(plan, before, len(roster), now))
+        first = msgspec.structs.replace(first, supersede=supersede)
         # Stored before it is signed: a rollout that is on the channel always has its plan.
         store.withdraw(name)  # what an earlier try left that was killed before it had signed
         store.begin(name, release.manifest_sha256, plan, now.timestamp(), _text(now))
@@ -94,11 +100,13 @@ def forecast(fleet: FleetWorkspace, plan: RolloutPlan, bundle_bytes: int, now: d
     waves: list[WaveForecast] = []
     known: set[str] = set()
     reached = 0.0
+    strata: Strata | None = None
     for number, step in enumerate(plan.steps, start=1):
         if not isinstance(step, WaveStep | ShadowStep):
             continue
         reached = max(reached, percentage_for(step, roster, plan.selectors, name))
-        wave = members(roster, plan.selectors, name, reached)
+        strata = strata_for(step, roster, plan.selectors, name, strata)
+        wave = members(roster, plan.selectors, name, reached, strata)
         new = [one for one in wave if one.device not in known]
         waves.append(
             WaveForecast(
@@ -158,27 +166,24 @@ def _turns(plan: RolloutPlan, before: Channel | None, devices: int, now: datetim
     )
 
 
-def _start(plan: RolloutPlan, name: str, percentage: float, turns: Availability | None) -> Plan:
+def _start(plan: RolloutPlan, name: str, roster: list[SlotChange], turns: Availability | None) -> Plan:
+    first = plan.steps[0]
+    assert isinstance(first, WaveStep | ShadowStep)
     return Plan(
         channel=plan.channel,
         model=plan.model,
         version=plan.version,
         name=name,
-        percentage=percentage,
+        percentage=percentage_for(first, roster, plan.selectors, name),
         selectors=plan.selectors,
-        mode="shadow" if isinstance(plan.steps[0], ShadowStep) else "live",
-        gates=plan.device,
-        window=plan.window,
+        mode="shadow" if isinstance(first, ShadowStep) else "live",
+        gates=plan.gates_of(first),
+        window=plan.window_of(first),
+        strata=strata_for(first, roster, plan.selectors, name, None),
         deadline=plan.deadline,
         retries=plan.retries,
         availability=turns,
     )
-
-
-def _first_percentage(roster: list[SlotChange], plan: RolloutPlan, name: str) -> float:
-    first = plan.steps[0]
-    assert isinstance(first, WaveStep | ShadowStep)
-    return percentage_for(first, roster, plan.selectors, name)
 
 
 def _devices(store: RolloutStore, channel: str) -> list[SlotChange]:
@@ -188,9 +193,9 @@ def _devices(store: RolloutStore, channel: str) -> list[SlotChange]:
 
 
 def _seconds(plan: RolloutPlan) -> float:
-    waves = sum(isinstance(step, WaveStep) for step in plan.steps)
+    waves = sum(plan.gates_of(step).soak_s + plan.observe_s for step in plan.steps if isinstance(step, WaveStep))
     holds = sum(getattr(step, "seconds", 0.0) for step in plan.steps)
-    return waves * (plan.device.soak_s + plan.observe_s) + holds
+    return waves + holds
 
 
 def _turn_seconds(plan: RolloutPlan, matching: list[SlotChange]) -> float:

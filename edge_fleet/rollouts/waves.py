@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from edge_contracts.selection import Facts, bucket, matches
+from edge_contracts.channel import Strata
+from edge_contracts.selection import Facts, bucket, matches, reach, stratum
 from edge_contracts.selector import Selector
 from edge_contracts.state import ReportedState
 from edge_fleet.database.rollouts import Participant, SlotChange
@@ -42,10 +43,64 @@ def facts_of(report: SlotChange | ReportedState) -> Facts:
 
 
 def members(
-    roster: Iterable[SlotChange], selectors: tuple[Selector, ...], rollout: str, percentage: float
+    roster: Iterable[SlotChange],
+    selectors: tuple[Selector, ...],
+    rollout: str,
+    percentage: float,
+    strata: Strata | None = None,
 ) -> list[SlotChange]:
     """Return the devices that select themselves into a wave."""
-    return [one for one in roster if bucket(rollout, one.device) < percentage and matches(selectors, facts_of(one))]
+    return [
+        one
+        for one in roster
+        if (strata is not None or bucket(rollout, one.device) < percentage)
+        and matches(selectors, facts := facts_of(one))
+        and bucket(rollout, one.device) < reach(percentage, strata, facts)
+    ]
+
+
+def strata_for(
+    step: WaveStep | ShadowStep,
+    roster: Iterable[SlotChange],
+    selectors: tuple[Selector, ...],
+    rollout: str,
+    before: Strata | None,
+) -> Strata | None:
+    """Return how far a step reaches in each stratum, so that each has its share of the wave and at least one device if
+    there are enough; no stratum is reached less far than `before`. None for a step that reaches everybody."""
+    names = step.strata or (() if before is None else before.facts)
+    if not names or step.percent == 100.0:
+        return None
+    places: dict[str, list[float]] = {}
+    for one in members(roster, selectors, rollout, 100.0):
+        places.setdefault(stratum(names, facts_of(one)), []).append(bucket(rollout, one.device))
+    wanted = _seats({name: len(found) for name, found in places.items()}, step)
+    reached = {} if before is None or before.facts != names else dict(before.percentages)
+    for name, found in places.items():
+        reached[name] = max(_place_of(sorted(found), wanted[name]), reached.get(name, 0.0))
+    return Strata(facts=names, percentages=reached)
+
+
+def _seats(sizes: Mapping[str, int], step: WaveStep | ShadowStep) -> dict[str, int]:
+    """Return how many devices of each stratum a step takes: their share, rounded so that the sum is the step's."""
+    whole = sum(sizes.values())
+    total = min(whole, step.count if step.count is not None else math.ceil(whole * (step.percent or 0.0) / 100.0))
+    exact = {name: total * size / whole for name, size in sizes.items()}
+    seats = {name: int(share) for name, share in exact.items()}
+    for name in sorted(exact, key=lambda name: (seats[name] > 0, seats[name] - exact[name], name)):
+        if sum(seats.values()) < total and seats[name] < sizes[name]:
+            seats[name] += 1
+    while total >= len(sizes) and (without := [name for name in sorted(seats) if not seats[name]]):
+        seats[max(sorted(seats), key=lambda name: seats[name])] -= 1
+        seats[without[0]] += 1
+    return seats
+
+
+def _place_of(places: Sequence[float], count: int) -> float:
+    """Return the smallest percentage that takes in `count` of the sorted places."""
+    if not count:
+        return 0.0
+    return 100.0 if len(places) <= count else min(math.nextafter(places[count - 1], 100.0), 100.0)
 
 
 def percentage_for(
@@ -56,7 +111,9 @@ def percentage_for(
         return step.percent
     assert step.count is not None
     places = sorted(bucket(rollout, one.device) for one in members(roster, selectors, rollout, 100.0))
-    return 100.0 if len(places) <= step.count else min(math.nextafter(places[step.count - 1], 100.0), 100.0)
+    if step.strata:  # of strata nobody knows yet
+        return min(100.0, 100.0 * step.count / max(1, len(places)))
+    return _place_of(places, step.count)
 
 
 def progress_of(

@@ -21,7 +21,7 @@ from edge_contracts.turns import parse_roster
 GOLDEN = Path(__file__).parent / "golden"
 SIGNED = {
     "manifest": (parse_manifest, "ecc72973e26b86c9d873ce04dab10ffc642e9b34842b9fe876c405358b95b119"),
-    "channel": (parse_channel, "5829bc83ffeabe0d875bc17d466ebcd9a77ff6f0e36a2c78b009b5b96f7a06dc"),
+    "channel": (parse_channel, "5bc4c721153ef563c3969acf6f41c28dbd3350f9d1c4e05eca4d5155e94e2f98"),
     "roster": (parse_roster, "3fb64324bcef91e51a2ebc2a1665599f253d158a5248d1dc650495159a8dd650"),
     "family": (parse_family, "cba323eb3054f20a034dac88b70d5daf5caa40d140e8ee02f4234b18762c9b18"),
     "deltas": (parse_deltas, "2176af1ec1e8eb561a6e8f9b5fa2c72d9359d986b8f5f9a5c7a1ef03b00a987d"),
