@@ -8,6 +8,7 @@ supervisor's.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from edge_agent.supervisor.slots.ladder_source import ladder_of, open_factory, s
 from edge_agent.supervisor.slots.listen_socket import ListenSocket
 from edge_agent.supervisor.slots.shadow_capture import SlotTaps
 from edge_agent.supervisor.slots.stale_input_monitor import StaleInputMonitor
-from edge_agent.supervisor.slots.trial_process import try_release
+from edge_agent.supervisor.slots.trial_process import TrialVerdict, try_release
 from edge_agent.supervisor.slots.worker_lifecycle import InheritedSocket, WorkerLifecycle
 from edge_agent.supervisor.slots.worker_process import WorkerDeath, WorkerProcess
 from edge_agent.telemetry.drift_monitor import DriftMonitor
@@ -63,6 +64,10 @@ DAMAGED = "damaged"
 
 NO_MODEL = "no-model"
 """The fault of a slot whose worker runs and has no model that can answer."""
+
+SHORT_OF = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+TRIAL_AGAIN_S = 10.0
+"""Where the box is short of processes, memory or files, a trial is started again after so many seconds."""
 
 NO_ADDRESS = "no-address"
 """The fault of a slot whose address cannot be listened on. It is tried again."""
@@ -410,7 +415,7 @@ class Slot:
                 memory_mb=self.config.memory_mb or model.memory_mb,
                 load_s=model.load_s,
             )
-            verdict = await try_release(plan, len(manifest.variants), partial(self.log.add, "trial"))
+            verdict = await self._verdict(plan, len(manifest.variants))
         except (OSError, StateError) as error:
             event: Event = UpdateFailed(reason="trial-crash")
             text = str(error)
@@ -423,6 +428,19 @@ class Slot:
             self._news("trial", "info" if isinstance(event, TrialPassed) else "warning", text=text)
             self._trial = None
             self.apply(event)
+
+    async def _verdict(self, plan: TrialPlan, variants: int) -> TrialVerdict:
+        """Return what came of a trial. A box that gives no process, memory or file now says nothing of the release: it
+        is asked again, until the state's deadline."""
+        while True:
+            try:
+                return await try_release(plan, variants, partial(self.log.add, "trial"))
+            except OSError as error:
+                if error.errno not in SHORT_OF:
+                    raise
+                self.log.note("trial", f"cannot be started now: {error}")
+                _log.warning("slot %s: the trial cannot be started now: %s", self.config.name, error)
+                await asyncio.sleep(TRIAL_AGAIN_S)
 
     def _save(self) -> None:
         """Persist the record. When the disk does not take it, answering goes on and saving is tried again."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
+from support.makers.contract_examples import MANIFEST
 
 from edge_agent.config.agent_toml import SlotConfig
 from edge_agent.config.profiles import load_profile
+from edge_agent.ipc.trial import TrialPlan
 from edge_agent.storage.state_dir import StateFolder
 from edge_agent.supervisor.slots.slot import Slot, Surroundings
+from edge_agent.supervisor.slots.trial_process import TrialVerdict
 from edge_agent.update.events import Restarted
 from edge_agent.update.record import CandidateRelease, UpdateRecord
 from edge_contracts.channel import Gates
@@ -107,6 +111,46 @@ def test_a_soak_that_outlasts_the_turn_is_left_for_the_next_one(tmp_path: Path) 
         await slot.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("number", "state"),
+    [(errno.EAGAIN, "active"), (errno.ENOMEM, "active"), (errno.EMFILE, "active"), (errno.ENOENT, "rejected")],
+)
+def test_box_that_cannot_start_a_trial_now_says_nothing_of_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, state: str
+) -> None:
+    folder = StateFolder(tmp_path)
+    folder.create()
+    candidate = CandidateRelease(
+        manifest_sha256=NEW.manifest_sha256, model="m", version=NEW.version, channel="c", serial=1
+    )
+    folder.write_record(UpdateRecord(slot="main", state="trial", candidate=candidate, deadline=2e9))
+    tries, waited = list[str](), list[float]()
+
+    async def try_release(plan: TrialPlan, *_: object) -> TrialVerdict:
+        tries.append(plan.folder)
+        if len(tries) < 4:
+            raise OSError(number, "now")
+        return TrialVerdict(usable=("fp32",))
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(StateFolder, "read_manifest", lambda *_: MANIFEST)
+    monkeypatch.setattr("edge_agent.supervisor.slots.slot.try_release", try_release)
+    monkeypatch.setattr("edge_agent.supervisor.slots.slot.asyncio.sleep", sleep)
+
+    async def run() -> None:
+        profile = load_profile("x86-gateway")
+        around = Surroundings(state=folder, profile=profile, clock=lambda: 1e9, tell=lambda _: None, calm=lambda: True)
+        slot = Slot(SlotConfig(name="main", http="127.0.0.1:0"), around)
+        await slot._try(NEW.manifest_sha256)
+        assert slot.record.state == state
+        await slot.stop()
+
+    asyncio.run(run())
+    assert waited == ([10.0] * 3 if state == "active" else [])
 
 
 def test_candidate_waits_for_its_trial_until_the_box_is_calm(tmp_path: Path) -> None:
