@@ -42,8 +42,7 @@ class Fleet:
             self.telemetry.append(message["sequence"])
 
     def wait_connected(self) -> None:
-        assert self._link.wait_connected(20)
-        time.sleep(0.3)  # the subscription is acknowledged
+        assert self._link.wait_connected(20)  # its subscriptions are confirmed then
         self._link.publish(collector_topic("default", "fleet"), b"1", qos=1, retain=True)
 
     def stop(self) -> None:

@@ -256,13 +256,14 @@ def test_every_way_to_end_drains(tmp_path, listening, hosted, how):
         os.kill(worker.process.pid, signal.SIGTERM)
     else:
         worker.link.shutdown(socket.SHUT_RDWR)
-    time.sleep(0.2)
     body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ROW}]})
-    kept.request("POST", "/v2/models/linear/infer", body)
-    response = kept.getresponse()
-    assert response.status == 200
-    assert response.headers["connection"] == "close"
-    response.read()
+    said = None
+    while said != "close":  # every answer is one until the worker has heard it
+        kept.request("POST", "/v2/models/linear/infer", body)
+        response = kept.getresponse()
+        assert response.status == 200
+        said = response.headers["connection"]
+        response.read()
     kept.close()
     if how != "link":
         assert worker.hear(Drained).cut == 0
@@ -273,7 +274,7 @@ def test_an_idle_connection_is_cut_at_the_deadline(tmp_path, listening, hosted):
     worker = hosted(bundle_maker.make_bundle(tmp_path / "b"))
     worker.ready()
     with socket.create_connection(listening.getsockname()):
-        time.sleep(0.1)
+        wait_until(lambda: worker.flight.connections == 1)
         worker.say(Drain(deadline_s=0.2))
         assert worker.hear(Drained).cut == 1
     assert worker.process.wait(10) == 0
@@ -285,13 +286,13 @@ def test_a_swap_under_constant_load_of_kept_alive_clients_loses_no_request(tmp_p
     clients = [_Client(listening.getsockname()[1]) for _ in range(4)]
     for client in clients:
         client.start()
-    time.sleep(0.3)
+    wait_until(lambda: all(client.versions for client in clients))
     new = hosted(bundle_maker.make_bundle(tmp_path / "new", version="1.1.0"))
     new.ready()
     old.say(Drain(deadline_s=5.0))
     assert old.hear(Drained).cut == 0
     assert old.process.wait(10) == 0
-    time.sleep(0.3)
+    wait_until(lambda: all(client.versions[-1] == "1.1.0" for client in clients))
     for client in clients:
         client.stop.set()
         client.join(10)
