@@ -40,8 +40,13 @@ from edge_contracts.errors import BundleError, EdgewrightError
 from edge_contracts.manifest import Manifest, Output, Variant
 
 PROBE_ROWS: Final = 64
+PROBE_BYTES: Final = 64 * 1024
 PROBE_S: Final = 0.2
-"""At most so many rows, and about so many seconds of CPU, go into measuring what a batch costs in memory."""
+"""At most so many rows, of tiny samples as many as make so many bytes, and about so many seconds of CPU go into
+measuring what a batch costs in memory: less would be lost in what a process grows by anyway."""
+
+GIVE_BACK_FROM: Final = 8
+"""After a request of so many usual ones, one usual one more has the engine give the memory back."""
 
 
 class GuardError(BundleError):
@@ -86,6 +91,7 @@ class LoadedRung:
         self.warm_s = math.inf  # CPU seconds of its first run
         self.composite = session if isinstance(session, Composite) else None
         self.memory = RequestMemory()  # the runtime's, where there is one
+        self._small: dict[str, Array] = {}  # a usual request, of a model in an engine that gives memory back
         self._finisher = Postprocessor(manifest, variant.score_maps) if manifest.answer else None
         self._checks = tuple(_OutputCheck(tensor, has_thresholds=has_thresholds) for tensor in manifest.outputs)
 
@@ -138,7 +144,22 @@ class LoadedRung:
             memory.leave()
             raise
         memory.end(size)
+        if self._small and size >= GIVE_BACK_FROM * sum([array.nbytes for array in self._small.values()]):
+            return self._given_back(outputs)
         return outputs
+
+    def _given_back(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Return the outputs in memory of their own. The engine's lie in a region that all of the run was in, and it
+        gives that back no sooner than at the end of a run during which nothing lies there."""
+        own = {name: array.copy() for name, array in outputs.items()}
+        outputs.clear()
+        try:
+            self.session.run(self._small, shrink=True)
+        except EngineMemoryError:
+            raise
+        except EngineError:
+            pass  # the answer is there
+        return own
 
     def finish(self, outputs: dict[str, Array], tensors: Tensors) -> dict[str, Array]:
         """Return the outputs with what the manifest's steps make of them for this request. Raises EngineError."""
@@ -152,6 +173,8 @@ class LoadedRung:
         answer: dict[str, Array] = {}
         peak_mb = peak_of(lambda: answer.update(self.session.run(feeds)))
         self.warm_s = time.thread_time() - start
+        if self.variant.format == "onnx":
+            self._small = feeds
         self._probe_memory(list(feeds.values()), peak_mb)
         if self._finisher is None and self.warm_s < fast_path.MAX_S:
             fetched = {name: answer[name] for _, name in self._outputs}
@@ -163,7 +186,8 @@ class LoadedRung:
         before = sum(feed.nbytes for feed in feeds)
         self.memory.learn(before, before, 0.0)
         left = growth_left_mb()
-        rows = int(min(PROBE_ROWS, PROBE_S / max(self.warm_s, 1e-6), (left or 0.0) / 4 / max(first_mb, 0.1)))
+        most = max(PROBE_ROWS, PROBE_BYTES // max(before, 1))
+        rows = int(min(most, PROBE_S / max(self.warm_s, 1e-6), (left or 0.0) / 4 / max(first_mb, 0.1)))
         is_open = all(tensor.shape[:1] == (-1,) and tensor.sampled for tensor in self.bundle.manifest.inputs)
         if self.variant.format != "onnx" or rows < 2 or not is_open:
             return
