@@ -15,7 +15,7 @@ DOCS   := $(VENV)/.installed-docs
 # ONNX Runtime reports to its maker unless it is told not to before it is imported; scripts may import it before us.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo dev docs pictures check test lint types layers tests power-cuts fuzz mutants canary schemas compress-bench arm64 clean
+.PHONY: help demo dev docs pictures check test lint types layers tests power-cuts fuzz mutants canary schemas compress-bench peers arm64 clean
 
 help:
 	@echo "make demo    the whole product end to end on this machine, with an embedded broker"
@@ -28,6 +28,7 @@ help:
 	@echo "make canary  what do the newest versions of a device's dependencies do that those we test with do not? (needs the index)"
 	@echo "make compress-bench CORPUS=FOLDER  compress every task of a folder (three quarters of an hour), write docs/benchmarks.md;"
 	@echo "                                   with PEERS=FOLDER beside other quantizers, which it installs there (6 GB)"
+	@echo "make peers CORPUS=FOLDER PEERS=FOLDER  other servers and quantizers beside ours, installed there; writes their tables (an hour)"
 	@echo "make arm64   install the wheel on an emulated arm64 Debian and have it answer (200 MB fetched, minutes)"
 	@echo "make docs    the documentation as a site to browse offline, in build/site"
 	@echo "make pictures draw docs/pictures anew: the demo's recording and the compression report (4 minutes)"
@@ -109,6 +110,17 @@ compress-bench: $(TRAIN)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/toolchain/pruning.py --corpus "$(CORPUS)"
 	test -z "$(PEERS)" || $(BIN)/python benchmarks/toolchain/peers.py --corpus "$(CORPUS)" --bundles build/bundles \
 		--environments "$(PEERS)/environments" --files "$(PEERS)/files" --out benchmarks/results/peers.json
+	$(BIN)/python benchmarks/toolchain/corpus_table.py benchmarks/results/compression.json benchmarks/results/peers.json \
+		docs/benchmarks.md
+
+peers: $(TRAIN)
+	@test -n "$(CORPUS)" && test -n "$(PEERS)" || { \
+		echo "make peers CORPUS=FOLDER PEERS=FOLDER: task files, and where other tools are installed"; exit 2; }
+	mkdir -p build/bundles "$(PEERS)/files"
+	$(BIN)/python benchmarks/agent/serving.py --environments "$(PEERS)/environments" --out benchmarks/results/serving.json
+	$(BIN)/python benchmarks/toolchain/peers.py --corpus "$(CORPUS)" --bundles build/bundles \
+		--environments "$(PEERS)/environments" --files "$(PEERS)/files" --out benchmarks/results/peers.json
+	$(BIN)/python benchmarks/agent/serving_report.py
 	$(BIN)/python benchmarks/toolchain/corpus_table.py benchmarks/results/compression.json benchmarks/results/peers.json \
 		docs/benchmarks.md
 

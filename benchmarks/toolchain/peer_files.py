@@ -33,6 +33,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "onnx_neural_compressor": ("static", "dynamic"),
     "quark": ("XINT8", "A8W8", "S8S8_AAWS"),
     "olive": ("static", "static_u8", "dynamic"),
+    "onnxsim": ("static", "full", "dynamic", "auto"),
     "ai_edge_quantizer": ("static", "dynamic", "weight_only"),
 }
 """A tool's folder under `peers/compress`, and the settings its script is given."""
