@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import onnx
+import onnx.inliner
 
 from edge_compression.onnx_tools.equivalence import largest_difference
 from edge_compression.onnx_tools.graph import count_operators, load, save
@@ -25,10 +26,10 @@ WITHOUT_FOLDING = ["constant_folding"]
 
 class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="simplify"):
     """Simplify the graph, with inputs that are constant as constants of it: branches that depend on them are chosen.
-    Such inputs stay, and are read no more. The result must agree with the given model on the first calibration samples
-    within `tolerance`, relative to the range of each output, and must not be much larger: computed once, `Expand` of a
-    few bytes is a megabyte. Otherwise it is tried without folding constants, and then left as it was; the report says
-    so."""
+    Such inputs stay, and are read no more. Local functions are written out as what they are made of. The result must
+    agree with the given model on the first calibration samples within `tolerance`, relative to the range of each
+    output, and must not be much larger: computed once, `Expand` of a few bytes is a megabyte. Otherwise it is tried
+    without folding constants, and then left as it was; the report says so."""
 
     format: ClassVar[Format] = "onnx"
     quantizes: ClassVar[bool] = False
@@ -54,6 +55,8 @@ class Simplify(StrictRecord, frozen=True, kw_only=True, tag_field="pass", tag="s
         prepared = load(model)
         bound = bind_inputs(prepared, context.constants)
         try:
+            if prepared.functions:  # the simplifier and all passes after it look at operators only
+                prepared = onnx.inliner.inline_local_functions(prepared)
             after = onnxslim.slim(prepared, skip_optimizations=skipped)
         except Exception as error:  # it raises whatever its rules run into
             return f"onnxslim failed: {type(error).__name__}: {str(error)[:300]}"
