@@ -16,9 +16,10 @@ Preference = Literal["latency", "size", "memory", "balanced"]
 
 LATENCY_STEP = 1.05
 MEMORY_STEP, MEMORY_LEAST_MB = 1.10, 0.5
-SIZE_STEP = 1.05
+SIZE_STEP, SIZE_LEAST, BLOCK = 1.05, 1024, 4096
 """Ratios below which nobody would change a rung: a process's peak memory repeats within 10 % and half a megabyte,
-latencies of another day within 5 %; bytes are exact, but five percent are no reason for another rung."""
+latencies of another day within 5 %; bytes are exact, but five percent, or a thousand, are no reason for another rung,
+and a file takes a block on the disk however small it is."""
 
 RANK_STEP = 1.05
 """Ratio of the preferred costs below which what loses less goes first: accuracy is not given up for a difference that
@@ -181,7 +182,7 @@ def _pointless(
 ) -> str | None:
     """Return why a candidate within the limits is not worth its bytes, or None."""
     costs = candidates[name]
-    cheaper = _cheaper(costs.size, original.size, SIZE_STEP) or _leaner(costs, original)
+    cheaper = _smaller(costs, original) or _leaner(costs, original)
     if not cheaper and not merits.faster(name, ORIGINAL):
         return "neither faster nor smaller than the original"
     for other in kept:
@@ -193,12 +194,12 @@ def _pointless(
 def advantage(a: str, b: str, candidates: Mapping[str, Costs], merits: Merits) -> bool:
     """Return whether `a` has anything over `b`: less loss, latency, bytes or memory, beyond measuring accuracy."""
     own, other = candidates[a], candidates[b]
-    return (
-        _cheaper(own.size, other.size, SIZE_STEP)
-        or _leaner(own, other)
-        or merits.faster(a, b)
-        or merits.loses_less(a, b)
-    )
+    return _smaller(own, other) or _leaner(own, other) or merits.faster(a, b) or merits.loses_less(a, b)
+
+
+def _smaller(a: Costs, b: Costs) -> bool:
+    least = max(a.size, BLOCK)
+    return _cheaper(least, b.size, SIZE_STEP) and least + SIZE_LEAST < b.size
 
 
 def _leaner(a: Costs, b: Costs) -> bool:

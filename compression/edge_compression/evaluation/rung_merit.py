@@ -23,6 +23,10 @@ LOSS_STEP, LOSS_SHARE = 0.05, 0.1
 be lost where losses are in another unit."""
 
 
+LATENCY_LEAST_MS = 0.01
+"""A difference of latencies that is no reason for another rung: what a call through the engine's door varies by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampledLoss:
     """What a candidate loses of one output on some samples: `loss` in the limit's unit and either each sample's share
@@ -54,9 +58,11 @@ def loses_less(a: Sequence[SampledLoss], b: Sequence[SampledLoss]) -> bool:
 
 
 def faster(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Return whether `a` is faster than `b`, by a step and beyond the paired interval of their rounds' medians."""
-    ratio = speed_ratio(a, b)
-    return float(np.median(np.asarray(b) / np.asarray(a))) > LATENCY_STEP and ratio.low > 1.0
+    """Return whether `a` is faster than `b`, by a step and beyond the paired interval of their rounds' medians, in
+    milliseconds."""
+    own, other = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    step = float(np.median(other / own)) > LATENCY_STEP and float(np.median(other - own)) > LATENCY_LEAST_MS
+    return step and speed_ratio(a, b).low > 1.0
 
 
 def speed_ratio(a: Sequence[float], b: Sequence[float]) -> Interval:

@@ -10,6 +10,7 @@ from edge_compression.evaluation.pareto import LATENCY_STEP, UNDECIDED, loses
 from edge_compression.guards import objections
 from edge_compression.pass_api import EIGHT_BIT_FLOOR, IDLE, LEFT_OUT
 from edge_compression.search.finalists import SearchResult
+from edge_compression.search.prospects import NO_GAIN
 from edge_compression.search.time_budget import STOPPED, USED_UP
 from edge_contracts.codec import StrictRecord
 
@@ -57,8 +58,8 @@ def eight_bit(found: SearchResult) -> EightBit:
     )
 
 
-STORING = ("weight_only", "mixed_weights", "tflite_int8")
-"""The passes that ask least of a model: what they cannot store, no other can."""
+STORING = ("weight_only", "mixed_weights", "tflite_int8", NO_GAIN)
+"""The passes that ask least of a model: what they cannot store, no other can; and what is known before any pass."""
 
 
 def why_no_eight_bit(candidates: Iterable[Candidate]) -> str | None:
@@ -75,7 +76,8 @@ def fastest(found: SearchResult) -> str:
 
 def notes(task: Task, found: SearchResult, confidence: float) -> tuple[str, ...]:
     """Return the notes, the general ones first."""
-    general = (*_samples(task, found), *cut_short(found.candidates), *half_already(found.candidates))
+    facts = (*found.outlook, *_samples(task, found))
+    general = (*facts, *cut_short(found.candidates), *half_already(found.candidates))
     return (*general, *_verdicts(found, confidence), *_speed(found), *_hazards(found), *_passes_left_out(found))
 
 

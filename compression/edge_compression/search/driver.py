@@ -22,6 +22,7 @@ from edge_bench.measure import Runner, RunnerError
 from edge_bench.task import Task, check_model
 from edge_compression.evaluation.candidate import Candidate, restored
 from edge_compression.evaluation.evaluator import Evaluator, Original
+from edge_compression.evaluation.graph_profile import ProfilePlan, graph_facts
 from edge_compression.evaluation.judge import Jury
 from edge_compression.evaluation.quality import Quality
 from edge_compression.evaluation.sample_splits import (
@@ -45,8 +46,15 @@ from edge_compression.search.foresight import Fate, Foresight
 from edge_compression.search.memory_admission import DRIVER_MB, MemoryAdmission, estimate_mb
 from edge_compression.search.model_cache import ModelCache
 from edge_compression.search.progress import Progress
+from edge_compression.search.prospects import outlook
 from edge_compression.search.study import Study, Turn
-from edge_compression.search.time_budget import BudgetSpentError, TimeBudget, default_budget, stopped_by_interrupt
+from edge_compression.search.time_budget import (
+    BudgetSpentError,
+    TimeBudget,
+    default_budget,
+    expected_seconds,
+    stopped_by_interrupt,
+)
 from edge_compression.search.work_meter import WorkMeter
 from edge_contracts.errors import BundleError
 from edge_contracts.profile import DeviceProfile
@@ -93,7 +101,9 @@ class Search:
         self._candidates: dict[str, Candidate] = {}
         self._variations = self._trying = 0
         self._patience = PATIENCE
-        self._foresight = Foresight()
+        self._foresight = Foresight(None, 0, self._options)
+        self._outlook: tuple[str, ...] = ()
+        self._written: frozenset[str] = frozenset()
 
     def run(self, recipes: Sequence[Recipe]) -> SearchResult:
         """Try the recipes, the float one first among them, and variations of them.
@@ -102,6 +112,7 @@ class Search:
         when no variant keeps limits that were asked for. Ctrl-C once the float original is judged ends the search
         with what is judged; before that, or while models are timed, it is a KeyboardInterrupt as usual.
         """
+        self._written = frozenset(recipe.id for recipe in recipes)
         with Runner(self._sample_set.plan(self._task.model)) as reference:
             self._original = self._answer(reference)
             self._limits = self._options.limits(
@@ -110,6 +121,7 @@ class Search:
             self._builder = self._set_up(reference)
             self._evaluator = Evaluator(self._sample_set, self._original, self._jury, reference, self._children.start)
             self._float = self._try_float(recipes[0])
+            self._foresight = self._look_ahead(recipes)
             with stopped_by_interrupt(self._clock):
                 name = study_identity(self._cache.source, recipes, self._options, self._profile)
                 study = Study(self._place.work.url, name, recipes[1:])
@@ -122,7 +134,7 @@ class Search:
         )
         found = finish.run(list(self._candidates.values()), self._original, self._rebuild)
         self._check_asked(found)
-        return found
+        return replace(found, outlook=self._outlook)
 
     def _check_asked(self, found: SearchResult) -> None:
         """Raise BundleError when nothing keeps the limits that the caller gave; the profile's own bend to the float
@@ -197,13 +209,41 @@ class Search:
             raise BundleError(what, subject=self._task.model.name)
         return candidate
 
+    def _look_ahead(self, recipes: Sequence[Recipe]) -> Foresight:
+        """Look where time and bytes are, and say what can win and how long it takes."""
+        facts = None
+        if self._task.format == "onnx":
+            facts = graph_facts(
+                ProfilePlan(
+                    model=str(self._float.model),
+                    calibration=str(self._sample_set.calibration),
+                    tensors=self._original.tensors,
+                    memory_limit_mb=self._options.memory_mb,
+                )
+            )
+        self._outlook = () if facts is None else outlook(facts)
+        for line in self._outlook:
+            self._progress.said(line)
+        size = self._task.model.stat().st_size
+        foresight = Foresight(facts, size, self._options, self._limits.max_drop)
+        hopeful = [
+            one for one in recipes[1:] if self._refusal(one) is None and foresight.fate(one, [self._float]) is None
+        ]
+        choosing = self._sample_set.parts["choose"].stop
+        seconds = min(expected_seconds(hopeful, self._original.sample_s, choosing) / PARALLEL, self._clock.left)
+        what = f"{len(hopeful)} of {len(recipes) - 1} recipes can win here"
+        self._progress.said(
+            f"{what}: about {seconds:.0f} s on an idle machine" if hopeful else f"nothing can win: {what}"
+        )
+        return foresight
+
     def _take_over(self, study: Study) -> None:
         """Add what the study knows from earlier or elsewhere."""
         count = 0
         for record in study.finished():
-            foreseen = record.status == "duplicate" and not record.sha256
-            if record.id not in self._candidates and not foreseen:
-                self._candidates[record.id] = restored(record)
+            one = restored(record)
+            if one.id not in self._candidates and not self._foregone(one):
+                self._candidates[one.id] = one
                 count += 1
         if count:
             self._progress.said(f"reusing {count} finished candidates")
@@ -216,6 +256,8 @@ class Search:
                     self._children.kill()
         for worker in workers:
             worker.result()
+        if not self._clock.over:
+            self._progress.said("nothing else can win: the search ends before its budget")
         if self._clock.stopped:
             self._progress.said("stopping: candidates scored so far are timed and written")
 
@@ -250,16 +292,16 @@ class Search:
             study.give_back(turn)
             self._candidates.pop(candidate.id, None)
             return
-        foreseen = candidate.status == "duplicate" and not candidate.sha256
+        foreseen = self._foregone(candidate)
         self._lose_patience(turn, candidate, foreseen=foreseen)
         self._variations += turn.varied and not foreseen
-        if not (foreseen and turn.varied):
+        if not foreseen:
             self._candidates[candidate.id] = candidate
         values, limits = None, {}
         if candidate.status == "duplicate":
             # Values that give what others gave are no place to draw from again.
             limits["duplicate"] = 1.0
-            if not foreseen:
+            if candidate.sha256:
                 candidate.quality, candidate.pace = self._twin(candidate)
         quality = candidate.quality
         if quality is not None and candidate.status in ("pending", "left out", "duplicate"):
@@ -271,6 +313,10 @@ class Search:
         study.finish(turn, candidate, limits, values)
         if not foreseen:
             self._progress.judged(candidate, self._candidates.values(), self._task.model.stat().st_size)
+
+    def _foregone(self, one: Candidate) -> bool:
+        """Return whether it is a variation that was not built, for its effect was known: no news to anybody."""
+        return one.id not in self._written and not one.sha256 and one.status in ("duplicate", "not tried")
 
     def _lose_patience(self, turn: Turn, candidate: Candidate, *, foreseen: bool) -> None:
         """Count variations that win nothing, from anew after one that does."""

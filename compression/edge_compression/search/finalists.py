@@ -40,7 +40,8 @@ CONFIRM_S = 600.0
 class SearchResult:
     """The search's result. `samples` of each input, and `y` of the first output, are the evaluation samples used,
     `confirming` which of them had no say in the choice; `outputs` the original's to them, `tensors` its inputs and
-    `score` its first metric; `jury` judged, `classic` tells that a device knows how to."""
+    `score` its first metric; `jury` judged, `classic` tells that a device knows how to; `outlook` says what
+    could be won at best."""
 
     tensors: tuple[Input, ...]
     opened: Opened
@@ -56,6 +57,7 @@ class SearchResult:
     candidates: tuple[Candidate, ...]
     ladder: Ladder
     limits: Limits
+    outlook: tuple[str, ...] = ()
 
 
 class FinalSelection:

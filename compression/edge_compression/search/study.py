@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import time
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,9 +79,6 @@ class Study:
         self._optuna, self._recipes = optuna, {recipe.id: recipe for recipe in recipes}
         self._bases = [recipe.id for recipe in recipes if recipe.parameters]
         self._study = _open(url, name)
-        # Another seed for every run, the same for the same history: a resumed search must not repeat its draws.
-        seed = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         self._worker = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         self._barren = False
         self._give_up_lost()
@@ -131,8 +129,12 @@ class Study:
                 {BASE: recipe.id, **own} if recipe.parameters else {}, user_attrs={RECIPE: recipe.id}
             )
             return True
-        base = next_base(self._bases, _tried(trials)) if vary else None
+        tried = _tried(trials)
+        base = next_base(self._bases, tried) if vary else None
         if base is not None:
+            # The n-th variation of a base has the same draw in every search, however its trials took turns.
+            seed = zlib.crc32(f"{base}:{sum(one.base == base for one in tried)}".encode())
+            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, multivariate=False)
             self._study.enqueue_trial({BASE: base})
         return base is not None
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from edge_compression.passes import Prune
+from edge_compression.recipes.recipe import Recipe
 from edge_contracts.errors import BundleError
 
 USED_UP, STOPPED = "the time budget was used up", "the search was stopped"
@@ -26,6 +28,14 @@ CORE_BUILD_S = 120.0
 """Processor time that a build of the core has at least, however little is left."""
 
 
+PROCESS_S, BUILD_S, TRAIN_S = 1.2, 1.0, 30.0
+"""What a candidate costs besides its model's answers: each of three processes to start, the passes of most recipes, and
+a training."""
+
+PRUNE_ANSWERS = 8000
+"""Answers that pruning computes, about (`passes.prune`)."""
+
+
 class BudgetSpentError(BundleError):
     """There is no time for another step; the message says why."""
 
@@ -36,6 +46,17 @@ def default_budget(model_bytes: int) -> float:
     """Return the seconds a search takes at most when nobody says: two minutes for small models, fifteen for large
     ones, what loading and reporting take included."""
     return min(LONGEST_S, SMALL_S + PER_MEGABYTE_S * max(0, model_bytes - SMALL_BYTES) / 1e6)
+
+
+def expected_seconds(recipes: Sequence[Recipe], sample_s: float, samples: int) -> float:
+    """Return about how much work it is to build and judge these recipes, for a model that takes `sample_s` for one of
+    `samples`: a word to who waits, no bound."""
+    total = 0.0
+    for one in recipes:
+        pruned = any(isinstance(step, Prune) for step in one.passes)
+        total += 3 * PROCESS_S + 1.5 * samples * sample_s + (TRAIN_S if one.trains else BUILD_S)
+        total += PRUNE_ANSWERS * sample_s if pruned else 0.0
+    return total
 
 
 class TimeBudget:

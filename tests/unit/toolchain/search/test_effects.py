@@ -7,6 +7,7 @@ import pytest
 
 from edge_compression.evaluation.candidate import Candidate
 from edge_compression.evaluation.pareto import PreliminaryMeasurement
+from edge_compression.options import Options
 from edge_compression.pass_api import SAME_BELOW, SAME_FROM, SAME_VALUE, Changes
 from edge_compression.pruning.effort import RefitLayer, Speed, algebra_seconds
 from edge_compression.pruning.plan import ShareTarget, first_within, grown
@@ -90,7 +91,7 @@ def test_targets_between_what_was_accepted_and_rejected_give_the_same_plan() -> 
 
 
 def test_what_is_impossible_is_asked_once() -> None:
-    foresight = Foresight()
+    foresight = Foresight(None, 0, Options())
     refused = BuildRefused(
         step="prune", text="no channel", place=1, whatever=("keep", "of", "multiple", "samples", "seconds")
     )
@@ -103,7 +104,7 @@ def test_what_is_impossible_is_asked_once() -> None:
 
 
 def test_a_target_out_of_reach_rules_out_smaller_ones_only() -> None:
-    foresight = Foresight()
+    foresight = Foresight(None, 0, Options())
     foresight.learn(recipe(prune(0.3)), BuildRefused(step="prune", text="not reachable", place=0, less="keep"))
     assert foresight.fate(recipe(prune(0.2)), []) is not None
     assert foresight.fate(recipe(prune(0.31)), []) is None
@@ -112,11 +113,11 @@ def test_a_target_out_of_reach_rules_out_smaller_ones_only() -> None:
 
 def test_a_variation_without_effect_is_known_by_its_twin() -> None:
     made = Candidate(recipe=recipe(SIMPLE, mixed(20.0), name="base"), sha256="ab", changes=(DONE, SAME))
-    fate = Foresight().fate(recipe(SIMPLE, mixed(16.0), name="base-v1"), [made])
+    fate = Foresight(None, 0, Options()).fate(recipe(SIMPLE, mixed(16.0), name="base-v1"), [made])
     assert fate is not None
     assert fate.twin is made
     made.drop_out("left out", "loses too much")
-    assert Foresight().fate(recipe(SIMPLE, mixed(16.0), name="base-v1"), [made]) is not None
+    assert Foresight(None, 0, Options()).fate(recipe(SIMPLE, mixed(16.0), name="base-v1"), [made]) is not None
 
 
 def test_a_variation_wins_by_more_than_luck() -> None:
