@@ -311,7 +311,7 @@ class Search:
             if self._limits.max_size is not None:
                 limits["size"] = candidate.size / self._limits.max_size - 1.0
         study.finish(turn, candidate, limits, values)
-        if not foreseen:
+        if candidate.sha256 or candidate.status == "failed":
             self._progress.judged(candidate, self._candidates.values(), self._task.model.stat().st_size)
 
     def _foregone(self, one: Candidate) -> bool:

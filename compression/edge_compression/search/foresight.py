@@ -90,14 +90,11 @@ class Foresight:
     def _rival(self, one: Candidate) -> Rival | None:
         if self._max_size is not None and one.size > self._max_size:
             return None
-        if (
-            not self._rivalry
-            or not one.racing
-            or one.quality is None
-            or one.pace is None
-            or one.quality.bound > self._max_drop
-        ):
+        if not self._rivalry or not one.racing or one.quality is None or one.pace is None:
+            return None
+        if not one.is_float and one.quality.bound > self._max_drop:
             return None
         made = None if one.is_float or self._facts is None else prospect(one.recipe, self._facts)
-        loses = one.quality.drop_interval.low > 0.0 or one.quality.drop > GAIN * self._max_drop
-        return Rival(id=one.id, size=one.size, pace=one.pace, loses=loses, lean=made is not None and made.lean)
+        loses = not one.is_float and (one.quality.drop_interval.low > 0.0 or one.quality.drop > GAIN * self._max_drop)
+        pace = 1.0 if one.is_float else one.pace  # the facts are the float recipe's own
+        return Rival(id=one.id, size=one.size, pace=pace, loses=loses, lean=made is not None and made.lean)

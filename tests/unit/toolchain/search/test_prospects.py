@@ -97,6 +97,13 @@ def test_what_the_same_arithmetic_took_is_known_of_other_roundings() -> None:
     assert "mixed-weights has that without a loss" in fate.reason
 
 
+def test_what_only_compacting_wins_is_the_float_recipe_s() -> None:
+    foresight = Foresight(CONVOLUTIONS, 2 * CONVOLUTIONS.size, Options(), 0.1)
+    compacted = judged(load_recipes("onnx")[0], CONVOLUTIONS.size, 1.0, drop=0.0)
+    assert foresight.fate(RECIPES["int8-dynamic-matmul"], []) is None
+    assert foresight.fate(RECIPES["int8-dynamic-matmul"], [compacted]) is not None
+
+
 def test_beside_a_limit_of_latency_nothing_is_ruled_out_by_another() -> None:
     foresight = Foresight(CONVOLUTIONS, CONVOLUTIONS.size, Options(max_latency_ms=1.0), 1.0)
     small = judged(RECIPES["mixed-weights"], 70_000, 1.0)
