@@ -16,10 +16,10 @@ Preference = Literal["latency", "size", "memory", "balanced"]
 
 LATENCY_STEP = 1.05
 MEMORY_STEP, MEMORY_LEAST_MB = 1.10, 0.5
-SIZE_STEP, SIZE_LEAST, BLOCK = 1.05, 1024, 4096
+SIZE_STEP, SIZE_LEAST, ENTRY = 1.05, 512, 2048
 """Ratios below which nobody would change a rung: a process's peak memory repeats within 10 % and half a megabyte,
-latencies of another day within 5 %; bytes are exact, but five percent, or a thousand, are no reason for another rung,
-and a file takes a block on the disk however small it is."""
+latencies of another day within 5 %; bytes are exact, but five percent, or five hundred, are no reason for another
+rung, and with its entry in the manifest a rung weighs two thousand however small its file is."""
 
 RANK_STEP = 1.05
 """Ratio of the preferred costs below which what loses less goes first: accuracy is not given up for a difference that
@@ -198,7 +198,7 @@ def advantage(a: str, b: str, candidates: Mapping[str, Costs], merits: Merits) -
 
 
 def _smaller(a: Costs, b: Costs) -> bool:
-    least = max(a.size, BLOCK)
+    least = max(a.size, ENTRY)
     return _cheaper(least, b.size, SIZE_STEP) and least + SIZE_LEAST < b.size
 
 

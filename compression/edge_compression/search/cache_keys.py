@@ -45,6 +45,7 @@ def study_identity(source: str, recipes: Sequence[Recipe], options: Options, pro
         "recipes": [[recipe.id, recipe.text] for recipe in recipes],
         "limit": [str(options.max_drop), options.confidence],
         "samples": options.evaluation,
+        "ruled out by others": options.max_latency_ms is None and options.max_memory_mb is None,
         "profile": [profile.model.threads, profile.model.reduce_range],
     }
     return f"edgewright-{_digest(asked)[:24]}"

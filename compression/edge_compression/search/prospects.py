@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from edge_compression.evaluation.graph_profile import GraphFacts, OperatorShare
-from edge_compression.evaluation.pareto import BLOCK, LATENCY_STEP, MEMORY_LEAST_MB, SIZE_LEAST, SIZE_STEP
+from edge_compression.evaluation.pareto import ENTRY, LATENCY_STEP, MEMORY_LEAST_MB, SIZE_LEAST, SIZE_STEP
 from edge_compression.evaluation.rung_merit import LATENCY_LEAST_MS
 from edge_compression.passes import (
     AnyPass,
@@ -168,7 +168,7 @@ def objection(found: Prospect, facts: GraphFacts, original_size: int, rivals: It
 
 
 def _smaller(size: float, other: int) -> bool:
-    least = max(size, BLOCK)
+    least = max(size, ENTRY)
     return least * SIZE_STEP < other and least + SIZE_LEAST < other
 
 
