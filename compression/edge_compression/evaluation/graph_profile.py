@@ -94,8 +94,9 @@ def graph_facts(plan: ProfilePlan) -> GraphFacts | None:
 def profile(plan: ProfilePlan) -> GraphFacts:
     """Gather the facts in this process."""
     from edge_compression.onnx_tools.graph import load, with_names
+    from edge_compression.onnx_tools.inner_graphs import hoist_constants
     from edge_compression.onnx_tools.precision import is_quantized
-    from edge_compression.quantization.weights import find_weights
+    from edge_compression.quantization.weights import MIN_VALUES, find_weights
 
     model = with_names(load(Path(plan.model).read_bytes()))
     runs = stored_runs(plan.tensors, Path(plan.calibration))
@@ -103,8 +104,9 @@ def profile(plan: ProfilePlan) -> GraphFacts:
     found = _timed(model, feeds)
     stored: Counter[str] = Counter()
     count: Counter[str] = Counter()
+    hoist_constants(model, MIN_VALUES)
     for weight in find_weights(model, ()):
-        stored[weight.nodes[0].op_type] += weight.values.nbytes
+        stored[weight.nodes[0].op_type] += weight.values.size * (2 if weight.half else 4)
         count[weight.nodes[0].op_type] += 1
     operators = tuple(
         OperatorShare(
