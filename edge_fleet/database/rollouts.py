@@ -198,12 +198,12 @@ class RolloutStore:
         """Take or renew a lease until `now + length_s`; return whether it is ours."""
         with self._engine.begin() as connection:
             row = {"name": name, "holder": holder, "until": now + length_s}
-            made = self._insert(LEASES).values(row).on_conflict_do_nothing()
-            if connection.execute(made).rowcount:
-                return True
+            connection.execute(self._insert(LEASES).values(row).on_conflict_do_nothing())
             free = (LEASES.c.holder == holder) | (LEASES.c.until < now) | (LEASES.c.until > now + 10 * length_s)
             taken = update(LEASES).where(LEASES.c.name == name, free).values(row)
-            return bool(connection.execute(taken).rowcount)
+            connection.execute(taken)
+            # Not by the number of rows, which PostgreSQL's driver does not tell of an insert that may conflict.
+            return connection.scalar(select(LEASES.c.holder).where(LEASES.c.name == name)) == holder
 
     def begin(self, rollout: str, manifest: str, plan: RolloutPlan, entered: float, now: str) -> None:
         """Store a plan that starts. What was reported before it is looked at when it is first driven."""

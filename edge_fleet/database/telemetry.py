@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     func,
     insert,
     select,
@@ -31,6 +32,7 @@ from edge_contracts.channel import Channel
 from edge_contracts.codec import Record, encode
 from edge_contracts.state import Presence, ReportedState, parse_reported
 from edge_contracts.telemetry import Event, TelemetryWindow, Tombstone
+from edge_fleet.database.batches import LastSeen, MessageRow, insert_messages
 from edge_fleet.database.engine import open_database
 
 Message = TelemetryWindow | Event | Tombstone
@@ -98,6 +100,8 @@ ROLLOUTS = Table(
 )
 
 
+_KNOWN = select(DEVICES).where(DEVICES.c.device == bindparam("name"))
+
 GONE = "gone"
 """State of a slot that its device has not any more, or has on another channel."""
 
@@ -120,6 +124,8 @@ class TelemetryStore:
     def __init__(self, url: str) -> None:
         """Open, and create what is missing. Raises FleetError for a URL that is none or needs another driver."""
         self._engine, self._insert = open_database(url, _METADATA)
+        self._seen = LastSeen()
+        self._upserts: dict[tuple[str, ...], Any] = {}
 
     def close(self) -> None:
         """Close all connections."""
@@ -131,17 +137,17 @@ class TelemetryStore:
         """Store a batch in one transaction, received at UTC time `now`. Doing it twice is doing it once. `retained`
         are earlier words: they do not say that their devices were seen now."""
         messages = [arrival for arrival in arrivals if isinstance(arrival, Message)]
+        heard = self._seen.due((message.device for message in messages), now)
         with self._engine.begin() as connection:
             if messages:
-                rows = [_message_row(message) for message in messages]
-                connection.execute(self._insert(MESSAGES).on_conflict_do_nothing(), rows)
+                insert_messages(connection, [_message_row(message) for message in messages])
             for earlier in retained:
                 self._update_device(connection, earlier, now, seen=False)
             for arrival in arrivals:
                 if isinstance(arrival, Presence | ReportedState):
                     self._update_device(connection, arrival, now)
-            for device in sorted({message.device for message in messages}):
-                self._upsert(connection, {"device": device, "last_seen": now})
+            self._seen.write(connection, heard, now)
+        self._seen.done(heard, now)
 
     def devices(self) -> list[DeviceRow]:
         """Return every device, by name."""
@@ -210,7 +216,7 @@ class TelemetryStore:
     def _update_device(
         self, connection: Connection, arrival: Presence | ReportedState, now: str, *, seen: bool = True
     ) -> None:
-        found = connection.execute(select(DEVICES).where(DEVICES.c.device == arrival.device)).first()
+        found = connection.execute(_KNOWN, {"name": arrival.device}).first()
         known = None if found is None else _device(found._mapping)
         if isinstance(arrival, Presence):
             if is_late_will(known, arrival):
@@ -229,9 +235,13 @@ class TelemetryStore:
 
     def _upsert(self, connection: Connection, row: dict[str, Any], kept: Sequence[str] = ("device",)) -> None:
         """Add a device's row, or change it except for what is `kept`."""
-        statement = self._insert(DEVICES).values(row)
-        changes = {name: statement.excluded[name] for name in row if name not in kept}
-        connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=changes))
+        key = (*row, "", *kept)
+        statement = self._upserts.get(key)
+        if statement is None:  # building one costs more than running it
+            plain = self._insert(DEVICES).values({name: bindparam(name) for name in row})
+            changes = {name: plain.excluded[name] for name in row if name not in kept}
+            statement = self._upserts[key] = plain.on_conflict_do_update(index_elements=["device"], set_=changes)
+        connection.execute(statement, row)
 
 
 def is_late_will(known: DeviceRow | None, presence: Presence) -> bool:
@@ -296,16 +306,11 @@ def missing_runs(accounted: Sequence[range]) -> list[range]:
     return missing
 
 
-def _message_row(message: Message) -> dict[str, Any]:
-    return {
-        "device": message.device,
-        "boot_id": message.boot_id,
-        "sequence": message.sequence,
-        "kind": message.kind,
-        "time": message.end if isinstance(message, TelemetryWindow) else message.time,
-        "slot": None if isinstance(message, Tombstone) else message.slot,
-        "body": encode(message).decode(),
-    }
+def _message_row(message: Message) -> MessageRow:
+    time = message.end if isinstance(message, TelemetryWindow) else message.time
+    slot = None if isinstance(message, Tombstone) else message.slot
+    body = encode(message).decode()
+    return message.device, message.boot_id, message.sequence, message.kind, time, slot, body
 
 
 def _device(row: Any) -> DeviceRow:

@@ -36,6 +36,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--processes", type=click.IntRange(1, 256), default=2, show_default=True, help="Number of processes of devices."
 )
 @click.option("--depots", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of depots.")
+@click.option(
+    "--depot-devices",
+    type=click.IntRange(1, 100_000),
+    default=64,
+    show_default=True,
+    help="Maximum number of devices a depot serves at once.",
+)
 @click.option("--controllers", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of controllers.")
 @click.option("--db", metavar="URL", help="URL of an empty database; default: the file fleet.db of the fleet.")
 @click.option(
@@ -52,6 +59,7 @@ def simulate(
     broker: str,
     processes: int,
     depots: int,
+    depot_devices: int,
     controllers: int,
     db: str | None,
     folder: Path | None,
@@ -98,6 +106,7 @@ def simulate(
         processes=processes,
         depots=depots,
         controllers=controllers,
+        depot_devices=depot_devices,
         db=db,
     )
     if folder is None:

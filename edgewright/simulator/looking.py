@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from tuf.api.metadata import Snapshot, Targets, Timestamp
 
+from edge_agent.backoff import InFlight
 from edge_agent.errors import DamagedError, HashMismatchError, NotFoundError
 from edge_agent.ipc.updater import (
     Checking,
@@ -49,9 +50,6 @@ from edge_contracts.profile import DeviceProfile
 from edge_contracts.selection import Facts
 from edge_contracts.turns import DeviceTurn, Roster, parse_roster, roster_target, shard_of, turn_of
 from edgewright.simulator.trust import TrustedMetadata, is_target
-
-AT_ONCE = 4
-"""Chunks that a device has asked for at once: what the agent's window reaches on a quick link for a small release."""
 
 T = TypeVar("T")
 
@@ -203,15 +201,20 @@ class Looker:
             return
         self.say(Fetching(slot=slot, done=len(here), total=len(chunks)))
         missing = [place for place in range(len(chunks)) if place not in here]
-        for first in range(0, len(missing), AT_ONCE):
-            places = missing[first : first + AT_ONCE]
+        window = InFlight()
+        while missing:
+            places, missing = missing[: window.limit], missing[window.limit :]
             asks = []
             for place in places:
                 entry, number = chunks[place]
                 offset = number * manifest.chunk_size
                 length = min(manifest.chunk_size, entry.size - offset)
                 asks.append(Ask(kind="blob", name=entry.sha256, offset=offset, length=length))
-            for place, data in zip(places, (yield asks), strict=True):
+            began = self.clock()
+            answers = yield asks
+            for _ in answers:  # as the agent's window grows, or does not on a slow link
+                window = window.observed(self.clock() - began)
+            for place, data in zip(places, answers, strict=True):
                 entry, number = chunks[place]
                 if data is None or hashlib.sha256(data).hexdigest() != entry.chunks[number]:
                     raise DamagedError("a chunk is not what the manifest pins", subject=entry.path)

@@ -49,6 +49,7 @@ class Rehearsal(StrictRecord, frozen=True, kw_only=True):
     processes: int = 2
     depots: int = 1
     controllers: int = 1
+    depot_devices: int = 64
     db: str | None = None
 
 
@@ -61,7 +62,7 @@ def rehearse(asked: Rehearsal, folder: Path, say: Progress) -> Outcome:
             site.start_broker(asked.broker)  # type: ignore[arg-type]
         else:
             site.use_broker(asked.broker)
-        site.start_services(asked.depots, asked.controllers)
+        site.start_services(asked.depots, asked.controllers, asked.depot_devices)
         hosts = stack.enter_context(_hosts(asked, site))
         return _Run(asked, site, hosts, say).run()
 

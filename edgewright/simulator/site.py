@@ -123,11 +123,13 @@ class SimulatedSite(Stage):
             raise SimulationError("give HOST:PORT, mosquitto or embedded", subject="broker")
         self.host, self.port = host.strip("[]"), int(port)
 
-    def start_services(self, depots: int, controllers: int) -> None:
-        """Start depots and controllers, and wait until they are subscribed."""
+    def start_services(self, depots: int, controllers: int, depot_devices: int) -> None:
+        """Start depots, each of which serves `depot_devices` devices at once, and controllers; wait until they are
+        subscribed."""
         broker = ("--broker", f"{self.host}:{self.port}", "--protocol", self.protocol)
         for number in range(depots):
-            self.start(f"depot-{number}", "fleet", "depot", str(self.fleet_folder), *broker, ready="depot ready")
+            words = ("fleet", "depot", str(self.fleet_folder), *broker, "--devices", str(depot_devices))
+            self.start(f"depot-{number}", *words, ready="depot ready")
         for number in range(controllers):
             name = f"controller-{number}"
             words = ("fleet", "controller", str(self.fleet_folder), *broker, "--db", self.store_url)
