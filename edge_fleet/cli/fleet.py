@@ -23,7 +23,7 @@ from edge_fleet.cli.output import FOLDER, emit, fleet_argument, json_option, utc
 from edge_fleet.cli.plans import why
 from edge_fleet.cli.rollout import promote_command, rollout
 from edge_fleet.cli.services import controller, depot
-from edge_fleet.cli.views import devices, events, status
+from edge_fleet.cli.views import devices, events, retention, status
 from edge_fleet.releases.deltas.build import DeltaPlan
 from edge_fleet.releases.export import export, not_mounted
 from edge_fleet.releases.garbage import YOUNG, collect_garbage
@@ -275,6 +275,7 @@ for _command in (
     devices,
     events,
     status,
+    retention,
     why,
     exposed_command,
     authority,

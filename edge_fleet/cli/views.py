@@ -10,6 +10,7 @@ import click
 
 from edge_contracts.codec import plain
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
+from edge_fleet.database.retention import RetentionStore, Swept
 from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.releases.release import versions
 from edge_fleet.rollouts.rollout import channels
@@ -167,3 +168,32 @@ def _shadow(shadow: dict[str, Any] | None) -> str:
     if shadow["agreement"] is None:
         return f" (shadow: {shadow['compared']} of {asked} answered)"
     return f" (shadow: {shadow['agreement']:.1%} of {shadow['compared']} agree)"
+
+
+@click.command()
+@fleet_argument
+@db_option
+@json_option
+def retention(folder: Path, db: str | None, as_json: bool) -> None:
+    """Remove telemetry that is older than the fleet keeps it.
+
+    Windows are added up to five minutes after 7 days, and to days after 90; `[retention]` in fleet.toml has other
+    numbers (raw_days, detailed_days). Controllers do the same all the time.
+
+    \b
+    Examples:
+      edgewright fleet retention ~/fleet
+      edgewright fleet retention ~/fleet --json
+    """
+    fleet = FleetWorkspace(folder)
+    store = RetentionStore(db or fleet.store_url)
+    try:
+        done = Swept()
+        while (step := store.sweep(fleet.settings.retention, utc_now())).any:
+            done = done.and_then(step)
+            click.echo(f"{done.windows} windows, {done.detailed} rows of five minutes, {done.removed} others", err=True)
+        rows = store.counts()
+    finally:
+        store.close()
+    text = f"added up {done.windows} windows and {done.detailed} rows of five minutes; removed {done.removed} others"
+    emit({"swept": done, "rows": rows}, as_json, text)

@@ -24,6 +24,7 @@ from edge_contracts.state import Presence, ReportedState
 from edge_contracts.topics import INGEST_GROUP, all_devices, collector_topic, device_topic, shared
 from edge_fleet.controller.attendance import Attendance
 from edge_fleet.controller.ingest import parse_arrival
+from edge_fleet.controller.keeping import Keeping
 from edge_fleet.controller.rollout_driver import RolloutDriver
 from edge_fleet.database.telemetry import Arrival, TelemetryStore
 from edge_fleet.mqtt import STEP_S, Broker, BrokerConnection, ServiceLink
@@ -183,6 +184,7 @@ def control(
         serving.intake.write(math.inf)
     finally:
         serving.driver.close()
+        serving.keeping.close()
         store.close()
         log(" ".join(["controller", *(f"{name}={count}" for name, count in sorted(serving.intake.counts.items()))]))
 
@@ -203,6 +205,7 @@ class _Controller:
         self.intake = IngestQueue(store, log)
         self._duties = ControllerDuties(fleet, log)
         self.driver = RolloutDriver(fleet, post.store_url, post.client_id, log)
+        self.keeping = Keeping(fleet, post.store_url, post.client_id, log)
         self._collector = collector_topic(fleet.tenant, post.client_id)
         self._named: dict[str, float] = {}
         place = ServiceLink(
@@ -220,6 +223,7 @@ class _Controller:
         self.intake.write(now)
         self._duties.look(now)
         self.driver.look(now)
+        self.keeping.look(now)
         return GATHER_S if self.intake.waiting else STEP_S
 
     def _receive(self, delivery: MessageReceived) -> None:

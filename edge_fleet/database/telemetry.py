@@ -54,6 +54,14 @@ MESSAGES = Table(
     Column("body", Text, nullable=False),
     UniqueConstraint("device", "boot_id", "sequence"),
 )
+FLOORS = Table(
+    "message_floors",
+    _METADATA,
+    Column("device", _NAME, primary_key=True),
+    Column("boot_id", String(128), primary_key=True),
+    Column("below", BigInteger, nullable=False),
+)
+"""The numbers of a boot that were looked at and removed: those below."""
 DEVICES = Table(
     "devices",
     _METADATA,
@@ -172,17 +180,21 @@ class TelemetryStore:
         return [Presence(device=device, boot_id=boot, online=True) for device, boot in found]
 
     def gaps(self, device: str, boot_id: str) -> list[range]:
-        """Return the runs of a boot's numbers, counted from 0, that neither arrived nor are owned up to."""
+        """Return the runs of a boot's numbers, counted from 0, that neither arrived nor are owned up to. Of numbers
+        below those that were removed for their age, nothing is said any more."""
         sequence = MESSAGES.c.sequence
         of_boot = (MESSAGES.c.device == device) & (MESSAGES.c.boot_id == boot_id)
+        removed = select(FLOORS.c.below).where(FLOORS.c.device == device, FLOORS.c.boot_id == boot_id)
         with self._engine.connect() as connection:
+            floor = connection.scalar(removed) or 0
+            of_boot &= sequence >= floor
             last, count = connection.execute(select(func.max(sequence), func.count()).where(of_boot)).one()
-            if not count or last + 1 == count:
+            if not count or last + 1 - floor == count:
                 return []
             seen = [range(number, number + 1) for number in connection.scalars(select(sequence).where(of_boot))]
             tombs = connection.scalars(select(MESSAGES.c.body).where(of_boot & (MESSAGES.c.kind == "dropped")))
             dropped = [msgspec.json.decode(body, type=Tombstone) for body in tombs]
-        return missing_runs(seen + [range(tomb.first, tomb.first + tomb.count) for tomb in dropped])
+        return missing_runs([range(floor), *seen] + [range(tomb.first, tomb.first + tomb.count) for tomb in dropped])
 
     def messages(self, kind: str | None = None, device: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Return the newest messages as plain values, newest last."""

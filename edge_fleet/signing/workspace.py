@@ -23,6 +23,7 @@ from edge_contracts.codec import StrictRecord, convert
 from edge_contracts.names import Name
 from edge_contracts.toml import decode_toml
 from edge_fleet.errors import FleetBusyError, FleetError
+from edge_fleet.retention import Retention
 from edge_fleet.signing.keys import RELEASES, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing, check_outside_git, root_names
 from edge_fleet.signing.metadata import read_metadata
 from edge_fleet.signing.repository import FleetRepository
@@ -39,6 +40,7 @@ class FleetSettings(StrictRecord, frozen=True, kw_only=True):
 
     tenant: Name = "default"
     expiry_days: Lifetimes = Lifetimes()
+    retention: Retention = Retention()
 
 
 class NewFleet(StrictRecord, frozen=True, kw_only=True):
