@@ -19,7 +19,7 @@ from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.evidence.gates import EvidenceBook, Verdict, gate_rules
 from edge_fleet.releases.release import manifest_hash
-from edge_fleet.rollouts.explain import Sentence, explain_device, with_log
+from edge_fleet.rollouts.explain import Sentence, explain_device, refusals_of, with_log
 from edge_fleet.rollouts.plan import ApprovalStep, RolloutPlan, read_plan
 from edge_fleet.rollouts.plan_state import duration, odds
 from edge_fleet.rollouts.planned import Forecast, forecast, replay, start_planned
@@ -179,7 +179,7 @@ def _device_sentences(fleet: FleetWorkspace, url: str, name: str) -> list[Senten
         rows = store.devices()
         events = store.messages("event", name, MAX_EVENTS)
     row = next((one for one in rows if one.device == name), None)
-    sentences = explain_device(name, row, documents, rows, now, _turns(repository, documents, row))
+    sentences = explain_device(name, row, documents, rows, now, _turns(repository, documents, row), refusals_of(events))
     return with_log(sentences, None if row is None else row.reported, events)
 
 

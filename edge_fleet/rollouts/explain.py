@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from edge_contracts.channel import Channel, ChannelRelease
 from edge_contracts.codec import Record
+from edge_contracts.names import parse_time
 from edge_contracts.selection import Facts, bucket, matches, reach, stratum, window_open
 from edge_contracts.selector import described
 from edge_contracts.state import ReportedState, SlotState
@@ -33,7 +34,20 @@ _WORK = {
 GIVEN_UP_EVENTS = ("update-rejected", "update-rolled-back")
 """Events that carry an excerpt of the device's log."""
 
+_REFUSED = {
+    "revoked": ("the release is revoked for every device", "release a new version"),
+    "blocked": ("the release was aborted on this channel", "release a new version"),
+    "below-minimum": ("it is older than the family's minimum version", "roll out a newer version"),
+}
+_LOOK = "is a depot running, with the whole repository? on the device: edgewright agent doctor"
 _HELD = {
+    "not-found": ("what it asked for is not at any depot", _LOOK),
+    "unreachable": ("no depot answers it", _LOOK),
+    "hash-mismatch": ("what a depot sends is not what is signed", _LOOK),
+    "damaged": ("what a depot sends is not what is signed", _LOOK),
+    "disk": ("the disk is too full", "make room on the device: edgewright agent status"),
+    "memory": ("there is too little memory free", "on the device: edgewright agent status"),
+    "updater-died": ("the process that fetches it died; it is started again", None),
     "no-place": ("the rollout's roster has no turn for it yet; the next step that is signed gives it one", None),
     "paused": ("the rollout is paused", "edgewright fleet rollout resume"),
     "deadline": ("the rollout's deadline has passed", "start the rollout again with a later deadline"),
@@ -58,9 +72,10 @@ def explain_device(
     others: Iterable[DeviceRow],
     now: datetime,
     turns: Mapping[str, DeviceTurn] = MappingProxyType({}),
+    refused: Mapping[str, Refusal] = MappingProxyType({}),
 ) -> list[Sentence]:
     """Return why a device's slots are as they are; `others` is the fleet to compare with, `turns` are its own turns by
-    channel. `with_log` adds what the device's log says."""
+    channel, `refused` what it said of each slot's wish, if it may not have it. `with_log` adds the device's log."""
     if row is None or row.reported is None:
         text = f"{name} has never reported" if row is None else f"{name} is known, but has not reported its state"
         return [Sentence(text=text, next="on the device: edgewright agent doctor; here: does the controller run?")]
@@ -71,8 +86,15 @@ def explain_device(
     elif row.reported.level != "NORMAL":
         found.append(Sentence(text=f"is at level {row.reported.level}: it starts no update"))
     fleet = [other for other in others if other.device != name]
-    around = _Around(channels=channels, others=tuple(fleet), now=now, turns=turns)
+    around = _Around(channels=channels, others=tuple(fleet), now=now, turns=turns, refused=refused)
     return found + [_explain_slot(row.reported, slot, around) for slot in row.reported.slots]
+
+
+class Refusal(Record, frozen=True, kw_only=True):
+    """What a device said of a release that a channel names and it may not have."""
+
+    reason: str
+    text: str
 
 
 class _Around(Struct, frozen=True, kw_only=True):
@@ -82,6 +104,20 @@ class _Around(Struct, frozen=True, kw_only=True):
     others: tuple[DeviceRow, ...]
     now: datetime
     turns: Mapping[str, DeviceTurn]
+    refused: Mapping[str, Refusal]
+
+
+def refusals_of(events: Iterable[dict[str, Any]]) -> dict[str, Refusal]:
+    """Return what each slot was refused last, unless it was offered something since; `events` are oldest first."""
+    found: dict[str, Refusal] = {}
+    for event in events:
+        slot = event.get("slot")
+        if slot is not None and event.get("event") == "update-refused":
+            reason = str(event.get("detail", {}).get("reason", ""))
+            found[slot] = Refusal(reason=reason, text=str(event.get("text", "")))
+        elif slot is not None and event.get("event") == "update-offered" and "reason" not in event.get("detail", {}):
+            found.pop(slot, None)
+    return found
 
 
 def with_log(
@@ -119,11 +155,19 @@ def _explain_slot(report: ReportedState, slot: SlotState, around: _Around) -> Se
     outside = _outside(channel, facts)
     wish = channel.stable if outside is not None or channel.candidate is None else channel.candidate
     if wish is None:
-        return Sentence(slot=slot.slot, text=f"{outside or 'is offered nothing'}; the channel has no stable release")
+        return Sentence(slot=slot.slot, text=f"{outside or _last_end(slot)}; the channel has no stable release")
     sentence = _explain_wish(report, slot, wish, channel, around)
     if outside is None:
         return sentence
     return Sentence(slot=slot.slot, text=f"{outside}; {sentence.text}", next=sentence.next)
+
+
+def _last_end(slot: SlotState) -> str:
+    """Say what became of the last release that the slot was offered."""
+    if slot.candidate is None or slot.state not in ("rejected", "rolled_back"):
+        return "is offered nothing"
+    verb = "rejected" if slot.state == "rejected" else "went back from"
+    return f"is offered nothing; it {verb} {slot.candidate.version}: {slot.reason}"
 
 
 def _outside(channel: Channel, facts: Facts) -> str | None:
@@ -157,6 +201,13 @@ def _explain_wish(
         sentence = _explain_failure(report, slot, candidate.version, around.others)
         return Sentence(slot=slot.slot, text=f"runs {version}, as it should; it {sentence.text}", next=sentence.next)
     if candidate is None or candidate.manifest_sha256 != wish.manifest_sha256:
+        if (refusal := around.refused.get(slot.slot)) is not None:
+            why, step = _REFUSED.get(refusal.reason, (refusal.text, None))
+            return Sentence(slot=slot.slot, text=f"may not have {version} ({refusal.reason}): {why}", next=step)
+        held = _kept_from_beginning(report, wish, channel, around)
+        if held is not None:
+            why, step = _HELD[held]
+            return Sentence(slot=slot.slot, text=f"has not begun with {version}: {why}", next=step)
         text = f"has not taken notice of {version} yet (its last report is of {report.time})"
         return Sentence(slot=slot.slot, text=text, next="can it reach a depot? on the device: edgewright agent doctor")
     if slot.state in ("rejected", "rolled_back"):
@@ -172,6 +223,19 @@ def _explain_wish(
     share = f", {slot.progress:.0%} done" if slot.progress is not None and slot.state == "downloading" else ""
     since = f" since {slot.since}" if slot.since is not None else ""
     return Sentence(slot=slot.slot, text=f"{text}{share}{since}")
+
+
+def _kept_from_beginning(report: ReportedState, wish: ChannelRelease, channel: Channel, around: _Around) -> str | None:
+    """Return what in the signed document keeps a device from beginning; it reports nothing of what it never began."""
+    if channel.paused:
+        return "paused"
+    if wish != channel.candidate:
+        return None
+    if channel.deadline is not None and around.now > parse_time(channel.deadline, what="channel.deadline"):
+        return "deadline"
+    rule = channel.availability
+    grouped = rule is not None and facts_of(report).value(rule.group) is not None
+    return "no-place" if grouped and channel.channel not in around.turns else None
 
 
 def _waits(version: str, channel: Channel, around: _Around) -> str:

@@ -18,6 +18,7 @@ NEEDS: dict[str, set[str]] = {
     "docs/how-to/deltas.md": {"fleet", "bundles"},
     "docs/how-to/drift.md": {"fleet", "services", "agent", "running"},
     "docs/how-to/enroll.md": {"fleet", "authority", "agent"},
+    "docs/how-to/first-fleet.md": set(),
     "docs/how-to/first-rollout.md": {"bundles"},
     "docs/how-to/fleet-services.md": set(),
     "docs/how-to/install-device.md": {"fleet", "services", "bundles", "agent"},
@@ -49,6 +50,10 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "sudo edgewright agent enroll": "needs a broker with TLS: tests/system/test_tls_identity.py",
         "edgewright fleet identity revoke": "the device was not enrolled",
         "scp": "nothing was revoked",
+    },
+    "docs/how-to/first-fleet.md": {
+        "edgewright fleet rollout finish": "no device has committed it",
+        "edgewright fleet rollout start ~/first-fleet --plan second.toml": "the first rollout is not finished",
     },
     "docs/how-to/first-rollout.md": {
         "edgewright fleet rollout abort": "the alternative to finish",

@@ -14,7 +14,7 @@ from edge_contracts.selector import Selector
 from edge_contracts.state import Installed, ReportedState, SlotState
 from edge_contracts.turns import DeviceTurn
 from edge_fleet.database.telemetry import DeviceRow
-from edge_fleet.rollouts.explain import explain_device, with_log
+from edge_fleet.rollouts.explain import explain_device, refusals_of, with_log
 
 TIME = "2026-11-22T06:00:00Z"
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
@@ -176,3 +176,29 @@ def test_a_device_that_has_the_release_and_a_paused_rollout_says_so() -> None:
     )
     assert sentence.text == "has 1.1.0 and does not try it: the rollout is paused"
     assert sentence.next == "edgewright fleet rollout resume"
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"paused": True}, "the rollout is paused"),
+    ({"deadline": "2026-11-22T05:00:00Z"}, "the rollout's deadline has passed"),
+    ({"schema": 2, "availability": Availability(group="board", at_most=1, turn_s=3600.0, begins=TIME)},
+     "the rollout's roster has no turn for it yet"),
+])  # fmt: skip
+def test_what_keeps_a_device_from_beginning_is_read_from_the_document(changes: dict[str, Any], words: str) -> None:
+    assert text(device(state="committed"), channel(**changes)).startswith(f"has not begun with 1.1.0: {words}")
+
+
+def test_a_release_the_device_may_not_have_is_said_to_be_so_until_another_is_offered() -> None:
+    refusal = {"event": "update-refused", "slot": "main", "detail": {"reason": "revoked"}, "text": "no"}
+    offer = {"event": "update-offered", "slot": "main", "detail": {}}
+    refused = refusals_of([refusal])
+    (sentence,) = explain_device("pump-7", device(), {"stable": channel()}, (), NOW, {}, refused)
+    assert sentence.text == "may not have 1.1.0 (revoked): the release is revoked for every device"
+    assert sentence.next == "release a new version"
+    assert refusals_of([refusal, offer]) == {}
+
+
+def test_what_was_aborted_before_there_was_a_stable_release_is_told() -> None:
+    row = device(state="rolled_back", reason="aborted", candidate=NEW_ONE, serving=None)
+    found = text(row, channel(candidate=None, stable=None, rollout=None))
+    assert found == "is offered nothing; it went back from 1.1.0: aborted; the channel has no stable release"
