@@ -95,6 +95,7 @@ def measure(path: Path, variants: str, **words: Any) -> None:
       edgewright bench measure bundle --task watch_har.toml --variants int8-pc-minmax-rr,float --json report.json
     """
     asked = _Asked(**words)
+    asked.check_files()
     wanted = [name.strip() for name in variants.split(",") if name.strip()]
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-")))
@@ -136,6 +137,16 @@ class _Asked:
     junit_to: Path | None
     html_to: Path | None
     json_to: str | None
+
+    def check_files(self) -> None:
+        """Raise OperatorError for a file that cannot be written, before minutes are spent on what goes into it."""
+        named = {"--csv": self.csv_to, "--junit": self.junit_to, "--html": self.html_to, "--raw": self.raw}
+        named["--json"] = None if self.json_to in (None, "-") else Path(str(self.json_to))
+        for option, path in named.items():
+            if path is not None and str(path) == "-":
+                raise OperatorError("only --json writes to standard output", subject=option)
+            if path is not None and not path.absolute().parent.is_dir():
+                raise OperatorError("no such folder", subject=f"{option} {path}", hint=f"mkdir -p {path.parent}")
 
     def load(self) -> LoadSettings:
         """Return the load. Raises OperatorError for a server without rate or deadline, and a rate elsewhere."""

@@ -53,3 +53,9 @@ def test_a_model_with_open_sizes_is_not_measured_at_one_in_silence(tmp_path: Pat
     words = [str(model), "--seconds", "0.1", "--shape", "x=1,3,8,9", "--json", "-"]
     done = CliRunner().invoke(bench, words, catch_exceptions=False)
     assert json.loads(done.stdout)["inputs"] == "random inputs x float32 [1, 3, 8, 9]"
+
+
+@pytest.mark.parametrize(("option", "file"), [("--html", "no/page.html"), ("--json", "no/r.json"), ("--csv", "-")])
+def test_files_that_cannot_be_written_are_named_before_anything_is_measured(option: str, file: str) -> None:
+    with pytest.raises(OperatorError, match=option):
+        CliRunner().invoke(bench, ["absent.onnx", option, file], catch_exceptions=False)

@@ -31,6 +31,7 @@ from edge_bench.scenarios.sustain import Sustained, SustainedWindow, sustained_r
 from edge_bench.stats import Interval, summarize
 from edge_contracts.codec import plain
 
+MACHINE = environment()
 HOSTILE = '<script>alert("x")</script>=cmd\x01'
 OPERATORS = (OperatorCost(name="a", operator="Conv", ms=3.0, share=0.75), OperatorCost(name="b", operator="Relu", ms=1.0, share=0.25))  # fmt: skip # noqa: E501
 
@@ -43,12 +44,12 @@ def windows(*latencies: float) -> tuple[SustainedWindow, ...]:
     )  # fmt: skip
 
 
-def subject(name: str, ms: float, score: float, *, seconds: float = 1.0) -> SubjectReport:
+def subject(name: str, ms: float, score: float, *, seconds: float = 1.0, queries: int = 200) -> SubjectReport:
     draws = np.random.default_rng(1)
-    latencies = [ms * (1 + 0.01 * draws.standard_exponential(200)) for _ in range(7)]
+    latencies = [ms * (1 + 0.01 * draws.standard_exponential(queries)) for _ in range(7)]
     idle = MachineState(at_s=0.0)
     facts = [
-        Block(queries=200, samples=200, wall_s=seconds / 7, cpu_s=0.1, joules=0.5, before=idle, after=idle)
+        Block(queries=queries, samples=queries, wall_s=seconds / 7, cpu_s=0.1, joules=0.5, before=idle, after=idle)
         for _ in latencies
     ]
     loaded = Loaded(load_ms=20.0, first_ms=2.0, peak_memory_mb=9.0, engine="onnxruntime", engine_version="1")
@@ -72,7 +73,7 @@ def subject(name: str, ms: float, score: float, *, seconds: float = 1.0) -> Subj
 def report(*subjects: SubjectReport) -> BenchReport:
     return BenchReport(
         subject="m.onnx", inputs="t.toml", threads=1, seconds=1.0, metric="top1", samples=9, stable=True,
-        environment=environment(), subjects=subjects, measured_at="2026-01-01T00:00:00Z",
+        environment=MACHINE, subjects=subjects, measured_at="2026-01-01T00:00:00Z",
     )  # fmt: skip
 
 
@@ -102,6 +103,12 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing_of_a_name() -> N
 def test_a_page_of_little_is_a_page() -> None:
     bare = msgspec.structs.replace(subject("m", 1.0, 0.9), quality=None, run=None)
     assert "m.onnx" in html(msgspec.structs.replace(report(bare, FAILED), metric=None, samples=None))
+
+
+def test_percentiles_of_too_few_queries_are_said_to_be_so() -> None:
+    few = report(subject("m", 1.0, 0.9, queries=3))
+    assert html(few).count("too few") >= 2  # p99 and p99.9
+    assert "p99_ms" not in as_csv(few)
 
 
 def test_csv_has_a_row_for_each_and_keeps_names_whole() -> None:
