@@ -63,7 +63,7 @@ def rehearse(asked: Rehearsal, folder: Path, say: Progress) -> Outcome:
         else:
             site.use_broker(asked.broker)
         site.start_services(asked.depots, asked.controllers, asked.depot_devices)
-        hosts = stack.enter_context(_hosts(asked, site))
+        hosts = stack.enter_context(start_hosts(asked, site))
         return _Run(asked, site, hosts, say).run()
 
 
@@ -115,7 +115,8 @@ class HostProcess:
 
 
 @contextlib.contextmanager
-def _hosts(asked: Rehearsal, site: SimulatedSite) -> Iterator[list[HostProcess]]:
+def start_hosts(asked: Rehearsal, site: SimulatedSite) -> Iterator[list[HostProcess]]:
+    """Start the processes of devices; end them with a goodbye of every device."""
     number = min(asked.processes, asked.devices)
     borders = [asked.devices * place // number for place in range(number + 1)]
     rate = asked.scenario.connects_per_s / number
@@ -211,7 +212,7 @@ class _Run:
                 still_since, last = now, standing
             if over and self._done(planned, tally) and now - still_since >= SETTLE_S:
                 return planned
-            if now > self._limit or (self._waits(planned, tally) and now - still_since >= STILL_S):
+            if now > self._limit or (self._waits(store, planned, tally) and now - still_since >= STILL_S):
                 return planned
             for host in self.hosts:
                 host.check()
@@ -221,10 +222,13 @@ class _Run:
         """Whether nothing is on its way any more."""
         return tally.bearing == (tally.committed if planned.status == "finished" else 0)
 
-    def _waits(self, planned: PlannedRollout, tally: Tally) -> bool:
-        """Whether a wave runs in which no device is at work."""
+    def _waits(self, store: RolloutStore, planned: PlannedRollout, tally: Tally) -> bool:
+        """Whether a wave runs in which no device is at work, and the controller knows that, too."""
         wave = isinstance(planned.plan.steps[planned.step], WaveStep | ShadowStep)
-        return wave and planned.status == "running" and tally.bearing == tally.committed
+        if not wave or planned.status != "running" or tally.bearing != tally.committed:
+            return False
+        made = store.decisions(planned.rollout)
+        return bool(made) and not made[-1].state.progress.busy and not made[-1].state.progress.waiting
 
     def _note(self, tally: Tally, now: float) -> None:
         self._curve.append(

@@ -131,9 +131,13 @@ class SimulatedSite(Stage):
             words = ("fleet", "depot", str(self.fleet_folder), *broker, "--devices", str(depot_devices))
             self.start(f"depot-{number}", *words, ready="depot ready")
         for number in range(controllers):
-            name = f"controller-{number}"
-            words = ("fleet", "controller", str(self.fleet_folder), *broker, "--db", self.store_url)
-            self.start(name, *words, "--client-id", f"ew-{name}", ready="controller ready")
+            self.start_controller(f"controller-{number}")
+
+    def start_controller(self, name: str) -> None:
+        """Start a controller, or start it again after its end."""
+        broker = ("--broker", f"{self.host}:{self.port}", "--protocol", self.protocol)
+        words = ("fleet", "controller", str(self.fleet_folder), *broker, "--db", self.store_url)
+        self.start(name, *words, "--client-id", f"ew-{name}", ready="controller ready")
 
     def cpu_seconds(self, service: str) -> float | None:
         """Return the CPU time so far of all processes of a service: broker, depot or controller."""
