@@ -103,6 +103,8 @@ class HostProcess:
             self.process.kill()
             self.process.wait()
         self._reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
