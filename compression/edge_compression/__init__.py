@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import edge_agent  # noqa: F401 - see above
 
 if TYPE_CHECKING:
-    from edge_compression.api import Front, Model, Release, apply_pass, compress, quantize_static
+    from edge_compression.api import Model, Release, apply_pass, compress, quantize_static
+    from edge_compression.front import Front
     from edge_compression.options import Options, Work
 
 __all__ = ["Front", "Model", "Options", "Release", "Work", "apply_pass", "compress", "quantize_static"]
@@ -23,5 +24,5 @@ _OPTIONS = ("Options", "Work")
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "edge_compression.options" if name in _OPTIONS else "edge_compression.api"
-    return getattr(importlib.import_module(module), name)
+    module = "options" if name in _OPTIONS else "front" if name == "Front" else "api"
+    return getattr(importlib.import_module(f"edge_compression.{module}"), name)

@@ -23,19 +23,20 @@ from edge_bench.task import Task, read_task
 from edge_compression.bundle.writer import BundleWriter, fresh_folder, write_bundle
 from edge_compression.evaluation.layer_errors import LayerError, LayersPlan, layer_errors
 from edge_compression.evaluation.sample_splits import CALIBRATION
+from edge_compression.front import Front
 from edge_compression.importers.prepare import prepare_model
 from edge_compression.options import Options, Work
 from edge_compression.pass_api import Changes, Context, Feeds, Pass
 from edge_compression.passes import StaticInt8
 from edge_compression.recipes.recipe import Recipe, load_recipes
+from edge_compression.report.evidence import gather
 from edge_compression.report.html import html
-from edge_compression.report.model import Report, Run, make_report
+from edge_compression.report.model import Run, make_report
 from edge_compression.search.cache_keys import TOOLS
 from edge_compression.search.driver import Search, SearchFolder
 from edge_compression.search.finalists import SearchResult
 from edge_compression.search.progress import Progress
 from edge_contracts.codec import convert
-from edge_contracts.manifest import Manifest
 from edge_contracts.names import Name, Version
 from edge_contracts.profile import DeviceProfile
 
@@ -47,17 +48,6 @@ class Release:
     name: str | None = None
     version: str = "1.0.0"
     command: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Front:
-    """What a compression run gives: a bundle with its manifest, whose variants are the rungs in order, and everything
-    tried in `report`, of which `html` is the form for people."""
-
-    bundle: Path
-    manifest: Manifest
-    report: Report
-    html: str
 
 
 class Silent:
@@ -109,7 +99,8 @@ def compress(
         report = make_report(run, found, _layers(read, found, place.scratch, chosen.memory_mb))
         with fresh_folder(Path(out), replace=replace) as folder:
             manifest = write_bundle(folder, BundleWriter(task=read, profile=device, found=found, report=report))
-    return Front(bundle=Path(out), manifest=manifest, report=report, html=html(report))
+        seen = gather(read, found)
+    return Front(bundle=Path(out), manifest=manifest, report=report, evidence=seen, html=html(report, seen, manifest))
 
 
 def _layers(task: Task, found: SearchResult, scratch: Path, memory_mb: float) -> dict[str, tuple[LayerError, ...]]:

@@ -127,6 +127,19 @@ class Jury:
             more |= worst_slice(metric, outputs[0], self._original[0][where], truth[where], slices)
         return msgspec.structs.replace(made, **more, fidelity=self._fidelity(outputs, where))
 
+    def tables(self, outputs: Sequence[Array], maps: Sequence[ScoreMap] = ()) -> list[Compared]:
+        """Return of everything judged the tables of original and candidate over all samples."""
+        return self._compared(outputs, slice(0, len(self._original[0])), maps)
+
+    def answered(
+        self, outputs: Sequence[Array] | None = None, maps: Sequence[ScoreMap] = ()
+    ) -> list[tuple[JudgedAnswer, Any, Any]]:
+        """Return everything judged with a model's answers to all samples, the original's without `outputs`, and what
+        is right."""
+        finished = self._finished if outputs is None else self._judge.finish(outputs, maps)
+        everywhere = slice(0, len(self._original[0]))
+        return [(one, finished[one.name], self._truth(one, everywhere)) for one in self.judged]
+
     def losses(self, outputs: Sequence[Array], where: slice, maps: Sequence[ScoreMap] = ()) -> list[SampledLoss]:
         """Return what a candidate loses of each output on the samples `where`, for comparing it with another one."""
         return [sampled_loss(one) for one in self._compared(outputs, where, maps)]

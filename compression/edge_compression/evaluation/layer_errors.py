@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ LARGEST_DB = 120.0
 """What is equal to the last bit is shown as this, there being no infinity on paper."""
 
 TIMEOUT_S = 120.0
+DRAWS = 400
+"""Resamples of the samples for the interval of a layer."""
 
 
 class LayersPlan(StrictRecord, frozen=True, kw_only=True):
@@ -57,11 +59,13 @@ class LayersPlan(StrictRecord, frozen=True, kw_only=True):
 
 class LayerError(StrictRecord, frozen=True, kw_only=True):
     """One layer of the original: its node's name and operator, and the variant's signal-to-noise ratio there in
-    decibels; None when the variant has no such tensor."""
+    decibels; None when the variant has no such tensor. `low_db` and `high_db`: its 95 % interval over samples."""
 
     name: str
     operator: str
     sqnr_db: float | None
+    low_db: float | None = None
+    high_db: float | None = None
 
 
 def layer_errors(plan: LayersPlan) -> tuple[LayerError, ...]:
@@ -83,20 +87,30 @@ class _Pair:
     node: Any
     output: str
     match: str | None = None
-    signal: float = 0.0
-    noise: float = 0.0
+    signals: list[float] = field(default_factory=list)
+    noises: list[float] = field(default_factory=list)
 
     def add(self, original: Array, variant: Array) -> None:
         wide = original.astype(np.float64)
-        self.signal += float(np.square(wide).sum())
-        self.noise += float(np.square(variant.astype(np.float64) - wide).sum())
+        self.signals.append(float(np.square(wide).sum()))
+        self.noises.append(float(np.square(variant.astype(np.float64) - wide).sum()))
 
-    def decibels(self) -> float | None:
-        if self.match is None or self.signal == 0.0:
-            return None
-        if self.noise <= self.signal * 10.0 ** (-LARGEST_DB / 10.0):
-            return LARGEST_DB
-        return 10.0 * float(np.log10(self.signal / self.noise))
+    def error(self) -> LayerError:
+        """Return what is known of the layer; the interval is of resampled samples."""
+        made = LayerError(name=self.node.name or self.output, operator=self.node.op_type, sqnr_db=None)
+        if self.match is None or sum(self.signals) == 0.0:
+            return made
+        signals, noises = np.array(self.signals), np.array(self.noises)
+        drawn = np.random.default_rng(0).integers(0, signals.size, (DRAWS, signals.size))
+        low, high = np.quantile(_decibels(signals[drawn].sum(axis=1), noises[drawn].sum(axis=1)), (0.025, 0.975))
+        whole = float(_decibels(signals.sum(keepdims=True), noises.sum(keepdims=True))[0])
+        return msgspec.structs.replace(made, sqnr_db=whole, low_db=float(low), high_db=float(high))
+
+
+def _decibels(signal: Array, noise: Array) -> Array:
+    """Return ratios of sums in decibels, `LARGEST_DB` at most."""
+    least = 10.0 ** (-LARGEST_DB / 10.0)
+    return np.asarray(-10.0 * np.log10(np.maximum(noise / np.maximum(signal, np.finfo(np.float64).tiny), least)))
 
 
 def compare(plan: LayersPlan) -> tuple[LayerError, ...]:
@@ -117,10 +131,7 @@ def compare(plan: LayersPlan) -> tuple[LayerError, ...]:
     for ours, theirs in both:
         for pair in matched:
             pair.add(ours[pair.output], theirs[str(pair.match)])
-    return tuple(
-        LayerError(name=pair.node.name or pair.output, operator=pair.node.op_type, sqnr_db=pair.decibels())
-        for pair in pairs
-    )
+    return tuple(pair.error() for pair in pairs)
 
 
 def _match(pairs: list[_Pair], original: Iterator[dict[str, Array]], variant: Iterator[dict[str, Array]]) -> None:

@@ -44,7 +44,7 @@ def _loss(report: Report) -> Iterator[Advice]:
     smallest = min((one.size for one in gained(report)), default=report.original_size)
     if near.size >= smallest:
         return
-    more = f"{near.id} has {sized(near.size)} and {lost(near, report)}, the limit is {report.max_drop:g} {report.unit}"
+    more = f"{near.id} has {sized(near.size)} but {lost(near, report)}, the limit is {report.max_drop:g} {report.unit}"
     option = f"--max-drop {near.quality.bound:.2f}" if report.unit == "points" else "a larger --max-drop"
     yield Advice(why=f"if more may be lost, {more}", do=option)
 

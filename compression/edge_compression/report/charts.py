@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_bench.outputs.axes import Axis, Tick, ticks
+from edge_compression.report.box_evidence import Curve
 
 WIDTH, HEIGHT = 520.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 16.0, 14.0, 52.0
 """Size of a chart and its margins, in SVG units."""
 
 FOOT = 0.06
@@ -20,12 +21,13 @@ Kind = Literal["rung", "fastest", "original", "out"]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Something to place: what it is called, where it is and what became of it."""
+    """Something to place: what it is called, where it is and what became of it; `mark` is written beside it."""
 
     label: str
     x: float
     y: float
     kind: Kind
+    mark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,16 @@ class Dot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Label:
+    """A text at a place in SVG units; `anchor` is SVG's."""
+
+    x: float
+    y: float
+    text: str
+    anchor: Literal["start", "middle", "end"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """Everything to draw; `limit` is the height of the horizontal line of the drop limit, if there is one."""
 
@@ -51,6 +63,7 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     limit: float | None = None
     lines: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
 
 
 def scatter(points: Sequence[Point], *, title: str, x_title: str, limit: float, unit: str = "points") -> Chart:
@@ -75,38 +88,80 @@ def scatter(points: Sequence[Point], *, title: str, x_title: str, limit: float, 
         x_title=x_title,
         y_title=f"{unit} lost",
         dots=tuple(dots),
+        labels=labels(dots, [point.mark for point in points]),
         x_ticks=tuple(Tick(at=x_axis(value), text=f"{value:g}") for value in ticks(0.0, right)),
         y_ticks=tuple(Tick(at=y_axis(value), text=f"{value:g}") for value in ticks(low, high)),
         limit=y_axis(limit),
     )
 
 
-def layer_line(title: str, decibels: Sequence[float | None]) -> Chart:
-    """Return the signal-to-noise ratio over the layers in order; the line breaks where a layer has no counterpart."""
-    known = [value for value in decibels if value is not None]
-    high = max([10.0, *known]) * 1.05
-    x_axis = Axis(0.0, max(1.0, len(decibels) - 1.0), LEFT, WIDTH - RIGHT)
-    y_axis = Axis(min([0.0, *known]), high, HEIGHT - BOTTOM, TOP)
-    lines, current = [], list[str]()
-    for index, value in enumerate([*decibels, None]):
-        if value is not None:
-            current.append(f"{x_axis(index):.1f},{y_axis(value):.1f}")
-        elif current:
-            lines.append(" ".join(current))
-            current = []
-    dots = tuple(
-        Dot(x=x_axis(index), y=y_axis(value), label=f"layer {index + 1}: {value:.1f} dB", kind="rung")
-        for index, value in enumerate(decibels)
-        if value is not None
+def precision_recall(curve: Curve, title: str) -> Chart:
+    """Return precision over recall of the original (first line) and of a rung, with both at the threshold."""
+    x_axis, y_axis = Axis(0.0, 100.0, LEFT, WIDTH - RIGHT), Axis(0.0, 105.0, HEIGHT - BOTTOM, TOP)
+    lines = tuple(
+        " ".join(f"{x_axis(100.0 * recall)},{y_axis(100.0 * precision)}" for recall, precision in points)
+        for points in (curve.before, curve.after)
     )
+    ends: tuple[tuple[tuple[float, float], Kind, str], ...] = (
+        (curve.at_before, "original", "original"),
+        (curve.at_after, "rung", "this rung"),
+    )
+    dots = tuple(
+        Dot(
+            x=x_axis(100.0 * at[0]), y=y_axis(100.0 * at[1]), kind=kind,
+            label=f"{name} at score {curve.threshold:g}: recall {at[0]:.1%}, precision {at[1]:.1%}",
+        )
+        for at, kind, name in ends
+    )  # fmt: skip
     return Chart(
         title=title,
-        x_title="layer, in the order of the graph",
-        y_title="SQNR, dB",
+        x_title="recall, %",
+        y_title="precision, %",
         dots=dots,
-        x_ticks=tuple(
-            Tick(at=x_axis(value), text=f"{value + 1:g}") for value in ticks(0, len(decibels) - 1, least=1.0)
-        ),
-        y_ticks=tuple(Tick(at=y_axis(value), text=f"{value:g}") for value in ticks(0.0, high)),
-        lines=tuple(lines),
+        x_ticks=tuple(Tick(at=x_axis(value), text=f"{value:g}") for value in ticks(0.0, 100.0)),
+        y_ticks=tuple(Tick(at=y_axis(value), text=f"{value:g}") for value in ticks(0.0, 100.0)),
+        lines=lines,
     )
+
+
+TEXT_WIDTH, TEXT_HEIGHT = 11.0, 17.0
+"""Size of one character of a label in SVG units, as large as narrow screens show it."""
+
+PLACES = ((9, -6), (9, 18), (-9, -6), (-9, 18), (9, -26), (9, 38), (-9, -26), (-9, 38), (0, -14), (0, 30))
+"""Where a label may stand beside its dot, the best first; to the left of it where the first number is below 0."""
+
+
+def labels(dots: Sequence[Dot], texts: Sequence[str]) -> tuple[Label, ...]:
+    """Return labels of the dots that have a text, none over another nor outside the chart, as far as there is room."""
+    taken: list[tuple[float, float, float, float]] = []
+    made = []
+    for dot, text in zip(dots, texts, strict=True):
+        if text:
+            chosen = _free(dot, text, taken)
+            taken.append(_extent(chosen))
+            made.append(chosen)
+    return tuple(made)
+
+
+def _free(dot: Dot, text: str, taken: Sequence[tuple[float, float, float, float]]) -> Label:
+    tried = [
+        Label(x=dot.x + dx, y=dot.y + dy, text=text, anchor="start" if dx > 0 else "end" if dx < 0 else "middle")
+        for dx, dy in PLACES
+    ]
+    free = (one for one in tried if not any(_overlap(_extent(one), other) for other in taken) and _inside(one))
+    return next(free, tried[0])
+
+
+def _inside(one: Label) -> bool:
+    left, top, right, bottom = _extent(one)
+    return left >= LEFT and right <= WIDTH and top >= 0.0 and bottom <= HEIGHT - BOTTOM
+
+
+def _extent(one: Label) -> tuple[float, float, float, float]:
+    width = TEXT_WIDTH * len(one.text)
+    left = one.x - {"start": 0.0, "middle": width / 2, "end": width}[one.anchor]
+    return left, one.y - TEXT_HEIGHT, left + width, one.y
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

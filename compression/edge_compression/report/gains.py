@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_compression.evaluation.pareto import UNDECIDED
+from edge_compression.evaluation.pareto import UNDECIDED, loses
 from edge_compression.recipes.recipe import FLOAT_RECIPES
 from edge_compression.report.model import CandidateReport, Report
 
@@ -40,10 +40,10 @@ class Gain:
 
     @property
     def words(self) -> str:
-        """What it gains: `3.4 times smaller (98 kB to 29 kB), latency 0.95 of it (0.033 to 0.031 ms)`."""
+        """What it gains: `3.4 times smaller (98 kB to 29 kB), latency 0.95 times the original's (...)`."""
         smaller = f"{1.0 / self.bytes_ratio:.2g} times smaller ({sized(self.original_size)} to {sized(self.size)})"
-        speed = f"latency {self.latency_ratio:.2f} of it ({self.original_ms:.3g} to {self.latency_ms:.3g} ms)"
-        return f"{smaller}, {speed}"
+        milliseconds = f"{self.original_ms:.3g} to {self.latency_ms:.3g} ms"
+        return f"{smaller}, latency {self.latency_ratio:.2f} times the original's ({milliseconds})"
 
 
 def rungs(report: Report) -> tuple[CandidateReport, ...]:
@@ -115,10 +115,10 @@ def fate_counts(report: Report) -> Iterator[str]:
 
 
 def lost(one: CandidateReport, report: Report) -> str:
-    """Return a loss with its interval: `0.20 points lost (95 %: -0.75 to 1.15)`."""
+    """Return a loss with its interval: `loses 0.20 points (95 %: -0.75 to 1.15 lost)`."""
     assert one.quality is not None
     interval = one.quality.drop_interval
-    return f"{one.quality.drop:.2f} {report.unit} lost (95 %: {interval.low:.2f} to {interval.high:.2f})"
+    return f"{loses(one.quality.drop, report.unit)} (95 %: {interval.low:.2f} to {interval.high:.2f} lost)"
 
 
 def score(value: float | None, unit: str) -> str:

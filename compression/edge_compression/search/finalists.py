@@ -39,15 +39,17 @@ CONFIRM_S = 600.0
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
     """The search's result. `samples` of each input, and `y` of the first output, are the evaluation samples used,
-    `confirming` which of them had no say in the choice; `outputs` the original's to them, `tensors` its inputs and
-    `score` its first metric; `jury` judged, `classic` tells that a device knows how to; `outlook` says what
-    could be won at best."""
+    `order` their places in the task's data, `slices` their groups if there are any, `confirming` which of them had no
+    say in the choice; `outputs` the original's to them, `tensors` its inputs and `score` its first metric; `jury`
+    judged, `classic` tells that a device knows how to; `outlook` says what could be won at best."""
 
     tensors: tuple[Input, ...]
     opened: Opened
     samples: list[Array | None]
     x: Array
     y: Array
+    order: Array
+    slices: Array | None
     confirming: slice
     outputs: list[Array]
     jury: Jury
@@ -99,6 +101,8 @@ class FinalSelection:
             samples=self._sample_set.samples,
             x=self._sample_set.x,
             y=self._sample_set.y,
+            order=self._sample_set.order,
+            slices=self._sample_set.slices(slice(0, self._sample_set.samples_count)),
             confirming=self._sample_set.parts["confirm"],
             outputs=original.outputs,
             jury=self._jury,

@@ -11,12 +11,14 @@ import onnxruntime
 import pytest
 from support.makers import onnx_models
 
+from edge_agent.errors import TensorError
 from edge_agent.fallback_ladder import ALIKE, LadderRelease, build_ladder, lightest
-from edge_compression import Options, Release, apply_pass, compress, quantize_static
+from edge_bench.task import read_task
+from edge_compression import Front, Options, Release, apply_pass, compress, quantize_static
 from edge_compression.pass_api import PassError
 from edge_compression.passes import BiasCorrection, Compact
 from edge_compression.recipes.recipe import parse_recipe
-from edge_contracts.errors import ContractError
+from edge_contracts.errors import ContractError, OperatorError
 
 MODEL = onnx_models.conv_classifier().SerializeToString()
 SAMPLES = [{"x": sample[None]} for sample in onnx_models.samples(32, seed=3)[0]]
@@ -59,6 +61,36 @@ def test_a_pass_that_cannot_be_applied_alone_says_so() -> None:
         apply_pass(BiasCorrection(), MODEL, SAMPLES)
 
 
+def _check_face(front: Front, task: Path) -> None:
+    """A front in a notebook: shown, indexed, run, explained."""
+    assert front.ladder == front.report.ladder == tuple(one.name for one in front)
+    assert len(front) == len(front.ladder)
+    assert front[0].name == front.ladder[0]
+    shown = front._repr_html_()
+    assert shown.count("<svg") == 2
+    assert "<script" not in shown
+    assert all(name in shown for name in front.ladder)
+    assert str(front).splitlines()[0].startswith("w 1.0.0 for pi-4")
+    x = read_task(task).x[:8]
+    session = onnxruntime.InferenceSession(front["float"].path, providers=["CPUExecutionProvider"])
+    for given in (x, {"x": x}):
+        answered = front["float"].run(given)
+        own = session.run(None, {"x": x})[0]
+        assert np.allclose(next(iter(answered.values())), own, atol=1e-5)
+    for one in front:
+        assert next(iter(one.run(x).values())).shape == (8, 4)
+        assert one.size == one.path.stat().st_size
+    with pytest.raises(TensorError):
+        front["float"].run(x[:, :1])
+    with pytest.raises(OperatorError, match="no rung") as error:
+        front["none"]
+    assert "float" in str(error.value.hint)
+    assert "rung" in str(front.explain("float"))
+    assert front.explain("small")._repr_html_().startswith("<p>small")
+    with pytest.raises(OperatorError, match="was not tried"):
+        front.explain("none")
+
+
 @pytest.mark.timeout(120)
 def test_compress_returns_the_front_and_writes_the_bundle(tmp_path: Path) -> None:
     task = onnx_models.write_task(tmp_path, count=200)
@@ -73,6 +105,7 @@ def test_compress_returns_the_front_and_writes_the_bundle(tmp_path: Path) -> Non
     assert front.report.ladder[-1] == "float"
     assert (front.bundle / "manifest.json").is_file()
     assert front.html.startswith("<!DOCTYPE html>")
+    _check_face(front, task)
     assert front.manifest.reference is not None
     assert {one.score for one in front.manifest.variants[-1].conformal} == {"lac", "raps"}
     # The last rung is the float original: a device that is short of something does not take it for the lightest.
