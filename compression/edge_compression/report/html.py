@@ -68,7 +68,7 @@ class RungRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Download:
+class DownloadPart:
     """A part of what a device downloads, in bytes."""
 
     what: str
@@ -166,15 +166,18 @@ def _share(value: float | None) -> float:
     return round(100.0 * min(1.0, max(0.0, value or 0.0) / FULL_DB), 1)
 
 
-def _download(manifest: Manifest) -> tuple[Download, ...]:
+def _download(manifest: Manifest) -> tuple[DownloadPart, ...]:
     """Return what a device downloads that has no release of this model yet."""
-    variants = [Download(what=f"variant {one.id}", size=one.size) for one in manifest.variants]
+    variants = [DownloadPart(what=f"variant {one.id}", size=one.size) for one in manifest.variants]
     proof = sum(manifest.file(one.file).size for one in (manifest.golden, manifest.probe) if one is not None)
     report = manifest.file(manifest.report).size if manifest.report is not None else 0
     rest = manifest.total_bytes - sum(one.size for one in manifest.variants) - proof - report
-    parts = [*variants, Download(what="samples that prove the variants on the device", size=proof)]
-    parts += [Download(what="brief report", size=report), Download(what="recipes and the rest", size=max(0, rest))]
-    return (*parts, Download(what="together, the first time", size=manifest.total_bytes))
+    parts = [*variants, DownloadPart(what="samples that prove the variants on the device", size=proof)]
+    parts += [
+        DownloadPart(what="brief report", size=report),
+        DownloadPart(what="recipes and the rest", size=max(0, rest)),
+    ]
+    return (*parts, DownloadPart(what="together, the first time", size=manifest.total_bytes))
 
 
 def _charts(report: Report) -> tuple[Chart, Chart]:
