@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent import Runtime
-from edge_compression.report.evidence import Evidence, RungEvidence
+from edge_compression.report.evidence import RungEvidence, SampleEvidence
 from edge_compression.report.explain import Explanation, explain
 from edge_compression.report.gains import sized
 from edge_compression.report.html import front_html
@@ -74,7 +74,7 @@ class Front:
     bundle: Path
     manifest: Manifest
     report: Report
-    evidence: Evidence
+    evidence: SampleEvidence
     html: str = field(repr=False)
 
     @property

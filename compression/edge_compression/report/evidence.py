@@ -113,7 +113,7 @@ class RungEvidence(StrictRecord, frozen=True, kw_only=True):
     moved: tuple[Moved, ...]
 
 
-class Evidence(StrictRecord, frozen=True, kw_only=True):
+class SampleEvidence(StrictRecord, frozen=True, kw_only=True):
     """The evidence of all rungs but the float one. `views` shows the samples by place; `data` names the array they are
     of; `missing` are outputs of which there is none, with the reason."""
 
@@ -136,7 +136,7 @@ class _Pair:
     labels: Sequence[str]
 
 
-def gather(task: Task, found: SearchResult) -> Evidence:
+def gather(task: Task, found: SearchResult) -> SampleEvidence:
     """Return the evidence of a search's rungs."""
     by_id = {one.id: one for one in found.candidates}
     rungs = [by_id[name] for name in found.ladder.rungs if not by_id[name].is_float]
@@ -146,7 +146,7 @@ def gather(task: Task, found: SearchResult) -> Evidence:
     where = {int(place): index for index, place in enumerate(found.order)}
     views = {str(place): view(found.x[where[place]], whole=task.sequences) for place in sorted(places)}
     data = "evaluation sample" if task.split else "sample"
-    return Evidence(data=data, rungs=made, views=views, missing=tuple(dict.fromkeys(missing)))
+    return SampleEvidence(data=data, rungs=made, views=views, missing=tuple(dict.fromkeys(missing)))
 
 
 UNLOOKED = (EdgewrightError, ValueError, IndexError, TypeError, MemoryError)

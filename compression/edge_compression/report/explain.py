@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from edge_compression.report.evidence import Evidence, OutputEvidence
+from edge_compression.report.evidence import OutputEvidence, SampleEvidence
 from edge_compression.report.gains import gain, lost
 from edge_compression.report.model import CandidateReport, Report
 from edge_contracts.errors import OperatorError
@@ -32,7 +32,7 @@ class Explanation:
         return "".join(f"<p>{escape(one)}</p>" for one in self.sentences)
 
 
-def explain(name: str, report: Report, evidence: Evidence) -> Explanation:
+def explain(name: str, report: Report, evidence: SampleEvidence) -> Explanation:
     """Return the explanation of a candidate by name. Raises OperatorError naming those there are."""
     one = next((one for one in report.candidates if one.id == name), None)
     if one is None:
@@ -41,7 +41,7 @@ def explain(name: str, report: Report, evidence: Evidence) -> Explanation:
     return Explanation(name=name, sentences=tuple(_sentences(one, report, evidence)))
 
 
-def _sentences(one: CandidateReport, report: Report, evidence: Evidence) -> Iterator[str]:
+def _sentences(one: CandidateReport, report: Report, evidence: SampleEvidence) -> Iterator[str]:
     yield f"{one.id}: {one.summary}."
     if one.status == "kept":
         place = report.ladder.index(one.id) + 1

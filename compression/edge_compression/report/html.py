@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_compression.report.advice import advice
 from edge_compression.report.charts import Chart, Kind, Point, precision_recall, scatter
-from edge_compression.report.evidence import Evidence, OutputEvidence, RungEvidence
+from edge_compression.report.evidence import OutputEvidence, RungEvidence, SampleEvidence
 from edge_compression.report.explain import counted
 from edge_compression.report.gains import fate_counts, gain, gained, lost, score, sized, why_nothing
 from edge_compression.report.model import CandidateReport, Report
@@ -27,7 +27,7 @@ FULL_DB = 60.0
 MOST_LAYERS = 40
 """Layers drawn of a rung, the noisiest in the order of the graph; the table has all."""
 
-NO_EVIDENCE = Evidence(data="sample", rungs=(), views={})
+NO_EVIDENCE = SampleEvidence(data="sample", rungs=(), views={})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class DownloadPart:
     size: int
 
 
-def html(report: Report, evidence: Evidence = NO_EVIDENCE, manifest: Manifest | None = None) -> str:
+def html(report: Report, evidence: SampleEvidence = NO_EVIDENCE, manifest: Manifest | None = None) -> str:
     """Return the report as HTML."""
     seen = {one.id: one for one in evidence.rungs}
     by_id = {one.id: one for one in report.candidates}
