@@ -33,6 +33,11 @@ class Advice:
 
 def advice(report: Report) -> tuple[Advice, ...]:
     """Return what to try next, the most promising first."""
+    others = [one for one in report.candidates if one.status != "kept" and one.quality is not None]
+    if not others and not gained(report):
+        return (
+            Advice(why="nothing of this model could be made smaller; serve it as it is", do="edgewright bundle create"),
+        )
     found = (*_loss(report), *_undecided(report), *_samples(report), *_time(report), *_machine(report), *_use(report))
     return found[:MOST]
 

@@ -77,8 +77,10 @@ def why_nothing(report: Report) -> str:
     """Return why no rung is worth more than the original: what became of the recipes, and what came closest."""
     fates = ", ".join(fate_counts(report)) or "nothing else could be tried"
     near = closest(report)
-    words = "" if near is None or near.quality is None else f"; closest: {near.id}, {lost(near, report)}"
-    return f"{fates}{words}"
+    if near is not None and near.quality is not None:
+        return f"{fates}; closest: {near.id}, {lost(near, report)}"
+    reasons = Counter(one.reason for one in report.candidates if one.status != "kept" and one.reason)
+    return f"{fates}; most often: {reasons.most_common(1)[0][0]}" if reasons else fates
 
 
 def closest(report: Report) -> CandidateReport | None:

@@ -119,3 +119,13 @@ def test_every_fate_is_counted_once() -> None:
     report = reports.report()
     counted = sum(int(text.split()[0]) for text in fate_counts(report))
     assert counted == len(report.candidates) - len(report.ladder)
+
+
+def test_where_nothing_could_even_be_tried_the_reason_is_said_and_no_samples_are_asked_for() -> None:
+    kept = reports.candidate("float", layers=(), size=990, timing=reports.timing(1.0))
+    untried = reports.candidate("a", status="not tried", reason="no weights here", quality=None, timing=None)
+    report = msgspec.structs.replace(reports.report(), ladder=("float",), fastest="float", candidates=(kept, untried))
+    said = last(report)
+    assert said is not None
+    assert "most often: no weights here" in said
+    assert [one.do for one in advice(report)] == ["edgewright bundle create"]
