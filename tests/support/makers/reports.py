@@ -14,6 +14,7 @@ from edge_compression.report.model import CandidateReport, JudgedReport, Limited
 
 Y = onnx_models.samples(60, seed=0)[1]
 SURE = onnx_models.np.eye(4)[Y]
+HERE = environment()
 EVIL = '</pre><script>alert("x")</script>'
 
 
@@ -61,7 +62,7 @@ def report() -> Report:
         eight_bit=EightBit(
             best="int8", drop=0.0, good=True, in_ladder=True, fell_short={}, statement="int8 loses 0 points"
         ),
-        notes=(f"a note {EVIL}",), environment=environment(),
+        notes=(f"a note {EVIL}",), environment=HERE,
         candidates=(
             candidate("int8"), candidate("float", layers=(), size=1000, timing=timing(1.0)),
             candidate("lost", status="left out", reason=f"loses {EVIL}", quality=over, timing=None),
