@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 from support.makers import onnx_models
 
+from edge_bench.benchmark import MOST_KEPT
 from edge_bench.cli import bench
 from edge_contracts.errors import OperatorError
 
@@ -21,7 +22,9 @@ def test_json_on_standard_output_is_one_document_with_raw_samples(tmp_path: Path
     (one,) = report["subjects"]
     assert one["score"] > 0.9
     assert len(one["rounds_ms"]) == 7
-    assert one["latency"]["count"] == sum(len(values) for values in one["rounds_ms"])
+    kept = [len(values) for values in one["rounds_ms"]]
+    assert one["latency"]["count"] >= sum(kept) > 0
+    assert max(kept) <= MOST_KEPT  # a quick machine measures more than a report holds
     assert report["environment"]["versions"]["onnxruntime"]
 
 

@@ -33,6 +33,9 @@ BUDGET = "20s"
 """Time that `compress` gets, whatever the page says: its search is not what is tried here."""
 
 READY = "ready|started, state folder|Development server"
+FILE = re.compile(r"`([\w-]+\.toml)`:\n\n```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+"""A file that the reader is told to write: its name at the end of a line, and its text."""
+
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(opt|etc|usr/local|usr/share|var/lib|srv|media)/")
 TLS = re.compile(r" --(ca|cert|key) \S+\.(pem|key)")
 ABSENT = "systemctl useradd groupadd usermod chown apt mount ssh"
@@ -123,6 +126,9 @@ class Page:
     def _commands(self, broker_port: int, left_out: Collection[str]) -> Iterator[str]:
         for number, text in enumerate(text for language, text in self.blocks() if language == "python"):
             (self.checkout / f"block-{number}.py").write_text(text)
+        for name, text in FILE.findall((ROOT / self.name).read_text()):
+            if not (self.checkout / name).exists():
+                (self.checkout / name).write_text(text)
         for number, command in enumerate(self.commands()):
             if command.startswith(tuple(left_out)):
                 continue
