@@ -8,12 +8,16 @@ from importlib.util import find_spec
 from edge_io.stand_in_imports import instead
 
 
-def leave_openssl_out() -> None:
-    """Import `asyncio` and `hashlib` without OpenSSL, unless it is loaded already: 4 MB that a process has no use for
-    which speaks no TLS by itself and hashes a model once. TLS can be spoken all the same, but not by asyncio."""
-    absent = ["ssl"]
+def import_lean() -> None:
+    """Import `msgspec`, `asyncio` and `hashlib` without what they only try to import, unless it is loaded already.
+
+    OpenSSL is 4 MB that a process has no use for which speaks no TLS by itself and hashes a model once; TLS can be
+    spoken all the same, but not by asyncio. `typing_extensions`, where something installed it, is 2.5 MB for what this
+    Python's own `typing` has.
+    """
+    absent = ["ssl", "typing_extensions"]
     if any(map(find_spec, ("_sha2", "_sha256"))):  # some systems' Python has no hashes of its own
         absent.append("_hashlib")
     with instead(dict.fromkeys(absent)):
-        importlib.import_module("asyncio")
-        importlib.import_module("hashlib")
+        for module in ("msgspec", "asyncio", "hashlib"):
+            importlib.import_module(module)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-from edge_agent.host.lean_imports import leave_openssl_out
+from edge_agent.host.lean_imports import import_lean
 
 
 def run(config: Path, *, verbose: bool = False) -> None:
     """Run the agent of that configuration file until SIGTERM or Ctrl-C. Raises ConfigError, StateError."""
     gc.disable()  # imports make next to no garbage, and looking for it is a thirtieth of the start
-    leave_openssl_out()
+    import_lean()
     import asyncio
 
     from edge_agent.host.logs import configure_logging

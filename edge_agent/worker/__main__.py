@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import gc
 
-from edge_agent.host.lean_imports import leave_openssl_out
+from edge_agent.host.lean_imports import import_lean
 
 if __name__ == "__main__":
     gc.disable()  # until everything is loaded
-    leave_openssl_out()
+    import_lean()
 
 import asyncio
 import math
