@@ -1,10 +1,10 @@
 """The express lane: a request with nothing special about it, checked, run and checked again in one flat function.
 
-Python's calls between small functions cost as much as a small model does. Here everything that can be known when a
-rung is loaded is worked out then, and requests go through buffers the engine is bound to. Whatever is not usual
-(another dtype, a batch, a value out of range, a failing engine) is left to the long way in `runtime` and `rungs`,
-which decides about it and says why; what the express lane answers, the long way would have answered too, without a
-warning.
+Python's calls between small functions cost as much as a small model does. Here everything that can be known when a rung
+is loaded is worked out then, and requests go through buffers the engine is bound to. Whatever is not usual (a dtype
+that is neither the sample's nor the model's, a batch, a value out of range, a failing engine) is left to the long way
+in `runtime` and `rungs`, which decides about it and says why; what the express lane answers, the long way would have
+answered too, without a warning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge_agent.inference.guards import as_held, features_in_order
 from edge_agent.inference.rungs.quick_confidence import quick_confidence
 from edge_agent.ports import Array, Bound, Session, Tensors
 from edge_contracts.limits import KIB
-from edge_contracts.manifest import Input, InputGuard, Manifest, Output, OutputGuard, Variant
+from edge_contracts.manifest import Input, InputGuard, Manifest, Output, OutputGuard, SampleMapping, Variant
 from edge_contracts.reference import Confidence
 
 MAX_BYTES: Final = 64 * KIB
@@ -29,6 +29,9 @@ MAX_BYTES: Final = 64 * KIB
 
 MAX_S: Final = 0.05
 """A model whose first run takes more of the CPU needs none: it would not show, and proving a lane costs another run."""
+
+_Fill = Callable[[Array], None]
+"""Puts an array of the sample's dtype into a buffer as the model is fed it, exactly as `samples.to_model` would."""
 
 _Measure = Callable[[], Any]
 """Returns a number that is finite only where what a buffer holds is finite and within its guard's range."""
@@ -47,7 +50,7 @@ class FastPath:
         within the variant's thresholds, None where nothing is asked of it."""
         self._run: Callable[[], None] | None = bound.run
         self._inputs = tuple(
-            (tensor.name, buffer, buffer.shape, buffer.dtype, _measure_input(tensor.guard, buffer))
+            (tensor.name, buffer, buffer.shape, *_taken(tensor, buffer), _measure_input(tensor.guard, buffer))
             for tensor, buffer in zip(manifest.inputs, bound.inputs, strict=True)
         )
         self._outputs = tuple(
@@ -63,11 +66,16 @@ class FastPath:
         run = self._run
         if run is None or len(tensors) != len(self._inputs):
             return None
-        for name, buffer, shape, dtype, measure in self._inputs:
+        for name, buffer, shape, dtype, sampled, fill, measure in self._inputs:
             array = tensors.get(name)
-            if type(array) is not _ndarray or array.shape != shape or array.dtype != dtype:
+            if type(array) is not _ndarray or array.shape != shape:
                 return None
-            buffer[...] = array
+            if fill is not None and array.dtype == sampled:
+                fill(array)
+            elif array.dtype == dtype or array.dtype == sampled:
+                buffer[...] = array
+            else:
+                return None
             if not _isfinite(measure()):
                 return None
         try:
@@ -91,8 +99,8 @@ def fast_path(
     """Return the lane for requests like `feeds`, proved on them to answer `answer`; both are by the engine's names, in
     the manifest's order.
 
-    Return None where every request needs the long way: a mapping between the sample's dtype and the model's,
-    thresholds to judge many rows or classes by, large tensors, an engine that cannot be bound, answers that differ from
+    Return None where every request needs the long way: a sample that goes through steps or becomes whole numbers,
+    a constant, thresholds to judge many rows or classes by, large tensors, an engine that cannot be bound, answers that differ from
     run to run. Raises EngineMemoryError.
     """
     if not all(map(_is_usual, manifest.inputs, feeds.values())):
@@ -122,12 +130,42 @@ def _judges(manifest: Manifest, thresholds: Confidence, bound: Bound) -> list[Ca
 
 
 def _is_usual(tensor: Input, array: Array) -> bool:
-    """Return whether the long way would feed an array like this one as it is."""
-    mapping, shape = tensor.sample, array.shape
+    """Return whether the long way would feed an array like this one for a request of its shape."""
+    shape = array.shape
     fits = len(shape) == len(tensor.shape) and all(map(_fits, shape, tensor.shape))
-    is_mapped = mapping.offset != 0.0 or mapping.scale != 1.0 or bool(mapping.steps)
-    as_it_is = mapping.dtype != tensor.dtype or not is_mapped
-    return fits and as_it_is and array.dtype == tensor.dtype
+    takes_any = tensor.sample.dtype != tensor.dtype or _is_filled(tensor)
+    return fits and takes_any and tensor.constant is None and array.dtype == tensor.dtype
+
+
+def _is_filled(tensor: Input) -> bool:
+    """Return whether samples can be mapped in the buffer: it calculates in the dtype in which the mapping is defined."""
+    mapping = tensor.sample
+    whole = np.dtype(np.float64 if np.dtype(mapping.dtype).itemsize > 4 else np.float32)
+    is_number = np.dtype(tensor.dtype).kind == "f" and np.dtype(mapping.dtype).kind in "fiub"
+    is_cast = mapping.offset == 0.0 and mapping.scale == 1.0
+    return not mapping.steps and is_number and (is_cast or whole == tensor.dtype)
+
+
+def _taken(tensor: Input, buffer: Any) -> tuple[np.dtype[Any], np.dtype[Any], _Fill | None]:
+    """Return the dtype that is fed as it is and that of a sample, with what maps it; None: a cast does."""
+    if not _is_filled(tensor):
+        return buffer.dtype, buffer.dtype, None
+    mapping = tensor.sample
+    is_cast = mapping.offset == 0.0 and mapping.scale == 1.0
+    return buffer.dtype, np.dtype(mapping.dtype), None if is_cast else _fill(mapping, buffer)
+
+
+def _fill(mapping: SampleMapping, buffer: Any) -> _Fill:
+    offset, scale = buffer.dtype.type(mapping.offset), buffer.dtype.type(mapping.scale)
+    subtract, multiply = np.subtract, np.multiply
+
+    def fill(array: Array) -> None:
+        buffer[...] = array
+        if offset:
+            subtract(buffer, offset, buffer)
+        multiply(buffer, scale, buffer)
+
+    return fill
 
 
 def _fits(size: int, declared: int) -> bool:

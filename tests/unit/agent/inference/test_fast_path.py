@@ -4,11 +4,12 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from onnx import helper
+from onnx import TensorProto, helper
 from support.makers import bundles
 
 from edge_agent import Runtime
@@ -92,6 +93,54 @@ def test_a_guarded_feature_keeps_only_unusual_requests_out_of_it(tmp_path):
         assert lane.outputs({"x": np.float32([[1.0, 0.7, 0.25, 0.7]])}) is not None
         for row in ([1.5, 0.7, 0.25, 0.7], [1.0, 0.7, 0.3, 0.7]):
             assert lane.outputs({"x": np.float32([row])}) is None
+
+
+MAPPED = [
+    SampleMapping(dtype="int8", offset=-3.0, scale=1 / 127),
+    SampleMapping(dtype="int8", scale=0.3),
+    SampleMapping(dtype="uint8"),
+    SampleMapping(dtype="float32", offset=0.1, scale=1 / 3),
+    SampleMapping(dtype="float64"),
+    SampleMapping(dtype="float64", offset=0.1, scale=1 / 3),
+    SampleMapping(dtype="int64", scale=1e-3),
+    SampleMapping(dtype="float16", offset=0.5, scale=2.0),
+    SampleMapping(dtype="bool"),
+]
+
+
+@pytest.mark.parametrize("mapping", MAPPED, ids=lambda mapping: f"{mapping.dtype} {mapping.offset:g} {mapping.scale:g}")
+def test_a_sample_is_mapped_in_it_as_it_is_beside_it(tmp_path, mapping):
+    inputs = (Input(name="x", dtype="float32", shape=(-1, 4), sample=mapping),)
+    bundles.make_bundle(tmp_path / "b", inputs=inputs, golden=None)
+    draw = np.random.default_rng(3)
+    kinds = {mapping.dtype, "float32"}
+    with Runtime.open(tmp_path / "b") as quick, Runtime.open(tmp_path / "b") as slow:
+        slow._ladder.loaded[0].express = None
+        for kind in sorted(kinds):
+            for _ in range(20):
+                array = draw.uniform(0 if kind == "uint8" else -100, 100, (1, 4)).astype(kind)
+                assert _outcome(quick, {"x": array}) == _outcome(slow, {"x": array})
+        taken = quick._ladder.loaded[0].express.outputs({"x": np.ones((1, 4), mapping.dtype)})
+        calculates_wider = mapping.dtype in ("float64", "int64") and mapping.scale != 1.0
+        assert (taken is None) == calculates_wider
+
+
+def test_another_value_for_a_constant_is_refused_with_it_as_without(tmp_path):
+    nodes = [helper.make_node("Mul", ["x", "rate"], ["m"]), helper.make_node("MatMul", ["m", "w"], ["y"])]
+    model = onnx.load_from_string(bundles._model(nodes, w=bundles.WEIGHTS))
+    model.graph.input.append(helper.make_tensor_value_info("rate", TensorProto.FLOAT, [1]))
+    mapping = SampleMapping(dtype="float32")
+    inputs = (
+        Input(name="x", dtype="float32", shape=(-1, 4), sample=mapping),
+        Input(name="rate", dtype="float32", shape=(1,), sample=mapping, constant=(1.0,)),
+    )
+    bundles.make_bundle(tmp_path / "b", models=[("fp32", model.SerializeToString())], inputs=inputs, golden=None)
+    x, rate = np.float32([[0.1, -0.2, 0.3, 0.4]]), np.ones(1, np.float32)
+    with Runtime.open(tmp_path / "b") as runtime:
+        right = runtime.infer({"x": x}).outputs["y"]
+        assert (runtime.infer({"x": x, "rate": rate}).outputs["y"] == right).all()
+        with pytest.raises(TensorError, match="answers for"):
+            runtime.infer({"x": x, "rate": rate * 2})
 
 
 def test_an_answer_that_was_given_does_not_change_with_the_next(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.telemetry.log_excerpt import MAX_LINE_CHARS, RecentLines, shareable
+from edge_agent.telemetry.line_redaction import MAX_LINE_CHARS, shareable
+from edge_agent.telemetry.log_excerpt import RecentLines
 from edge_contracts.limits import MAX_EXCERPT_BYTES, MAX_EXCERPT_LINES
 
 
