@@ -1,4 +1,4 @@
-"""The last lines of a slot's processes: kept as they came, bounded, told as `line_redaction` lets them leave the device.
+"""The last lines of a slot's processes: kept as they came, bounded, and told as `line_redaction` lets them be.
 
 They travel with the report of a release that was rejected or rolled back. Where they come from is in
 `edge_agent.supervisor.process_output`.

@@ -14,13 +14,12 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from edge_agent.config.agent_toml import AgentConfig
 from edge_agent.device_event import DeviceEvent
-from edge_agent.mqtt.client import MqttLink
 from edge_agent.mqtt.refusals import BrokerRefusals
 from edge_agent.storage.durable import StateError
 from edge_agent.telemetry.collectors import Collectors
@@ -43,6 +42,9 @@ from edge_io.mqtt.words import (
     Refused,
     Will,
 )
+
+if TYPE_CHECKING:
+    from edge_agent.mqtt.client import MqttLink
 
 REPORT_S = 2.0
 """Least seconds between two reported states: a download in progress changes it many times a second."""
@@ -113,6 +115,8 @@ class Uplink:
         if config.broker is not None:
             will = Will(topic=self._topics["presence"], payload=self._presence(online=False))
             subscriptions = tuple((topic, 1) for topic in uplink_topics(tenant, device))
+            from edge_agent.mqtt.client import MqttLink  # a megabyte that a device without a broker has no use for
+
             self._mqtt = MqttLink(config.broker, f"ew-{device}", subscriptions, self._from_thread, will)
 
     @property

@@ -99,9 +99,9 @@ def fast_path(
     """Return the lane for requests like `feeds`, proved on them to answer `answer`; both are by the engine's names, in
     the manifest's order.
 
-    Return None where every request needs the long way: a sample that goes through steps or becomes whole numbers,
-    a constant, thresholds to judge many rows or classes by, large tensors, an engine that cannot be bound, answers that differ from
-    run to run. Raises EngineMemoryError.
+    Return None where every request needs the long way: a sample that goes through steps or becomes whole numbers, a
+    constant, thresholds to judge many rows or classes by, large tensors, an engine that cannot be bound, answers that
+    differ from run to run. Raises EngineMemoryError.
     """
     if not all(map(_is_usual, manifest.inputs, feeds.values())):
         return None
@@ -138,7 +138,7 @@ def _is_usual(tensor: Input, array: Array) -> bool:
 
 
 def _is_filled(tensor: Input) -> bool:
-    """Return whether samples can be mapped in the buffer: it calculates in the dtype in which the mapping is defined."""
+    """Return whether samples can be mapped in the buffer, whose dtype is the one that the mapping is calculated in."""
     mapping = tensor.sample
     whole = np.dtype(np.float64 if np.dtype(mapping.dtype).itemsize > 4 else np.float32)
     is_number = np.dtype(tensor.dtype).kind == "f" and np.dtype(mapping.dtype).kind in "fiub"

@@ -12,14 +12,13 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.config.agent_toml import AgentConfig
 from edge_agent.device_event import DeviceEvent
-from edge_agent.mqtt.client import MqttLink
 from edge_agent.mqtt.refusals import BrokerRefusals
 from edge_agent.storage.durable import StateError
 from edge_agent.storage.state_dir import StateFolder, read_manifest
-from edge_agent.supervisor.mqtt_gateway.home_assistant import HomeAssistant
 from edge_agent.supervisor.mqtt_gateway.kept_topics import KeptTopics
 from edge_agent.supervisor.mqtt_gateway.messages import Body
 from edge_agent.supervisor.mqtt_gateway.slot_bridge import SlotBridge
@@ -29,6 +28,10 @@ from edge_contracts.limits import MAX_DATA_BYTES
 from edge_contracts.manifest import Manifest
 from edge_contracts.state import Installed, Level
 from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, Refused
+
+if TYPE_CHECKING:
+    from edge_agent.mqtt.client import MqttLink
+    from edge_agent.supervisor.mqtt_gateway.home_assistant import HomeAssistant
 
 IN_FLIGHT = 20
 """Answers the broker has not acknowledged; more wait, so that a slow broker fills the queues and not the memory."""
@@ -79,6 +82,8 @@ class MqttGateway:
                 subscriptions += ((home.birth_topic, 1),)
             will = None if home is None else home.will
             name = f"ew-{config.device.id}-data"
+            from edge_agent.mqtt.client import MqttLink  # loaded only where there is a broker
+
             self._link = MqttLink(broker, name, subscriptions, self._from_thread, will, ACCEPT_BYTES)
 
     @property
@@ -296,8 +301,11 @@ def open_data(
             known[name] = (serving, found)
         return known[name][1]
 
-    home = config.home_assistant
-    view = None if home is None else HomeAssistant(home, config.device.id, slots, manifest_of)
+    view = None
+    if config.home_assistant is not None:
+        from edge_agent.supervisor.mqtt_gateway.home_assistant import HomeAssistant  # few devices have one
+
+        view = HomeAssistant(config.home_assistant, config.device.id, slots, manifest_of)
     broker = config.data_broker
     kept = None if broker is None else KeptTopics(state.kept_topics, f"{broker.host}:{broker.port}")
     return MqttGateway(config, slots, tell, view, kept)

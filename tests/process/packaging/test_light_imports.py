@@ -51,6 +51,7 @@ def loaded_by(module: str) -> set[str]:
                 "json",
                 "shutil",
                 "dataclasses",
+                "paho",
             ),
         ),
         ("edge_agent.worker", (*TOOLCHAIN, "tuf", "securesystemslib", "cryptography", "urllib3", "paho")),
@@ -75,7 +76,11 @@ def test_a_core_module_imports_without_any_dependency_but_msgspec() -> None:
 @pytest.mark.parametrize(
     ("start", "needed"),
     [
-        ("from edgewright.cli import main; main(['agent', 'run', '--config', 'nowhere.toml'])", "paho.mqtt.client"),
+        (
+            "from edgewright.cli import main; main(['agent', 'run', '--config', 'nowhere.toml'])",
+            "edge_agent.supervisor",
+        ),
+        ("from edge_agent.host.lean_imports import import_lean as f; f(); import edge_agent.mqtt.client", "paho.mqtt"),
         ("import runpy; runpy.run_module('edge_agent.worker.__main__', run_name='__main__')", "numpy"),
     ],
 )
