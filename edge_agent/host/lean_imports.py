@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
+from types import ModuleType
 
 from edge_io.stand_in_imports import instead
 
@@ -21,3 +22,11 @@ def import_lean() -> None:
     with instead(dict.fromkeys(absent)):
         for module in ("msgspec", "asyncio", "hashlib"):
             importlib.import_module(module)
+
+
+def import_numpy() -> None:
+    """Import `numpy` without the docstrings that it writes for what is made in C, a twelfth of its import: nobody asks
+    a worker for help."""
+    names = [f"numpy._core.{docs}" for docs in ("_add_newdocs", "_add_newdocs_scalars")]
+    with instead({name: ModuleType(name) for name in names}):
+        importlib.import_module("numpy")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import gc
 
-from edge_agent.host.lean_imports import import_lean
+from edge_agent.host.lean_imports import import_lean, import_numpy
 
 if __name__ == "__main__":
     gc.disable()  # until everything is loaded
     import_lean()
+    import_numpy()
 
 import asyncio
 import math

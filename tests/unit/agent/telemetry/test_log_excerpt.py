@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.telemetry.line_redaction import MAX_LINE_CHARS, shareable
@@ -106,6 +106,7 @@ def test_another_release_begins_a_new_log() -> None:
     assert log.excerpt() == ""
 
 
+@settings(max_examples=30)  # long texts take long to draw
 @given(st.lists(st.text(max_size=3000), max_size=70), st.sampled_from(["updater", "trial", "worker"]))
 def test_whatever_a_process_writes_the_excerpt_is_bounded(lines: list[str], origin: str) -> None:
     log = recent()
