@@ -9,12 +9,7 @@ patterns.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
-
-from edge_agent.telemetry.log_excerpt import MAX_KEPT_CHARS
-
-if TYPE_CHECKING:
-    from edge_agent.telemetry.log_excerpt import Origin
+from typing import Final
 
 MAX_LINE_CHARS: Final = 400
 """What is told of one line."""
@@ -52,9 +47,10 @@ _QUOTED = re.compile(r"\"[^\"]*\"?|'[^']*'?")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d.,_]*(?:[eE][-+]?\d+)?(?!\w)")
 
 
-def shareable(line: str, origin: Origin | None) -> str:
-    """Return what may be told of a line that a process has written; None: the supervisor."""
-    line = _UNPRINTABLE.sub("", line[:MAX_KEPT_CHARS].rstrip("\r\n")).replace("\t", "    ")
+def shareable(line: str, origin: str | None) -> str:
+    """Return what may be told of a line of at most some thousand characters that a process has written: the "updater",
+    "trial" or "worker"; None: the supervisor."""
+    line = _UNPRINTABLE.sub("", line.rstrip("\r\n")).replace("\t", "    ")
     line = _without_inputs(line) if origin == "worker" else _without_secrets(line)
     return line if len(line) <= MAX_LINE_CHARS else f"{line[: MAX_LINE_CHARS - 3]}..."
 
