@@ -7,17 +7,22 @@ what ends sooner is judged by the files. `EDGEWRIGHT_TEST_PACKAGES=FOLDER` puts 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from support.boxes.watched_commands import GROUPS, Line
 from support.boxes.watched_network import FIRST_REPORT_S, Seen, can_watch, watch
-from support.makers import bundles
+from support.makers import bundles, pipelines
+from support.sites.agent_process import AgentProcess
+from support.sites.update_site import UpdateSite
 
 from edge_agent.capture.record import captured_request, encode_captured
 from edge_agent.capture.ring import CaptureRing
 from edge_agent.capture.sealing import PRIVATE_NAME, PUBLIC_NAME, load_sealer, make_keys
 from edge_agent.inference.runtime import Runtime
+from edge_contracts.channel import Gates
 
 pytestmark = [
     pytest.mark.skipif(not can_watch(), reason="no network namespace can be made here"),
@@ -36,6 +41,37 @@ with Runtime.open(sys.argv[1]) as runtime:
     runtime.infer({"x": np.ones((1, 4), np.float32)})
     time.sleep(float(sys.argv[2]))
 """
+
+
+SILENT_PORT = 8098
+PLAN = """
+channel = "main"
+model = "cam"
+version = "1.0.0"
+observe_s = 0.5
+[device]
+soak_s = 0.5
+[[steps]]
+kind = "wave"
+percent = 100
+"""
+ENROLLING = """
+[device]
+id = "dev-1"
+state = "{folder}/enrolling"
+[trust]
+root = "{folder}/named/root.json"
+[broker]
+host = "127.0.0.1"
+port = {port}
+tls = true
+identity = "{folder}/identity"
+[[slots]]
+name = "main"
+channel = "stable"
+http = "127.0.0.1:0"
+"""
+SCENARIO = "connects_per_s = 100\ntrial_s = 0.1\nrelease_bytes = 20000\n"
 
 
 @pytest.fixture
@@ -88,6 +124,37 @@ def test_user_who_imported_onnxruntime_first_is_warned_that_it_may_report(tmp_pa
 
 def test_an_empty_variable_does_not_mean_that_reports_are_wanted(tmp_path: Path, bundle: Path) -> None:
     assert_nothing_left(watch(tmp_path, ["-c", OPEN, str(bundle), "0"], set_to=""))
+
+
+def run_lines(folder: Path, lines: Sequence[Line]) -> None:
+    """Run each in a watched network; a name, an address but its broker's or a file fails and names the command."""
+    for line in lines:
+        words = line.words.format(here=folder, port=SILENT_PORT).split()
+        seen = watch(folder, [*CLI, *words], ends_after_s=line.ends_after_s)
+        told = f"{line.words}: {seen}"
+        assert (seen.code, seen.names, seen.addresses, seen.files) == (line.code, (), (), ()), told
+        assert line.talks_here or set(seen.ports) <= {SILENT_PORT}, told
+
+
+@pytest.mark.parametrize("group", [name for name in GROUPS if name != "beside an agent"])
+def test_every_other_command_leaves_nothing(tmp_path: Path, config: Path, group: str) -> None:
+    assert config.exists()
+    pipelines.make_chain(tmp_path / "parts")
+    (tmp_path / "in.jsonl").write_text('{"x": [1, 0, 0, 0]}\n')
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    (tmp_path / "enrolling.toml").write_text(ENROLLING.format(folder=tmp_path, port=SILENT_PORT))
+    run_lines(tmp_path, GROUPS[group])
+
+
+def test_commands_beside_a_running_agent_leave_nothing(tmp_path: Path) -> None:
+    site = UpdateSite(tmp_path)
+    site.release("1.0.0")
+    site.start("1.0.0", gates=Gates(soak_s=0.2))
+    with AgentProcess(tmp_path, site) as agent:
+        agent.bring()
+        agent.wait_for("committed", "1.0.0")
+        run_lines(tmp_path, GROUPS["beside an agent"])
 
 
 @pytest.mark.parametrize("command", ["doctor", "check", "status"])
