@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -201,7 +201,7 @@ class UpdateController:
                 _log.warning("the updater timed out")
                 self._kill()
             return
-        if not self._slots or self._storage_refuses():
+        if self._nobody_to_update() or self._storage_refuses():
             return
         damaged = {sha256 for slot in self._slots.values() for sha256 in slot.damaged}
         self._due = min(self._due, self._damage.look(damaged, now))
@@ -210,14 +210,27 @@ class UpdateController:
         elif now >= self._due and self._reachable():
             self._launch(Errand())
 
+    def _nobody_to_update(self) -> bool:
+        """Return whether no slot takes updates; whoever asked for an errand is told. There is nothing to repair."""
+        if self._slots:
+            return False
+        text = "no slot takes updates: name a `channel` in agent.toml"
+        none = Trouble(fault="operator", reason="no-channel", text=text)
+        self._end_errands(lambda errand: [] if errand.verify else [none])
+        return True
+
+    def _end_errands(self, troubles: Callable[[Errand], list[Trouble]]) -> None:
+        """Answer whoever waits for an errand that no updater will be started for."""
+        for errand in self._errands:
+            if not errand.outcome.done():
+                errand.outcome.set_result(troubles(errand))
+        self._errands.clear()
+
     def _storage_refuses(self) -> bool:
         """Return whether the disk takes nothing, so that no updater can work; whoever asked for an errand is told."""
         if not self.storage_trouble:
             return False
-        for errand in self._errands:
-            if not errand.outcome.done():
-                errand.outcome.set_result([Trouble(fault="device", reason="state", text=self.storage_trouble)])
-        self._errands.clear()
+        self._end_errands(lambda _: [Trouble(fault="device", reason="state", text=self.storage_trouble)])
         return True
 
     def _follow_hint(self, now: float) -> None:

@@ -25,6 +25,7 @@ from edge_agent.errors import ConfigError, MalformedError
 from edge_agent.host.sensors import architecture
 from edge_agent.ipc.updater import (
     CarrierFailed,
+    Damaged,
     Fault,
     FromUpdater,
     Hold,
@@ -45,7 +46,7 @@ from edge_agent.updater.offers import lacks_place, offer_of
 from edge_agent.updater.own_turn import own_turn
 from edge_agent.updater.repair import damage
 from edge_agent.updater.transports.directory import DirectoryTransport
-from edge_agent.updater.transports.fallback import FallbackTransport
+from edge_agent.updater.transports.fallback import FallbackTransport, NoTransport
 from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_agent.updater.trusted_repository import TrustedRepository
@@ -93,7 +94,8 @@ class Updater:
             versions = self._repository.refresh(self._plan.announced)
             self._say(Trusted(versions=versions, facts=self._facts.measured))
         except EdgewrightError as error:
-            self._say(trouble(error, None))
+            if not self._plan.verify or self._damaged_here():
+                self._say(trouble(error, None))
             return
         for slot in self._plan.slots:
             try:
@@ -101,6 +103,19 @@ class Updater:
             except EdgewrightError as error:
                 self._say(trouble(error, slot.slot))
         self._repository.close()
+
+    def _damaged_here(self) -> bool:
+        """Look at every byte of the installed releases without a repository; return whether something is wrong."""
+        wrong = False
+        for slot in self._plan.slots:
+            for sha256 in (release.manifest_sha256 for release in slot.installed):
+                found = damage(self._state.release(sha256), sha256)
+                wrong = wrong or found is not None
+                if found is None:
+                    self._say(Repaired(slot=slot.slot, manifest_sha256=sha256))
+                else:
+                    self._say(Damaged(slot=slot.slot, manifest_sha256=sha256, text=str(found)))
+        return wrong
 
     def _update(self, slot: SlotPlan) -> None:
         channel = self._channel(slot.channel)
@@ -181,7 +196,7 @@ def carrier_failed(name: str, error: EdgewrightError) -> CarrierFailed:
 
 
 def transport_of(plan: UpdatePlan, say: Say) -> tuple[Transport, Callable[[], None]]:
-    """Return the plan's carriers as one and what closes them. Raises ConfigError when the plan names none."""
+    """Return the plan's carriers as one and what closes them."""
     if plan.directory is not None:
         return DirectoryTransport(Path(plan.directory)), lambda: None
     carriers: dict[str, Transport] = {}
@@ -193,7 +208,7 @@ def transport_of(plan: UpdatePlan, say: Say) -> tuple[Transport, Callable[[], No
         carriers[f"the depot at {plan.broker.host}:{plan.broker.port}"] = mqtt
         close = mqtt.close
     if not carriers:
-        raise ConfigError("neither a broker nor an HTTP mirror is configured", subject="config.broker")
+        return NoTransport(), close
     return FallbackTransport(carriers, lambda name, error: say(carrier_failed(name, error))), close
 
 

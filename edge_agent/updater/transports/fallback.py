@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from edge_agent.errors import MissingTargetError, RetryAfterError, UnreachableError
+from edge_agent.errors import ConfigError, MissingTargetError, RetryAfterError, UnreachableError
 from edge_agent.ports import ObjectKind, Transport
 from edge_agent.updater.byte_budget import BudgetError
 from edge_contracts.errors import EdgewrightError, TransportError, TrustError
@@ -51,6 +51,13 @@ class FallbackTransport:
         """Ask this carrier last from now on."""
         self._failed(name, error)
         self._carriers = (*(c for c in self._carriers if c[0] != name), *(c for c in self._carriers if c[0] == name))
+
+
+class NoTransport:
+    """What a device that is updated by sticks alone asks between them: every read raises ConfigError."""
+
+    def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:  # noqa: ARG002
+        raise ConfigError("neither a broker nor an HTTP mirror is configured", subject="config.broker")
 
 
 def from_any(transport: Transport, attempt: Callable[[Transport], T]) -> T:

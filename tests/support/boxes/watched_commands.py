@@ -105,7 +105,7 @@ BESIDE_AN_AGENT = (
     Line("agent status --config {here}/agent.toml"),
     Line("agent check --config {here}/agent.toml"),
     Line("agent doctor --config {here}/agent.toml", 1, talks_here=True),
-    Line("agent repair --config {here}/agent.toml", 4),
+    Line("agent repair --config {here}/agent.toml"),
     Line("agent reload --config {here}/agent.toml"),
     Line("agent import {here}/fleet/repository --config {here}/agent.toml"),
 )

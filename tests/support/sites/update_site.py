@@ -83,8 +83,9 @@ class UpdateSite:
         """Return a copy of the repository as it is now, for a replay."""
         return Path(shutil.copytree(self.repository, self.folder / name))
 
-    def plan(self, *, over_network: bool = False, **slot: Any) -> UpdatePlan:
-        """Return an updater's plan for this device; the network's budgets count only `over_network`."""
+    def plan(self, *, over_network: bool = False, verify: bool = False, **slot: Any) -> UpdatePlan:
+        """Return an updater's plan for this device; the network's budgets count only `over_network`. `verify` looks at
+        every byte of what is installed."""
         return UpdatePlan(
             state=str(self.state.root),
             root=str(self.folder / "fleet" / "root.json"),
@@ -93,12 +94,13 @@ class UpdateSite:
             profile="x86-gateway",
             slots=(SlotPlan(slot=SLOT, channel=CHANNEL, **slot),),
             directory=None if over_network else "unused",
+            verify=verify,
         )
 
-    def look(self, carrier: Transport | None = None, **slot: Any) -> list[FromUpdater]:
+    def look(self, carrier: Transport | None = None, *, verify: bool = False, **slot: Any) -> list[FromUpdater]:
         """Run an updater in this process; return everything it said."""
         said: list[FromUpdater] = []
-        Updater(self.plan(**slot), carrier or self.carrier, said.append).run()
+        Updater(self.plan(verify=verify, **slot), carrier or self.carrier, said.append).run()
         return said
 
 

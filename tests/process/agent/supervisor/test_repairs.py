@@ -16,6 +16,7 @@ from urllib.request import urlopen
 
 import msgspec
 import pytest
+from support.makers import bundles
 from support.sites.agent_process import AgentProcess, eventually
 from support.sites.update_site import UpdateSite
 from support.sites.web_site import WebSite
@@ -130,6 +131,22 @@ def test_repair_that_nobody_can_help_with_says_so(agent: AgentProcess, mirror: W
     done = command(agent, "repair")
     assert done.returncode == 4
     assert "unreachable" in done.stderr
+
+
+def test_repair_with_nothing_damaged_needs_nobody(agent: AgentProcess, mirror: WebSite) -> None:
+    mirror.stop()
+    done = command(agent, "repair")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_errands_end_at_once_where_no_slot_takes_updates(tmp_path: Path, site: UpdateSite) -> None:
+    bundles.make_bundle(tmp_path / "factory")
+    with AgentProcess(tmp_path, None, factory=tmp_path / "factory") as agent:
+        repaired = command(agent, "repair")
+        assert (repaired.returncode, repaired.stderr) == (0, "")
+        imported = command(agent, "import", str(site.repository))
+        assert imported.returncode == 4
+        assert "channel" in imported.stderr
 
 
 def command(agent: AgentProcess, *words: str) -> subprocess.CompletedProcess[str]:

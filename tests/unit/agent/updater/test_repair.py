@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from support.sites.update_site import TamperingCarrier, UpdateSite, names, troubles
 
+from edge_agent.errors import UnreachableError
 from edge_agent.ipc.updater import Checking, Damaged, FromUpdater, Offer, Repaired
 from edge_agent.ports import ObjectKind, Transport
+from edge_agent.updater.__main__ import transport_of
 from edge_agent.updater.repair import damage
 from edge_contracts.limits import CHUNK_BYTES
 from edge_contracts.manifest import MANIFEST_NAME
@@ -49,10 +51,12 @@ def release(site: UpdateSite) -> Installed:
     return Installed(version="1.0.0", manifest_sha256=folder.name)
 
 
-def look(site: UpdateSite, release: Installed, carrier: Transport | None = None, **slot: object) -> list[FromUpdater]:
+def look(
+    site: UpdateSite, release: Installed, carrier: Transport | None = None, *, verify: bool = False, **slot: object
+) -> list[FromUpdater]:
     sha256 = release.manifest_sha256
     held = {"running": (sha256,), "ready": (sha256,), "installed": (release,), "damaged": (sha256,)}
-    return site.look(carrier, **held | slot)
+    return site.look(carrier, verify=verify, **held | slot)
 
 
 def flip(path: Path, at: int) -> None:
@@ -113,6 +117,42 @@ def test_release_that_is_whole_is_left_alone(site: UpdateSite, release: Installe
 def test_nothing_is_looked_at_that_nobody_asked_for(site: UpdateSite, release: Installed) -> None:
     flip(site.state.release(release.manifest_sha256) / "padding.bin", 0)
     assert names(look(site, release, damaged=())) == ["Trusted", "Offer"]
+
+
+class Away:
+    """Nobody answers."""
+
+    def read(self, kind: ObjectKind, name: str, offset: int, length: int) -> tuple[bytes, int]:
+        raise UnreachableError("no answer", subject="mirror")
+
+
+def test_where_nobody_answers_a_look_that_finds_everything_whole_has_gone_well(
+    site: UpdateSite, release: Installed
+) -> None:
+    messages = look(site, release, Away(), verify=True)
+    assert names(messages) == ["Repaired"]
+
+
+def test_where_nobody_answers_what_is_damaged_is_named_and_why_it_stays_so(
+    site: UpdateSite, release: Installed
+) -> None:
+    flip(site.state.release(release.manifest_sha256) / "padding.bin", 0)
+    messages = look(site, release, Away(), verify=True)
+    assert names(messages) == ["Damaged", "Trouble"]
+    assert troubles(messages) == [("transport", "unreachable")]
+    assert "padding.bin" in next(message.text for message in messages if isinstance(message, Damaged))
+
+
+def test_a_look_for_something_new_says_that_nobody_answered(site: UpdateSite, release: Installed) -> None:
+    assert names(look(site, release, Away(), verify=False)) == ["Trouble"]
+
+
+def test_a_plan_that_names_nobody_to_ask_can_still_be_looked_at(site: UpdateSite, release: Installed) -> None:
+    carrier, close = transport_of(site.plan(over_network=True), [].append)
+    messages = look(site, release, carrier, verify=True)
+    close()
+    assert names(messages) == ["Repaired"]
+    assert troubles(look(site, release, carrier, verify=False)) == [("operator", "config")]
 
 
 def test_revoked_release_is_not_fetched_again(site: UpdateSite, release: Installed) -> None:
