@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -89,7 +90,7 @@ def connected(url: str) -> Iterator[MqttTransport]:
             repository=cache,
             tenant=tenant,
             broker=Broker(host=settings.host, port=settings.port, protocol=settings.protocol),
-            site=DepotSite(upstream=url, any_names=True, poll_s=3600.0),
+            site=DepotSite(upstream=url, any_names=True, poll_s=math.inf),
         )
         ready, stop = threading.Event(), threading.Event()
         depot = threading.Thread(target=serve, args=(service, lambda _: ready.set(), _log.info, stop.is_set))

@@ -33,7 +33,7 @@ TURN_S = 0.01
 
 class DepotSite(StrictRecord, frozen=True, kw_only=True):
     """The upstream repository's URL, whether it may use any TUF names instead of ours, how often its timestamp is
-    looked at, in seconds, and how many bytes of blobs are kept (None: all)."""
+    looked at, in seconds (infinite: only when a device asks), and how many bytes of blobs are kept (None: all)."""
 
     upstream: str
     any_names: bool = False
@@ -85,7 +85,8 @@ class _Serving:
         self._watch = HintWatch(service.repository)
         self._hints = _Timer(HINT_S, now)
         self._reports = _Timer(REPORT_S, now)
-        self._polls = _Timer(math.inf) if site is None else _Timer(site.poll_s, now - site.poll_s)  # at once
+        every = math.inf if site is None else site.poll_s
+        self._polls = _Timer(every) if every == math.inf else _Timer(every, now - every)  # at once
         self._reported: Counter[str] = Counter()
 
     def work(self) -> float:

@@ -63,6 +63,7 @@ def test_init_asks_nothing_and_refresh_stores_plain_names(suite: Conformance) ->
     assert suite.init() == 0
     assert (suite.trusted(), suite.web.asked) == (["root.json"], [])
     assert suite.refresh() == 0
+    assert [path.rsplit("/", 1)[-1] for path in suite.web.asked][:2] == ["2.root.json", "timestamp.json"]
     assert suite.trusted() == ["root.json", "snapshot.json", "targets.json", "timestamp.json"]
     stored = (suite.metadata / "timestamp.json").read_bytes()
     assert stored == (suite.fleet.repository / "metadata/timestamp.json").read_bytes()
