@@ -216,7 +216,7 @@ def words(counts: ShadowCounts) -> str:
         parts.append(f"{found.agreement:.1%} agree ({found.low:.1%} to {found.high:.1%})")
     if sum(counts.confidence_shift):
         parts.append(f"confidence {counts.confidence_shift_sum / sum(counts.confidence_shift):+.3f}")
-    if counts.differences:
+    if any(counts.differences):
         quantiles = [difference_quantile(counts.differences, share) for share in (0.5, 0.9, 0.99)]
         parts.append("differences at most " + ", ".join(f"{value:.3g}" for value in quantiles if value is not None))
     if found.slower is not None:

@@ -266,3 +266,8 @@ def test_a_candidate_is_refused_by_what_its_shadow_showed(found: dict[str, int],
 def test_gates_that_ask_for_no_requests_refuse_nothing_unasked() -> None:
     assert refusal(Gates(shadow_requests=0), counts()) is None
     assert refusal(Gates(shadow_requests=0, max_error_share=0.0), counts(compared=10, classified=10, agreed=10)) is None
+
+
+def test_bins_that_hold_nothing_are_not_spoken_of() -> None:
+    assert "differences" not in words(counts(compared=3, classified=3, agreed=3, differences=bins()))
+    assert words(counts(compared=2, differences=bins(_4=2))).count("differences at most") == 1

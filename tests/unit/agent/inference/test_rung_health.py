@@ -10,6 +10,7 @@ from edge_agent.inference.rungs.health import (
     LONGEST_REST_S,
     PATIENCE,
     WELL,
+    Health,
     failed,
     preferred_order,
     walk,
@@ -85,3 +86,20 @@ def test_the_walk_leaves_out_who_rests_and_takes_it_back():
     resting = failed(WELL, 10.0, hard=True)
     assert list(walk((0, 1, 2), [WELL, resting, WELL], 10.5)) == [0, 2]
     assert list(walk((0, 1, 2), [WELL, resting, WELL], 11.0)) == [0, 1, 2]
+
+
+def test_what_a_failure_leaves_figure_by_figure():
+    assert failed(WELL, 100.0, hard=False) == Health(failures=1)
+    assert failed(WELL, 100.0, hard=True) == Health(failures=2, rest_until=101.0, rests=1, hard=True)
+    third = failed(Health(failures=2, rests=3), 100.0, hard=False)
+    assert third == Health(failures=2, rest_until=108.0, rests=4)
+    health = WELL
+    for _ in range(40):
+        health = failed(health, 0.0, hard=True)
+    assert (health.rest_until, health.rests) == (300.0, 32)
+
+
+def test_a_variant_of_an_older_release_is_never_preferred(releases):
+    active, *older = build_ladder(releases)[::2]
+    assert preferred_order((active, *older), "small") == (0, 1)
+    assert [rung.variant for rung in (active, *older)] == ["fp32", "small"]

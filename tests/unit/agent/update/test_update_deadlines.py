@@ -8,7 +8,9 @@ import pytest
 from edge_agent.update.events import (
     Began,
     Downloaded,
+    Event,
     Fits,
+    GateFailed,
     Held,
     Restarted,
     ShadowPassed,
@@ -18,10 +20,11 @@ from edge_agent.update.events import (
     UpdateFailed,
     Wished,
 )
-from edge_agent.update.record import MAX_REJECTED, CandidateRelease, UpdateRecord, installed
+from edge_agent.update.record import MAX_ATTEMPTS, MAX_REJECTED, CandidateRelease, UpdateRecord, installed
 from edge_agent.update.state_machine import TransitionError, advance
-from edge_contracts.channel import Gates
-from edge_contracts.state import Installed
+from edge_contracts.channel import Gates, MaintenanceWindow
+from edge_contracts.state import Installed, UpdateState
+from edge_contracts.turns import DeviceTurn
 
 HOUR_S, DAY_S = 3600.0, 86400.0
 NOW = 1_000_000.0
@@ -150,3 +153,34 @@ def test_the_candidate_of_a_soak_is_what_is_served() -> None:
     assert record.serving == installed(candidate())
     assert record.last_good == SERVING
     assert (record.committed, record.crashes, record.starts) == (False, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("window", "open_share"), [(None, 1.0), (MaintenanceWindow(start="01:00", end="04:00"), 3 / 24)]
+)
+def test_whoever_waits_for_a_turn_waits_until_it_has_come_round_as_often_as_it_may_fail(
+    window: MaintenanceWindow | None, open_share: float
+) -> None:
+    turn = DeviceTurn(begins=0.0, turn_s=1800.0, margin_s=60.0, index=3, of=12)
+    waits = msgspec.structs.replace(candidate(), turn=turn, window=window)
+    record = advance(offered(), Wished(candidate=waits), NOW)
+    verified = follow(record, *WAY[:3])
+    assert verified.deadline == pytest.approx(NOW + 8 * DAY_S + MAX_ATTEMPTS * 12 * 1800.0 / open_share)
+    assert follow(record, *WAY[:2]).deadline == NOW + 7 * DAY_S  # a download needs no turn
+
+
+def test_what_runs_beside_the_serving_release_or_serves_is_not_held() -> None:
+    for record in (follow(offered(), *WAY[:5]), follow(offered(), *WAY), follow(offered(), *WAY, Soaked())):
+        assert advance(record, Held(reason="paused"), NOW) is record
+
+
+def test_a_release_that_has_soaked_has_no_attempts_left_over() -> None:
+    tried = msgspec.structs.replace(follow(offered(), *WAY), attempts=2, trials=2)
+    done = advance(tried, Soaked(), NOW)
+    assert (done.attempts, done.trials) == (0, 0)
+
+
+@pytest.mark.parametrize(("state", "event"), [("offered", Began()), ("active", GateFailed(reason="errors"))])
+def test_nothing_is_done_to_a_candidate_that_is_not_there(state: UpdateState, event: Event) -> None:
+    with pytest.raises(TransitionError, match="no candidate"):
+        advance(UpdateRecord(slot="main", state=state, serving=SERVING), event, NOW)

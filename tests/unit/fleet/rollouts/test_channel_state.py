@@ -7,10 +7,23 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from edge_contracts.channel import Channel, ChannelRelease
+from edge_contracts.channel import Channel, ChannelRelease, Gates, MaintenanceWindow
 from edge_fleet.errors import RolloutError
 from edge_fleet.rollouts import channel_state
-from edge_fleet.rollouts.channel_state import ALLOWED, Plan, abort, advance, finish, pause, phase, resume, retry, start
+from edge_fleet.rollouts.channel_state import (
+    ALLOWED,
+    Plan,
+    WaveRules,
+    abort,
+    advance,
+    check_proved,
+    finish,
+    pause,
+    phase,
+    resume,
+    retry,
+    start,
+)
 
 ONE = ChannelRelease(version="1.0.0", manifest_sha256="1" * 64)
 TWO = ChannelRelease(version="2.0.0", manifest_sha256="2" * 64)
@@ -121,3 +134,27 @@ def test_retry_needs_something_to_try_and_somebody_to_do_so() -> None:
 
 def test_pausing_changes_nothing_but_the_pause() -> None:
     assert resume(pause(RUNNING)) == channel_state.replace(RUNNING, serial=RUNNING.serial + 2)
+
+
+def test_a_wave_that_stays_as_wide_may_change_its_rules_and_must_change_something() -> None:
+    window = MaintenanceWindow(start="01:00", end="04:00")
+    rules = WaveRules(gates=Gates(soak_s=60.0), window=window, strata=None)
+    narrowed = advance(RUNNING, rules=rules)
+    assert (narrowed.percentage, narrowed.gates.soak_s, narrowed.window) == (10.0, 60.0, window)
+    with pytest.raises(RolloutError, match="nothing to advance"):
+        advance(narrowed, rules=rules)
+    assert advance(narrowed, 20.0, rules=rules).window == window
+
+
+def test_only_what_is_stable_on_a_channel_is_promoted_from_it() -> None:
+    check_proved(STABLE, "stable", ONE)
+    with pytest.raises(RolloutError, match=r"2\.0\.0 is not the stable release here, 1\.0\.0 is"):
+        check_proved(STABLE, "stable", TWO)
+    for nothing in (None, begin(None, TWO)):
+        with pytest.raises(RolloutError, match=r"2\.0\.0 is not the stable release here, nothing is"):
+            check_proved(nothing, "dev", TWO)
+
+
+def test_no_channel_is_called_like_the_documents_of_turns() -> None:
+    with pytest.raises(RolloutError, match="no channel may be named like that"):
+        begin(None, channel="turns.stable")

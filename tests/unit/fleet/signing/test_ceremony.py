@@ -36,7 +36,7 @@ from edge_fleet.signing.ceremony_text import changes
 from edge_fleet.signing.key_changes import Draft
 from edge_fleet.signing.keys import NAME_FIELD, ROLLOUTS, SNAPSHOT, TIMESTAMP, KeyRing
 from edge_fleet.signing.refresh import refresh
-from edge_fleet.signing.roles import Lifetimes
+from edge_fleet.signing.roles import Lifetimes, delegate, releases_paths, releases_role
 from edge_fleet.signing.workspace import FleetWorkspace
 
 MANIFEST = "models/har/1.0.0/manifest.json"
@@ -272,7 +272,7 @@ def test_a_change_that_would_lock_the_fleet_out_is_refused(
 
 def test_a_proposal_that_hides_more_than_keys_is_refused_before_it_is_signed(tmp_path: Path) -> None:
     fleet = fleets.make_fleet(tmp_path, families=("har",))
-    for hide in (_widen_paths, _list_a_target, _drop_rollouts):
+    for hide in (_widen_paths, _list_a_target, _drop_rollouts, _delegate_like_a_family, _delegate_out_of_the_names):
         hidden = change(fleet, hide)
         with pytest.raises(CeremonyError, match="more than keys"):
             check_base(hidden)
@@ -325,6 +325,17 @@ def test_a_proposal_reads_back_as_it_was_written(tmp_path: Path) -> None:
     proposal = sign(rotation(fleets.make_fleet(tmp_path), SNAPSHOT), FleetWorkspace(tmp_path / "fleet").keys)[0]
     assert pack_proposal(parse_proposal(pack_proposal(proposal))) == pack_proposal(proposal)
     assert not any(need.missing for need in needs(parse_proposal(pack_proposal(proposal))))
+
+
+def _delegate_like_a_family(draft: Draft) -> None:
+    """A role of another name with the paths of a family."""
+    delegate(draft.targets, "har2", releases_paths("har2"), [next(iter(draft.root.keys.values()))])
+
+
+def _delegate_out_of_the_names(draft: Draft) -> None:
+    """A role called like a family's, of a family that no family may be called."""
+    family = "../har"
+    delegate(draft.targets, releases_role(family), releases_paths(family), [next(iter(draft.root.keys.values()))])
 
 
 def _widen_paths(draft: Draft) -> None:
