@@ -59,7 +59,7 @@ class ChunkedReader:
         self._at = "size"
         self._line = bytearray()  # one that has not ended yet
         self._left = 0  # of a chunk's data
-        self._size = self._around = 0  # bytes of data, and around it
+        self._size = self._around = 0  # bytes of data, and around it; at last of the trailer
 
     def feed(self, data: memoryview) -> tuple[bytes, int]:
         whole, at = bytes(data), 0
@@ -84,7 +84,8 @@ class ChunkedReader:
         line += data[at:stop]
         self._around += stop - at
         has_ended = line.endswith(b"\n")
-        if self._around - 8 * self._size > limits.MAX_HEAD_BYTES:  # chunks of a byte or two are allowed
+        spared = 0 if self._at == "trailer" else 8 * self._size  # chunks of a byte or two are allowed
+        if max(self._around - spared, len(line)) > limits.MAX_HEAD_BYTES:
             status = 431 if self._at == "trailer" else 400
             raise HttpError(status, f"over {limits.MAX_HEAD_BYTES} bytes of chunk headers or trailers", closing=True)
         if has_ended:
@@ -103,6 +104,7 @@ class ChunkedReader:
                 raise _bad("the size of a chunk")
             self._left = int(size[1], 16)
             self._at = "data" if self._left else "trailer"
+            self._around = self._around if self._left else 0
         elif self._at == "end":
             if line != _CRLF:
                 raise _bad("a chunk is longer than its size")

@@ -24,6 +24,10 @@ USUAL_BYTES: Final = 64 * limits.KIB
 """The same for a client that names several: libraries do so unasked, and on this device the CPU is what is short."""
 
 _CODINGS: Final[dict[bytes, Coding]] = {b"gzip": "gzip", b"x-gzip": "gzip", b"deflate": "deflate"}
+MAX_MEMBERS: Final = 16
+"""Parts that gzip data may have one behind the other (RFC 1952, section 2.2): each costs a copy of what follows it."""
+
+_MAGIC: Final = b"\x1f\x8b"
 _GZIP_BITS, _ZLIB_BITS, _BARE_BITS = 31, 15, -15
 _LEVEL: Final = 1  # the others cost several times the CPU for a tenth of the bytes
 
@@ -55,7 +59,7 @@ def decompress(body: Body, coding: Coding, limit: int) -> bytes:
     """Return what a compressed body holds. Raises HttpError 413 for more than `limit` bytes, TensorError for what is
     damaged, ends early or is followed by more."""
     try:
-        found, left = _decompress(body, _GZIP_BITS if coding == "gzip" else _ZLIB_BITS, limit)
+        found, left = _members(body, limit) if coding == "gzip" else _decompress(body, _ZLIB_BITS, limit)
     except zlib.error as error:
         if coding == "gzip":
             raise TensorError(f"not {coding}: {error}", subject="content-encoding") from error
@@ -77,12 +81,22 @@ def _bare(body: Body, limit: int) -> tuple[bytes, bytes]:
         raise TensorError(f"not deflate: {error}", subject="content-encoding") from error
 
 
-def _decompress(body: Body, bits: int, limit: int) -> tuple[bytes, bytes]:
-    """Return the data and what follows it. Raises zlib.error."""
+def _members(body: Body, limit: int) -> tuple[bytes, bytes]:
+    """Return what the members of gzip data hold, and what follows them. Raises zlib.error."""
+    found, left = _decompress(body, _GZIP_BITS, limit)
+    members = [found]
+    while left.startswith(_MAGIC) and len(members) < MAX_MEMBERS:
+        found, left = _decompress(left, _GZIP_BITS, limit, sum(map(len, members)))
+        members.append(found)
+    return b"".join(members), left
+
+
+def _decompress(body: Body, bits: int, limit: int, before: int = 0) -> tuple[bytes, bytes]:
+    """Return the data and what follows it; `before` of the limit's bytes are there. Raises zlib.error."""
     stream = zlib.decompressobj(bits)
-    found = stream.decompress(body, limit + 1)
-    if len(found) > limit:
-        raise too_large(len(found))
+    found = stream.decompress(body, limit - before + 1)
+    if before + len(found) > limit:
+        raise too_large(before + len(found))
     if not stream.eof:
         raise TensorError("the compressed data ends early", subject="content-encoding")
     return found, stream.unused_data

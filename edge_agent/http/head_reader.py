@@ -24,7 +24,8 @@ _OLD_LINE: Final = re.compile(rb"%b{1,32} [\x21-\x7e]+" % _TOKEN)
 _FIELD: Final = re.compile(rb"(%b+):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n" % _TOKEN)
 _LONE_LF: Final = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE: Final = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
-_HOST: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+_ADDRESS: Final = rb"\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~%-]+)?\]"  # with the zone that some clients leave in
+_HOST: Final = re.compile(rb"(?:%b|[A-Za-z0-9._~%%!$&'()*+;=-]*)(?::[0-9]*)?" % _ADDRESS)
 _MAX_LINE: Final = limits.MAX_TARGET_BYTES + 64  # with the method and the version
 _END: Final = b"\r\n\r\n"
 
@@ -151,7 +152,7 @@ def _check_host(host: bytes | None, *, must: bool) -> None:
     if host is None:
         if must:
             raise _bad("no Host header")
-    elif not _HOST.fullmatch(host) or b"," in host:
+    elif not _HOST.fullmatch(host):
         raise _bad("the Host header is not one host")
 
 

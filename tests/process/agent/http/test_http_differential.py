@@ -26,6 +26,9 @@ STRICTER = {
     "header of 40 KiB": "32 KiB are enough for any client",
     "path of 40 KiB": "8 KiB are enough for any client",
     "control byte in a value": "RFC 9110, section 5.5, forbids it",
+    "Host of half an address": "RFC 9112, section 3.2, forbids what is no host",
+    "Host with two ports": "RFC 9112, section 3.2, forbids what is no host",
+    "Host with a port of letters": "RFC 9112, section 3.2, forbids what is no host",
     "LF only": "a proxy in front may see other ends of lines",
     "LF behind a field": "a proxy in front may see other ends of lines",
 }

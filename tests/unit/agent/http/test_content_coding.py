@@ -6,7 +6,15 @@ import zlib
 import pytest
 
 from edge_agent.errors import TensorError
-from edge_agent.http.content_coding import CHOSEN_BYTES, USUAL_BYTES, accepted, coding_of, compress, decompress
+from edge_agent.http.content_coding import (
+    CHOSEN_BYTES,
+    MAX_MEMBERS,
+    USUAL_BYTES,
+    accepted,
+    coding_of,
+    compress,
+    decompress,
+)
 from edge_agent.http.messages import HttpError
 
 BODY = b'{"inputs": []}' * 100
@@ -41,6 +49,28 @@ def test_a_bomb_ends_at_the_limit(coding, packer):
     with pytest.raises(HttpError) as caught:
         decompress(packer(bytes(10_000_000)), coding, 100_000)
     assert caught.value.response.status == 413
+
+
+def test_gzip_may_come_in_members_as_its_rfc_says():
+    parts = [BODY[:100], b"", BODY[100:700], BODY[700:]]
+    packed = b"".join(gzip.compress(part) for part in parts)
+    assert decompress(packed, "gzip", len(BODY)) == BODY
+    with pytest.raises(TensorError, match="ends early"):
+        decompress(packed[:-6], "gzip", len(BODY))
+    with pytest.raises(TensorError, match="behind the end"):
+        decompress(packed + b"x", "gzip", len(BODY))
+    with pytest.raises(TensorError, match="behind the end"):
+        decompress(zlib.compress(BODY) * 2, "deflate", 2 * len(BODY))
+
+
+def test_members_share_one_limit_and_are_few():
+    packed = gzip.compress(bytes(1000)) * MAX_MEMBERS
+    assert len(decompress(packed, "gzip", 1000 * MAX_MEMBERS)) == 1000 * MAX_MEMBERS
+    with pytest.raises(HttpError) as caught:
+        decompress(packed, "gzip", 1000 * MAX_MEMBERS - 1)
+    assert caught.value.response.status == 413
+    with pytest.raises(TensorError, match="behind the end"):
+        decompress(packed + gzip.compress(b""), "gzip", 1_000_000)
 
 
 def test_exactly_the_limit_is_no_bomb():

@@ -88,3 +88,38 @@ def test_fields_of_one_name_are_joined_and_the_white_space_around_values_is_not_
     parsed, _ = HeadReader().feed(memoryview(b"GET /x?q#f HTTP/1.1\r\nhost: a\r\nX: \t b \t\r\nx:c\r\n\r\n"))
     assert parsed.head.headers == {b"host": b"a", b"x": b"b, c"}
     assert parsed.head.path == b"/x"
+
+
+@pytest.mark.parametrize("size", [1, 3, 4096, 40_000])
+def test_what_stands_behind_a_large_body_has_the_same_limit_as_behind_a_small_one(size):
+    """Chunks of a byte or two may weigh more than their data; a trailer, and one line, may not."""
+    body = b"%x\r\n" % size + b"x" * size + b"\r\n"
+    fits, over = b"x: " + b"a" * 32_000 + b"\r\n", b"x: " + b"a" * 33_000 + b"\r\n"
+    assert _chunks_status(body + b"0\r\n" + fits + b"\r\n") == 200
+    assert _chunks_status(body + b"0\r\n" + over + b"\r\n") == 431
+    assert _chunks_status(body + b"0\r\n" + b"x: y\r\n" * 6000 + b"\r\n") == 431
+    assert _chunks_status(body + b"1;" + b"a" * 33_000 + b"\r\nx\r\n0\r\n\r\n") == 400
+
+
+def _chunks_status(wire):
+    """Return 200 for a body in chunks, else the status that refuses it, which is the same in pieces."""
+    found = []
+    for step in (len(wire), 1000, 997):
+        reader = ChunkedReader()
+        try:
+            for at in range(0, len(wire), step):
+                reader.feed(memoryview(wire[at : at + step]))
+            found.append(200 if reader.done else None)
+        except HttpError as refusal:
+            found.append(refusal.response.status)
+    assert len(set(found)) == 1, found
+    return found[0]
+
+
+def test_a_line_without_an_end_behind_a_large_body_is_not_kept():
+    reader = ChunkedReader()
+    reader.feed(memoryview(b"400000\r\n" + b"x" * 0x400000 + b"\r\n0\r\nx: "))
+    reader.feed(memoryview(b"a" * 32_000))
+    with pytest.raises(HttpError) as refusal:
+        reader.feed(memoryview(b"a" * 1000))
+    assert refusal.value.response.status == 431
