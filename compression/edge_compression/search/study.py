@@ -108,11 +108,13 @@ class Study:
         return None
 
     def _taken(self, trial: Trial, recipe: Recipe) -> bool:
-        """Claim a recipe for a trial; return whether another one has it, or had it and knows its fate."""
+        """Claim a recipe for a trial; return whether another one has it, or had it and knows its fate. Of two that were
+        queued for one recipe the first has it, also before it has said so."""
         trial.set_user_attr(TRYING, recipe.id)
-        running = self._optuna.trial.TrialState.RUNNING
+        states = self._optuna.trial.TrialState
         return any(
-            other.user_attrs.get(TRYING) == recipe.id and (RECORD in other.user_attrs or other.state == running)
+            other.user_attrs.get(TRYING, other.user_attrs.get(RECIPE)) == recipe.id
+            and (RECORD in other.user_attrs or other.state in (states.RUNNING, states.WAITING))
             for other in self._study.get_trials(deepcopy=False)
             if other.number < trial.number
         )

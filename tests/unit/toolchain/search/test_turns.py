@@ -151,6 +151,14 @@ def test_two_searches_never_get_the_same_turn(storage: str) -> None:
     assert sorted(name for _, name in taken) == sorted(one.id for one in recipes)
 
 
+def test_of_two_that_queued_the_same_recipe_the_first_tries_it_though_it_has_not_said_so_yet(storage: str) -> None:
+    one, other = (Study(storage, "s", [recipe("half")]) for _ in range(2))
+    for study in (one, other):  # both looked before the other had queued it
+        study._study.enqueue_trial({}, user_attrs={"recipe": "half"})
+    assert one._study.ask().number == 0
+    assert other.take(vary=False) is None
+
+
 def test_a_turn_that_another_search_took_for_lost_ends_without_an_error(storage: str) -> None:
     study = Study(storage, "s", [recipe("half")])
     turn = study.take(vary=False)
