@@ -23,6 +23,7 @@ from edge_io.mqtt.words import (
     BrokerLimits,
     Connected,
     Disconnected,
+    Granted,
     LinkEvent,
     MessageReceived,
     Refused,
@@ -154,6 +155,8 @@ class BrokerConnection:
             self._receive(event)
         elif isinstance(event, Connected):
             self._welcome(event)
+        elif isinstance(event, Granted):
+            self._granted(event)
         elif isinstance(event, Refused):
             self._troubles.say(event.reason, f"the broker refused a message on {event.topic[:200]!r}: {event.reason}")
         elif isinstance(event, Disconnected):
@@ -175,6 +178,12 @@ class BrokerConnection:
         self._brief.connected(time.monotonic())
         self._ever_ready = True
         self._ready()
+
+    def _granted(self, event: Granted) -> None:
+        """The broker has been told of our rights: begin when nothing is missing any more."""
+        self._log(f"the broker grants {event.topic}")
+        if not event.left:
+            self._welcome(Connected(limits=self._link.limits))
 
     def _lacks(self, limits: BrokerLimits) -> list[str]:
         """Return what we would need of the broker and do not get."""

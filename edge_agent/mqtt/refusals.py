@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_agent.device_event import DeviceEvent
 from edge_io.mqtt.brief_connections import BriefConnections
-from edge_io.mqtt.words import Connected, Disconnected
+from edge_io.mqtt.words import Connected, Disconnected, Granted
 
 CONTESTED_S = 900.0
 """How long after the last takeover the status names the other client."""
@@ -57,7 +57,7 @@ class BrokerRefusals:
         for what in [what for what in self._refused if what.startswith("subscription ") and what not in refused]:
             events += self.take(what)
         for what, why in refused.items():
-            events += self.refuse(what, why, "nothing comes in there")
+            events += self.refuse(what, why, "nothing comes in there, and it is asked again and again")
         if event.limits.retain:
             events += self.take("retained messages")
         else:
@@ -67,6 +67,10 @@ class BrokerRefusals:
         else:
             events += self.take("acknowledged messages")
         return tuple(events)
+
+    def granted(self, event: Granted) -> tuple[DeviceEvent, ...]:
+        """Note that the broker grants a subscription now that it had refused."""
+        return self.take(f"subscription {event.topic}")
 
     def lasts(self, now: float) -> tuple[DeviceEvent, ...]:
         """Note that the connection stands at this time."""

@@ -37,6 +37,7 @@ from edge_io.mqtt.words import (
     Acknowledged,
     Connected,
     Disconnected,
+    Granted,
     LinkEvent,
     MessageReceived,
     Refused,
@@ -251,6 +252,8 @@ class Uplink:
             self._received(event)
         elif isinstance(event, Connected):
             self._connected(event)
+        elif isinstance(event, Granted):
+            self._news(self._refusals.granted(event))
         elif isinstance(event, Disconnected):
             self._disconnected(event)
 

@@ -44,6 +44,7 @@ from edge_io.mqtt.words import (
     BrokerLimits,
     Connected,
     Disconnected,
+    Granted,
     LinkEvent,
     MessageReceived,
     Refused,
@@ -66,6 +67,10 @@ PACKET_OVERHEAD_BYTES = 70_000
 
 PAUSE_S = 5.0
 """A turn that comes so late means that this process did not run (host paused, machine asleep)."""
+
+RESUBSCRIBE_S = 300.0
+"""After how many seconds a refused subscription is asked for again: rights are corrected at a broker while we are
+connected to it, and it does not tell."""
 
 GOODBYE_S = 0.5
 """How long the broker may take to close after our goodbye."""
@@ -130,7 +135,9 @@ class BrokerSession:
         self._tell = tell
         self._unacknowledged = Unacknowledged(IN_FLIGHT)
         self._unconfirmed: dict[int, Subscription] = {}
-        self._refused: list[RefusedSubscription] = []
+        self._refused: dict[str, RefusedSubscription] = {}
+        self._denied: dict[str, Subscription] = {}  # of those, what the broker answered so
+        self._ask_at: float | None = None
         self._ending = Disconnected(reason="connection lost")
         self._complaint = ""
         self._deadline = self._turn = 0.0
@@ -270,6 +277,8 @@ class BrokerSession:
                 reason = f"no {what} from the broker within {self._settings.handshake_s:g} s"
                 self.end(Disconnected(reason=reason, ending="silent"))
             return
+        if self._denied:
+            self._ask_again(now)
         if len(self._unacknowledged):
             leaving = self.wants_write or _bytes_leaving(self._client.socket()) > 0
             self._unacknowledged.look(leaving=leaving, now=now)
@@ -338,21 +347,35 @@ class BrokerSession:
             self._unconfirmed[packet] = subscription
 
     def _refuse(self, subscription: Subscription, reason: str) -> None:
-        self._refused.append(RefusedSubscription(topic=subscription.topic, reason=reason))
+        self._refused[subscription.topic] = RefusedSubscription(topic=subscription.topic, reason=reason)
+
+    def _ask_again(self, now: float) -> None:
+        """Ask for what was refused once more, from time to time."""
+        if self._ask_at is None:
+            self._ask_at = now + RESUBSCRIBE_S
+        elif now >= self._ask_at:
+            self._ask_at = now + RESUBSCRIBE_S
+            self._unconfirmed.clear()
+            for subscription in self._denied.values():
+                self._subscribe(self._client, subscription)
 
     def _on_subscribe(self, _client: object, _data: object, packet: int, answers: Any, *more: Any) -> None:
         subscription = self._unconfirmed.pop(packet, None)
         if subscription is None:
             return
-        for code in suback_codes(answers):
-            if code >= FAILURE:
-                self._refuse(subscription, reason_text(code, properties_in(more)))
+        refusals = [code for code in suback_codes(answers) if code >= FAILURE]
+        for code in refusals:
+            self._refuse(subscription, reason_text(code, properties_in(more)))
+            self._denied[subscription.topic] = subscription
+        if not refusals and self._denied.pop(subscription.topic, None) is not None:
+            self._refused.pop(subscription.topic, None)
+            self._tell(Granted(topic=subscription.topic, left=tuple(self._refused.values())))
         self._when_ready()
 
     def _when_ready(self) -> None:
         if not self._unconfirmed and self.stage == "greeted":
             self.stage = "ready"
-            self._tell(Connected(limits=self.limits, refused=tuple(self._refused)))
+            self._tell(Connected(limits=self.limits, refused=tuple(self._refused.values())))
 
     def _on_log(self, _client: object, _data: object, level: int, text: str) -> None:
         # A broker that refuses a certificate says so in a TLS alert, which paho tells its log only, and not every time.

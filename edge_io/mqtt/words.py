@@ -84,6 +84,14 @@ class Connected(Struct, frozen=True, kw_only=True):
     refused: tuple[RefusedSubscription, ...] = ()
 
 
+class Granted(Struct, frozen=True, kw_only=True):
+    """The broker lets us listen to a topic filter now that it had refused on this connection; `left` are those that it
+    still refuses."""
+
+    topic: str
+    left: tuple[RefusedSubscription, ...] = ()
+
+
 class Disconnected(Struct, frozen=True, kw_only=True):
     """The connection is gone or was not made. `code` is the broker's reason code where it gave one."""
 
@@ -122,4 +130,4 @@ class Refused(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-LinkEvent = Connected | Disconnected | MessageReceived | Acknowledged | Refused
+LinkEvent = Connected | Granted | Disconnected | MessageReceived | Acknowledged | Refused

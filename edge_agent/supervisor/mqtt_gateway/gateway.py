@@ -27,7 +27,7 @@ from edge_agent.telemetry.packet_room import PacketRoom
 from edge_contracts.limits import MAX_DATA_BYTES
 from edge_contracts.manifest import Manifest
 from edge_contracts.state import Installed, Level
-from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, Refused
+from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, Granted, LinkEvent, MessageReceived, Refused
 
 if TYPE_CHECKING:
     from edge_agent.mqtt.client import MqttLink
@@ -234,6 +234,8 @@ class MqttGateway:
             self._settled(event.number, event.reason)
         elif isinstance(event, Connected):
             self._connected(event)
+        elif isinstance(event, Granted):
+            self._news(self._refusals.granted(event))
         elif isinstance(event, Disconnected):
             self._disconnected(event)
 

@@ -28,7 +28,7 @@ from edge_contracts.errors import ContractError
 from edge_contracts.limits import KIB, MAX_CHUNK_BYTES
 from edge_contracts.topics import device_topic
 from edge_contracts.transfer import Request, Response, pack, unpack_response
-from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, Refused
+from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, Granted, LinkEvent, MessageReceived, Refused
 
 SMALL_BYTES = 8 * KIB
 """Answers up to this size take a link no longer than its latency, give or take."""
@@ -200,8 +200,11 @@ class MqttTransport:
             self._trouble = "nobody is subscribed to requests: no depot is connected" if event.unheard else ""
         elif isinstance(event, Refused):
             self._request_refused(event)
-        elif event.topic == self._reply_topic:
+        elif isinstance(event, MessageReceived) and event.topic == self._reply_topic:
             self._answered(event)
+        elif isinstance(event, Granted):
+            self._refused = next((one.reason for one in event.left), "")
+            self._ask_again()
 
     def _request_refused(self, event: Refused) -> None:
         """Give up a request that the broker does not pass on; asking again would not change it."""

@@ -18,6 +18,7 @@ from edge_io.mqtt.words import (
     Acknowledged,
     Connected,
     Disconnected,
+    Granted,
     LinkEvent,
     MessageReceived,
     Refused,
@@ -183,6 +184,33 @@ def test_a_refused_subscription_is_told_and_the_others_work(protocol: str, code:
         (refused,) = heard.wait(Connected).refused
         assert refused.topic == "theirs"
         assert text in refused.reason
+
+
+@pytest.mark.parametrize(("protocol", "code"), [("5", 0x87), ("3.1.1", 0x80)])
+def test_a_refused_subscription_is_asked_for_again_on_the_same_connection(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, code: int
+) -> None:
+    """Rights are corrected at a broker while we are connected; nobody restarts every device for that."""
+    monkeypatch.setattr("edge_io.mqtt.session.RESUBSCRIBE_S", 0.2)
+    denied = {"a", "b"}
+    topics = tuple(Subscription(topic=topic, qos=1) for topic in ("a", "b", "c"))
+    with (
+        ScriptedBroker(suback=lambda topic: code if topic in denied else 1) as broker,
+        linked(broker, protocol=protocol, subscriptions=topics) as (_, heard),
+    ):
+        assert {one.topic for one in heard.wait(Connected).refused} == {"a", "b"}
+        denied.discard("a")
+        granted = heard.wait(Granted)
+        assert (granted.topic, [one.topic for one in granted.left]) == ("a", ["b"])
+        denied.clear()
+        granted = heard.wait(Granted, 2)
+        assert (granted.topic, granted.left) == ("b", ())
+        asked = broker.connections[0].topics
+        assert (asked.count("a") >= 2, asked.count("c"), len(broker.connections)) == (True, 1, 1)
+        assert len(heard.of(Connected)) == 1
+        had = list(asked)
+        time.sleep(0.6)  # three times as long as a refused one waits
+        assert asked == had
 
 
 def test_what_the_broker_cannot_do_is_not_asked_of_it() -> None:

@@ -21,7 +21,8 @@ from edge_contracts.state import Presence, ReportedState
 from edge_contracts.telemetry import Event
 from edge_contracts.topics import device_topic
 from edge_fleet.database.telemetry import TelemetryStore
-from edge_fleet.mqtt import REPEAT_S, RepeatedLog
+from edge_fleet.mqtt import REPEAT_S, Broker, BrokerConnection, RepeatedLog, ServiceLink
+from edge_io.mqtt.words import Subscription
 
 TIME = "2026-11-22T06:00:{:02}Z"
 
@@ -170,6 +171,33 @@ def test_what_a_broker_lacks_is_named(tmp_path: Path) -> None:
         controller.wait_for("controller ready")
         eventually(lambda: logged(controller, "no shared subscriptions: only one service of this kind may run") == 1)
         eventually(lambda: logged(controller, "while this service is away for 3600 s only") == 1)
+
+
+def test_a_service_whose_rights_come_back_while_it_is_connected_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had them, lost them with a broker's restart, and got them back when somebody corrected the broker's file."""
+    monkeypatch.setattr("edge_io.mqtt.session.RESUBSCRIBE_S", 0.2)
+    lines, ready, stop, denied = list[str](), list[int](), threading.Event(), set[str]()
+    with ScriptedBroker(suback=lambda topic: 0x87 if topic in denied else 1) as broker:
+        post = ServiceLink(
+            broker=Broker(host="127.0.0.1", port=broker.port, protocol="5"),
+            subscriptions=(Subscription(topic="asks", qos=1),),
+            client_id="depot-1",
+        )
+        connection = BrokerConnection(post, lambda _: None, lambda: ready.append(1), lines.append)
+        thread = threading.Thread(target=connection.run, args=(lambda: 0.05, stop.is_set))
+        thread.start()
+        try:
+            eventually(lambda: len(ready) == 1)
+            denied.add("asks")
+            broker.disconnect(0x8B)
+            eventually(lambda: any("refuses subscriptions: asks (Not authorized" in line for line in lines))
+            assert len(ready) == 1
+            denied.clear()
+            eventually(lambda: len(ready) == 2)
+            assert "the broker grants asks" in lines
+        finally:
+            stop.set()
+            thread.join(20)
 
 
 def test_a_refused_announcement_is_named(tmp_path: Path) -> None:

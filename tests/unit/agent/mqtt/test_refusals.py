@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_agent.mqtt.refusals import CONTESTED_S, MAX_NAMED, BrokerRefusals
 from edge_io.mqtt.brief_connections import BRIEF_IN_ROW, BRIEF_S
-from edge_io.mqtt.words import BrokerLimits, Connected, Disconnected, RefusedSubscription
+from edge_io.mqtt.words import BrokerLimits, Connected, Disconnected, Granted, RefusedSubscription
 
 
 def test_a_refusal_is_one_event_until_it_changes() -> None:
@@ -28,6 +28,16 @@ def test_a_refused_subscription_is_a_trouble_until_it_is_granted() -> None:
     assert refusals.greeted(Connected(refused=(refused,)), 1.0) == ()
     assert [event.event for event in refusals.greeted(Connected(), 2.0)] == ["broker-accepts"]
     assert refusals.text(2.0) == ""
+
+
+def test_a_subscription_that_is_granted_later_is_a_trouble_no_more() -> None:
+    refusals = BrokerRefusals("the broker")
+    left = RefusedSubscription(topic="b", reason="Not authorized (0x87)")
+    refusals.greeted(Connected(refused=(RefusedSubscription(topic="a", reason="Not authorized (0x87)"), left)), 0.0)
+    (event,) = refusals.granted(Granted(topic="a", left=(left,)))
+    assert (event.event, event.text) == ("broker-accepts", "the broker takes subscription a again")
+    assert refusals.text(0.0) == "subscription b: Not authorized (0x87)"
+    assert refusals.granted(Granted(topic="a", left=(left,))) == ()
 
 
 def test_what_the_broker_says_it_cannot_do_is_a_trouble() -> None:
