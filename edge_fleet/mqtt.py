@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edge_contracts.codec import StrictRecord
 from edge_fleet.errors import BrokerError, FleetError
+from edge_io.addresses import address_text
 from edge_io.mqtt.brief_connections import BriefConnections
 from edge_io.mqtt.link import BrokerLink
 from edge_io.mqtt.session import LinkSettings, SettingsError
@@ -108,7 +109,7 @@ class BrokerConnection:
         self._troubles = RepeatedLog(log)
         self._brief = BriefConnections()
         broker = post.broker
-        self._address = f"{broker.host}:{broker.port}"
+        self._address = address_text(broker.host, broker.port)
         settings = LinkSettings(
             host=broker.host,
             port=broker.port,

@@ -14,6 +14,7 @@ import msgspec
 
 from edge_agent.config.agent_toml import AgentConfig, load_config, missing_files
 from edge_agent.errors import ConfigError
+from edge_io.addresses import address_text
 
 LAZY = {
     "enroll": ("edge_agent.cli.enroll:enroll", "Enroll this device: exchange a claim for its certificate."),
@@ -144,7 +145,7 @@ def check(config: Path, as_json: bool) -> None:
         "device": found.device.id,
         "profile": profile.name,
         "state": found.device.state,
-        "broker": None if found.broker is None else f"{found.broker.host}:{found.broker.port}",
+        "broker": None if found.broker is None else address_text(found.broker.host, found.broker.port),
         "http_mirror": found.updates.http,
         "engines": installed_engines(),
         "slots": {slot.name: {"http": slot.http, "channel": slot.channel} for slot in found.slots},

@@ -10,6 +10,7 @@ import click
 
 from edge_contracts.codec import encode
 from edge_contracts.errors import OperatorError
+from edge_io.addresses import address_text
 
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -54,7 +55,7 @@ def serve(bundle: Path, address: str, threads: int, memory_mb: float | None, as_
         drain_s=1.0,
     )
     listening = listen(address)
-    url = "http://{}:{}".format(*listening.getsockname()[:2])
+    url = f"http://{address_text(*listening.getsockname()[:2])}"
     if as_json:
         body = {"url": url, "model": manifest.name, "version": manifest.version, "development": True}
         click.echo(encode(body))

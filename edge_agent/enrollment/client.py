@@ -26,6 +26,7 @@ from edge_contracts.codec import encode
 from edge_contracts.enrollment import CertificateRequest, Claim, Refusal, parse_certificate_answer
 from edge_contracts.errors import ContractError
 from edge_contracts.topics import claim_topic, device_topic
+from edge_io.addresses import address_text
 from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, LinkEvent, MessageReceived, Refused
 
 AGAIN_S = 5.0
@@ -232,7 +233,7 @@ def _await(
             certificate = _certificate(event.payload, request.nonce)
             if certificate is not None:
                 return certificate
-    where = f"{desk.broker.host}:{desk.broker.port}"
+    where = address_text(desk.broker.host, desk.broker.port)
     raise UnreachableError(f"{trouble}, in {timeout_s:g} s", subject=where, hint=_hint(trouble))
 
 

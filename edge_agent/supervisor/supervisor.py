@@ -47,6 +47,7 @@ from edge_agent.telemetry.outbox import Outbox
 from edge_agent.telemetry.uplink import Uplink, utc_now
 from edge_contracts.limits import MIB
 from edge_contracts.state import ReportedState, SlotState
+from edge_io.addresses import address_text
 
 TICK_S = 0.5
 """How often deadlines, workers and the spool are looked at, in seconds."""
@@ -337,7 +338,7 @@ class Supervisor:
             level_reasons=self._box.governor.reasons,
             updates_wait=self._storage.trouble or ("" if self._updates.may_install else self._box.words),
             storage_trouble=self._storage.trouble,
-            broker=None if broker is None else f"{broker.host}:{broker.port}",
+            broker=None if broker is None else address_text(broker.host, broker.port),
             broker_connected=self._link.up,
             broker_trouble=self._link.trouble,
             data_broker=self._data.address if self._data.used else None,

@@ -61,6 +61,7 @@ from edge_contracts.channel import (
 )
 from edge_contracts.errors import BundleError, ContractError, DeviceError, EdgewrightError, TransportError, TrustError
 from edge_contracts.selection import Facts
+from edge_io.addresses import address_text
 
 
 class Updater:
@@ -205,7 +206,7 @@ def transport_of(plan: UpdatePlan, say: Say) -> tuple[Transport, Callable[[], No
         carriers[plan.http] = HttpTransport(plan.http, timeout_s=plan.timeout_s)
     if plan.broker is not None:
         mqtt = MqttTransport(plan.broker, plan.tenant, plan.device, timeout_s=plan.timeout_s)
-        carriers[f"the depot at {plan.broker.host}:{plan.broker.port}"] = mqtt
+        carriers[f"the depot at {address_text(plan.broker.host, plan.broker.port)}"] = mqtt
         close = mqtt.close
     if not carriers:
         return NoTransport(), close

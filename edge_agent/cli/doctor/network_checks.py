@@ -26,6 +26,7 @@ from edge_agent.updater.transports.http import HttpTransport
 from edge_agent.updater.transports.mqtt import MqttTransport
 from edge_contracts.errors import EdgewrightError
 from edge_contracts.limits import MAX_CHUNK_BYTES
+from edge_io.addresses import address_text
 from edge_io.mqtt.words import Connected, Disconnected, LinkEvent
 
 SMALL_PACKET_BYTES = 16_000
@@ -57,7 +58,7 @@ def _accepts(check: str, broker: BrokerConfig, patient: Target, topics: tuple[st
     events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
     subscriptions = tuple((topic, 1) for topic in topics)
     link = MqttLink(broker, f"ew-{patient.config.device.id}-doctor", subscriptions, events.put)
-    where = f"{broker.host}:{broker.port}{' with TLS' if broker.tls else ''}"
+    where = f"{address_text(broker.host, broker.port)}{' with TLS' if broker.tls else ''}"
     link.start()
     try:
         event = _until(events, BROKER_S)

@@ -27,6 +27,7 @@ from edge_agent.telemetry.packet_room import PacketRoom
 from edge_contracts.limits import MAX_DATA_BYTES
 from edge_contracts.manifest import Manifest
 from edge_contracts.state import Installed, Level
+from edge_io.addresses import address_text
 from edge_io.mqtt.words import Acknowledged, Connected, Disconnected, Granted, LinkEvent, MessageReceived, Refused
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class MqttGateway:
         }
         self._link: MqttLink | None = None
         broker = config.data_broker
-        self.address = None if broker is None else f"{broker.host}:{broker.port}"
+        self.address = None if broker is None else address_text(broker.host, broker.port)
         if broker is not None and (self._feeds or home is not None or self._left_over):
             inputs = {feed.topics.input for feed in self._feeds.values()}
             subscriptions = tuple((topic, 1) for topic in sorted(inputs))

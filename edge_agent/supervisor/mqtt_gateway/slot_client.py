@@ -73,7 +73,7 @@ class SlotClient:
     async def _exchange(self, message: bytes) -> SlotAnswer:
         if self._streams is None:
             host, _, port = self._address().rpartition(":")
-            self._streams = await asyncio.open_connection(host, int(port), limit=MAX_HEAD_BYTES)
+            self._streams = await asyncio.open_connection(host.strip("[]"), int(port), limit=MAX_HEAD_BYTES)
         reader, writer = self._streams
         writer.write(message)
         await writer.drain()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from edge_agent.config.agent_toml import SlotConfig
 from edge_agent.errors import ConfigError
+from edge_io.addresses import address_text
 
 SOON_S = 0.1
 LATER_S = 1.0
@@ -45,7 +46,7 @@ class ListenSocket:
         if not self.bound:
             return self._config.http
         host, port = self.socket.getsockname()[:2]
-        return f"{host}:{port}"
+        return address_text(host, port)
 
     def bind(self) -> bool:
         """Try to bind; return whether it is."""
