@@ -9,24 +9,21 @@ from pathlib import Path
 
 import click
 
-from edge_contracts.channel import Channel, manifest_target
+from edge_contracts.channel import Channel
 from edge_contracts.codec import plain
-from edge_contracts.manifest import parse_manifest
 from edge_contracts.turns import DeviceTurn, shard_of, turn_of
 from edge_fleet.cli.output import db_option, emit, fleet_argument, json_option, show_table, utc_now
 from edge_fleet.database.rollouts import PlannedRollout, RolloutStore
 from edge_fleet.database.telemetry import DeviceRow, TelemetryStore
 from edge_fleet.errors import FleetError, RolloutError
 from edge_fleet.evidence.gates import EvidenceBook, Verdict, gate_rules
-from edge_fleet.releases.release import manifest_hash
 from edge_fleet.rollouts.explain import Sentence, explain_device, refusals_of, with_log
-from edge_fleet.rollouts.plan import ApprovalStep, RolloutPlan, read_plan
+from edge_fleet.rollouts.plan import ApprovalStep, read_plan
 from edge_fleet.rollouts.plan_state import duration, odds
 from edge_fleet.rollouts.planned import Forecast, forecast, replay, start_planned
 from edge_fleet.rollouts.rollout import channels, read_channel, read_rosters
 from edge_fleet.rollouts.waves import facts_of
 from edge_fleet.signing.repository import FleetRepository
-from edge_fleet.signing.roles import releases_role
 from edge_fleet.signing.workspace import FleetWorkspace
 
 DIFFERS = 3
@@ -40,7 +37,7 @@ def start_by_plan(folder: Path, file: Path, db: str | None, as_json: bool, *, dr
     """Start the rollout of a plan, or show what it would do."""
     fleet, plan, now = FleetWorkspace(folder), read_plan(file), utc_now()
     if dry_run:
-        found = forecast(fleet, plan, _bundle_bytes(fleet, plan), now, db)
+        found = forecast(fleet, plan, now, db)
         emit(found, True, "") if as_json else _show_forecast(found)
         return
     channel = start_planned(fleet, plan, now, db=db, supersede=supersede)
@@ -220,24 +217,18 @@ def _one(store: RolloutStore, channel: str | None, *, running: bool = False, nam
     return known[-1]
 
 
-def _bundle_bytes(fleet: FleetWorkspace, plan: RolloutPlan) -> int:
-    repository = fleet.read(utc_now())
-    manifest_hash(repository, plan.model, plan.version)
-    data = repository.read_target(releases_role(plan.model), manifest_target(plan.model, plan.version))
-    return 0 if data is None else sum(file.size for file in parse_manifest(data).files)
-
-
 def _show_forecast(found: Forecast) -> None:
     rows = []
     for one in found.waves:
         reaches, boards, sites = f"{one.percent:.3g} %", _counts(one.boards), _counts(one.sites)
-        rows.append([one.step, one.kind, reaches, one.devices, one.new, one.online, boards, sites])
-    columns = ("step", "kind", "reaches", "devices", "new", "online", "boards of the new", "sites of the new")
+        download = f"{one.bytes / 1e6:.2f}"
+        rows.append([one.step, one.kind, reaches, one.devices, one.new, one.online, download, boards, sites])
+    columns = ("step", "kind", "reaches", "devices", "new", "online", "MB", "boards of the new", "sites of the new")
     show_table(f"Rollout {found.rollout}, if it began now", columns, rows)
-    megabytes = found.bundle_bytes / 1e6
+    whole, total = found.bundle_bytes / 1e6, sum(one.bytes for one in found.waves) / 1e6
     click.echo(
-        f"{found.matching} devices match. Each downloads at most {megabytes:.2f} MB (less with deltas), "
-        f"{megabytes * found.matching:.1f} MB in all. It takes at least {duration(found.seconds_at_least)}. "
+        f"{found.matching} devices match. A device that has nothing of it downloads {whole:.2f} MB; with what these "
+        f"report to have, they download {total:.2f} MB in all. It takes at least {duration(found.seconds_at_least)}. "
         "Nothing was signed."
     )
 

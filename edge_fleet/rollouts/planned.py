@@ -14,6 +14,7 @@ from edge_fleet.database.rollouts import DecisionRow, PlannedRollout, RolloutSto
 from edge_fleet.database.telemetry import GONE
 from edge_fleet.errors import RolloutError
 from edge_fleet.evidence.gates import EvidenceBook, gate_rules
+from edge_fleet.releases.downloads import DownloadSizes
 from edge_fleet.rollouts.channel_state import Plan
 from edge_fleet.rollouts.plan import RolloutPlan, ShadowStep, WaveStep
 from edge_fleet.rollouts.plan_state import decide_step
@@ -28,7 +29,7 @@ EVERYTHING = 2**62
 
 class WaveForecast(Record, frozen=True, kw_only=True):
     """Who would be in a step, of the devices that have reported: how many, how many of them are new in it and online,
-    and the new ones by board and by site (`tag.site`)."""
+    the new ones by board and by site (`tag.site`), and the bytes that those download."""
 
     step: int
     kind: str
@@ -38,11 +39,12 @@ class WaveForecast(Record, frozen=True, kw_only=True):
     online: int
     boards: dict[str, int]
     sites: dict[str, int]
+    bytes: int
 
 
 class Forecast(Record, frozen=True, kw_only=True):
-    """What a plan would do: `bundle_bytes` is what a device downloads at most, `seconds_at_least` how long it takes if
-    every device is at once online and done."""
+    """What a plan would do: `bundle_bytes` is what a device downloads that has nothing of it, `seconds_at_least` how
+    long it takes if every device is at once online and done."""
 
     rollout: str
     matching: int
@@ -91,12 +93,15 @@ def start_planned(
         store.close()
 
 
-def forecast(fleet: FleetWorkspace, plan: RolloutPlan, bundle_bytes: int, now: datetime, db: str | None) -> Forecast:
-    """Return what a plan would do with the devices that have reported. Nothing is signed or stored."""
+def forecast(fleet: FleetWorkspace, plan: RolloutPlan, now: datetime, db: str | None) -> Forecast:
+    """Return what a plan would do with the devices that have reported. Nothing is signed or stored. Raises FleetError
+    if there is no such release."""
     store = RolloutStore(db or fleet.store_url)
     roster = _devices(store, plan.channel)
     store.close()
-    name = plan.name or next_rollout_name(read_channel(fleet.read(now), plan.channel), plan.version)
+    repository = fleet.read(now)
+    sizes = DownloadSizes(repository, plan.model, plan.version)
+    name = plan.name or next_rollout_name(read_channel(repository, plan.channel), plan.version)
     waves: list[WaveForecast] = []
     known: set[str] = set()
     reached = 0.0
@@ -118,6 +123,7 @@ def forecast(fleet: FleetWorkspace, plan: RolloutPlan, bundle_bytes: int, now: d
                 online=sum(one.online is True for one in new),
                 boards=dict(sorted(Counter(one.board for one in new).items())),
                 sites=dict(sorted(Counter(one.tags.get("site", "-") for one in new).items())),
+                bytes=sum(sizes.of(one.serving) for one in new),
             )
         )
         known |= {one.device for one in wave}
@@ -125,7 +131,7 @@ def forecast(fleet: FleetWorkspace, plan: RolloutPlan, bundle_bytes: int, now: d
     return Forecast(
         rollout=name,
         matching=len(matching),
-        bundle_bytes=bundle_bytes,
+        bundle_bytes=sizes.whole,
         seconds_at_least=_seconds(plan) + _turn_seconds(plan, matching),
         waves=tuple(waves),
     )

@@ -225,10 +225,11 @@ def test_a_forecast_says_who_is_in_which_wave_and_signs_nothing(make: Make) -> N
     fleet = make(devices=20)
     serial = fleet.channel().serial
     plan = make_plan('[[steps]]\nkind = "wave"\ncount = 5\n[[steps]]\nkind = "hold"\nseconds = 60\n' + LAST)
-    found = forecast(fleet.workspace, plan, 1000, NOW, None)
+    found = forecast(fleet.workspace, plan, NOW, None)
     assert (found.matching, [wave.devices for wave in found.waves]) == (20, [5, 20])
     assert found.waves[0].boards == {"pi-4": 5}
     assert found.waves[1].new == 15
+    assert [wave.bytes for wave in found.waves] == [5 * found.waves[0].bytes // 5, 3 * found.waves[0].bytes]
     assert found.seconds_at_least == 60 + 2 * 600
     assert fleet.channel().serial == serial
 
