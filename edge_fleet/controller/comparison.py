@@ -7,11 +7,11 @@ that observations stay independent of each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
-from edge_contracts.selection import bucket
 from edge_contracts.telemetry import TelemetryWindow
 from edge_fleet.controller.followed_rollout import FollowedRollout
-from edge_fleet.database.rollouts import Participant, RolloutStore, SlotChange
+from edge_fleet.database.rollouts import Participant, RolloutStore
 from edge_fleet.evidence.gates import FAILURES, GateRule, Observation, measure
 
 CONTROLS = 4
@@ -66,19 +66,11 @@ def _others(
     store: RolloutStore, followed: FollowedRollout, one: Participant, after: int
 ) -> dict[str, list[TelemetryWindow]]:
     """Return windows, over the same time, of devices that do not run the candidate and were not compared yet."""
-    mine, planned = followed.roster[one.device], followed.planned
-    free = [
-        other
-        for other in followed.roster.values()
-        if other.device not in followed.participants and other.device not in followed.controls and other.online
-    ]
-
-    def likeness(other: SlotChange) -> tuple[bool, bool, float]:
-        return other.board != mine.board, other.tags != mine.tags, bucket(planned.rollout, other.device)
-
-    free.sort(key=likeness)
+    planned, mine = followed.planned, followed.roster.get(one.device)
+    if mine is None:  # it left the channel
+        return {}
     found: dict[str, list[TelemetryWindow]] = {}
-    for other in free[:LOOKED_AT]:
+    for other in islice(followed.free.likest(mine, followed.roster), LOOKED_AT):
         seen = _of_model(store, other.device, after, planned.plan.model)
         windows = [window for window in seen if window.version not in (None, planned.plan.version)]
         if windows:

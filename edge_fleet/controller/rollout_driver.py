@@ -6,7 +6,6 @@ controller that is killed at any instant goes on where it was. One controller de
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -24,17 +23,16 @@ from edge_fleet.controller.followed_rollout import FollowedRollout
 from edge_fleet.database.rollouts import Participant, PlannedRollout, RolloutStore, SlotChange
 from edge_fleet.evidence.gates import FAILURES, Observation, Verdict, gate_rules
 from edge_fleet.rollouts import channel_state
-from edge_fleet.rollouts.plan import ShadowStep, Step, WaveStep
+from edge_fleet.rollouts.plan import ShadowStep, WaveStep
 from edge_fleet.rollouts.plan_state import StepDecision, StepProgress, StepState, decide_step
 from edge_fleet.rollouts.rollout import change_rollout, read_channel
 from edge_fleet.rollouts.waves import (
-    AT_WORK,
     GIVEN_UP,
+    Standing,
     facts_of,
-    members,
-    passed_shadow,
+    is_member,
     percentage_for,
-    progress_of,
+    standing_of,
     strata_for,
 )
 from edge_fleet.signing.workspace import FleetWorkspace
@@ -144,8 +142,6 @@ class RolloutDriver:
                 if standing is not None:
                     self._take(followed, standing, seen, evidence)
             after = reports[-1][-1].id
-            followed.events += 1
-            followed.due = 0.0
             self._store.follow(planned.rollout, after, seen.values(), evidence, self._now())
         followed.planned = msgspec.structs.replace(planned, change=after)
 
@@ -159,7 +155,8 @@ class RolloutDriver:
         after = self._participant(planned, before, change)
         if after == before:
             return
-        followed.participants[change.device] = seen[change.device] = after
+        seen[change.device] = after
+        followed.keep(after)
         if after.outcome is not None and (before is None or before.outcome is None):
             evidence.append(_outcome(after))
 
@@ -189,35 +186,26 @@ class RolloutDriver:
 
     def _settle(self, followed: FollowedRollout, moment: float) -> None:
         """Do what time alone brings: devices fall silent, or have been observed for long enough."""
-        if moment < followed.due:
-            return
-        followed.due = math.inf
-        step = followed.planned.plan.steps[followed.planned.step]
-        for one in list(followed.participants.values()):
-            silent_at = _silent_at(one, step, followed.planned.plan.device.shadow_requests)
-            if silent_at <= moment:
+        for one in followed.due(moment):
+            if followed.silent_at(one) <= moment:
                 self._fall_silent(followed, one)
-            elif not one.observed and one.observe_until is not None and one.observe_until <= moment:
-                self._observe(followed, one)
             else:
-                observe_at = one.observe_until if one.observe_until is not None and not one.observed else math.inf
-                followed.due = min(followed.due, silent_at, observe_at)
+                self._observe(followed, one)
 
     def _fall_silent(self, followed: FollowedRollout, one: Participant) -> None:
         """Count a device that began and says nothing more as failed."""
         silent = msgspec.structs.replace(one, outcome="failed", reason="silent")
         self._store.follow(followed.planned.rollout, 0, [silent], [_outcome(silent)], self._now())
-        followed.participants[one.device] = silent
-        followed.events += 1
+        followed.keep(silent)
 
     def _observe(self, followed: FollowedRollout, one: Participant) -> None:
         """Compare a device that has served the release long enough with others that have not got it."""
         observed = msgspec.structs.replace(one, observed=True)
         evidence, used = compare(self._store, followed, observed, gate_rules(followed.planned.plan.gates))
         self._store.observe(followed.planned.rollout, observed, used, evidence, self._now())
-        followed.controls.update(used)
-        followed.participants[one.device] = observed
-        followed.events += 1
+        for device in used:
+            followed.use(device)
+        followed.keep(observed)
 
     def _state(self, followed: FollowedRollout, channel: Channel, moment: float) -> StepState:
         planned = followed.planned
@@ -274,7 +262,6 @@ class RolloutDriver:
                 devices = [facts_of(one) for one in followed.roster.values()] if channel.availability else []
                 self._sign(planned, partial(channel_state.advance, percentage=wider, mode=mode, rules=rules), devices)
         self._store.enter(planned.rollout, number, self._clock())
-        followed.due = 0.0
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -294,25 +281,22 @@ class RolloutDriver:
 
 
 def _progress(followed: FollowedRollout, channel: Channel, step: WaveStep | ShadowStep) -> StepProgress:
-    """Return how far a step is; counted again only if something happened since."""
-    planned = followed.planned
-    known = (planned.step, channel.percentage, followed.events)
-    if followed.progress is None or followed.progress[0] != known:
-        wave = members(followed.roster.values(), channel.selectors, planned.rollout, channel.percentage, channel.strata)
-        counted = progress_of(wave, followed.participants, step, planned.plan.device.shadow_requests)
-        followed.progress = known, counted
-    return followed.progress[1]
+    """Return how far a step is."""
+    planned, requests = followed.planned, followed.planned.plan.device.shadow_requests
+    percentage, strata, selectors = channel.percentage, channel.strata, channel.selectors
+
+    def standing(device: str) -> Standing | None:
+        report = followed.roster.get(device)
+        if report is None or not is_member(report, selectors, followed.place(device), percentage, strata):
+            return None
+        return standing_of(report, followed.participants.get(device), step, requests)
+
+    changed, followed.changed = followed.changed, set()
+    of = (planned.step, percentage, strata, selectors)
+    return followed.count.progress(of, followed.roster, changed, standing)
 
 
 def _outcome(one: Participant) -> Observation:
     failed = one.outcome == "failed"
     text = f"{one.state}: {one.reason}" if failed and one.reason else one.state
     return Observation(gate=FAILURES, device=one.device, value=1.0 if failed else 0.0, text=text)
-
-
-def _silent_at(one: Participant, step: Step, shadow_requests: int) -> float:
-    """Return when a device counts as silent: a step's deadline after it last said something while at work."""
-    if not isinstance(step, WaveStep | ShadowStep) or one.outcome is not None or one.state not in AT_WORK:
-        return math.inf
-    through = isinstance(step, ShadowStep) and passed_shadow(one, shadow_requests)
-    return math.inf if through else one.changed + step.deadline_s

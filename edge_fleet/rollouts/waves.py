@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from edge_contracts.channel import Strata
 from edge_contracts.selection import Facts, bucket, matches, reach, stratum
@@ -11,7 +12,8 @@ from edge_contracts.selector import Selector
 from edge_contracts.state import ReportedState
 from edge_fleet.database.rollouts import Participant, SlotChange
 from edge_fleet.rollouts.plan import ShadowStep, WaveStep
-from edge_fleet.rollouts.plan_state import StepProgress
+
+Standing = Literal["passed", "failed", "busy", "waiting", "offline"]
 
 AT_WORK = frozenset({"preflight", "downloading", "verified", "trial", "shadow", "active"})
 GIVEN_UP = frozenset({"rejected", "rolled_back"})
@@ -50,13 +52,18 @@ def members(
     strata: Strata | None = None,
 ) -> list[SlotChange]:
     """Return the devices that select themselves into a wave."""
-    return [
-        one
-        for one in roster
-        if (strata is not None or bucket(rollout, one.device) < percentage)
+    return [one for one in roster if is_member(one, selectors, bucket(rollout, one.device), percentage, strata)]
+
+
+def is_member(
+    one: SlotChange, selectors: tuple[Selector, ...], place: float, percentage: float, strata: Strata | None
+) -> bool:
+    """Return whether a device with this place in the rollout (its `bucket`) selects itself into a wave."""
+    return (
+        (strata is not None or place < percentage)
         and matches(selectors, facts := facts_of(one))
-        and bucket(rollout, one.device) < reach(percentage, strata, facts)
-    ]
+        and place < reach(percentage, strata, facts)
+    )
 
 
 def strata_for(
@@ -116,20 +123,10 @@ def percentage_for(
     return _place_of(places, step.count)
 
 
-def progress_of(
-    wave: Iterable[SlotChange],
-    participants: Mapping[str, Participant],
-    step: WaveStep | ShadowStep,
-    shadow_requests: int,
-) -> StepProgress:
-    """Return how far a step is."""
-    counts = {"passed": 0, "failed": 0, "busy": 0, "waiting": 0, "offline": 0}
-    for device in wave:
-        counts[_standing(device, participants.get(device.device), step, shadow_requests)] += 1
-    return StepProgress(**counts)
-
-
-def _standing(device: SlotChange, one: Participant | None, step: WaveStep | ShadowStep, shadow_requests: int) -> str:
+def standing_of(
+    device: SlotChange, one: Participant | None, step: WaveStep | ShadowStep, shadow_requests: int
+) -> Standing:
+    """Return how a device of a wave stands; `one` is what it said about the rollout."""
     if one is not None and one.state == "committed" and one.observed:
         return "passed"
     if one is not None and isinstance(step, ShadowStep) and passed_shadow(one, shadow_requests):
