@@ -118,6 +118,13 @@ def broker(folder: Path) -> Iterator[tuple[str, int]]:
 
 def published(folder: Path, size: int) -> Path:
     """Make a fleet whose only release is one file of `size` random bytes, rolled out to everybody."""
+    fleet = released(folder, size)
+    start_rollout(FleetWorkspace(fleet), Plan(channel=CHANNEL, model=MODEL, version="1.0.0"), datetime.now(UTC))
+    return fleet
+
+
+def released(folder: Path, size: int) -> Path:
+    """Make a fleet whose only release is one file of `size` random bytes."""
     bundle = folder / "bundle"
     bundle.mkdir()
     (bundle / "weights.onnx").write_bytes(os.urandom(size))
@@ -135,7 +142,6 @@ def published(folder: Path, size: int) -> Path:
     fleet, now = folder / "fleet", datetime.now(UTC)
     found(fleet, NewFleet(families=(MODEL,)), now)
     release(FleetWorkspace(fleet), bundle, now)
-    start_rollout(FleetWorkspace(fleet), Plan(channel=CHANNEL, model=MODEL, version="1.0.0"), now)
     return fleet
 
 
